@@ -1,0 +1,20 @@
+"""Errors a user can mend. The command-line tools print their message alone, without a traceback."""
+
+
+class UserError(Exception):
+    """Base of every error whose cause lies in what the user gave: a config, a path, a file's content.
+
+    The message says what was found, what was expected and what to do, in that order, in one or two lines.
+    """
+
+
+class ConfigError(UserError):
+    """A config, an override or a component's arguments are wrong."""
+
+
+class DataError(UserError):
+    """A data set, an annotation file or an image is missing or wrong."""
+
+
+class CheckpointError(UserError):
+    """A checkpoint or a file of pretrained weights is missing, unreadable or does not fit."""
