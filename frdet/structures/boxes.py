@@ -23,19 +23,12 @@ def box_iou(a: Tensor, b: Tensor) -> Tensor:
 
 
 def clip_boxes(boxes: Tensor, sizes: Tensor) -> Tensor:
-    """Boxes (..., N, 4) cut to images of ``sizes`` (..., 2) as (height, width)."""
-    height, width = sizes[..., 0:1], sizes[..., 1:2]
+    """Boxes (..., 4) cut to images of ``sizes`` (..., 2) as (height, width); the leading shapes broadcast."""
+    height, width = sizes.unbind(-1)
     zero = torch.zeros_like(width)
     x1, y1, x2, y2 = boxes.unbind(-1)
-    return torch.stack(
-        [
-            x1.clamp(zero, width),
-            y1.clamp(zero, height),
-            x2.clamp(zero, width),
-            y2.clamp(zero, height),
-        ],
-        dim=-1,
-    )
+    corners = (x1.clamp(zero, width), y1.clamp(zero, height), x2.clamp(zero, width), y2.clamp(zero, height))
+    return torch.stack(corners, dim=-1)
 
 
 def scale_boxes(boxes: Tensor, scale: tuple[float, float]) -> Tensor:

@@ -2,8 +2,10 @@
 
 from typing import NamedTuple
 
+import torch
 from mmengine.structures import BaseDataElement, InstanceData
 from torch import Tensor
+from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 
@@ -49,7 +51,7 @@ class DetDataSample(BaseDataElement):
 
 
 class GroundTruth(NamedTuple):
-    """Ground truth of B images, padded to the largest count G.
+    """Ground truth of B images, padded to the largest count G, at least 1.
 
     Attributes:
         boxes: (B, G, 4) xyxy, zeros where padded.
@@ -63,12 +65,14 @@ class GroundTruth(NamedTuple):
 
 
 def batch_ground_truth(data_samples: list[DetDataSample]) -> GroundTruth:
-    """Stack the ``gt_instances`` of a batch; images without boxes give rows without a valid entry."""
-    boxes = [sample.gt_instances.bboxes for sample in data_samples]
-    labels = [sample.gt_instances.labels for sample in data_samples]
-    valid = [label.new_ones(label.shape, dtype=bool) for label in labels]
-    return GroundTruth(
-        pad_sequence(boxes, batch_first=True).float(),
-        pad_sequence(labels, batch_first=True),
-        pad_sequence(valid, batch_first=True),
-    )
+    """Stack the ``gt_instances`` of a batch; images without boxes give rows without a valid entry.
+
+    G is at least 1, so that indexing by a padded entry stays legal in a batch without any box.
+    """
+    boxes = pad_sequence([sample.gt_instances.bboxes for sample in data_samples], batch_first=True).float()
+    labels = pad_sequence([sample.gt_instances.labels for sample in data_samples], batch_first=True)
+    counts = torch.tensor([len(sample.gt_instances.labels) for sample in data_samples])
+    if boxes.shape[1] == 0:
+        boxes, labels = F.pad(boxes, (0, 0, 0, 1)), F.pad(labels, (0, 1))
+    valid = torch.arange(boxes.shape[1]) < counts[:, None]
+    return GroundTruth(boxes, labels, valid.to(boxes.device, non_blocking=True))

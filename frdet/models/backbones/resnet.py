@@ -1,0 +1,165 @@
+"""ResNet (He et al. 2015) as detection backbones use it."""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from frdet.errors import ConfigError
+from frdet.models.layers import build_norm, conv_norm
+from frdet.registry import BACKBONES
+
+
+def _conv(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1) -> nn.Conv2d:
+    conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, bias=False)
+    nn.init.kaiming_normal_(conv.weight, mode='fan_out', nonlinearity='relu')
+    return conv
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions; the first has the stride, in either style."""
+
+    expansion = 1
+
+    def __init__(self, in_channels: int, channels: int, stride: int, style: str, norm: dict):
+        super().__init__()
+        self.conv1 = _conv(in_channels, channels, 3, stride)
+        self.bn1 = build_norm(norm, channels)
+        self.conv2 = _conv(channels, channels, 3)
+        self.bn2 = build_norm(norm, channels)
+        self.downsample = _shortcut(in_channels, channels, stride, norm)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = F.relu_(conv_norm(x, self.conv1, self.bn1))
+        out = conv_norm(out, self.conv2, self.bn2)
+        out += x if self.downsample is None else conv_norm(x, *self.downsample)
+        return F.relu_(out)
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3, 1x1. Caffe style has the stride in the first 1x1 (the original), pytorch style in the 3x3."""
+
+    expansion = 4
+
+    def __init__(self, in_channels: int, channels: int, stride: int, style: str, norm: dict):
+        super().__init__()
+        stride1, stride2 = (stride, 1) if style == 'caffe' else (1, stride)
+        self.conv1 = _conv(in_channels, channels, 1, stride1)
+        self.bn1 = build_norm(norm, channels)
+        self.conv2 = _conv(channels, channels, 3, stride2)
+        self.bn2 = build_norm(norm, channels)
+        self.conv3 = _conv(channels, channels * 4, 1)
+        self.bn3 = build_norm(norm, channels * 4)
+        self.downsample = _shortcut(in_channels, channels * 4, stride, norm)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = F.relu_(conv_norm(x, self.conv1, self.bn1))
+        out = F.relu_(conv_norm(out, self.conv2, self.bn2))
+        out = conv_norm(out, self.conv3, self.bn3)
+        out += x if self.downsample is None else conv_norm(x, *self.downsample)
+        return F.relu_(out)
+
+
+def _shortcut(in_channels: int, out_channels: int, stride: int, norm: dict) -> nn.Sequential | None:
+    if stride == 1 and in_channels == out_channels:
+        return None
+    return nn.Sequential(_conv(in_channels, out_channels, 1, stride), build_norm(norm, out_channels))
+
+
+@BACKBONES.register_module()
+class ResNet(BaseModule):
+    """ResNet-18, 34, 50, 101 or 152 without its classifier.
+
+    Modules are named as in torchvision's and MMDetection's checkpoints: ``conv1``, ``bn1``, ``layer1.0.conv1``,
+    ``layer1.0.downsample.0``; a norm is called bn whatever its kind.
+
+    Args:
+        depth: 18, 34, 50, 101 or 152.
+        style: 'caffe' (stride in a bottleneck's first 1x1: MSRA's weights, detectron2's default) or 'pytorch' (in the
+            3x3: torchvision's weights).
+        norm: the norm layer's config: FrozenBN, BN, SyncBN or GN.
+        frozen_stages: stages that are not trained: -1 none, 0 the stem, 1 stem and layer1 (detectron2's FREEZE_AT 2), ...
+        norm_eval: keep BN in evaluation mode while training; its weight and bias are trained all the same.
+        zero_init_residual: start each block as the identity (last norm's weight 0): steadier from scratch.
+        out_indices: which of layer1..layer4 (strides 4, 8, 16, 32) are returned, 0 to 3.
+        init_cfg: MMEngine's; ``dict(type='Pretrained', checkpoint=...)`` loads ImageNet weights.
+    """
+
+    blocks: ClassVar = {
+        18: (BasicBlock, (2, 2, 2, 2)),
+        34: (BasicBlock, (3, 4, 6, 3)),
+        50: (Bottleneck, (3, 4, 6, 3)),
+        101: (Bottleneck, (3, 4, 23, 3)),
+        152: (Bottleneck, (3, 8, 36, 3)),
+    }
+
+    def __init__(
+        self,
+        *,
+        depth: int,
+        style: str = 'caffe',
+        norm: dict,
+        frozen_stages: int = 1,
+        norm_eval: bool = False,
+        zero_init_residual: bool = False,
+        out_indices: Sequence[int] = (0, 1, 2, 3),
+        init_cfg: dict | None = None,
+    ):
+        super().__init__(init_cfg)
+        if depth not in self.blocks:
+            raise ConfigError(f'ResNet: depth is {depth}, expected one of {", ".join(map(str, self.blocks))}')
+        if style not in ('caffe', 'pytorch'):
+            raise ConfigError(f"ResNet: style is {style!r}, expected 'caffe' or 'pytorch'")
+        if not -1 <= frozen_stages <= 4:
+            raise ConfigError(f'ResNet: frozen_stages is {frozen_stages}, expected -1 to 4')
+        self.frozen_stages = frozen_stages
+        self.norm_eval = norm_eval
+        self.out_indices = tuple(out_indices)
+        block, counts = self.blocks[depth]
+        self.conv1 = _conv(3, 64, 7, 2)
+        self.bn1 = build_norm(norm, 64)
+        channels = 64
+        for i, count in enumerate(counts):
+            stage = []
+            for j in range(count):
+                stride = 2 if i > 0 and j == 0 else 1
+                stage.append(block(channels, 64 * 2**i, stride, style, norm))
+                channels = 64 * 2**i * block.expansion
+            self.add_module(f'layer{i + 1}', nn.Sequential(*stage))
+        #: Channels of each feature map returned.
+        self.out_channels = tuple(64 * 2**i * block.expansion for i in self.out_indices)
+        if zero_init_residual:
+            for m in self.modules():
+                if isinstance(m, (BasicBlock, Bottleneck)):
+                    nn.init.zeros_((m.bn3 if isinstance(m, Bottleneck) else m.bn2).weight)
+        for module in self._frozen():
+            module.requires_grad_(False)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Images (N, 3, H, W) -> maps (N, C_i, H / stride_i, W / stride_i), strides 4, 8, 16, 32."""
+        x = F.relu_(conv_norm(x, self.conv1, self.bn1))
+        x = F.max_pool2d(x, kernel_size=3, stride=2, padding=1)
+        outputs = []
+        for i, stage in enumerate((self.layer1, self.layer2, self.layer3, self.layer4)):
+            x = stage(x)
+            if i in self.out_indices:
+                outputs.append(x)
+            if i == max(self.out_indices):
+                break
+        return tuple(outputs)
+
+    def train(self, mode: bool = True) -> 'ResNet':
+        """As ``nn.Module.train``, but BN of frozen stages, or all BN with ``norm_eval``, stays in evaluation mode."""
+        super().train(mode)
+        for root in [self] if self.norm_eval else self._frozen():
+            for m in root.modules():
+                if isinstance(m, _BatchNorm):
+                    m.eval()
+        return self
+
+    def _frozen(self) -> list[nn.Module]:
+        stem = [self.conv1, self.bn1] if self.frozen_stages >= 0 else []
+        return stem + [getattr(self, f'layer{i}') for i in range(1, self.frozen_stages + 1)]

@@ -1,0 +1,156 @@
+"""Region proposal network (Faster R-CNN, section 3.1).
+
+Shapes: B images, L levels, A anchors a cell, N anchors an image over all levels in (level, H, W, A) order, S samples.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from frdet.errors import ConfigError
+from frdet.models.losses import box_loss
+from frdet.models.task_modules import Proposals, select_proposals
+from frdet.registry import ANCHOR_GENERATORS, ASSIGNERS, BOX_CODERS, DENSE_HEADS, LOSSES, SAMPLERS
+from frdet.structures import GroundTruth
+
+
+@DENSE_HEADS.register_module()
+class RPNHead(BaseModule):
+    """One objectness logit and four deltas for every anchor, from a 3x3 convolution shared by all levels.
+
+    Args:
+        in_channels: channels of the feature maps.
+        feat_channels: channels after the 3x3 convolution.
+        anchor_generator, box_coder, assigner, sampler: the parts, configs or built.
+        loss_cls: on objectness; called with logits and 0 or 1.
+        loss_bbox: on the boxes of positive anchors.
+        normalizer: what both losses' sums are divided by: 'quota', the sampler's ``num`` times B, whatever was sampled
+            (detectron2), or 'sampled', the number of samples (torchvision, MMDetection).
+        pre_nms_train, pre_nms_test: best anchors a level that enter NMS.
+        post_nms_train, post_nms_test: proposals kept an image.
+        nms_iou_thr: NMS threshold within a level.
+        min_side: proposals with a side not above this are dropped, in pixels.
+        init_cfg: MMEngine's.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        feat_channels: int,
+        anchor_generator: dict,
+        box_coder: dict,
+        assigner: dict,
+        sampler: dict,
+        loss_cls: dict,
+        loss_bbox: dict,
+        normalizer: str,
+        pre_nms_train: int,
+        pre_nms_test: int,
+        post_nms_train: int,
+        post_nms_test: int,
+        nms_iou_thr: float,
+        min_side: float = 0.0,
+        init_cfg: dict | None = None,
+    ):
+        super().__init__(init_cfg)
+        if normalizer not in ('quota', 'sampled'):
+            raise ConfigError(f"RPNHead: normalizer is {normalizer!r}, expected 'quota' or 'sampled'")
+        self.anchor_generator = ANCHOR_GENERATORS.build(anchor_generator)
+        self.box_coder = BOX_CODERS.build(box_coder)
+        self.assigner = ASSIGNERS.build(assigner)
+        self.sampler = SAMPLERS.build(sampler)
+        self.loss_cls = LOSSES.build(loss_cls)
+        self.loss_bbox = LOSSES.build(loss_bbox)
+        self.normalizer = normalizer
+        self.pre_nms = {True: pre_nms_train, False: pre_nms_test}
+        self.post_nms = {True: post_nms_train, False: post_nms_test}
+        self.nms_iou_thr = nms_iou_thr
+        self.min_side = min_side
+
+        num_anchors = self.anchor_generator.num_anchors
+        self.rpn_conv = nn.Conv2d(in_channels, feat_channels, 3, padding=1)
+        self.rpn_cls = nn.Conv2d(feat_channels, num_anchors, 1)
+        self.rpn_reg = nn.Conv2d(feat_channels, num_anchors * 4, 1)
+        for layer in (self.rpn_conv, self.rpn_cls, self.rpn_reg):
+            nn.init.normal_(layer.weight, std=0.01)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, features: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """Feature maps (B, C, H_l, W_l) -> a level each, logits (B, H_l * W_l * A) and deltas (B, H_l * W_l * A, 4)."""
+        logits, deltas = [], []
+        for feature in features:
+            hidden = F.relu_(self.rpn_conv(feature))
+            batch = len(hidden)
+            logits.append(self.rpn_cls(hidden).permute(0, 2, 3, 1).reshape(batch, -1).float())
+            deltas.append(self.rpn_reg(hidden).permute(0, 2, 3, 1).reshape(batch, -1, 4).float())
+        return logits, deltas
+
+    def loss(
+        self, features: Sequence[Tensor], truth: GroundTruth, image_sizes: Tensor
+    ) -> tuple[dict[str, Tensor], Proposals]:
+        """Losses on a sample of the anchors, and the proposals for the second stage.
+
+        Args:
+            features: L maps (B, C, H_l, W_l).
+            truth: ground truth of the batch.
+            image_sizes: (B, 2), height and width before padding.
+        """
+        logits, deltas = self(features)
+        anchors = self._anchors(features)
+        losses = self._losses(torch.cat(anchors), torch.cat(logits, dim=1), torch.cat(deltas, dim=1), truth)
+        return losses, self._propose(anchors, logits, deltas, image_sizes)
+
+    def predict(self, features: Sequence[Tensor], image_sizes: Tensor) -> Proposals:
+        """Proposals of a batch; arguments as of ``loss``."""
+        logits, deltas = self(features)
+        return self._propose(self._anchors(features), logits, deltas, image_sizes)
+
+    def _anchors(self, features: Sequence[Tensor]) -> list[Tensor]:
+        shapes = [(f.shape[2], f.shape[3]) for f in features]
+        return self.anchor_generator.grid(shapes, features[0].device)
+
+    def _losses(self, anchors: Tensor, logits: Tensor, deltas: Tensor, truth: GroundTruth) -> dict[str, Tensor]:
+        """anchors (N, 4), logits (B, N), deltas (B, N, 4)."""
+        with torch.no_grad():
+            assigned = self.assigner.assign_batch(anchors, truth)
+            sampled = self.sampler.sample_batch(assigned)
+            gt_index = assigned.gt_index.gather(1, sampled.index)
+            gt_boxes = truth.boxes.gather(1, gt_index[..., None].expand(-1, -1, 4))
+            if self.normalizer == 'quota':
+                avg_factor = anchors.new_tensor(float(self.sampler.num * len(logits)))
+            else:
+                avg_factor = sampled.valid.sum().clamp(min=1)
+        chosen_logits = logits.gather(1, sampled.index)
+        chosen_deltas = deltas.gather(1, sampled.index[..., None].expand(-1, -1, 4))
+        chosen_anchors = anchors[sampled.index]
+        return {
+            'loss_rpn_cls': self.loss_cls(chosen_logits, sampled.positive, sampled.valid, avg_factor),
+            'loss_rpn_bbox': box_loss(
+                self.loss_bbox, self.box_coder, chosen_deltas, chosen_anchors, gt_boxes, sampled.positive, avg_factor
+            ),
+            'rpn_num_pos': sampled.positive.sum() / len(logits),
+        }
+
+    @torch.no_grad()
+    def _propose(
+        self, anchors: list[Tensor], logits: list[Tensor], deltas: list[Tensor], image_sizes: Tensor
+    ) -> Proposals:
+        boxes, scores = [], []
+        for level_anchors, level_logits, level_deltas in zip(anchors, logits, deltas, strict=True):
+            count = min(self.pre_nms[self.training], level_logits.shape[1])
+            best, index = level_logits.topk(count, dim=1)
+            chosen = level_deltas.gather(1, index[..., None].expand(-1, -1, 4))
+            boxes.append(self.box_coder.decode(level_anchors[index], chosen))
+            scores.append(best)
+        return select_proposals(
+            boxes,
+            scores,
+            image_sizes,
+            nms_iou_thr=self.nms_iou_thr,
+            num=self.post_nms[self.training],
+            min_side=self.min_side,
+        )

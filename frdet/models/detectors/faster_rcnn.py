@@ -1,0 +1,110 @@
+"""Faster R-CNN (Ren et al. 2015) with a Feature Pyramid Network. Start reading here."""
+
+from typing import Any
+
+import torch
+from mmengine.model import BaseModel
+from mmengine.registry import DefaultScope
+from mmengine.structures import InstanceData
+from torch import Tensor
+
+from frdet.registry import BACKBONES, DENSE_HEADS, DETECTORS, NECKS, PREPROCESSORS, ROI_HEADS, SCOPE
+from frdet.structures import DetDataSample, batch_ground_truth, clip_boxes
+
+
+@DETECTORS.register_module()
+class FasterRCNN(BaseModel):
+    """Two stages on shared features: a region proposal network, then a classifier and box refiner on its proposals.
+
+    Args:
+        backbone: images (N, 3, H, W) -> feature maps.
+        neck: feature maps -> feature maps, all of one channel count; None: the backbone's are used.
+        rpn_head: feature maps -> proposals.
+        roi_head: feature maps and proposals -> detections.
+        data_preprocessor: the data loader's batch -> network input.
+        init_cfg: MMEngine's.
+    """
+
+    def __init__(
+        self,
+        *,
+        backbone: dict,
+        neck: dict | None,
+        rpn_head: dict,
+        roi_head: dict,
+        data_preprocessor: dict,
+        init_cfg: dict | None = None,
+    ):
+        super().__init__(PREPROCESSORS.build(data_preprocessor), init_cfg)
+        self.backbone = BACKBONES.build(backbone)
+        self.neck = NECKS.build(neck) if neck is not None else None
+        self.rpn_head = DENSE_HEADS.build(rpn_head)
+        self.roi_head = ROI_HEADS.build(roi_head)
+        self.to(memory_format=torch.channels_last)
+
+    def init_weights(self) -> None:
+        """Load what the parts' ``init_cfg`` name. Parts draw their random weights when they are built."""
+        with DefaultScope.overwrite_default_scope(SCOPE):
+            super().init_weights()
+
+    def forward(self, inputs: Tensor, data_samples: list[DetDataSample] | None = None, mode: str = 'tensor') -> Any:
+        """MMEngine's entry: ``mode`` 'loss', 'predict' or 'tensor' (feature maps and the RPN's raw outputs)."""
+        if mode == 'loss':
+            return self.loss(inputs, data_samples or [])
+        if mode == 'predict':
+            return self.predict(inputs, data_samples or [])
+        if mode == 'tensor':
+            features = self.extract_features(inputs)
+            return features, self.rpn_head(features)
+        raise ValueError(f"mode is {mode!r}, expected 'loss', 'predict' or 'tensor'")
+
+    def extract_features(self, inputs: Tensor) -> tuple[Tensor, ...]:
+        """Images (N, 3, H, W) -> feature maps, finest first."""
+        features = self.backbone(inputs)
+        return self.neck(features) if self.neck is not None else features
+
+    def loss(self, inputs: Tensor, data_samples: list[DetDataSample]) -> dict[str, Tensor]:
+        """Losses of a batch of normalised images (N, 3, H, W) with their ground truth.
+
+        Returns:
+            Scalars: loss_rpn_cls, loss_rpn_bbox, loss_cls, loss_bbox, and figures that are not trained on.
+        """
+        truth = batch_ground_truth(data_samples)
+        features = self.extract_features(inputs)
+        rpn_losses, proposals = self.rpn_head.loss(features, truth, _image_sizes(inputs, data_samples))
+        roi_losses = self.roi_head.loss(features, proposals, truth)
+        return {**rpn_losses, **roi_losses}
+
+    def predict(self, inputs: Tensor, data_samples: list[DetDataSample]) -> list[DetDataSample]:
+        """Detections in a batch of normalised images (N, 3, H, W).
+
+        Returns:
+            ``data_samples`` with ``pred_instances``: boxes in pixels of the original image, best score first.
+        """
+        sizes = _image_sizes(inputs, data_samples)
+        features = self.extract_features(inputs)
+        proposals = self.rpn_head.predict(features, sizes)
+        detections = self.roi_head.predict(features, proposals, sizes)
+        for sample, found in zip(data_samples, detections, strict=True):
+            sample.pred_instances = to_original(found, sample.img_shape, sample.ori_shape)
+        return data_samples
+
+
+def _image_sizes(inputs: Tensor, data_samples: list[DetDataSample]) -> Tensor:
+    """(N, 2) float32: height and width of each image before padding."""
+    return torch.tensor([s.img_shape[:2] for s in data_samples], dtype=torch.float32).to(
+        inputs.device, non_blocking=True
+    )
+
+
+def to_original(found: InstanceData, img_shape: tuple[int, int], ori_shape: tuple[int, int]) -> InstanceData:
+    """Detections in pixels of the network's input -> in the original image's, clipped to it; empty ones are dropped.
+
+    Args:
+        found: ``bboxes`` (n, 4), ``scores``, ``labels``.
+        img_shape, ori_shape: (height, width) of the resized and the original image.
+    """
+    (height, width), (ori_height, ori_width) = img_shape[:2], ori_shape[:2]
+    scale = found.bboxes.new_tensor([ori_width / width, ori_height / height] * 2)
+    found.bboxes = clip_boxes(found.bboxes * scale, found.bboxes.new_tensor([ori_height, ori_width]))
+    return found[(found.bboxes[:, 2] > found.bboxes[:, 0]) & (found.bboxes[:, 3] > found.bboxes[:, 1])]

@@ -1,0 +1,6 @@
+"""Building blocks shared by the components."""
+
+from frdet.models.layers.conv_norm import ConvNorm, conv_norm
+from frdet.models.layers.norm import FrozenBatchNorm2d, build_norm, has_untouched_frozen_norm
+
+__all__ = ['ConvNorm', 'FrozenBatchNorm2d', 'build_norm', 'conv_norm', 'has_untouched_frozen_norm']

@@ -1,0 +1,100 @@
+"""Normalisation layers by name: FrozenBN, BN, SyncBN, GN."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from frdet.registry import NORMS
+
+
+@NORMS.register_module(name='FrozenBN')
+class FrozenBatchNorm2d(nn.Module):
+    """BatchNorm whose statistics and affine parameters never change: y = x * scale + shift, per channel.
+
+    scale = weight / sqrt(running_var + eps) and shift = bias - running_mean * scale. All four are buffers, so that the
+    optimiser never sees them. Convolutions fold the two into their own weight (``conv_norm``).
+    """
+
+    def __init__(self, num_features: int, *, eps: float = 1e-5):
+        super().__init__()
+        self.num_features = num_features
+        self.eps = eps
+        self.register_buffer('weight', torch.ones(num_features))
+        self.register_buffer('bias', torch.zeros(num_features))
+        self.register_buffer('running_mean', torch.zeros(num_features))
+        self.register_buffer('running_var', torch.ones(num_features))
+        self._folded: tuple[tuple, Tensor, Tensor] | None = None
+
+    def scale_shift(self) -> tuple[Tensor, Tensor]:
+        """The two (C,) tensors of y = x * scale + shift."""
+        scale = self.weight * (self.running_var + self.eps).rsqrt()
+        return scale, self.bias - self.running_mean * scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> the same."""
+        scale, shift = self.scale_shift()
+        return x * scale[:, None, None].to(x.dtype) + shift[:, None, None].to(x.dtype)
+
+    def fold_into(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """Weight (C, ...) and bias (C,) of a convolution followed by this norm.
+
+        Where the weight is not trained the result is kept until the weight or a statistic changes.
+        """
+        if weight.requires_grad and torch.is_grad_enabled():
+            return self._fold(weight)
+        # Tensors count their in-place changes; moving to another device or loading by assignment changes the address.
+        sources = (weight, self.weight, self.bias, self.running_mean, self.running_var)
+        key = tuple((t.data_ptr(), 0 if t.is_inference() else t._version, t.dtype) for t in sources)
+        if self._folded is None or self._folded[0] != key:
+            with torch.no_grad():
+                self._folded = (key, *self._fold(weight))
+        return self._folded[1:]
+
+    def _fold(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+        scale, shift = self.scale_shift()
+        return weight * scale.view(-1, *[1] * (weight.dim() - 1)), shift
+
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any) -> None:
+        # Checkpoints of trained BatchNorm carry a counter that has no meaning here.
+        state_dict.pop(f'{prefix}num_batches_tracked', None)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def __getstate__(self) -> dict:
+        # A copy or a pickle must not carry the addresses of this module's tensors.
+        return {**self.__dict__, '_folded': None}
+
+    def extra_repr(self) -> str:
+        return f'{self.num_features}, eps={self.eps}'
+
+
+NORMS.register_module(name='BN', module=nn.BatchNorm2d)
+NORMS.register_module(name='SyncBN', module=nn.SyncBatchNorm)
+
+
+@NORMS.register_module(name='GN')
+class GroupNorm(nn.GroupNorm):
+    """GroupNorm with the channel count first, as every other norm here."""
+
+    def __init__(self, num_channels: int, *, num_groups: int = 32, eps: float = 1e-5, affine: bool = True):
+        super().__init__(num_groups, num_channels, eps, affine)
+
+
+def build_norm(cfg: dict, num_channels: int) -> nn.Module:
+    """The norm layer of ``cfg``, ``dict(type='BN', ...)``, for ``num_channels`` channels."""
+    cfg = dict(cfg)
+    key = {'SyncBN': 'num_features', 'BN': 'num_features', 'FrozenBN': 'num_features'}.get(cfg['type'], 'num_channels')
+    return NORMS.build({key: num_channels, **cfg})
+
+
+def has_untouched_frozen_norm(module: nn.Module) -> bool:
+    """Whether a FrozenBN in ``module`` still is the identity it was built as: no weights were loaded into it.
+
+    Activations then grow from block to block, and training diverges to NaN within a few steps.
+    """
+    for m in module.modules():
+        if isinstance(m, FrozenBatchNorm2d):
+            untouched = (m.weight == 1) & (m.bias == 0) & (m.running_mean == 0) & (m.running_var == 1)
+            if bool(untouched.all()):
+                return True
+    return False

@@ -1,0 +1,116 @@
+"""Losses on boxes: some compare deltas, some compare the boxes these decode to."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from frdet.registry import LOSSES
+from frdet.structures import box_area
+
+
+class BoxLoss(nn.Module):
+    """Interface of the losses on boxes.
+
+    Args:
+        loss_weight: factor of the result.
+    """
+
+    #: Whether ``pred`` and ``target`` are boxes xyxy in pixels, not deltas.
+    takes_boxes = False
+
+    def __init__(self, *, loss_weight: float = 1.0):
+        super().__init__()
+        self.loss_weight = loss_weight
+
+    def forward(self, pred: Tensor, target: Tensor, weight: Tensor, avg_factor: Tensor | float) -> Tensor:
+        """Sum of ``weight`` (...) times the loss of ``pred`` (..., 4) at ``target`` (..., 4), over ``avg_factor``."""
+        return self.loss_weight * (self.elementwise(pred, target) * weight).sum() / avg_factor
+
+    def elementwise(self, pred: Tensor, target: Tensor) -> Tensor:
+        """Loss of every box, (..., 4) and (..., 4) -> (...)."""
+        raise TypeError(f'{type(self).__name__} must define elementwise(pred, target)')
+
+
+@LOSSES.register_module()
+class L1Loss(BoxLoss):
+    """Sum of the absolute differences of the four deltas."""
+
+    def elementwise(self, pred: Tensor, target: Tensor) -> Tensor:
+        """See ``BoxLoss``."""
+        return (pred - target).abs().sum(dim=-1)
+
+
+@LOSSES.register_module()
+class SmoothL1Loss(BoxLoss):
+    """0.5 d^2 / beta below ``beta``, d - 0.5 beta above, summed over the four deltas (Fast R-CNN, equation 3).
+
+    Args:
+        beta: where the square turns into a line; 0 gives L1.
+        loss_weight: factor of the result.
+    """
+
+    def __init__(self, *, beta: float = 1.0, loss_weight: float = 1.0):
+        super().__init__(loss_weight=loss_weight)
+        self.beta = beta
+
+    def elementwise(self, pred: Tensor, target: Tensor) -> Tensor:
+        """See ``BoxLoss``."""
+        d = (pred - target).abs()
+        if self.beta > 0:
+            d = torch.where(d < self.beta, 0.5 * d * d / self.beta, d - 0.5 * self.beta)
+        return d.sum(dim=-1)
+
+
+@LOSSES.register_module()
+class IoULoss(BoxLoss):
+    """1 - IoU of the decoded boxes (Yu et al. 2016, in the linear form)."""
+
+    takes_boxes = True
+
+    def elementwise(self, pred: Tensor, target: Tensor) -> Tensor:
+        """See ``BoxLoss``."""
+        inter, union = _overlap(pred, target)
+        return 1 - inter / union
+
+
+@LOSSES.register_module()
+class GIoULoss(BoxLoss):
+    """1 - IoU + the share of the enclosing box that neither box covers (Rezatofighi et al. 2019, algorithm 1)."""
+
+    takes_boxes = True
+
+    def elementwise(self, pred: Tensor, target: Tensor) -> Tensor:
+        """See ``BoxLoss``."""
+        inter, union = _overlap(pred, target)
+        lt = torch.minimum(pred[..., :2], target[..., :2])
+        rb = torch.maximum(pred[..., 2:], target[..., 2:])
+        hull = (rb - lt).prod(dim=-1).clamp(min=1e-7)
+        return 1 - inter / union + (hull - union) / hull
+
+
+def _overlap(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    lt = torch.maximum(a[..., :2], b[..., :2])
+    rb = torch.minimum(a[..., 2:], b[..., 2:])
+    inter = (rb - lt).clamp(min=0).prod(dim=-1)
+    return inter, (box_area(a) + box_area(b) - inter).clamp(min=1e-7)
+
+
+def box_loss(
+    loss: BoxLoss,
+    coder: Any,
+    deltas: Tensor,
+    boxes: Tensor,
+    targets: Tensor,
+    positive: Tensor,
+    avg_factor: Tensor | float,
+) -> Tensor:
+    """Loss of predicted ``deltas`` on ``boxes`` that should reach ``targets``, all (..., 4), where ``positive`` (...)."""
+    deltas = deltas.float()
+    # Elsewhere boxes and targets may be padding. A legal stand-in keeps every number finite, the weight 0 does the rest.
+    unit = boxes.new_tensor([0.0, 0.0, 1.0, 1.0])
+    boxes = torch.where(positive[..., None], boxes, unit)
+    targets = torch.where(positive[..., None], targets, unit)
+    if loss.takes_boxes:
+        return loss(coder.decode(boxes, deltas), targets, positive, avg_factor)
+    return loss(deltas, coder.encode(boxes, targets), positive, avg_factor)

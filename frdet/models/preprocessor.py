@@ -1,0 +1,65 @@
+"""From the data loader's samples to the network's input."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from mmengine.model import BaseDataPreprocessor
+from torch import Tensor
+
+from frdet.registry import PREPROCESSORS
+
+
+@PREPROCESSORS.register_module()
+class DetPreprocessor(BaseDataPreprocessor):
+    """Moves a batch to the device, normalises the images, pads them to one size at right and bottom with zeros.
+
+    Args:
+        mean, std: per channel, in the order the network sees, of 0..255 pixels.
+        bgr_to_rgb: the pipeline gives BGR; True swaps to RGB first.
+        pad_size_divisor: height and width of the batch are multiples of this.
+        channels_last: memory format of the batch, the fast one for convolutions.
+        non_blocking: copy to the device without waiting.
+    """
+
+    def __init__(
+        self,
+        *,
+        mean: Sequence[float],
+        std: Sequence[float],
+        bgr_to_rgb: bool = False,
+        pad_size_divisor: int = 32,
+        channels_last: bool = True,
+        non_blocking: bool = True,
+    ):
+        super().__init__(non_blocking)
+        self.register_buffer('mean', torch.tensor(mean, dtype=torch.float32).view(3, 1, 1), persistent=False)
+        self.register_buffer('std', torch.tensor(std, dtype=torch.float32).view(3, 1, 1), persistent=False)
+        self.bgr_to_rgb = bgr_to_rgb
+        self.pad_size_divisor = pad_size_divisor
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+
+    def forward(self, data: dict[str, Any], training: bool = False) -> dict[str, Any]:
+        """A batch as the data loader stacks it, to what ``FasterRCNN.forward`` takes.
+
+        Args:
+            data: ``inputs``, N images (3, H_i, W_i) uint8 BGR; ``data_samples``, N ``DetDataSample``.
+            training: not used; MMEngine's protocol.
+
+        Returns:
+            ``inputs`` (N, 3, H, W) float32; ``data_samples`` with ``batch_input_shape`` (H, W) in their metainfo.
+        """
+        data = self.cast_data(data)
+        images: list[Tensor] = list(data['inputs'])
+        d = self.pad_size_divisor
+        height = -(-max(image.shape[1] for image in images) // d) * d
+        width = -(-max(image.shape[2] for image in images) // d) * d
+        shape = (len(images), 3, height, width)
+        batch = torch.zeros(shape, device=images[0].device).to(memory_format=self.memory_format)
+        for target, image in zip(batch, images, strict=True):
+            if self.bgr_to_rgb:
+                image = image.flip(0)
+            target[:, : image.shape[1], : image.shape[2]] = (image - self.mean) / self.std
+        for sample in data.get('data_samples') or ():
+            sample.set_metainfo({'batch_input_shape': (height, width)})
+        return {**data, 'inputs': batch}

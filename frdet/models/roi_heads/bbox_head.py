@@ -1,0 +1,56 @@
+"""Classify an RoI and refine its box."""
+
+from itertools import pairwise
+
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from frdet.registry import BBOX_HEADS
+
+
+@BBOX_HEADS.register_module()
+class FCBBoxHead(BaseModule):
+    """Shared fully connected layers, then class scores with the background last, and deltas.
+
+    Args:
+        num_classes: K, without the background.
+        in_channels: channels of the pooled features.
+        roi_size: their height and width.
+        fc_channels: channels of each shared layer.
+        num_fcs: how many there are.
+        class_agnostic: one box for all classes, not one for each.
+        init_cfg: MMEngine's.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        in_channels: int,
+        roi_size: int,
+        fc_channels: int,
+        num_fcs: int,
+        class_agnostic: bool = False,
+        init_cfg: dict | None = None,
+    ):
+        super().__init__(init_cfg)
+        self.num_classes = num_classes
+        self.class_agnostic = class_agnostic
+        sizes = [in_channels * roi_size**2] + [fc_channels] * num_fcs
+        self.shared_fcs = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
+        self.fc_cls = nn.Linear(sizes[-1], num_classes + 1)
+        self.fc_reg = nn.Linear(sizes[-1], 4 * (1 if class_agnostic else num_classes))
+        for fc in self.shared_fcs:
+            nn.init.kaiming_uniform_(fc.weight, a=1)  # Caffe2's XavierFill
+            nn.init.zeros_(fc.bias)
+        for fc, std in ((self.fc_cls, 0.01), (self.fc_reg, 0.001)):
+            nn.init.normal_(fc.weight, std=std)
+            nn.init.zeros_(fc.bias)
+
+    def forward(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
+        """Pooled features (R, C, S, S) -> class scores (R, K + 1) and deltas (R, K, 4), or (R, 1, 4) if agnostic."""
+        x = pooled.flatten(1)
+        for fc in self.shared_fcs:
+            x = F.relu_(fc(x))
+        return self.fc_cls(x).float(), self.fc_reg(x).float().view(len(x), -1, 4)

@@ -1,0 +1,137 @@
+"""The second stage: Fast R-CNN on the proposals.
+
+Shapes: B images, P proposals and G ground truths an image, S samples an image, R = B * S RoIs, K classes.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from mmengine.model import BaseModule
+from mmengine.structures import InstanceData
+from torch import Tensor
+
+from frdet.models.losses import box_loss
+from frdet.models.task_modules import Proposals, select_detections
+from frdet.models.task_modules.assigners import IGNORED
+from frdet.registry import ASSIGNERS, BBOX_HEADS, BOX_CODERS, LOSSES, ROI_EXTRACTORS, ROI_HEADS, SAMPLERS
+from frdet.structures import GroundTruth, clip_boxes
+
+
+@ROI_HEADS.register_module()
+class StandardRoIHead(BaseModule):
+    """Pool every RoI, classify it, refine its box (Fast R-CNN, section 2).
+
+    Args:
+        roi_extractor, bbox_head, box_coder, assigner, sampler: the parts, configs or built.
+        loss_cls: on class scores; called with scores (R, K + 1) and labels (R,).
+        loss_bbox: on the boxes of positive RoIs.
+        add_gt_as_proposals: the ground truth joins the proposals in training, so that early RoIs have positives.
+        score_thr: detections need a score above this.
+        nms_iou_thr: NMS threshold within a class.
+        max_per_image: detections kept an image.
+        min_side: detections with a side below this are dropped, in pixels.
+        init_cfg: MMEngine's.
+    """
+
+    def __init__(
+        self,
+        *,
+        roi_extractor: dict,
+        bbox_head: dict,
+        box_coder: dict,
+        assigner: dict,
+        sampler: dict,
+        loss_cls: dict,
+        loss_bbox: dict,
+        add_gt_as_proposals: bool,
+        score_thr: float,
+        nms_iou_thr: float,
+        max_per_image: int,
+        min_side: float = 0.0,
+        init_cfg: dict | None = None,
+    ):
+        super().__init__(init_cfg)
+        self.roi_extractor = ROI_EXTRACTORS.build(roi_extractor)
+        self.bbox_head = BBOX_HEADS.build(bbox_head)
+        self.box_coder = BOX_CODERS.build(box_coder)
+        self.assigner = ASSIGNERS.build(assigner)
+        self.sampler = SAMPLERS.build(sampler)
+        self.loss_cls = LOSSES.build(loss_cls)
+        self.loss_bbox = LOSSES.build(loss_bbox)
+        self.add_gt_as_proposals = add_gt_as_proposals
+        self.score_thr = score_thr
+        self.nms_iou_thr = nms_iou_thr
+        self.max_per_image = max_per_image
+        self.min_side = min_side
+
+    def forward(self, features: Sequence[Tensor], rois: Tensor) -> tuple[Tensor, Tensor]:
+        """Maps (B, C, H_l, W_l) and RoIs (R, 5) -> class scores (R, K + 1) and deltas (R, K, 4)."""
+        return self.bbox_head(self.roi_extractor(features, rois))
+
+    def loss(self, features: Sequence[Tensor], proposals: Proposals, truth: GroundTruth) -> dict[str, Tensor]:
+        """Losses on a sample of the proposals (B, P) of a batch with ground truth (B, G)."""
+        boxes, gt_boxes, labels, positive, valid = self._sample(proposals, truth)
+        scores, deltas = self(features, _with_image_index(boxes))
+        boxes, gt_boxes = boxes.flatten(0, 1), gt_boxes.flatten(0, 1)
+        labels, positive, valid = labels.flatten(), positive.flatten(), valid.flatten()
+
+        num_samples = valid.sum().clamp(min=1)
+        if not self.bbox_head.class_agnostic:
+            own_class = labels.clamp(max=self.bbox_head.num_classes - 1)
+            deltas = deltas.gather(1, own_class[:, None, None].expand(-1, 1, 4))
+        with torch.no_grad():
+            correct = (scores.argmax(dim=1) == labels) & valid
+        return {
+            'loss_cls': self.loss_cls(scores, labels, valid, num_samples),
+            'loss_bbox': box_loss(
+                self.loss_bbox, self.box_coder, deltas.squeeze(1), boxes, gt_boxes, positive, num_samples
+            ),
+            'acc': 100 * correct.sum() / num_samples,
+            'roi_num_pos': positive.sum() / len(truth.valid),
+        }
+
+    def predict(self, features: Sequence[Tensor], proposals: Proposals, image_sizes: Tensor) -> list[InstanceData]:
+        """Detections of each image, in pixels of the network's input; ``image_sizes`` (B, 2) as (height, width)."""
+        counts = proposals.valid.sum(dim=1).tolist()
+        rois = _with_image_index(proposals.boxes)[proposals.valid.flatten()]
+        scores, deltas = self(features, rois)
+        boxes = self.box_coder.decode(rois[:, None, 1:], deltas)
+        boxes = clip_boxes(boxes, image_sizes[rois[:, 0].long()][:, None])
+        probabilities = scores.softmax(dim=1)[:, :-1]
+        return [
+            select_detections(
+                image_boxes,
+                image_scores,
+                score_thr=self.score_thr,
+                nms_iou_thr=self.nms_iou_thr,
+                num=self.max_per_image,
+                min_side=self.min_side,
+            )
+            for image_boxes, image_scores in zip(boxes.split(counts), probabilities.split(counts), strict=True)
+        ]
+
+    @torch.no_grad()
+    def _sample(self, proposals: Proposals, truth: GroundTruth) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Boxes (B, S, 4), their ground truth (B, S, 4), labels (B, S) with K for background, positive, valid."""
+        boxes, legal = proposals.boxes, proposals.valid
+        if self.add_gt_as_proposals:
+            boxes = torch.cat([boxes, truth.boxes], dim=1)
+            legal = torch.cat([legal, truth.valid], dim=1)
+        assigned = self.assigner.assign_batch(boxes, truth)
+        assigned = assigned._replace(label=assigned.label.masked_fill(~legal, IGNORED))
+        sampled = self.sampler.sample_batch(assigned)
+        gt_index = assigned.gt_index.gather(1, sampled.index)
+        labels = truth.labels.gather(1, gt_index).masked_fill(~sampled.positive, self.bbox_head.num_classes)
+        return (
+            boxes.gather(1, sampled.index[..., None].expand(-1, -1, 4)),
+            truth.boxes.gather(1, gt_index[..., None].expand(-1, -1, 4)),
+            labels,
+            sampled.positive,
+            sampled.valid,
+        )
+
+
+def _with_image_index(boxes: Tensor) -> Tensor:
+    """(B, S, 4) -> (B * S, 5) with the image's index in front."""
+    index = torch.arange(len(boxes), device=boxes.device, dtype=boxes.dtype)
+    return torch.cat([index[:, None, None].expand(-1, boxes.shape[1], 1), boxes], dim=2).flatten(0, 1)

@@ -1,0 +1,22 @@
+"""What heads are made of besides layers: anchors, matching, sampling, box coding, selection."""
+
+from frdet.models.task_modules.anchor_generator import AnchorGenerator
+from frdet.models.task_modules.assigners import AssignResult, BaseAssigner, MaxIoUAssigner
+from frdet.models.task_modules.box_coder import DeltaXYWHCoder
+from frdet.models.task_modules.samplers import BaseSampler, IoUBalancedSampler, RandomSampler, SampleResult
+from frdet.models.task_modules.selection import Proposals, select_detections, select_proposals
+
+__all__ = [
+    'AnchorGenerator',
+    'AssignResult',
+    'BaseAssigner',
+    'BaseSampler',
+    'DeltaXYWHCoder',
+    'IoUBalancedSampler',
+    'MaxIoUAssigner',
+    'Proposals',
+    'RandomSampler',
+    'SampleResult',
+    'select_detections',
+    'select_proposals',
+]

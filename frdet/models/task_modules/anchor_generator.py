@@ -1,0 +1,74 @@
+"""Anchors: the reference boxes at every cell of every feature map."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from frdet.errors import ConfigError
+from frdet.registry import ANCHOR_GENERATORS
+
+
+@ANCHOR_GENERATORS.register_module()
+class AnchorGenerator:
+    """Boxes of given sizes and aspect ratios centred on every cell (Faster R-CNN, section 3.1.1; FPN, section 4.1).
+
+    An anchor of size s and ratio r = h / w has area s^2: w = s / sqrt(r), h = r * w. Cell (y, x) of a map is centred at
+    ((x + offset) * stride, (y + offset) * stride).
+
+    Args:
+        strides: image pixels per cell, a level each.
+        sizes: for each level, the square roots of the areas, in image pixels.
+        ratios: height / width.
+        offset: 0, detectron2's and torchvision's, or 0.5 for the cell's middle.
+        round_to_pixels: round the corners around the centre to whole pixels, as torchvision does.
+    """
+
+    def __init__(
+        self,
+        *,
+        strides: Sequence[int],
+        sizes: Sequence[Sequence[float]],
+        ratios: Sequence[float],
+        offset: float = 0.0,
+        round_to_pixels: bool = False,
+    ):
+        if len(strides) != len(sizes):
+            raise ConfigError(f'AnchorGenerator: {len(strides)} strides but {len(sizes)} sizes; each level needs both')
+        counts = {len(level) for level in sizes}
+        if len(counts) != 1:
+            raise ConfigError(f'AnchorGenerator: levels have {sorted(counts)} sizes; a shared head needs one count')
+        self.strides = tuple(strides)
+        self.offset = offset
+        #: Anchors a cell, A: sizes times ratios, sizes first.
+        self.num_anchors = counts.pop() * len(ratios)
+        self.cell_anchors = [self._around_origin(level, ratios) for level in sizes]
+        if round_to_pixels:
+            self.cell_anchors = [anchors.round() for anchors in self.cell_anchors]
+
+    @staticmethod
+    def _around_origin(sizes: Sequence[float], ratios: Sequence[float]) -> Tensor:
+        anchors = []
+        for size in sizes:
+            for ratio in ratios:
+                width = (size**2 / ratio) ** 0.5
+                height = ratio * width
+                anchors.append([-width / 2, -height / 2, width / 2, height / 2])
+        return torch.tensor(anchors, dtype=torch.float32)
+
+    def grid(self, shapes: Sequence[tuple[int, int]], device: torch.device | str = 'cpu') -> list[Tensor]:
+        """Anchors of every level for feature maps of ``shapes`` (height, width).
+
+        Returns:
+            One (H * W * A, 4) float32 tensor a level, xyxy in image pixels, in (H, W, A) order.
+        """
+        if len(shapes) != len(self.strides):
+            raise ConfigError(f'AnchorGenerator: {len(self.strides)} strides for {len(shapes)} feature maps')
+        levels = []
+        for (height, width), stride, cell in zip(shapes, self.strides, self.cell_anchors, strict=True):
+            y = (torch.arange(height, device=device, dtype=torch.float32) + self.offset) * stride
+            x = (torch.arange(width, device=device, dtype=torch.float32) + self.offset) * stride
+            y, x = torch.meshgrid(y, x, indexing='ij')
+            centres = torch.stack([x, y, x, y], dim=-1)
+            levels.append((centres[:, :, None] + cell.to(device)).view(-1, 4))
+        return levels
