@@ -1,4 +1,4 @@
-"""Operators with kernels of their own: NMS, RoIAlign and matching. Signatures and results are torchvision's where it has them."""
+"""NMS, RoIAlign and matching. Signatures and results are torchvision's where it has the operator."""
 
 from frdet.ops.fallback import MaxIoU, batched_nms, batched_nms_mask, max_iou, multiscale_roi_align, nms, roi_align
 

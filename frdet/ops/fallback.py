@@ -90,7 +90,7 @@ def multiscale_roi_align(
     Returns:
         (K, C, output height, output width), in the order of ``rois``.
     """
-    size = (output_size, output_size) if isinstance(output_size, int) else tuple(output_size)
+    size = (output_size, output_size) if isinstance(output_size, int) else (output_size[0], output_size[1])
     if len(features) == 1:
         return roi_align(features[0], rois, size, spatial_scales[0], sampling_ratio, aligned)
     area = (rois[:, 3] - rois[:, 1]) * (rois[:, 4] - rois[:, 2])
@@ -111,12 +111,12 @@ class MaxIoU(NamedTuple):
         iou: (B, N) float32, the best IoU of each box; 0 where there is no ground truth.
         index: (B, N) int64, the ground truth that gives it, the first of equals; 0 where there is none.
         gt_iou: (B, G) float32, the best IoU of each ground truth; 0 where padded.
-        best_of: (B, N) int64, the last ground truth whose best IoU this box attains, among those whose best IoU is above
-            0 and at least ``min_gt_iou``; -1 if there is none.
+        best_of: (B, N) int64, the last ground truth whose best IoU this box attains, among those whose best IoU is
+            above 0 and at least ``min_gt_iou``; -1 if there is none.
     """
 
     iou: Tensor
-    index: Tensor
+    index: Tensor  # type: ignore[assignment]  # the field, not tuple.index
     gt_iou: Tensor
     best_of: Tensor
 

@@ -81,14 +81,14 @@ class ResNet(BaseModule):
         style: 'caffe' (stride in a bottleneck's first 1x1: MSRA's weights, detectron2's default) or 'pytorch' (in the
             3x3: torchvision's weights).
         norm: the norm layer's config: FrozenBN, BN, SyncBN or GN.
-        frozen_stages: stages that are not trained: -1 none, 0 the stem, 1 stem and layer1 (detectron2's FREEZE_AT 2), ...
+        frozen_stages: stages that are not trained: -1 none, 0 the stem, 1 also layer1 (detectron2's FREEZE_AT 2), ...
         norm_eval: keep BN in evaluation mode while training; its weight and bias are trained all the same.
         zero_init_residual: start each block as the identity (last norm's weight 0): steadier from scratch.
         out_indices: which of layer1..layer4 (strides 4, 8, 16, 32) are returned, 0 to 3.
         init_cfg: MMEngine's; ``dict(type='Pretrained', checkpoint=...)`` loads ImageNet weights.
     """
 
-    blocks: ClassVar = {
+    blocks: ClassVar[dict[int, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, ...]]]] = {
         18: (BasicBlock, (2, 2, 2, 2)),
         34: (BasicBlock, (3, 4, 6, 3)),
         50: (Bottleneck, (3, 4, 6, 3)),
@@ -134,7 +134,8 @@ class ResNet(BaseModule):
         if zero_init_residual:
             for m in self.modules():
                 if isinstance(m, (BasicBlock, Bottleneck)):
-                    nn.init.zeros_((m.bn3 if isinstance(m, Bottleneck) else m.bn2).weight)
+                    last_norm = m.bn3 if isinstance(m, Bottleneck) else m.bn2
+                    nn.init.zeros_(last_norm.get_parameter('weight'))
         for module in self._frozen():
             module.requires_grad_(False)
 

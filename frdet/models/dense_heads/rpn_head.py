@@ -77,7 +77,7 @@ class RPNHead(BaseModule):
         self.rpn_reg = nn.Conv2d(feat_channels, num_anchors * 4, 1)
         for layer in (self.rpn_conv, self.rpn_cls, self.rpn_reg):
             nn.init.normal_(layer.weight, std=0.01)
-            nn.init.zeros_(layer.bias)
+            nn.init.zeros_(layer.get_parameter('bias'))
 
     def forward(self, features: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """Feature maps (B, C, H_l, W_l) -> a level each, logits (B, H_l * W_l * A) and deltas (B, H_l * W_l * A, 4)."""

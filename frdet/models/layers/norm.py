@@ -16,6 +16,11 @@ class FrozenBatchNorm2d(nn.Module):
     optimiser never sees them. Convolutions fold the two into their own weight (``conv_norm``).
     """
 
+    weight: Tensor
+    bias: Tensor
+    running_mean: Tensor
+    running_var: Tensor
+
     def __init__(self, num_features: int, *, eps: float = 1e-5):
         super().__init__()
         self.num_features = num_features
@@ -94,7 +99,7 @@ def has_untouched_frozen_norm(module: nn.Module) -> bool:
     """
     for m in module.modules():
         if isinstance(m, FrozenBatchNorm2d):
-            untouched = (m.weight == 1) & (m.bias == 0) & (m.running_mean == 0) & (m.running_var == 1)
-            if bool(untouched.all()):
+            untouched = m.weight.eq(1) & m.bias.eq(0) & m.running_mean.eq(0) & m.running_var.eq(1)
+            if untouched.all():
                 return True
     return False

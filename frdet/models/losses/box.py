@@ -105,9 +105,9 @@ def box_loss(
     positive: Tensor,
     avg_factor: Tensor | float,
 ) -> Tensor:
-    """Loss of predicted ``deltas`` on ``boxes`` that should reach ``targets``, all (..., 4), where ``positive`` (...)."""
+    """Loss of ``deltas`` predicted on ``boxes`` to reach ``targets``, all (..., 4), where ``positive`` (...)."""
     deltas = deltas.float()
-    # Elsewhere boxes and targets may be padding. A legal stand-in keeps every number finite, the weight 0 does the rest.
+    # Elsewhere boxes and targets may be padding: a legal stand-in keeps numbers finite, the weight 0 does the rest.
     unit = boxes.new_tensor([0.0, 0.0, 1.0, 1.0])
     boxes = torch.where(positive[..., None], boxes, unit)
     targets = torch.where(positive[..., None], targets, unit)

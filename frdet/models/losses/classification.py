@@ -19,7 +19,7 @@ class CrossEntropyLoss(nn.Module):
         self.loss_weight = loss_weight
 
     def forward(self, pred: Tensor, target: Tensor, weight: Tensor, avg_factor: Tensor | float) -> Tensor:
-        """Sum over n samples of ``weight`` (n,) times the loss of ``pred`` (n, C) at ``target`` (n,), over ``avg_factor``."""
+        """Sum of ``weight`` (n,) times the loss of ``pred`` (n, C) at ``target`` (n,), over ``avg_factor``."""
         loss = F.cross_entropy(pred.float(), target, reduction='none')
         return self.loss_weight * (loss * weight).sum() / avg_factor
 

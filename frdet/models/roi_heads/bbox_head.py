@@ -38,10 +38,11 @@ class FCBBoxHead(BaseModule):
         self.num_classes = num_classes
         self.class_agnostic = class_agnostic
         sizes = [in_channels * roi_size**2] + [fc_channels] * num_fcs
-        self.shared_fcs = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
+        shared = [nn.Linear(a, b) for a, b in pairwise(sizes)]
+        self.shared_fcs = nn.ModuleList(shared)
         self.fc_cls = nn.Linear(sizes[-1], num_classes + 1)
         self.fc_reg = nn.Linear(sizes[-1], 4 * (1 if class_agnostic else num_classes))
-        for fc in self.shared_fcs:
+        for fc in shared:
             nn.init.kaiming_uniform_(fc.weight, a=1)  # Caffe2's XavierFill
             nn.init.zeros_(fc.bias)
         for fc, std in ((self.fc_cls, 0.01), (self.fc_reg, 0.001)):

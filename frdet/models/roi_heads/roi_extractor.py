@@ -47,7 +47,7 @@ class MultiScaleRoIAlign(nn.Module):
         self.eps_outside = eps_outside
 
     def forward(self, features: Sequence[Tensor], rois: Tensor) -> Tensor:
-        """Maps (B, C, H_l, W_l) and RoIs (R, 5) as (image, xyxy in input pixels) -> (R, C, output_size, output_size)."""
+        """Maps (B, C, H_l, W_l) and RoIs (R, 5), image index and xyxy -> (R, C, output_size, output_size)."""
         return ops.multiscale_roi_align(
             list(features[: len(self.spatial_scales)]),
             rois,

@@ -18,7 +18,7 @@ class SampleResult(NamedTuple):
         valid: (B, S) bool, a sample at all.
     """
 
-    index: Tensor
+    index: Tensor  # type: ignore[assignment]  # the field, not tuple.index
     positive: Tensor
     valid: Tensor
 
