@@ -1,0 +1,78 @@
+# `make demo` and `make test` do all the set-up themselves. Settings, as in `make test VENV=/path/to/env`:
+PYTHON ?= python3   # the interpreter that makes the environment, 3.10 or newer
+VENV ?= .venv       # the environment; made if it does not exist
+JOBS ?= 2           # test processes
+
+# Make keeps the blanks before a comment.
+override VENV := $(strip $(VENV))
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.frdet-installed
+
+.PHONY: help install demo test lint docs format clean
+.DELETE_ON_ERROR:
+
+help:
+	@echo 'make demo     install, draw a small data set, train on it, evaluate, write pictures of the detections'
+	@echo 'make test     install, lint, run every test'
+	@echo 'make install  make $(VENV) with the tested versions of everything, and frdet itself (editable)'
+	@echo 'make lint     style, spelling, types, import arrows, documentation without warnings'
+	@echo 'make format   rewrite the sources in the style that lint checks'
+	@echo 'make docs     the documentation as HTML, in docs/_build/html'
+	@echo 'make clean    remove what the targets above wrote, except $(VENV)'
+
+install: $(INSTALLED)
+
+# torch comes first and build isolation is off, so that what is compiled is compiled against the torch that will run it.
+$(INSTALLED): setup.py pyproject.toml constraints.txt $(wildcard ops/* ops/*/*)
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 10) and f"Found Python {v[0]}.{v[1]}, frdet needs 3.10 or newer: make install PYTHON=/path/to/python3")'
+	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt setuptools wheel torch torchvision
+	$(BIN)/python -m pip install --quiet -c constraints.txt --no-build-isolation -e '.[dev]'
+	@touch $@
+
+# The demo. Nothing is trained again while the code and the configs are the same.
+DEMO_CONFIG := configs/quickstart/r18_fpn_shapes.py
+DEMO_DIR := work_dirs/r18_fpn_shapes
+DEMO_TRAINED := $(DEMO_DIR)/.trained
+
+demo: $(DEMO_TRAINED)
+	$(BIN)/python tools/test.py $(DEMO_CONFIG) "$$(cat $(DEMO_DIR)/last_checkpoint)" --show-dir $(DEMO_DIR)/pictures
+	@echo 'Box AP is in the table above; pictures of the detections are in $(DEMO_DIR)/pictures'
+
+$(DEMO_TRAINED): $(shell find frdet configs -name '*.py') tools/train.py | $(INSTALLED)
+	$(BIN)/python -m frdet.datasets.shapes data/shapes
+	$(BIN)/python tools/train.py $(DEMO_CONFIG)
+	@touch $@
+
+test: lint
+	$(BIN)/python -m pytest -n $(JOBS)
+
+OPS_SOURCES := $(foreach ending,cpp cu h cuh,$(wildcard ops/*.$(ending) ops/*/*.$(ending)))
+
+lint: $(INSTALLED) docs
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/codespell
+	$(BIN)/mypy frdet
+	$(BIN)/lint-imports
+ifneq ($(OPS_SOURCES),)
+	$(BIN)/clang-format --dry-run -Werror $(OPS_SOURCES)
+endif
+
+# The pages of the API are written anew each time, so that a module that is gone leaves none behind.
+docs: $(INSTALLED)
+	rm -rf docs/api
+	$(BIN)/sphinx-apidoc -q --separate --module-first --no-toc --output-dir docs/api frdet
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going -b html docs docs/_build/html
+
+format: $(INSTALLED)
+	$(BIN)/ruff check --fix --exit-zero .
+	$(BIN)/ruff format .
+ifneq ($(OPS_SOURCES),)
+	$(BIN)/clang-format -i $(OPS_SOURCES)
+endif
+
+clean:
+	rm -rf build dist docs/_build docs/api $(DEMO_DIR) data/shapes
+	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find frdet tools tests configs docs -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,122 @@
+"""Fixtures that every test shares: which data it sees, and global state it cannot leave behind."""
+
+import json
+import logging
+import os
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+# Test processes share the cores. Set before torch is imported, and inherited by the commands that tests start.
+if 'PYTEST_XDIST_WORKER_COUNT' in os.environ:
+    _threads = max(1, (os.cpu_count() or 1) // int(os.environ['PYTEST_XDIST_WORKER_COUNT']))
+    os.environ.setdefault('OMP_NUM_THREADS', str(_threads))
+
+import numpy as np
+import pytest
+import torch
+from mmengine.utils import ManagerMixin
+
+TRAIN_ANN = 'annotations/instances_train2017.json'
+VAL_ANN = 'annotations/instances_val2017.json'
+
+
+@dataclass(frozen=True)
+class CocoRoot:
+    """A data set in COCO's layout.
+
+    Attributes:
+        root: its folder.
+        classes: names in label order, which is that of ascending category id.
+        is_real: photographs of COCO, rather than the drawn data set.
+        train_ann, val_ann: annotation files, relative to ``root``.
+        train_prefix, val_prefix: image folders, relative to ``root``.
+    """
+
+    root: Path
+    classes: tuple[str, ...]
+    is_real: bool
+    train_ann: str = TRAIN_ANN
+    val_ann: str = VAL_ANN
+    train_prefix: str = 'train2017/'
+    val_prefix: str = 'val2017/'
+
+    @property
+    def train_dir(self) -> Path:
+        return self.root / self.train_prefix
+
+    @property
+    def val_dir(self) -> Path:
+        return self.root / self.val_prefix
+
+
+def _real_root() -> Path | None:
+    """FRDET_DATA_ROOT, if there is a data set in it."""
+    root = os.environ.get('FRDET_DATA_ROOT')
+    return Path(root).resolve() if root and (Path(root) / VAL_ANN).is_file() else None
+
+
+def pytest_report_header() -> str:
+    if root := _real_root():
+        return f'data: COCO images in {root}'
+    given = os.environ.get('FRDET_DATA_ROOT')
+    reason = f'no {VAL_ANN} in FRDET_DATA_ROOT={given}' if given else 'FRDET_DATA_ROOT is not set'
+    return f'data: the drawn data set, no COCO images ({reason})'
+
+
+@pytest.fixture(scope='session')
+def coco_root(tmp_path_factory: pytest.TempPathFactory) -> CocoRoot:
+    """The COCO images in FRDET_DATA_ROOT, or, where there are none, drawn ones in the same layout."""
+    root = _real_root()
+    is_real = root is not None
+    if root is None:
+        from frdet.datasets.shapes import write_shapes
+
+        root = write_shapes(tmp_path_factory.mktemp('shapes'), num_train=24, num_val=12)
+    categories = json.loads((root / VAL_ANN).read_text())['categories']
+    classes = tuple(c['name'] for c in sorted(categories, key=lambda c: c['id']))
+    return CocoRoot(root=root, classes=classes, is_real=is_real)
+
+
+@pytest.fixture(autouse=True)
+def _isolated_random_state() -> Iterator[None]:
+    """Each test starts from the same seed, whatever ran before it, and leaves the generators as it found them."""
+    python, numpy, torch_cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+    yield
+    random.setstate(python)
+    np.random.set_state(numpy)
+    torch.set_rng_state(torch_cpu)
+    if cuda:
+        torch.cuda.set_rng_state_all(cuda)
+    torch.use_deterministic_algorithms(deterministic)
+
+
+@pytest.fixture(autouse=True)
+def _isolated_mmengine() -> Iterator[None]:
+    """Each test starts without MMEngine's global instances: default scope, message hubs, loggers, visualizers."""
+    before = {cls: dict(cls._instance_dict) for cls in _managers()}
+    for cls in before:
+        cls._instance_dict.clear()
+    yield
+    for cls in _managers():
+        for instance in cls._instance_dict.values():
+            _close_files(instance)
+        cls._instance_dict.clear()
+        cls._instance_dict.update(before.get(cls, {}))
+
+
+def _managers(cls: type = ManagerMixin) -> set[type]:
+    return {cls}.union(*(_managers(sub) for sub in cls.__subclasses__()))
+
+
+def _close_files(instance: object) -> None:
+    """Loggers of a Runner hold their file open."""
+    for handler in getattr(instance, 'handlers', []):
+        if isinstance(handler, logging.FileHandler):
+            handler.close()
