@@ -7,6 +7,12 @@ class UserError(Exception):
     The message says what was found, what was expected and what to do, in that order, in one or two lines.
     """
 
+    def __str__(self) -> str:
+        """The message alone, also where a data loader's worker raised it: PyTorch puts the worker's traceback first."""
+        text = super().__str__()
+        _, found, message = text.rpartition(f'\n{type(self).__module__}.{type(self).__qualname__}: ')
+        return message.rstrip() if found and text.startswith('Caught ') else text
+
 
 class ConfigError(UserError):
     """A config, an override or a component's arguments are wrong."""

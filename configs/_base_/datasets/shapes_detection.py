@@ -1,0 +1,53 @@
+"""The embedded data set of six drawn shapes: it draws itself into data_root on first use, with no download.
+
+600 + 150 images of 128 to 192 pixels; `python -m frdet.datasets.shapes` draws others.
+"""
+
+data_root = 'data/shapes/'
+
+train_pipeline = [
+    dict(type='LoadImage'),
+    dict(type='ResizeShortestEdge', short_side=160, max_size=240),
+    dict(type='RandomFlip', prob=0.5),
+    dict(type='FilterBoxes', min_side=1e-5),
+    dict(type='PackDetInputs'),
+]
+test_pipeline = [
+    dict(type='LoadImage'),
+    dict(type='ResizeShortestEdge', short_side=160, max_size=240),
+    dict(type='PackDetInputs'),
+]
+
+train_dataloader = dict(
+    batch_size=8,  # of one process
+    num_workers=1,
+    persistent_workers=True,
+    sampler=dict(type='DefaultSampler', shuffle=True),
+    batch_sampler=dict(type='AspectRatioBatchSampler', drop_last=False),
+    dataset=dict(
+        type='ShapesDataset',
+        data_root=data_root,
+        ann_file='annotations/instances_train2017.json',
+        data_prefix=dict(img='train2017/'),
+        filter_cfg=dict(filter_empty_gt=True),
+        pipeline=train_pipeline,
+    ),
+)
+val_dataloader = dict(
+    batch_size=1,
+    num_workers=1,
+    persistent_workers=True,
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(
+        type='ShapesDataset',
+        data_root=data_root,
+        ann_file='annotations/instances_val2017.json',
+        data_prefix=dict(img='val2017/'),
+        test_mode=True,
+        pipeline=test_pipeline,
+    ),
+)
+test_dataloader = val_dataloader
+
+val_evaluator = dict(type='CocoMetric', ann_file=data_root + 'annotations/instances_val2017.json')
+test_evaluator = val_evaluator

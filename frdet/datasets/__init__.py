@@ -1,0 +1,9 @@
+"""Data sets, transforms and samplers. Importing this package registers all of them."""
+
+from frdet.datasets import transforms
+from frdet.datasets.coco import CocoDataset
+from frdet.datasets.loaders import settle_workers
+from frdet.datasets.samplers import AspectRatioBatchSampler
+from frdet.datasets.shapes import ShapesDataset, write_shapes
+
+__all__ = ['AspectRatioBatchSampler', 'CocoDataset', 'ShapesDataset', 'settle_workers', 'transforms', 'write_shapes']

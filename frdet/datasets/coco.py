@@ -1,0 +1,188 @@
+"""COCO's object detection data set: one record an image, all of them packed in one byte array."""
+
+import difflib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mmengine.dataset import BaseDataset
+from mmengine.logging import print_log
+
+from frdet.datasets.coco_json import CocoAnnotations, read_coco
+from frdet.errors import ConfigError, DataError
+from frdet.registry import DATASETS, TRANSFORMS
+
+FILTERS = ('filter_empty_gt', 'min_size')
+
+
+@DATASETS.register_module()
+class CocoDataset(BaseDataset):
+    """Images with the boxes of an annotation file in COCO's format, in ascending order of image id.
+
+    A record is a dict: ``img_id``, ``img_path``, ``height``, ``width``, ``gt_bboxes`` (n, 4) float32 xyxy in pixels of
+    the image and cut to it, ``gt_labels`` (n,) int64, ``gt_crowd`` (n,) bool. Label k is ``metainfo['classes'][k]``,
+    and category id ``cat_ids[k]`` in the file. Where no classes are chosen they are those of the file by ascending
+    category id, as in detectron2.
+
+    Args:
+        ann_file: annotation file, relative to ``data_root`` or absolute.
+        data_root: folder of the data set.
+        data_prefix: ``img`` is the folder of the images, relative to ``data_root`` or absolute.
+        pipeline: transforms, built or as dicts.
+        metainfo: ``classes`` chooses and orders classes of the file by name: a list of names, or a text file with
+            one in a line.
+        filter_cfg: images to leave out unless ``test_mode``. ``filter_empty_gt=True``: those without a box of the
+            classes that is no crowd; ``min_size``: those with a side of fewer pixels.
+        test_mode: keep every image, and raise where a transform returns none.
+        kwargs: ``indices``, ``serialize_data``, ``lazy_init``, ``max_refetch`` of MMEngine's ``BaseDataset``.
+
+    Raises:
+        ConfigError: ``filter_cfg``, ``data_prefix`` or the type of ``classes`` is wrong.
+        DataError: a folder or file is missing, the file is no COCO file, a class is not in it, or no image is left.
+    """
+
+    def __init__(
+        self,
+        *,
+        ann_file: str,
+        data_root: str = '',
+        data_prefix: dict[str, str],
+        pipeline: Sequence[dict | Callable] = (),
+        metainfo: dict[str, Any] | None = None,
+        filter_cfg: dict[str, Any] | None = None,
+        test_mode: bool = False,
+        **kwargs: Any,
+    ):
+        if unknown := sorted(set(filter_cfg or {}) - set(FILTERS)):
+            raise ConfigError(f'filter_cfg has {", ".join(unknown)}: it takes {", ".join(FILTERS)}')
+        if set(data_prefix) != {'img'}:
+            raise ConfigError(f'data_prefix is {dict(data_prefix)!r}: expected dict(img=<folder of the images>)')
+        self.cat_ids: list[int] = []
+        super().__init__(
+            ann_file=str(ann_file),
+            data_root=str(data_root),
+            data_prefix=dict(data_prefix),
+            pipeline=[TRANSFORMS.build(step) for step in pipeline],
+            metainfo=metainfo,
+            filter_cfg=filter_cfg,
+            test_mode=test_mode,
+            **kwargs,
+        )
+
+    def load_data_list(self) -> list[dict[str, Any]]:
+        """A compact record for every image: arrays as plain bytes, the path without its folder."""
+        self._check_paths()
+        content = read_coco(self.ann_file)
+        if not content.images:
+            raise DataError(f'{self.ann_file} lists no image: images is empty')
+        self._metainfo['classes'], self.cat_ids = self._choose_classes(content.categories)
+        labels = self._labels(content)
+        chosen = np.flatnonzero(labels >= 0)
+        chosen = chosen[np.argsort(content.image_index[chosen], kind='stable')]
+        ends = np.searchsorted(content.image_index[chosen], np.arange(1, len(content.images)))
+        return [
+            {
+                'img_id': image['id'],
+                'file_name': image['file_name'],
+                'height': image['height'],
+                'width': image['width'],
+                'boxes': content.boxes[rows].tobytes(),
+                'labels': labels[rows].tobytes(),
+                'crowd': content.crowd[rows].tobytes(),
+            }
+            for image, rows in zip(content.images, np.split(chosen, ends), strict=True)
+        ]
+
+    def get_data_info(self, idx: int) -> dict[str, Any]:
+        """The record of image ``idx`` as the pipeline takes it; see the class."""
+        packed = super().get_data_info(idx)
+        return {
+            'img_id': packed['img_id'],
+            'img_path': str(Path(self.data_prefix['img'], packed['file_name'])),
+            'height': packed['height'],
+            'width': packed['width'],
+            'gt_bboxes': np.frombuffer(packed['boxes'], dtype=np.float32).reshape(-1, 4).copy(),
+            'gt_labels': np.frombuffer(packed['labels'], dtype=np.int32).astype(np.int64),
+            'gt_crowd': np.frombuffer(packed['crowd'], dtype=bool).copy(),
+            'sample_idx': packed['sample_idx'],
+        }
+
+    def get_cat_ids(self, idx: int) -> list[int]:
+        """Labels in image ``idx``, for MMEngine's ``ClassBalancedDataset``."""
+        return np.unique(self.get_data_info(idx)['gt_labels']).tolist()
+
+    def filter_data(self) -> list[dict[str, Any]]:
+        """Leave out what ``filter_cfg`` names.
+
+        Raises:
+            DataError: nothing is left; the message counts the reasons.
+        """
+        if self.test_mode or not self.filter_cfg:
+            return self.data_list
+        kept: list[dict[str, Any]] = []
+        reasons: dict[str, int] = {}
+        for record in self.data_list:
+            if reason := self._reason_to_drop(record):
+                reasons[reason] = reasons.get(reason, 0) + 1
+            else:
+                kept.append(record)
+        counts = ', '.join(f'{count} {reason}' for reason, count in reasons.items())
+        total = f'{len(kept)} of {len(self.data_list)} images of {self.ann_file} kept'
+        if not kept:
+            raise DataError(
+                f'{total}: {counts}. Classes: {", ".join(self._metainfo["classes"][:10])}; check metainfo.classes, '
+                f'filter_cfg ({dict(self.filter_cfg)}) and the file'
+            )
+        if reasons:
+            print_log(f'{total}: {counts}', logger='current')
+        return kept
+
+    def _reason_to_drop(self, record: dict[str, Any]) -> str:
+        min_size = self.filter_cfg.get('min_size', 0)
+        if min(record['height'], record['width']) < min_size:
+            return f'are smaller than {min_size} pixels'
+        if self.filter_cfg.get('filter_empty_gt', False):
+            if not record['crowd']:
+                return 'have no box of the chosen classes'
+            if 0 not in record['crowd']:
+                return 'have only crowd boxes'
+        return ''
+
+    def _check_paths(self) -> None:
+        get_it = (
+            'Get COCO with `python tools/download_coco.py`, or set FRDET_DATA_ROOT to a folder in its layout '
+            '(annotations/instances_val2017.json, val2017/)'
+        )
+        root = self.data_root or '.'
+        if not Path(root).is_dir():
+            raise DataError(f'No data set: the folder {root} does not exist (wanted {self.ann_file}).\n{get_it}')
+        if not Path(self.ann_file).is_file():
+            raise DataError(f'No annotation file {self.ann_file} (data_root {root}).\n{get_it}')
+        if not Path(self.data_prefix['img']).is_dir():
+            raise DataError(f'No image folder {self.data_prefix["img"]} (data_root {root}).\n{get_it}')
+
+    def _choose_classes(self, categories: dict[str, int]) -> tuple[tuple[str, ...], list[int]]:
+        names = self._metainfo.get('classes', tuple(categories))
+        if not isinstance(names, (list, tuple)) or not names or not all(isinstance(name, str) for name in names):
+            raise ConfigError(
+                f'metainfo.classes is {names!r}: expected a list of class names, or the path of a text file with one '
+                'name in a line'
+            )
+        if repeated := sorted({name for name in names if names.count(name) > 1}):
+            raise ConfigError(f'metainfo.classes names {", ".join(repeated)} more than once: a class has one label')
+        if unknown := [name for name in names if name not in categories]:
+            near = difflib.get_close_matches(unknown[0], categories, n=3, cutoff=0.5)
+            hint = f'did you mean {" or ".join(near)}?' if near else f'it has {_list(list(categories))}'
+            raise DataError(f'{self.ann_file} has no class {_list([repr(name) for name in unknown])}: {hint}')
+        return tuple(names), [categories[name] for name in names]
+
+    def _labels(self, content: CocoAnnotations) -> np.ndarray:
+        """(M,) int32, the label of every annotation, -1 where its class is not chosen."""
+        label_of = {cat_id: label for label, cat_id in enumerate(self.cat_ids)}
+        ids, inverse = np.unique(content.category_id, return_inverse=True)
+        return np.array([label_of.get(int(i), -1) for i in ids], dtype=np.int32)[inverse]
+
+
+def _list(names: list[str]) -> str:
+    return ', '.join(names[:10]) + (f' and {len(names) - 10} more' if len(names) > 10 else '')

@@ -1,0 +1,10 @@
+"""The embedded data set: drawn shapes in COCO's layout, for trying everything without a download.
+
+python -m frdet.datasets.shapes data/shapes --train 600 --val 150
+"""
+
+from frdet.datasets.shapes.dataset import ShapesDataset
+from frdet.datasets.shapes.drawing import CLASSES
+from frdet.datasets.shapes.writing import write_shapes
+
+__all__ = ['CLASSES', 'ShapesDataset', 'write_shapes']

@@ -1,0 +1,171 @@
+"""Drawing one image of the embedded data set: a background, shapes with shading, and where every shape is seen.
+
+Everything is drawn from the generator that is passed in, so an image depends on its own seed alone.
+"""
+
+import colorsys
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+CLASSES = ('circle', 'square', 'triangle', 'star', 'ring', 'cross')
+VISIBLE = 0.7  # at least this part of a shape stays visible under those drawn after it
+SUPERSAMPLE = 4  # outlines are drawn this much larger and averaged, for smooth edges
+
+
+class Shape(NamedTuple):
+    """A drawn shape.
+
+    Attributes:
+        label: place in ``CLASSES``.
+        mask: (H, W) bool, where it is seen.
+        area: pixels it covers, hidden ones included.
+    """
+
+    label: int
+    mask: np.ndarray
+    area: int
+
+
+def draw_image(rng: np.random.Generator, height: int, width: int, max_objects: int) -> tuple[np.ndarray, list[Shape]]:
+    """An image (height, width, 3) uint8 RGB with 1 to ``max_objects`` shapes that hide little of each other."""
+    canvas = _background(rng, height, width)
+    shapes: list[Shape] = []
+    for _ in range(int(rng.integers(1, max_objects + 1))):
+        for _ in range(12):  # places tried before this shape is given up
+            label = int(rng.integers(len(CLASSES)))
+            alpha, top, left = _place(rng, CLASSES[label], height, width)
+            mask = np.zeros((height, width), dtype=bool)
+            mask[top : top + alpha.shape[0], left : left + alpha.shape[1]] = alpha >= 0.5
+            below = [shape._replace(mask=shape.mask & ~mask) for shape in shapes]
+            if all(shape.mask.sum() >= VISIBLE * shape.area for shape in below):
+                canvas = _paint(rng, canvas, alpha, top, left)
+                shapes = [*below, Shape(label, mask, int(mask.sum()))]
+                break
+    return (canvas.clip(0, 1) * 255 + 0.5).astype(np.uint8), shapes
+
+
+def _colour(rng: np.random.Generator, saturation: tuple[float, float], value: tuple[float, float]) -> np.ndarray:
+    return np.array(colorsys.hsv_to_rgb(rng.uniform(), rng.uniform(*saturation), rng.uniform(*value)))
+
+
+def _ramp(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+    """(H, W, 1) in 0..1, rising in a random direction."""
+    angle = rng.uniform(0, 2 * math.pi)
+    y, x = np.mgrid[0:height, 0:width]
+    ramp = x * math.cos(angle) + y * math.sin(angle)
+    return ((ramp - ramp.min()) / max(np.ptp(ramp), 1e-9))[..., None]
+
+
+def _background(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+    """(H, W, 3) in 0..1: a gradient of two quiet colours, a pattern, clouds and grain."""
+    first, second = (_colour(rng, (0.05, 0.45), (0.25, 0.95)) for _ in range(2))
+    ramp = _ramp(rng, height, width)
+    canvas = first * (1 - ramp) + second * ramp
+    kind = rng.integers(4)
+    if kind < 3:
+        wave = _pattern(rng, height, width, checked=bool(kind == 0))
+        canvas = canvas + rng.uniform(0.02, 0.07) * wave[..., None]
+    coarse = rng.normal(size=(int(rng.integers(3, 9)), int(rng.integers(3, 9)))).astype(np.float32)
+    clouds = np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
+    grain = rng.normal(size=(height, width, 1)) * rng.uniform(0.0, 0.03)
+    return canvas + rng.uniform(0.0, 0.08) * clouds[..., None] + grain
+
+
+def _pattern(rng: np.random.Generator, height: int, width: int, *, checked: bool) -> np.ndarray:
+    """(H, W) in -1..1: stripes, or the checks that two sets of stripes make."""
+    angle, period = rng.uniform(0, math.pi), rng.uniform(8, 32)
+    y, x = np.mgrid[0:height, 0:width] * (2 * math.pi / period)
+    stripes = np.sin(x * math.cos(angle) + y * math.sin(angle))
+    if checked:
+        stripes = stripes * np.sin(y * math.cos(angle) - x * math.sin(angle))
+    return np.tanh(3 * stripes)
+
+
+def _place(rng: np.random.Generator, name: str, height: int, width: int) -> tuple[np.ndarray, int, int]:
+    """A shape of random size and angle, (h, w) in 0..1 and trimmed to what is drawn, and its top left corner."""
+    short = min(height, width)
+    # Small ones are more frequent than large ones, as in photographs.
+    radius = 0.5 * short * math.exp(rng.uniform(math.log(0.16), math.log(0.6)))
+    alpha = _outline(name, radius, rng.uniform(0, 2 * math.pi))
+    top = int(rng.integers(0, height - alpha.shape[0] + 1))
+    left = int(rng.integers(0, width - alpha.shape[1] + 1))
+    return alpha, top, left
+
+
+def _outline(name: str, radius: float, angle: float) -> np.ndarray:
+    """The shape filled, (h, w) in 0..1 with smooth edges, cut to the pixels it covers by half or more."""
+    side = 2 * math.ceil(radius) + 2
+    image = Image.new('L', (side * SUPERSAMPLE, side * SUPERSAMPLE))
+    centre = side * SUPERSAMPLE / 2
+    OUTLINES[name](ImageDraw.Draw(image), centre, radius * SUPERSAMPLE, angle)
+    alpha = np.asarray(image.resize((side, side), Image.Resampling.BOX), dtype=np.float64) / 255
+    rows, columns = (np.flatnonzero((alpha >= 0.5).any(axis=axis)) for axis in (1, 0))
+    return alpha[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+
+
+def _polygon(draw: ImageDraw.ImageDraw, centre: float, radii: list[float], angle: float) -> None:
+    """Corners at ``radii`` from the centre, at equal angles."""
+    steps = [angle + 2 * math.pi * k / len(radii) for k in range(len(radii))]
+    draw.polygon(
+        [(centre + r * math.cos(a), centre + r * math.sin(a)) for r, a in zip(radii, steps, strict=True)], fill=255
+    )
+
+
+def _circle(draw: ImageDraw.ImageDraw, centre: float, radius: float, angle: float) -> None:
+    draw.ellipse([centre - radius, centre - radius, centre + radius, centre + radius], fill=255)
+
+
+def _ring(draw: ImageDraw.ImageDraw, centre: float, radius: float, angle: float) -> None:
+    _circle(draw, centre, radius, angle)
+    hole = 0.55 * radius
+    draw.ellipse([centre - hole, centre - hole, centre + hole, centre + hole], fill=0)
+
+
+def _cross(draw: ImageDraw.ImageDraw, centre: float, radius: float, angle: float) -> None:
+    """A plus sign: two bars, as long as the diameter and a third as wide."""
+    half = radius / 3
+    corners = np.array([(-radius, -half), (radius, -half), (radius, half), (-radius, half)])
+    for turn in (angle, angle + math.pi / 2):
+        rotation = np.array([[math.cos(turn), math.sin(turn)], [-math.sin(turn), math.cos(turn)]])
+        draw.polygon([tuple(corner) for corner in corners @ rotation + centre], fill=255)
+
+
+OUTLINES: dict[str, Callable[[ImageDraw.ImageDraw, float, float, float], None]] = {
+    'circle': _circle,
+    'square': lambda draw, c, r, a: _polygon(draw, c, [r] * 4, a),
+    'triangle': lambda draw, c, r, a: _polygon(draw, c, [r] * 3, a),
+    'star': lambda draw, c, r, a: _polygon(draw, c, [r, 0.42 * r] * 5, a),
+    'ring': _ring,
+    'cross': _cross,
+}
+
+
+def _paint(rng: np.random.Generator, canvas: np.ndarray, alpha: np.ndarray, top: int, left: int) -> np.ndarray:
+    """``canvas`` with a shape of a colour that stands out from it, shaded, over a soft shadow."""
+    height, width = alpha.shape
+    region = np.s_[top : top + height, left : left + width]
+    under = canvas[region].mean(axis=(0, 1))
+    colours = [_colour(rng, (0.45, 1.0), (0.45, 1.0)) for _ in range(6)]
+    colour = next((c for c in colours if np.abs(c - under).sum() > 0.6), None)
+    if colour is None:
+        colour = max(colours, key=lambda c: np.abs(c - under).sum())
+    shading = 0.78 + 0.34 * _ramp(rng, height, width)
+    texture = shading if rng.uniform() < 0.7 else shading + 0.1 * _pattern(rng, height, width, checked=False)[..., None]
+    canvas = _shade(canvas, alpha, top, left)
+    blend = alpha[..., None]
+    canvas[region] = canvas[region] * (1 - blend) + colour * texture * blend
+    return canvas
+
+
+def _shade(canvas: np.ndarray, alpha: np.ndarray, top: int, left: int) -> np.ndarray:
+    """``canvas`` darkened under a shape, a little below and to the right of it."""
+    height, width = alpha.shape
+    offset = max(1, round(0.05 * max(height, width)))
+    shadow = np.zeros((*canvas.shape[:2], 1))
+    seen = shadow[top + offset : top + offset + height, left + offset : left + offset + width]
+    seen[...] = alpha[: seen.shape[0], : seen.shape[1], None]
+    return canvas * (1 - 0.25 * shadow)

@@ -1,0 +1,131 @@
+"""Resizing and flipping an image together with its boxes."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from frdet.errors import ConfigError
+from frdet.registry import TRANSFORMS
+
+INTERPOLATIONS = {
+    'nearest': Image.Resampling.NEAREST,
+    'bilinear': Image.Resampling.BILINEAR,
+    'bicubic': Image.Resampling.BICUBIC,
+    'lanczos': Image.Resampling.LANCZOS,
+}
+
+
+def shortest_edge_size(height: int, width: int, short_side: int, max_size: int) -> tuple[int, int]:
+    """(height, width) whose shorter side is ``short_side``, or less where the longer would exceed ``max_size``.
+
+    detectron2's rule: sides are rounded once, at the end, half upwards.
+    """
+    scale = short_side / min(height, width)
+    sides = [short_side if side == min(height, width) else scale * side for side in (height, width)]
+    if max(sides) > max_size:
+        scale = max_size / max(sides)
+        sides = [side * scale for side in sides]
+    return int(sides[0] + 0.5), int(sides[1] + 0.5)
+
+
+def resize_to(results: dict[str, Any], size: tuple[int, int], interpolation: str) -> dict[str, Any]:
+    """Resize ``img`` to ``size`` (height, width) with Pillow's antialiasing filter, and scale and cut the boxes."""
+    height, width = results['img'].shape[:2]
+    if size != (height, width):
+        image = Image.fromarray(results['img']).resize(size[::-1], INTERPOLATIONS[interpolation])
+        results['img'] = np.asarray(image)
+    x_scale, y_scale = size[1] / width, size[0] / height
+    if 'gt_bboxes' in results:
+        boxes = results['gt_bboxes'].astype(np.float64) * [x_scale, y_scale, x_scale, y_scale]
+        boxes = boxes.clip(0, [size[1], size[0], size[1], size[0]])
+        results['gt_bboxes'] = boxes.astype(np.float32)
+    before = results.get('scale_factor', (1.0, 1.0))
+    results['scale_factor'] = (before[0] * x_scale, before[1] * y_scale)
+    results['img_shape'] = size
+    return results
+
+
+def _check_interpolation(name: str) -> str:
+    if name not in INTERPOLATIONS:
+        raise ConfigError(f'interpolation is {name!r}: expected one of {", ".join(INTERPOLATIONS)}')
+    return name
+
+
+def _check_side(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ConfigError(f'{name} is {value!r}: expected a positive number of pixels')
+    return value
+
+
+@TRANSFORMS.register_module()
+class ResizeShortestEdge:
+    """Resizes to a given shorter side, keeping the shape.
+
+    Args:
+        short_side: pixels; of several, one is drawn for every image.
+        max_size: the longer side is at most this.
+        interpolation: ``nearest``, ``bilinear`` (detectron2's), ``bicubic`` or ``lanczos``, all of Pillow.
+    """
+
+    def __init__(self, *, short_side: int | Sequence[int], max_size: int = 1333, interpolation: str = 'bilinear'):
+        sides = (short_side,) if isinstance(short_side, int) else tuple(short_side)
+        if not sides:
+            raise ConfigError('short_side is empty: expected a number of pixels or several')
+        self.short_side = tuple(_check_side('short_side', side) for side in sides)
+        self.max_size = _check_side('max_size', max_size)
+        self.interpolation = _check_interpolation(interpolation)
+
+    def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
+        side = self.short_side[0] if len(self.short_side) == 1 else int(np.random.choice(self.short_side))
+        height, width = results['img'].shape[:2]
+        return resize_to(results, shortest_edge_size(height, width, side, self.max_size), self.interpolation)
+
+    def __repr__(self) -> str:
+        return f'ResizeShortestEdge(short_side={self.short_side}, max_size={self.max_size})'
+
+
+@TRANSFORMS.register_module()
+class Resize:
+    """Resizes to one size, whatever the shape was.
+
+    Args:
+        scale: (height, width) in pixels.
+        interpolation: as for ``ResizeShortestEdge``.
+    """
+
+    def __init__(self, *, scale: Sequence[int], interpolation: str = 'bilinear'):
+        if isinstance(scale, int) or len(scale) != 2:
+            raise ConfigError(f'scale is {scale!r}: expected (height, width)')
+        self.scale = (_check_side('height of scale', scale[0]), _check_side('width of scale', scale[1]))
+        self.interpolation = _check_interpolation(interpolation)
+
+    def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
+        return resize_to(results, self.scale, self.interpolation)
+
+    def __repr__(self) -> str:
+        return f'Resize(scale={self.scale})'
+
+
+@TRANSFORMS.register_module()
+class RandomFlip:
+    """Mirrors left to right with probability ``prob``; ``flip`` tells whether it did."""
+
+    def __init__(self, *, prob: float = 0.5):
+        if not 0 <= prob <= 1:
+            raise ConfigError(f'prob is {prob!r}: expected a probability, from 0 to 1')
+        self.prob = prob
+
+    def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
+        if np.random.rand() < self.prob:
+            width = results['img'].shape[1]
+            results['img'] = results['img'][:, ::-1]
+            if 'gt_bboxes' in results:
+                x1, y1, x2, y2 = results['gt_bboxes'].T
+                results['gt_bboxes'] = np.stack([width - x2, y1, width - x1, y2], axis=1)
+            results['flip'] = not results.get('flip', False)
+        return results
+
+    def __repr__(self) -> str:
+        return f'RandomFlip(prob={self.prob})'

@@ -1,0 +1,154 @@
+"""Drawing boxes on an image: one stable colour for each class, and a label that stays readable."""
+
+import colorsys
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+GOLDEN_RATIO = 0.618034
+READABLE_SIDE = 640  # images with a shorter longest side are enlarged, so that text fits between objects
+
+
+def class_colour(label: int) -> tuple[int, int, int]:
+    """The colour of a class, RGB: hues a golden section apart, so that neighbours and any first few differ."""
+    hue = (0.02 + label * GOLDEN_RATIO) % 1.0
+    saturation, value = ((0.85, 0.95), (0.6, 1.0), (0.95, 0.7))[label // 7 % 3]
+    red, green, blue = colorsys.hsv_to_rgb(hue, saturation, value)
+    return round(red * 255), round(green * 255), round(blue * 255)
+
+
+def draw_boxes(
+    image: np.ndarray,
+    boxes: Any,
+    labels: Any,
+    scores: Any = None,
+    classes: Sequence[str] | None = None,
+    *,
+    dashed: bool = False,
+    min_long_side: int = READABLE_SIDE,
+) -> np.ndarray:
+    """A copy of an image with boxes and the names of their classes.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        boxes: (n, 4) xyxy in pixels of ``image``; an array or a tensor, as the next two.
+        labels: (n,) integers.
+        scores: (n,), written after the class; the best is drawn last, on top.
+        classes: name of every label; the number stands where there is none.
+        dashed: interrupted lines, for boxes that are neither object nor background.
+        min_long_side: a smaller image is enlarged by a whole factor until its longer side is at least this.
+
+    Returns:
+        (H', W', 3) uint8 RGB, H' = H and W' = W unless enlarged.
+
+    Raises:
+        ValueError: shapes do not fit.
+    """
+    boxes, labels = _array(boxes).reshape(-1, 4), _array(labels).reshape(-1)
+    scores = None if scores is None else _array(scores).reshape(-1)
+    if len(labels) != len(boxes) or (scores is not None and len(scores) != len(boxes)):
+        raise ValueError(f'{len(boxes)} boxes, {len(labels)} labels, {"no" if scores is None else len(scores)} scores')
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise ValueError(f'expected an image (H, W, 3) of uint8, found {image.shape} of {image.dtype}')
+    picture, factor = _enlarged(image, min_long_side)
+    boxes = boxes * factor
+    draw = ImageDraw.Draw(picture)
+    long_side = max(picture.size)
+    line, font = max(2, round(long_side / 260)), ImageFont.load_default(max(13, round(long_side / 44)))
+    # Large boxes first, so that a small one inside is not covered; labels after all boxes, the surest last.
+    for index in np.argsort(-_areas(boxes), kind='stable'):
+        _outline(draw, boxes[index], class_colour(int(labels[index])), line, dashed)
+    taken: list[tuple[float, float, float, float]] = []
+    order = range(len(boxes)) if scores is None else np.argsort(-scores, kind='stable')
+    chips = []
+    for index in order:
+        label = int(labels[index])
+        text = classes[label] if classes is not None and 0 <= label < len(classes) else str(label)
+        text = text if scores is None else f'{text} {scores[index]:.2f}'
+        place = _place_chip(draw, boxes[index], text, font, line, picture.size, taken)
+        taken.append(place)
+        chips.append((place, text, class_colour(label)))
+    for place, text, colour in reversed(chips):
+        _chip(draw, place, text, font, colour)
+    return np.asarray(picture)
+
+
+def save_image(image: np.ndarray, path: Any) -> None:
+    """Write (H, W, 3) uint8 RGB to ``path``, in the format its ending names."""
+    Image.fromarray(image).save(path, quality=92)
+
+
+def _array(values: Any) -> np.ndarray:
+    return values.detach().cpu().numpy() if hasattr(values, 'detach') else np.asarray(values)
+
+
+def _areas(boxes: np.ndarray) -> np.ndarray:
+    return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+
+
+def _enlarged(image: np.ndarray, min_long_side: int) -> tuple[Image.Image, int]:
+    height, width = image.shape[:2]
+    factor = max(1, -(-min_long_side // max(height, width)))
+    picture = Image.fromarray(image)
+    if factor > 1:
+        picture = picture.resize((width * factor, height * factor), Image.Resampling.BICUBIC)
+    return picture, factor
+
+
+def _outline(draw: ImageDraw.ImageDraw, box: np.ndarray, colour: tuple[int, int, int], line: int, dashed: bool) -> None:
+    """The frame of a box, ``line`` pixels wide, inside it."""
+    x1, y1, x2, y2 = (round(float(v)) for v in box)
+    x2, y2 = max(x1, x2 - 1), max(y1, y2 - 1)
+    if not dashed:
+        # A dark rim keeps the frame visible on an object of its own colour.
+        draw.rectangle([x1 - 1, y1 - 1, x2 + 1, y2 + 1], outline=tuple(c // 3 for c in colour), width=1)
+        draw.rectangle([x1, y1, x2, y2], outline=colour, width=line)
+        return
+    dash = 4 * line
+    for x in range(x1, x2 + 1, 2 * dash):
+        for y in (y1, max(y1, y2 - line + 1)):
+            draw.rectangle([x, y, min(x + dash, x2), y + line - 1], fill=colour)
+    for y in range(y1, y2 + 1, 2 * dash):
+        for x in (x1, max(x1, x2 - line + 1)):
+            draw.rectangle([x, y, x + line - 1, min(y + dash, y2)], fill=colour)
+
+
+def _place_chip(
+    draw: ImageDraw.ImageDraw,
+    box: np.ndarray,
+    text: str,
+    font: Any,
+    line: int,
+    size: tuple[int, int],
+    taken: list[tuple[float, float, float, float]],
+) -> tuple[float, float, float, float]:
+    """Where a label goes, xyxy: the first place in the image that hides no other label, else above the box."""
+    ascent, descent = font.getmetrics()
+    width, height = draw.textlength(text, font=font) + _side_space(font), ascent + descent
+    x1, y1, x2, y2 = (float(v) for v in box)
+    corners = [(x1, y1 - height), (x1, y1), (x2 - width, y1 - height), (x2 - width, y1), (x1, y2), (x1, y2 - height)]
+    places = []
+    for x, y in corners:
+        x, y = min(max(x, 0), max(size[0] - width, 0)), min(max(y, 0), max(size[1] - height, 0))
+        places.append((x, y, x + width, y + height))
+    return next((p for p in places if not any(_overlap(p, other) for other in taken)), places[0])
+
+
+def _side_space(font: Any) -> int:
+    """Space left and right of a label's text together, in pixels."""
+    return max(6, round(0.6 * font.size))
+
+
+def _overlap(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+
+
+def _chip(draw: ImageDraw.ImageDraw, place: Any, text: str, font: Any, colour: tuple[int, int, int]) -> None:
+    """A filled label; the text is black or white, whichever stands out more."""
+    x1, y1, x2, y2 = place
+    draw.rounded_rectangle([x1, y1, x2 - 1, y2 - 1], radius=(y2 - y1) / 6, fill=colour)
+    red, green, blue = colour
+    ink = (0, 0, 0) if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else (255, 255, 255)
+    draw.text(((x1 + x2) / 2, (y1 + y2) / 2), text, fill=ink, font=font, anchor='mm')

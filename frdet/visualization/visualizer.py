@@ -1,0 +1,106 @@
+"""MMEngine's visualizer for detections: ground truth left, detections right."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mmengine.dist import master_only
+from mmengine.structures import InstanceData
+from mmengine.visualization import Visualizer
+from torch import Tensor
+
+from frdet.registry import VISUALIZERS
+from frdet.structures import DetDataSample, flip_boxes, scale_boxes
+from frdet.visualization.drawing import draw_boxes, save_image
+from frdet.visualization.layout import draw_side_by_side
+
+
+@VISUALIZERS.register_module()
+class DetVisualizer(Visualizer):
+    """Draws the truth and the detections of an image, and hands the picture to the backends.
+
+    Class names come from ``dataset_meta['classes']``, which MMEngine's Runner sets.
+
+    Args:
+        name: MMEngine finds it by this name; its manager requires the argument.
+        kwargs: ``vis_backends``, ``save_dir`` and the others of MMEngine's ``Visualizer``.
+    """
+
+    def __init__(self, name: str = 'visualizer', **kwargs: Any):
+        super().__init__(name, **kwargs)
+
+    @master_only
+    def add_datasample(
+        self,
+        name: str,
+        image: np.ndarray,
+        data_sample: DetDataSample | None = None,
+        draw_gt: bool = True,
+        draw_pred: bool = True,
+        show: bool = False,
+        wait_time: float = 0,
+        out_file: str | Path | None = None,
+        pred_score_thr: float = 0.3,
+        step: int = 0,
+    ) -> None:
+        """Draw one image, and show it, write it to ``out_file``, or else give it to the backends.
+
+        Args:
+            name: of the picture, in the backends and the window.
+            image: (H, W, 3) uint8 RGB, the original or the network's input.
+            data_sample: its ``gt_instances`` and ``ignored_instances`` in pixels of the network's input, its
+                ``pred_instances`` in pixels of the original image.
+            draw_gt, draw_pred: what to draw, where there is such; both stand side by side.
+            show: open a window.
+            wait_time: seconds it stays, 0 until a key is pressed.
+            out_file: path of a picture; its folder is created.
+            pred_score_thr: least score of a detection that is drawn.
+            step: of the training, for the backends.
+        """
+        image = np.ascontiguousarray(image, dtype=np.uint8)
+        pictures = []
+        if draw_gt and data_sample is not None and 'gt_instances' in data_sample:
+            pictures.append(self._truth(image, data_sample))
+        if draw_pred and data_sample is not None and 'pred_instances' in data_sample:
+            pictures.append(self._detections(image, data_sample, pred_score_thr))
+        drawn = draw_side_by_side(*pictures) if len(pictures) == 2 else pictures[0] if pictures else image
+        self.set_image(drawn)
+        if show:
+            self.show(drawn, win_name=name, wait_time=wait_time)
+        if out_file is not None:
+            Path(out_file).parent.mkdir(parents=True, exist_ok=True)
+            save_image(drawn, out_file)
+        else:
+            self.add_image(name, drawn, step)
+
+    @property
+    def _classes(self) -> tuple[str, ...] | None:
+        return (self.dataset_meta or {}).get('classes')
+
+    def _truth(self, image: np.ndarray, sample: DetDataSample) -> np.ndarray:
+        truth = sample.gt_instances
+        drawn = draw_boxes(image, boxes_on(image, sample, truth.bboxes), truth.labels, classes=self._classes)
+        ignored: InstanceData | None = sample.get('ignored_instances')
+        if ignored is None or len(ignored) == 0:
+            return drawn
+        factor = drawn.shape[0] / image.shape[0]
+        boxes = boxes_on(image, sample, ignored.bboxes) * factor
+        return draw_boxes(drawn, boxes, ignored.labels, classes=self._classes, dashed=True)
+
+    def _detections(self, image: np.ndarray, sample: DetDataSample, least_score: float) -> np.ndarray:
+        found = sample.pred_instances
+        keep = found.scores >= least_score
+        boxes = found.bboxes[keep]
+        if image.shape[:2] != sample.get('ori_shape', image.shape[:2]) and 'scale_factor' in sample:
+            boxes = scale_boxes(boxes, sample.scale_factor)
+            boxes = flip_boxes(boxes, image.shape[1]) if sample.get('flip', False) else boxes
+        return draw_boxes(image, boxes, found.labels[keep], found.scores[keep], self._classes)
+
+
+def boxes_on(image: np.ndarray, sample: DetDataSample, boxes: Tensor) -> Tensor:
+    """Boxes (n, 4) in pixels of the network's input, moved to ``image`` if that is the original of another size."""
+    if image.shape[:2] == sample.get('img_shape', image.shape[:2]) or 'scale_factor' not in sample:
+        return boxes
+    boxes = flip_boxes(boxes, sample.img_shape[1]) if sample.get('flip', False) else boxes
+    x, y = sample.scale_factor
+    return scale_boxes(boxes, (1 / x, 1 / y))

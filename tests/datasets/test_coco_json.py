@@ -1,0 +1,115 @@
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from frdet.datasets.coco_json import read_coco
+from frdet.errors import DataError
+
+
+def test_arrays_by_hand(write_coco, content):
+    read = read_coco(write_coco(content) / 'ann.json')
+    assert [image['id'] for image in read.images] == [3, 5, 7, 9]
+    assert list(read.categories.items()) == [('person', 2), ('car', 11), ('cat', 40)]
+    np.testing.assert_array_equal(read.image_index, [2, 1, 2, 0, 2])
+    np.testing.assert_array_equal(read.category_id, [40, 2, 11, 2, 2])
+    np.testing.assert_array_equal(read.crowd, [False, False, True, True, False])
+    # xywh to xyxy; the first ends at 60.5, half a pixel under its image of 60 rows, the last begins left of the image.
+    expected = [[10, 20, 40, 60], [0.5, 1.5, 10.5, 21.5], [5, 5, 15, 15], [0, 0, 10, 10], [0, 0, 15, 10]]
+    np.testing.assert_array_equal(read.boxes, np.array(expected, dtype=np.float32))
+    assert read.boxes.dtype == np.float32
+
+
+def test_no_annotation_at_all(write_coco, content):
+    read = read_coco(write_coco({**content, 'annotations': []}) / 'ann.json')
+    assert read.boxes.shape == (0, 4)
+    assert len(read_coco(write_coco({**content, 'annotations': [], 'images': []}) / 'ann.json').images) == 0
+
+
+@pytest.mark.parametrize(
+    ('text', 'expected'),
+    [
+        ('not json', 'is not JSON (Expecting value'),
+        ('{"images": [', 'is not JSON'),
+        ('[1, 2]', 'holds a JSON list'),
+        ('{"data_list": [], "images": []}', 'has no annotations and no categories (found data_list, images)'),
+        ('{"images": {}, "annotations": [], "categories": []}', 'images is a dict'),
+        ('{"images": [], "annotations": [], "categories": []}', 'has no category'),
+    ],
+)
+def test_a_file_that_is_no_coco_file(write_coco, text, expected):
+    path = write_coco(text) / 'ann.json'
+    with pytest.raises(DataError) as error:
+        read_coco(path)
+    assert str(error.value).startswith(str(path))
+    assert expected in str(error.value)
+    assert '\n' not in str(error.value)
+
+
+def test_a_binary_file(write_coco, content):
+    path = write_coco(content) / 'images' / 'five.jpg'
+    with pytest.raises(DataError, match='is not JSON'):
+        read_coco(path)
+
+
+@pytest.mark.parametrize(
+    ('section', 'index', 'change', 'expected'),
+    [
+        ('images', 1, {'height': '480'}, "images[1] has height '480': expected a positive number of pixels"),
+        ('images', 1, {'width': 0}, 'images[1] has width 0'),
+        ('images', 0, {'file_name': None}, 'images[0] has file_name None: expected a text'),
+        ('images', 2, {'id': 3}, 'images[2] repeats the id 3'),
+        ('images', 2, {'id': '9'}, "images[2] has id '9': expected an integer"),
+        ('categories', 1, {'name': 'cat'}, "categories[1] repeats the name 'cat' or the id 2"),
+        ('categories', 2, {'id': 2}, "categories[2] repeats the name 'car' or the id 2"),
+        ('annotations', 2, {'image_id': 8}, 'annotations[2] (id 3) has image_id 8, which no item of images has'),
+        ('annotations', 2, {'category_id': 1}, 'annotations[2] (id 3) has category_id 1, which no item of categories'),
+        ('annotations', 3, {'bbox': [1, 2, 3]}, 'annotations[3] has bbox [1, 2, 3]: expected four finite numbers'),
+        ('annotations', 3, {'bbox': [1, 2, 3, '4']}, "annotations[3] has bbox [1, 2, 3, '4']"),
+        ('annotations', 3, {'bbox': [1, 2, 3, float('nan')]}, 'annotations[3] has bbox [1, 2, 3, nan]'),
+        ('annotations', 3, {'bbox': None}, 'annotations[3] has bbox None'),
+        ('annotations', 3, {'iscrowd': 'no'}, "annotations[3] has iscrowd 'no': expected 0 or 1"),
+        ('annotations', 3, {'iscrowd': 2}, 'annotations[3] has iscrowd 2: expected 0 or 1'),
+    ],
+)
+def test_a_wrong_item_is_named(write_coco, content, section, index, change, expected):
+    content[section][index].update(change)
+    with pytest.raises(DataError) as error:
+        read_coco(write_coco(content) / 'ann.json')
+    assert expected in str(error.value)
+
+
+def test_a_missing_field_and_an_item_that_is_no_object(write_coco, content):
+    del content['annotations'][4]['bbox']
+    with pytest.raises(DataError, match=r'annotations\[4\] has no bbox: it needs image_id, category_id, bbox'):
+        read_coco(write_coco(content) / 'ann.json')
+    content['annotations'][4] = 12
+    with pytest.raises(DataError, match=r'annotations\[4\] is 12: expected an object'):
+        read_coco(write_coco(content) / 'ann.json')
+
+
+def test_masks_are_not_kept(write_coco, content):
+    content['annotations'][0]['segmentation'] = [[1, 2, 3, 4]]
+    assert len(read_coco(write_coco(content) / 'ann.json').boxes) == 5
+
+
+values: st.SearchStrategy[Any] = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=3), st.lists(st.integers(0, 9), max_size=5)
+)
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(field=st.sampled_from(['image_id', 'category_id', 'bbox', 'iscrowd']), value=values)
+def test_any_value_is_read_or_refused_in_words(tmp_path, field, value):
+    item = {'id': 1, 'image_id': 1, 'category_id': 1, 'bbox': [0, 0, 1, 1], field: value}
+    path = tmp_path / 'any.json'
+    image = {'id': 1, 'file_name': 'a.jpg', 'height': 5, 'width': 5}
+    content = {'images': [image], 'annotations': [item], 'categories': [{'id': 1, 'name': 'a'}]}
+    path.write_text(json.dumps(content))
+    try:
+        assert len(read_coco(path).boxes) == 1
+    except DataError as error:
+        assert 'annotations[0]' in str(error)

@@ -1,0 +1,29 @@
+import pytest
+from mmengine.config import ConfigDict
+from mmengine.dataset import DefaultSampler
+from torch.utils.data import DataLoader
+
+from frdet.datasets import settle_workers
+
+
+def config(num_workers):
+    loader = dict(batch_size=1, num_workers=num_workers, persistent_workers=True, prefetch_factor=4)
+    return ConfigDict(train_dataloader=loader, val_dataloader=None, test_cfg=dict(persistent_workers=True))
+
+
+def test_without_workers_torch_accepts_what_is_left():
+    data = [0, 1, 2]
+    loader = config(0).train_dataloader
+    with pytest.raises(ValueError, match='multiprocessing|num_workers'):
+        DataLoader(data, sampler=DefaultSampler(data), **loader)
+    settled = settle_workers(config(0))
+    assert settled.train_dataloader == dict(batch_size=1, num_workers=0)
+    assert sorted(b.item() for b in DataLoader(data, sampler=DefaultSampler(data), **settled.train_dataloader)) == data
+
+
+def test_with_workers_nothing_changes():
+    assert settle_workers(config(2)) == config(2)
+
+
+def test_other_sections_are_left_alone():
+    assert settle_workers(config(0)).test_cfg == dict(persistent_workers=True)

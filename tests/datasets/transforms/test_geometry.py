@@ -1,0 +1,140 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.transforms.v2 import functional as F
+
+from frdet.datasets.transforms import RandomFlip, Resize, ResizeShortestEdge, read_image
+from frdet.datasets.transforms.geometry import shortest_edge_size
+from frdet.errors import ConfigError
+
+
+@pytest.mark.parametrize(
+    ('height', 'width', 'expected'),
+    [
+        (480, 640, (800, 1067)),  # 640 * 800/480 = 1066.67
+        (640, 480, (1067, 800)),
+        (480, 853, (750, 1333)),  # 1421.7 is above 1333; 1333/853 of 480 is 750.1
+        (500, 500, (800, 800)),
+        (427, 640, (800, 1199)),  # 1199.06
+        (100, 400, (333, 1333)),  # 1333/3200 of 800 is 333.25
+    ],
+)
+def test_sizes_by_hand(height, width, expected):
+    assert shortest_edge_size(height, width, 800, 1333) == expected
+
+
+def test_a_half_is_rounded_up():
+    assert shortest_edge_size(4, 5, 2, 100) == (2, 3)  # 5 * 2/4 = 2.5
+
+
+def make(height=60, width=100, boxes=((10, 20, 40, 60),)):
+    image = np.random.randint(0, 255, (height, width, 3), dtype=np.uint8)
+    return dict(img=image, gt_bboxes=np.array(boxes, dtype=np.float32).reshape(-1, 4))
+
+
+def test_boxes_follow_each_side():
+    """60x100 to 30x51: the rows are halved, the columns times 0.51."""
+    results = Resize(scale=(30, 51))(make())
+    assert results['img'].shape == (30, 51, 3)
+    assert results['img_shape'] == (30, 51)
+    assert results['scale_factor'] == pytest.approx((0.51, 0.5))
+    np.testing.assert_allclose(results['gt_bboxes'], [[5.1, 10, 20.4, 30]], rtol=1e-6)
+    assert results['gt_bboxes'].dtype == np.float32
+
+
+def test_boxes_are_cut_to_the_image():
+    results = Resize(scale=(120, 200))(make(boxes=[(-5, 10, 101, 70)]))
+    np.testing.assert_array_equal(results['gt_bboxes'], [[0, 20, 200, 120]])
+
+
+def test_two_resizes_multiply():
+    results = Resize(scale=(60, 300))(Resize(scale=(30, 50))(make()))
+    assert results['scale_factor'] == pytest.approx((3, 1))
+
+
+def test_nothing_but_the_size_is_needed():
+    results = ResizeShortestEdge(short_side=30)(dict(img=np.zeros((60, 100, 3), dtype=np.uint8)))
+    assert results['img_shape'] == (30, 50)
+
+
+def test_pixels_are_antialiased_bilinear(coco_root):
+    """torchvision's antialiased bilinear is an independent implementation of the same filter."""
+    image = read_image(str(sorted(coco_root.val_dir.glob('*.jpg'))[0]))
+    resized = Resize(scale=(57, 75))(dict(img=image))['img']
+    reference = F.resize(torch.from_numpy(image).permute(2, 0, 1), [57, 75], antialias=True).permute(1, 2, 0).numpy()
+    assert np.abs(resized.astype(int) - reference.astype(int)).max() <= 1
+
+
+def test_interpolation_is_a_choice():
+    image = np.zeros((4, 4, 3), dtype=np.uint8)
+    image[:, 2:] = 200
+    assert set(np.unique(Resize(scale=(4, 7), interpolation='nearest')(dict(img=image))['img'])) == {0, 200}
+    assert len(np.unique(Resize(scale=(4, 7))(dict(img=image))['img'])) > 2
+
+
+def test_one_of_several_sides_is_drawn():
+    resize = ResizeShortestEdge(short_side=(30, 45, 60))
+    heights = [resize(make())['img_shape'][0] for _ in range(200)]
+    assert set(heights) == {30, 45, 60}
+    assert min(heights.count(h) for h in (30, 45, 60)) > 40  # 67 expected
+
+
+def test_flip_by_hand():
+    results = RandomFlip(prob=1.0)(make())
+    np.testing.assert_array_equal(results['gt_bboxes'], [[60, 20, 90, 60]])
+    assert results['flip'] is True
+    twice = RandomFlip(prob=1.0)(results)
+    np.testing.assert_array_equal(twice['gt_bboxes'], [[10, 20, 40, 60]])
+    assert twice['flip'] is False
+
+
+def test_flip_mirrors_pixels():
+    results = make()
+    before = results['img'].copy()
+    np.testing.assert_array_equal(RandomFlip(prob=1.0)(results)['img'][:, 3], before[:, 96])
+
+
+def test_flip_probability():
+    assert sum(RandomFlip(prob=0.3)(make()).get('flip', False) for _ in range(400)) == pytest.approx(120, abs=35)
+    assert not any(RandomFlip(prob=0.0)(make()).get('flip', False) for _ in range(50))
+
+
+def test_no_box_stays_no_box():
+    results = RandomFlip(prob=1.0)(ResizeShortestEdge(short_side=20)(make(boxes=())))
+    assert results['gt_bboxes'].shape == (0, 4)
+
+
+def test_the_seed_decides():
+    def draw(seed):
+        np.random.seed(seed)
+        steps = (ResizeShortestEdge(short_side=tuple(range(20, 60))), RandomFlip(prob=0.5))
+        made = [make() for _ in range(8)]
+        return [(steps[1](steps[0](m))['img_shape'], m.get('flip')) for m in made]
+
+    assert draw(5) == draw(5) != draw(6)
+
+
+@pytest.mark.parametrize(
+    'build',
+    [
+        lambda: ResizeShortestEdge(short_side=0),
+        lambda: ResizeShortestEdge(short_side=()),
+        lambda: ResizeShortestEdge(short_side=(1.5,)),
+        lambda: ResizeShortestEdge(short_side=8, max_size=-1),
+        lambda: ResizeShortestEdge(short_side=8, interpolation='linear'),
+        lambda: Resize(scale=5),
+        lambda: Resize(scale=(5, 6, 7)),
+        lambda: RandomFlip(prob=1.5),
+    ],
+)
+def test_wrong_arguments(build):
+    with pytest.raises(ConfigError, match='expected'):
+        build()
+
+
+def test_a_pillow_image_of_the_same_size_is_left_alone():
+    results = make()
+    image = results['img']
+    assert Resize(scale=(60, 100))(results)['img'] is image
+    assert Image.fromarray(image).size == (100, 60)

@@ -1,0 +1,100 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from frdet.visualization import class_colour, draw_boxes, save_image
+
+GREY = np.full((200, 300, 3), 128, dtype=np.uint8)
+
+
+def changed(before, after):
+    return (before != after).any(axis=2)
+
+
+def test_frame_lies_on_the_box():
+    """Without enlarging: a frame of 2 pixels inside (50, 60, 150, 160), a dark rim of 1 around it, a label above."""
+    drawn = draw_boxes(GREY, np.array([[50, 60, 150, 160]]), np.array([0]), min_long_side=1)
+    assert drawn.shape == GREY.shape
+    colour = list(class_colour(0))
+    for y, x in [(120, 50), (120, 51), (120, 148), (120, 149), (159, 100), (158, 100)]:
+        assert drawn[y, x].tolist() == colour, (y, x)
+    for y, x in [(120, 47), (120, 54), (120, 146), (120, 152), (155, 100), (163, 100), (110, 100)]:
+        assert drawn[y, x].tolist() == [128] * 3, (y, x)
+    assert changed(GREY, drawn)[40:60, 50:60].any()
+
+
+def test_the_image_itself_is_not_changed():
+    before = GREY.copy()
+    draw_boxes(GREY, [[5, 5, 50, 50]], [0])
+    np.testing.assert_array_equal(GREY, before)
+
+
+def test_no_box_changes_nothing():
+    np.testing.assert_array_equal(draw_boxes(GREY, torch.zeros(0, 4), torch.zeros(0), min_long_side=1), GREY)
+
+
+def test_small_images_are_enlarged_by_a_whole_factor():
+    """300 to at least 640 is a factor of 3; the box moves along."""
+    drawn = draw_boxes(GREY, torch.tensor([[10.0, 20, 90, 60]]), torch.tensor([2]))
+    assert drawn.shape == (600, 900, 3)
+    assert drawn[120, 31].tolist() == list(class_colour(2))
+    assert draw_boxes(np.zeros((700, 20, 3), dtype=np.uint8), [], []).shape == (700, 20, 3)
+
+
+def test_names_scores_and_numbers_are_written(monkeypatch):
+    from PIL import ImageDraw
+
+    written = []
+    original = ImageDraw.ImageDraw.text
+    monkeypatch.setattr(
+        ImageDraw.ImageDraw, 'text', lambda self, at, text, **kw: (written.append(text), original(self, at, text, **kw))
+    )
+    boxes = [[10, 40, 90, 90], [100, 40, 200, 90], [210, 100, 290, 150]]
+    draw_boxes(GREY, boxes, [0, 1, 7], [0.5, 0.987, 0.25], ('cat', 'dog'))
+    assert written == ['7 0.25', 'cat 0.50', 'dog 0.99']  # the best last, on top
+
+
+def test_labels_avoid_each_other_and_stay_inside():
+    """Ten equal boxes in the corner: every label is readable, so no two have all their pixels in common."""
+    one = changed(GREY, draw_boxes(GREY, [[0, 0, 80, 80]], [1], min_long_side=1)).sum()
+    several = changed(GREY, draw_boxes(GREY, [[0, 0, 80, 80]] * 4, [1] * 4, min_long_side=1)).sum()
+    assert several > one + 300
+    drawn = draw_boxes(GREY, [[280, 190, 300, 200]], [0], classes=('a long name',), min_long_side=1)
+    assert changed(GREY, drawn)[170:200, 200:300].sum() > 500
+
+
+def test_dashes_leave_gaps():
+    boxes, labels = [[50, 60, 150, 160]], [0]
+    full = draw_boxes(GREY, boxes, labels, min_long_side=1)[159, 52:148]
+    dashed = draw_boxes(GREY, boxes, labels, min_long_side=1, dashed=True)[159, 52:148]
+    colour = class_colour(0)
+    assert (full == colour).all()
+    assert 0.3 < (dashed == colour).all(axis=1).mean() < 0.7
+
+
+def test_colours_are_stable_and_apart():
+    first = [class_colour(k) for k in range(21)]
+    assert first == [class_colour(k) for k in range(21)]
+    distance = [np.abs(np.subtract(a, b)).sum() for i, a in enumerate(first) for b in first[:i]]
+    assert min(distance) > 40
+    assert len({class_colour(k) for k in range(80)}) == 80
+
+
+def test_degenerate_and_outside_boxes_are_drawn_without_error():
+    boxes = [[10, 10, 10, 10], [50, 50, 40, 40], [-50, -50, 400, 400], [295, 195, 500, 600]]
+    assert draw_boxes(GREY, boxes, [0] * 4).shape == (600, 900, 3)
+    assert draw_boxes(GREY, boxes, [0] * 4, dashed=True).shape == (600, 900, 3)
+
+
+def test_wrong_shapes():
+    with pytest.raises(ValueError, match='1 boxes, 2 labels'):
+        draw_boxes(GREY, [[0, 0, 1, 1]], [0, 1])
+    with pytest.raises(ValueError, match='expected an image'):
+        draw_boxes(GREY[..., 0], [], [])
+
+
+def test_save_image(tmp_path):
+    save_image(GREY, tmp_path / 'a.png')
+    with Image.open(tmp_path / 'a.png') as image:
+        np.testing.assert_array_equal(np.asarray(image), GREY)

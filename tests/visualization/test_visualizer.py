@@ -1,0 +1,93 @@
+import numpy as np
+import pytest
+import torch
+from mmengine.structures import InstanceData
+from PIL import Image
+
+from frdet.registry import VISUALIZERS
+from frdet.structures import DetDataSample
+from frdet.visualization import class_colour
+from frdet.visualization.visualizer import boxes_on
+
+ORIGINAL = np.full((700, 1000, 3), 128, dtype=np.uint8)
+TRUE, FOUND = [100.0, 200, 300, 600], [500.0, 100, 900, 500]
+
+
+@pytest.fixture
+def visualizer(tmp_path):
+    cfg = dict(type='DetVisualizer', name='test', vis_backends=[dict(type='LocalVisBackend')], save_dir=str(tmp_path))
+    visualizer = VISUALIZERS.build(cfg)
+    visualizer.dataset_meta = dict(classes=('cat', 'dog', 'bird'))
+    return visualizer
+
+
+def sample(flip=False):
+    """Truth in an input of half the height and width, mirrored if ``flip``; one weak detection."""
+    made = DetDataSample(metainfo=dict(ori_shape=(700, 1000), img_shape=(350, 500), scale_factor=(0.5, 0.5), flip=flip))
+    box = [v / 2 for v in TRUE]
+    box = [500 - box[2], box[1], 500 - box[0], box[3]] if flip else box
+    made.gt_instances = InstanceData(bboxes=torch.tensor([box]), labels=torch.tensor([0]))
+    made.ignored_instances = InstanceData(bboxes=torch.zeros(0, 4), labels=torch.zeros(0, dtype=torch.int64))
+    boxes = torch.tensor([FOUND, [10.0, 10, 50, 50]])
+    made.pred_instances = InstanceData(bboxes=boxes, scores=torch.tensor([0.9, 0.1]), labels=torch.tensor([1, 2]))
+    return made
+
+
+def frame_at(picture, box, label):
+    """Whether the middle of each side of a box has its class's colour."""
+    x1, y1, x2, y2 = (round(v) for v in box)
+    x, y = (x1 + x2) // 2, (y1 + y2) // 2
+    spots = [(y, x1 + 1), (y, x2 - 2), (y1 + 1, x), (y2 - 2, x)]
+    return all(picture[spot].tolist() == list(class_colour(label)) for spot in spots)
+
+
+@pytest.mark.parametrize('flip', [False, True])
+def test_truth_left_and_detections_right(visualizer, tmp_path, flip):
+    visualizer.add_datasample('both', ORIGINAL, sample(flip), out_file=tmp_path / 'new' / 'both.png')
+    picture = np.asarray(Image.open(tmp_path / 'new' / 'both.png'))
+    head = picture.shape[0] - 700
+    left, right = picture[head:, :1000], picture[head:, -1000:]
+    assert frame_at(left, TRUE, 0)
+    assert frame_at(right, FOUND, 1)
+    assert not frame_at(right, [10, 10, 50, 50], 2)  # its score is below the limit
+    assert not frame_at(left, FOUND, 1)
+
+
+def test_parts_can_be_left_out(visualizer, tmp_path):
+    out = tmp_path / 'a.png'
+    visualizer.add_datasample('truth', ORIGINAL, sample(), draw_pred=False, out_file=out)
+    assert frame_at(np.asarray(Image.open(out)), TRUE, 0)
+    visualizer.add_datasample('found', ORIGINAL, sample(), draw_gt=False, out_file=out, pred_score_thr=0.05)
+    picture = np.asarray(Image.open(out))
+    assert frame_at(picture, FOUND, 1)
+    assert frame_at(picture, [10, 10, 50, 50], 2)
+    visualizer.add_datasample('neither', ORIGINAL, None, out_file=out)
+    np.testing.assert_array_equal(np.asarray(Image.open(out)), ORIGINAL)
+
+
+def test_on_the_networks_input(visualizer, tmp_path):
+    """The input is 350x500, enlarged by 2: boxes lie where they lay in the original."""
+    visualizer.add_datasample('input', ORIGINAL[::2, ::2], sample(), out_file=tmp_path / 'a.png')
+    picture = np.asarray(Image.open(tmp_path / 'a.png'))
+    head = picture.shape[0] - 700
+    assert frame_at(picture[head:, :1000], TRUE, 0)
+    assert frame_at(picture[head:, -1000:], FOUND, 1)
+
+
+def test_crowds_are_dashed(visualizer, tmp_path):
+    made = sample()
+    made.ignored_instances = InstanceData(bboxes=torch.tensor([[250.0, 50, 450, 250]]), labels=torch.tensor([2]))
+    visualizer.add_datasample('crowd', ORIGINAL, made, draw_pred=False, out_file=tmp_path / 'a.png')
+    picture = np.asarray(Image.open(tmp_path / 'a.png'))
+    side = (picture[498, 520:880] == class_colour(2)).all(axis=1)
+    assert 0.3 < side.mean() < 0.7
+
+
+def test_backends_receive_the_picture(visualizer, tmp_path):
+    visualizer.add_datasample('step', ORIGINAL, sample(), step=7)
+    assert [path.name for path in tmp_path.rglob('*.png')] == ['step_7.png']
+
+
+def test_boxes_without_sizes_are_left_alone():
+    boxes = torch.tensor([[1.0, 2, 3, 4]])
+    assert boxes_on(ORIGINAL, DetDataSample(), boxes) is boxes
