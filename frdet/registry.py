@@ -65,7 +65,7 @@ class Registry(MMEngineRegistry):
         if 'type' not in cfg:
             raise ConfigError(f'{self.name}: the dict has no `type`: {dict(cfg)!r}')
         kind = cfg['type']
-        target: Callable = self.get(kind) if isinstance(kind, str) else kind
+        target: Callable = kind if callable(kind) else self.get(kind)
         check_arguments(self.name, target, {k for k in cfg if k not in ('type', '_scope_')} | set(defaults))
         scope = kind.rpartition('.')[0] if isinstance(kind, str) else ''
         with DefaultScope.overwrite_default_scope(scope or None):
@@ -112,11 +112,13 @@ def check_arguments(kind: str, target: Callable, given: set[str]) -> None:
     """
     accepted, required, open_ended = arguments_of(target)
     name = getattr(target, '__name__', str(target))
-    if not open_ended:
-        for key in sorted(given - accepted):
-            near = difflib.get_close_matches(key, accepted, n=3)
-            hint = f'did you mean {" or ".join(near)}?' if near else f'it takes {", ".join(sorted(accepted))}'
-            raise ConfigError(f'{kind} {name} has no argument {key!r}: {hint}')
+    for key in sorted(given - accepted):
+        # What takes any keyword is still given a misspelt one more often than one that merely looks alike.
+        near = difflib.get_close_matches(key, accepted, n=3, cutoff=0.85 if open_ended else 0.6)
+        if open_ended and not near:
+            continue
+        hint = f'did you mean {" or ".join(near)}?' if near else f'it takes {", ".join(sorted(accepted))}'
+        raise ConfigError(f'{kind} {name} has no argument {key!r}: {hint}')
     if missing := sorted(required - given):
         raise ConfigError(f'{kind} {name} needs {", ".join(missing)}')
 

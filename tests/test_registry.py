@@ -1,0 +1,144 @@
+import pytest
+import torch
+from mmengine.hooks import CheckpointHook
+from mmengine.registry import HOOKS as MMENGINE_HOOKS
+from mmengine.registry import MODELS, DefaultScope
+from torch import nn
+
+from frdet.errors import ConfigError
+from frdet.registry import BACKBONES, DETECTORS, HOOKS, LOSSES, NECKS, SAMPLERS, Registry, arguments_of, check_arguments
+
+
+@pytest.fixture
+def backbones():
+    """A registry of one class, gone after the test."""
+    registry = Registry('test backbone')
+
+    @registry.register_module()
+    class Net:
+        def __init__(self, *, width: int, depth: int = 2):
+            self.width, self.depth = width, depth
+
+    yield registry
+    Registry.all.remove(registry)
+
+
+def test_builds_by_name(backbones):
+    net = backbones.build(dict(type='Net', width=3))
+    assert (net.width, net.depth) == (3, 2)
+    assert backbones.build(dict(type='Net', width=3), depth=7).depth == 7
+
+
+def test_what_is_built_is_returned(backbones):
+    module = nn.Linear(1, 1)
+    assert backbones.build(module) is module
+
+
+@pytest.mark.parametrize(
+    ('cfg', 'message'),
+    [
+        (dict(type='Nett', width=3), "'Nett' is not in the registry of test backbones: did you mean Net"),
+        (dict(type='Net', widht=3), "test backbone Net has no argument 'widht': did you mean width"),
+        (dict(type='Net', zzz=3), "has no argument 'zzz': it takes depth, width"),
+        (dict(type='Net'), 'test backbone Net needs width'),
+        (dict(width=3), 'the dict has no `type`'),
+        (dict(type=3), 'expected a name as type, found 3'),
+        ('Net', "expected a dict with a `type`, found 'Net'"),
+        (None, 'expected a dict with a `type`, found None'),
+    ],
+)
+def test_mistakes(backbones, cfg, message):
+    with pytest.raises(ConfigError, match=message):
+        backbones.build(cfg)
+
+
+def test_unknown_name_says_which_import_is_missing():
+    with pytest.raises(ConfigError, match=r"custom_imports = dict\(imports=\['my_module'\]\)"):
+        BACKBONES.get('MyNet')
+
+
+@pytest.mark.parametrize(
+    ('registry', 'name', 'kind'),
+    [(BACKBONES, 'FPN', 'neck'), (NECKS, 'ResNet', 'backbone'), (LOSSES, 'RandomSampler', 'sampler')],
+)
+def test_component_in_the_wrong_place(registry, name, kind):
+    with pytest.raises(ConfigError, match=f'it is a {kind}, and stands where a {registry.name} belongs'):
+        registry.get(name)
+
+
+def test_mmengine_components_are_found():
+    assert HOOKS.get('CheckpointHook') is CheckpointHook
+
+
+def test_mmengine_builds_ours_under_the_default_scope():
+    """The Runner builds through MMEngine's own registries."""
+    with DefaultScope.overwrite_default_scope('frdet'):
+        hook = MMENGINE_HOOKS.build(dict(type='NonFiniteHook', interval=2))
+        assert type(hook).__module__.startswith('frdet.engine')
+        with pytest.raises(ConfigError, match='did you mean NonFiniteHook'):
+            MMENGINE_HOOKS.build(dict(type='NonFinitHook'))
+        with pytest.raises(ConfigError, match='it is a backbone'):
+            MODELS.build(dict(type='ResNet'))
+
+
+def test_name_with_a_scope_reaches_that_package(tmp_path, monkeypatch):
+    package = tmp_path / 'frdet_test_zoo'
+    package.mkdir()
+    (package / '__init__.py').write_text('')
+    (package / 'registry.py').write_text(
+        'from mmengine.registry import MODELS as ROOT, Registry\n'
+        "MODELS = Registry('model', parent=ROOT, scope='frdet_test_zoo')\n"
+        '@MODELS.register_module()\n'
+        'class ZooNet:\n'
+        '    def __init__(self, width):\n'
+        '        self.width = width\n'
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    net = BACKBONES.build(dict(type='frdet_test_zoo.ZooNet', width=5))
+    assert (type(net).__name__, net.width) == ('ZooNet', 5)
+    with pytest.raises(ConfigError, match=r"'frdet_test_zoo\.NoNet' is not in the registry"):
+        BACKBONES.get('frdet_test_zoo.NoNet')
+
+
+def test_scope_of_a_package_that_is_not_installed():
+    with pytest.raises(ConfigError, match="'frdet_no_such_zoo', which cannot be imported: install it"):
+        BACKBONES.get('frdet_no_such_zoo.Net')
+
+
+def test_own_scope_is_the_plain_name():
+    assert BACKBONES.get('frdet.ResNet') is BACKBONES.get('ResNet')
+
+
+def test_arguments_are_read_up_the_chain():
+    class Base:
+        def __init__(self, a, b=1):
+            pass
+
+    class Passes(Base):
+        def __init__(self, c, **kwargs):
+            super().__init__(**kwargs)
+
+    class Stops(Base):
+        def __init__(self, *, d):
+            super().__init__(1)
+
+    assert arguments_of(Passes) == ({'a', 'b', 'c'}, {'a', 'c'}, False)
+    assert arguments_of(Stops) == ({'d'}, {'d'}, False)
+    assert arguments_of(lambda x, *args, y=2, **kwargs: None) == ({'x', 'y'}, {'x'}, True)
+    accepted, required, open_ended = arguments_of(torch.optim.SGD)
+    assert {'lr', 'momentum', 'weight_decay'} <= accepted and required == {'params'} and not open_ended
+
+
+def test_open_ended_component_still_catches_a_misspelling():
+    """MMEngine's CheckpointHook takes any keyword and passes it to torch.save: a misspelt one is lost silently."""
+    check_arguments('hook', CheckpointHook, {'interval', 'some_option_of_torch_save'})
+    with pytest.raises(ConfigError, match="no argument 'intervall': did you mean interval"):
+        check_arguments('hook', CheckpointHook, {'intervall'})
+
+
+def test_names_are_unique_across_our_kinds():
+    """A name in two registries would make "it is a neck" wrong."""
+    DETECTORS.import_from_location()
+    SAMPLERS.import_from_location()
+    names = [name for registry in Registry.all if registry.parent is None for name in registry.module_dict]
+    assert len(names) == len(set(names))
