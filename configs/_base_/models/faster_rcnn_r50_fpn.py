@@ -21,7 +21,6 @@ model = dict(
         type='FPN',
         in_channels=(256, 512, 1024, 2048),
         out_channels=256,
-        norm=None,
         fuse_type='sum',
         last_level='maxpool',
     ),

@@ -1,0 +1,31 @@
+"""What a run needs besides model, data and schedule: hooks, logs, processes."""
+
+default_scope = 'frdet'
+
+default_hooks = dict(
+    timer=dict(type='IterTimerHook'),
+    logger=dict(type='LoggerHook', interval=50),
+    param_scheduler=dict(type='ParamSchedulerHook'),
+    checkpoint=dict(type='CheckpointHook', interval=1, max_keep_ckpts=3, save_best='coco/bbox_mAP', rule='greater'),
+    sampler_seed=dict(type='DistSamplerSeedHook'),
+    visualization=dict(type='DrawDetectionsHook', out_dir=None, score_thr=0.3),
+    check_setup=dict(type='CheckSetupHook'),  # class counts, FrozenBN without weights
+    non_finite=dict(type='NonFiniteHook', interval=1),  # stops at a loss that is NaN
+    plain_checkpoint=dict(type='PlainCheckpointHook'),  # checkpoints without code in them
+    progress=dict(type='EvalProgressHook'),
+)
+custom_hooks = []
+
+env_cfg = dict(
+    cudnn_benchmark=False,
+    mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
+    dist_cfg=dict(backend='nccl'),  # gloo where there is no GPU
+)
+randomness = dict(seed=None, deterministic=False)
+
+log_level = 'INFO'
+vis_backends = [dict(type='LocalVisBackend'), dict(type='TensorboardVisBackend')]
+visualizer = dict(type='DetVisualizer', vis_backends=vis_backends)
+
+load_from = None  # weights to begin with; with resume, the checkpoint to go on from
+resume = False

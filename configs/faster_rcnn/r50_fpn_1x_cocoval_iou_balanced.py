@@ -1,0 +1,5 @@
+"""Ablation: negatives of the second stage drawn evenly over their IoU (Libra R-CNN)."""
+
+_base_ = './r50_fpn_1x_cocoval.py'
+
+model = dict(roi_head=dict(sampler=dict(type='IoUBalancedSampler', num_bins=3)))

@@ -1,0 +1,67 @@
+"""Weights that behave like trained ones, and files of them in the layouts found in the wild."""
+
+import pickle
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from frdet.models.backbones import ResNet
+
+
+def calibrated_resnet(depth: int, style: str, images: Tensor) -> ResNet:
+    """A ResNet of random weights whose BatchNorm statistics fit ``images`` (N, 3, H, W).
+
+    Random weights under norms that do nothing double the activations from block to block. With statistics set from a
+    forward pass and the last norm of each block scaled to 0.3 the features stay of unit size, like a trained net's.
+    """
+    net = ResNet(depth=depth, style=style, norm=dict(type='BN', momentum=1.0), frozen_stages=-1)
+    for block in (b for i in range(1, 5) for b in getattr(net, f'layer{i}')):
+        nn.init.constant_((block.bn3 if hasattr(block, 'bn3') else block.bn2).weight, 0.3)
+    with torch.no_grad():
+        net.train()(images)
+    return net.eval()
+
+
+def caffe2_names(net: ResNet) -> dict[str, np.ndarray]:
+    """The weights of ``net`` under the names of detectron2's R-50.pkl: a norm is a scale ``_s`` and a bias ``_b``."""
+    blobs: dict[str, np.ndarray] = {}
+
+    def add(conv_name: str, norm_name: str, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
+        scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+        blobs[f'{conv_name}_w'] = conv.weight.detach().contiguous().numpy()
+        blobs[f'{norm_name}_s'] = scale.detach().numpy()
+        blobs[f'{norm_name}_b'] = (norm.bias - norm.running_mean * scale).detach().numpy()
+
+    add('conv1', 'res_conv1_bn', net.conv1, net.bn1)
+    for stage in range(1, 5):
+        for i, block in enumerate(getattr(net, f'layer{stage}')):
+            for number, letter in ((1, 'a'), (2, 'b'), (3, 'c')):
+                if hasattr(block, f'conv{number}'):
+                    name = f'res{stage + 1}_{i}_branch2{letter}'
+                    add(name, f'{name}_bn', getattr(block, f'conv{number}'), getattr(block, f'bn{number}'))
+            if block.downsample is not None:
+                name = f'res{stage + 1}_{i}_branch1'
+                add(name, f'{name}_bn', *block.downsample)
+    blobs['fc1000_w'] = np.zeros((1000, 2048), np.float32)
+    blobs['fc1000_b'] = np.zeros(1000, np.float32)
+    blobs['conv1_w_momentum'] = np.zeros_like(blobs['conv1_w'])
+    return blobs
+
+
+def write_r50_pkl(path: Path, images: Sequence[np.ndarray]) -> Path:
+    """A calibrated caffe-style ResNet-50 in the layout of R-50.pkl, protocol 2 as Python 2 wrote it.
+
+    Args:
+        path: where to.
+        images: (H, W, 3) uint8 BGR, of one size.
+    """
+    mean = torch.tensor([103.53, 116.28, 123.675]).view(3, 1, 1)
+    batch = torch.stack([torch.from_numpy(image.copy()).permute(2, 0, 1) - mean for image in images])
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = calibrated_resnet(50, 'caffe', batch)
+    path.write_bytes(pickle.dumps({'blobs': caffe2_names(net)}, protocol=2))
+    return path
