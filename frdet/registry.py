@@ -128,6 +128,7 @@ def arguments_of(target: Callable) -> tuple[set[str], set[str], bool]:
     classes = target.__mro__ if inspect.isclass(target) else (target,)
     accepted: set[str] = set()
     required: set[str] = set()
+    positional = False  # a class below takes *args, and may pass the next one's arguments that way
     for cls in classes:
         function = cls.__dict__.get('__init__') if inspect.isclass(cls) else cls
         if function is None:
@@ -139,8 +140,9 @@ def arguments_of(target: Callable) -> tuple[set[str], set[str], bool]:
         for p in parameters:
             if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and p.name not in accepted:
                 accepted.add(p.name)
-                if p.default is p.empty:
+                if p.default is p.empty and not (positional and p.kind is p.POSITIONAL_OR_KEYWORD):
                     required.add(p.name)
+        positional = positional or any(p.kind is p.VAR_POSITIONAL for p in parameters)
         if not any(p.kind is p.VAR_KEYWORD for p in parameters):
             return accepted, required, False
     return accepted, required, True
@@ -182,7 +184,7 @@ PARAM_SCHEDULERS = Registry(
     'parameter scheduler', parent=mmengine_registry.PARAM_SCHEDULERS, locations=['frdet.engine']
 )
 WEIGHT_INITIALIZERS = Registry(
-    'weight initializer', parent=mmengine_registry.WEIGHT_INITIALIZERS, locations=['frdet.models']
+    'weight initializer', parent=mmengine_registry.WEIGHT_INITIALIZERS, locations=['frdet.interop']
 )
 LOG_PROCESSORS = Registry('log processor', parent=mmengine_registry.LOG_PROCESSORS, locations=['frdet.engine'])
 VISUALIZERS = Registry('visualizer', parent=mmengine_registry.VISUALIZERS, locations=['frdet.visualization'])

@@ -6,7 +6,18 @@ from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
 from frdet.errors import ConfigError
-from frdet.registry import BACKBONES, DETECTORS, HOOKS, LOSSES, NECKS, SAMPLERS, Registry, arguments_of, check_arguments
+from frdet.registry import (
+    BACKBONES,
+    DETECTORS,
+    HOOKS,
+    LOSSES,
+    NECKS,
+    PARAM_SCHEDULERS,
+    SAMPLERS,
+    Registry,
+    arguments_of,
+    check_arguments,
+)
 
 
 @pytest.fixture
@@ -124,6 +135,8 @@ def test_arguments_are_read_up_the_chain():
 
     assert arguments_of(Passes) == ({'a', 'b', 'c'}, {'a', 'c'}, False)
     assert arguments_of(Stops) == ({'d'}, {'d'}, False)
+    # MMEngine's LinearLR is given param_name by position.
+    assert arguments_of(PARAM_SCHEDULERS.get('LinearLR'))[1] == {'optimizer'}
     assert arguments_of(lambda x, *args, y=2, **kwargs: None) == ({'x', 'y'}, {'x'}, True)
     accepted, required, open_ended = arguments_of(torch.optim.SGD)
     assert {'lr', 'momentum', 'weight_decay'} <= accepted and required == {'params'} and not open_ended

@@ -102,7 +102,8 @@ def _apply(cfg: Config, key: str, value: Any) -> None:
     if last in node:
         node[last] = _merged(node[last], value, key, annotation)
         return
-    if last not in known_keys(node, place) and not (not path and last in RUNNER_KEYS):
+    free = bool(path) and not node  # a dict that this override begins, as dataset.metainfo, may hold anything
+    if last not in known_keys(node, place) and not free and not (not path and last in RUNNER_KEYS):
         raise _unknown(last, node, place, key)
     if annotation is not None and not _fits(value, annotation):
         raise _wrong_type(key, value, _name(annotation))

@@ -61,7 +61,7 @@ PASSED: dict[str, set[str]] = {
     'norm layer': {'num_features', 'num_channels'},
     'optimizer': {'params'},
     'optimizer wrapper': {'optimizer'},
-    'parameter scheduler': {'optimizer', 'param_name'},
+    'parameter scheduler': {'optimizer'},
     'loop': {'runner', 'dataloader', 'evaluator'},
     'visualizer': {'name', 'save_dir'},
     'visualizer backend': {'save_dir'},

@@ -25,7 +25,7 @@ def config():
                 neck=None,
                 roi_head=dict(loss_bbox=dict(type='OverrideTestLoss', sides=(1, 2)), score_thr=0.05),
             ),
-            train_dataloader=dict(batch_size=16, dataset=dict(indices=None)),
+            train_dataloader=dict(batch_size=16, dataset=dict(indices=None, metainfo=None)),
             param_scheduler=[dict(type='LinearLR', end=1001), dict(type='MultiStepLR', milestones=[8, 11])],
             optim_wrapper=dict(type='OptimWrapper', clip_grad=None),
             pair=(dict(a=1), dict(a=2)),
@@ -81,6 +81,11 @@ def test_no_key_or_no_value(item):
         ('model.roi_head.loss_bbox.sides=3', lambda c: c.model.roi_head.loss_bbox.sides, 3),
         ('optim_wrapper.clip_grad.max_norm=35', lambda c: c.optim_wrapper.clip_grad, {'max_norm': 35}),
         ('optim_wrapper.clip_grad=dict(max_norm=35)', lambda c: c.optim_wrapper.clip_grad, {'max_norm': 35}),
+        (
+            "train_dataloader.dataset.metainfo.classes=['a']",
+            lambda c: c.train_dataloader.dataset.metainfo.classes,
+            ['a'],
+        ),
         ("model.neck=dict(type='FPN')", lambda c: c.model.neck.type, 'FPN'),
     ],
 )

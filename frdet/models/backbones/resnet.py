@@ -115,6 +115,10 @@ class ResNet(BaseModule):
             raise ConfigError(f"ResNet: style is {style!r}, expected 'caffe' or 'pytorch'")
         if not -1 <= frozen_stages <= 4:
             raise ConfigError(f'ResNet: frozen_stages is {frozen_stages}, expected -1 to 4')
+        if not out_indices or list(out_indices) != sorted({0, 1, 2, 3}.intersection(out_indices)):
+            raise ConfigError(
+                f'ResNet: out_indices are {tuple(out_indices)}, expected some of 0 to 3 in ascending order'
+            )
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
         self.out_indices = tuple(out_indices)

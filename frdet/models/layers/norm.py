@@ -44,15 +44,17 @@ class FrozenBatchNorm2d(nn.Module):
     def fold_into(self, weight: Tensor) -> tuple[Tensor, Tensor]:
         """Weight (C, ...) and bias (C,) of a convolution followed by this norm.
 
-        Where the weight is not trained the result is kept until the weight or a statistic changes.
+        Where the weight is not trained the result is kept until the weight or a statistic changes, or the module is
+        switched between training and evaluation.
         """
-        if weight.requires_grad and torch.is_grad_enabled():
+        if (weight.requires_grad and torch.is_grad_enabled()) or torch.compiler.is_compiling():
             return self._fold(weight)
         # Tensors count their in-place changes; moving to another device or loading by assignment changes the address.
         sources = (weight, self.weight, self.bias, self.running_mean, self.running_var)
         key = tuple((t.data_ptr(), 0 if t.is_inference() else t._version, t.dtype) for t in sources)
         if self._folded is None or self._folded[0] != key:
-            with torch.no_grad():
+            # What is kept here may be needed for a backward pass later, which inference tensors refuse.
+            with torch.inference_mode(False), torch.no_grad():
                 self._folded = (key, *self._fold(weight))
         return self._folded[1:]
 
@@ -64,6 +66,12 @@ class FrozenBatchNorm2d(nn.Module):
         # Checkpoints of trained BatchNorm carry a counter that has no meaning here.
         state_dict.pop(f'{prefix}num_batches_tracked', None)
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def train(self, mode: bool = True) -> 'FrozenBatchNorm2d':
+        """As ``nn.Module.train``; what was folded is forgotten."""
+        # Changes through `.data` count as none: MMEngine's EMA hook swaps weights so, before it switches the mode.
+        self._folded = None
+        return super().train(mode)
 
     def __getstate__(self) -> dict:
         # A copy or a pickle must not carry the addresses of this module's tensors.

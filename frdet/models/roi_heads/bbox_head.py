@@ -54,4 +54,4 @@ class FCBBoxHead(BaseModule):
         x = pooled.flatten(1)
         for fc in self.shared_fcs:
             x = F.relu_(fc(x))
-        return self.fc_cls(x).float(), self.fc_reg(x).float().view(len(x), -1, 4)
+        return self.fc_cls(x).float(), self.fc_reg(x).float().unflatten(1, (-1, 4))

@@ -1,0 +1,194 @@
+"""Training and testing a config: its last settings, then MMEngine's Runner."""
+
+import contextlib
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from mmengine.config import Config
+from mmengine.dist import is_main_process
+from mmengine.runner import Runner, find_latest_checkpoint
+from torch import nn
+
+from frdet.apis.launch import settle_launcher
+from frdet.config import check_config
+from frdet.datasets import settle_workers
+from frdet.engine.hooks import FitCheckpointHook
+from frdet.errors import CheckpointError, ConfigError, UserError
+
+GRACE = 3  # seconds
+
+
+def train_detector(
+    cfg: Config,
+    *,
+    work_dir: str | None = None,
+    resume: bool | str = False,
+    amp: bool = False,
+    seed: int | None = None,
+    deterministic: bool = False,
+    validate: bool = True,
+    launcher: str = 'none',
+) -> nn.Module:
+    """Train the model of a config.
+
+    Args:
+        cfg: a whole config; it is changed.
+        work_dir: folder of checkpoints and logs; ``work_dirs/<name of the config>`` if neither this nor ``cfg`` has it.
+        resume: True goes on from the newest checkpoint in ``work_dir``, or begins if there is none; a path goes on from
+            that checkpoint.
+        amp: compute in bfloat16 where it is safe.
+        seed: of the random generators; MMEngine draws one where None.
+        deterministic: choose algorithms whose result does not vary from run to run.
+        validate: evaluate during training.
+        launcher: 'none', 'pytorch' (torchrun) or 'slurm'.
+
+    Returns:
+        The trained model.
+
+    Raises:
+        UserError: config, data or checkpoint are wrong. A ``work_dir`` that this call made is removed again if training
+            had not begun.
+    """
+    check_config(cfg)
+    _set_resume(cfg, resume)
+    if amp:
+        _set_amp(cfg)
+    _set_randomness(cfg, seed, deterministic)
+    if not validate:
+        cfg.val_dataloader = cfg.val_cfg = cfg.val_evaluator = None
+        cfg.get('default_hooks', {}).get('checkpoint', {}).pop('save_best', None)
+    source = _settle(cfg, work_dir)
+    with _no_leftovers(cfg.work_dir) as run:
+        settle_launcher(cfg, launcher)
+        runner = Runner.from_cfg(cfg)
+        run.append(runner)
+        if cfg.get('resume') and source is not None:
+            runner.register_hook(FitCheckpointHook(source=source, resume=True))
+        return runner.train()
+
+
+def test_detector(
+    cfg: Config,
+    checkpoint: str,
+    *,
+    work_dir: str | None = None,
+    out: str | None = None,
+    show_dir: str | None = None,
+    launcher: str = 'none',
+) -> dict[str, float]:
+    """Evaluate a checkpoint on the config's test data.
+
+    Args:
+        cfg: a whole config; it is changed.
+        checkpoint: path or address of the weights.
+        work_dir: folder of the log; see ``train_detector``.
+        out: where to write the detections as COCO's results JSON.
+        show_dir: where to write pictures of the detections.
+        launcher: 'none', 'pytorch' (torchrun) or 'slurm'.
+
+    Returns:
+        The figures of the evaluators.
+
+    Raises:
+        UserError: config, data or checkpoint are wrong.
+    """
+    check_config(cfg)
+    cfg.load_from, cfg.resume = str(checkpoint), False
+    if out is not None:
+        _set_out(cfg, out)
+    if show_dir is not None:
+        cfg.setdefault('default_hooks', {}).setdefault('visualization', dict(type='DrawDetectionsHook'))
+        cfg.default_hooks.visualization.out_dir = show_dir
+    # Nothing is trained: without these three the Runner builds no training data.
+    cfg.train_dataloader = cfg.train_cfg = cfg.optim_wrapper = cfg.param_scheduler = None
+    _settle(cfg, work_dir)
+    with _no_leftovers(cfg.work_dir) as run:
+        settle_launcher(cfg, launcher)
+        runner = Runner.from_cfg(cfg)
+        run.append(runner)
+        runner.register_hook(FitCheckpointHook(source=str(checkpoint)))
+        return runner.test()
+
+
+test_detector.__test__ = False  # type: ignore[attr-defined]  # pytest takes the name for a test
+
+
+def _set_resume(cfg: Config, resume: bool | str) -> None:
+    if isinstance(resume, str) and resume != 'auto':
+        cfg.load_from, cfg.resume = resume, True
+    elif resume:
+        cfg.load_from, cfg.resume = None, True
+
+
+def _set_amp(cfg: Config) -> None:
+    kind = cfg.optim_wrapper.get('type', 'OptimWrapper')
+    if kind not in ('OptimWrapper', 'AutocastOptimWrapper'):
+        raise ConfigError(f'--amp replaces OptimWrapper, found optim_wrapper.type={kind!r}: drop --amp, or that type')
+    cfg.optim_wrapper.type = 'AutocastOptimWrapper'
+
+
+def _set_randomness(cfg: Config, seed: int | None, deterministic: bool) -> None:
+    randomness = dict(cfg.get('randomness') or {})
+    if seed is not None:
+        randomness['seed'] = seed
+    if deterministic:
+        randomness['deterministic'] = True
+    if randomness.get('deterministic'):
+        os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')  # cuBLAS is not deterministic without
+    cfg.randomness = {'seed': None, **randomness}
+
+
+def _set_out(cfg: Config, out: str) -> None:
+    evaluators = cfg.test_evaluator if isinstance(cfg.test_evaluator, (list, tuple)) else [cfg.test_evaluator]
+    for evaluator in evaluators:
+        if evaluator.get('type') == 'CocoMetric':
+            evaluator.outfile = out
+            return
+    raise ConfigError('--out needs a CocoMetric in test_evaluator: add one, or drop --out')
+
+
+def _settle(cfg: Config, work_dir: str | None) -> str | None:
+    """The settings that training and testing share. Returns the checkpoint to load, if that is known already."""
+    if work_dir is not None:
+        cfg.work_dir = work_dir
+    if not cfg.get('work_dir'):
+        cfg.work_dir = str(Path('work_dirs') / Path(cfg.filename or 'config').stem)
+    settle_workers(cfg)
+    source = cfg.get('load_from')
+    if source is None and cfg.get('resume') and Path(cfg.work_dir, 'last_checkpoint').is_file():
+        source = find_latest_checkpoint(cfg.work_dir)
+    if source is not None and '://' not in source and not Path(source).expanduser().is_file():
+        raise CheckpointError(
+            f'No checkpoint {source}: give the path of a file that train.py wrote, such as epoch_12.pth'
+        )
+    return source
+
+
+@contextlib.contextmanager
+def _no_leftovers(work_dir: str) -> Iterator[list[Runner]]:
+    """Remove a folder made inside the context if a UserError ends it before the first step.
+
+    Yields:
+        A list to put the Runner in, for its position.
+    """
+    # Looked at before the processes join, so that none sees what another one made.
+    path = Path(work_dir).resolve()
+    made = [p for p in (path, *path.parents) if not p.exists()]
+    run: list[Runner] = []
+    try:
+        yield run
+    except UserError:
+        # Not runner.iter, which would build the data that may just have failed.
+        begun = bool(run) and run[0].message_hub.get_info('iter', 0) > 0
+        if not is_main_process():
+            # Launchers kill every process as soon as one has ended: the first one has to clean up before.
+            time.sleep(GRACE)
+        elif made and not begun:
+            shutil.rmtree(path, ignore_errors=True)
+            with contextlib.suppress(OSError):  # another run may be in the folder above by now
+                for parent in made[1:]:
+                    parent.rmdir()
+        raise

@@ -1,0 +1,17 @@
+"""Hooks: what happens around a training or test step."""
+
+from frdet.engine.hooks.check_setup import CheckSetupHook
+from frdet.engine.hooks.checkpoint import FitCheckpointHook, PlainCheckpointHook
+from frdet.engine.hooks.draw import DrawDetectionsHook
+from frdet.engine.hooks.non_finite import NonFiniteHook, NonFiniteLossError
+from frdet.engine.hooks.progress import EvalProgressHook
+
+__all__ = [
+    'CheckSetupHook',
+    'DrawDetectionsHook',
+    'EvalProgressHook',
+    'FitCheckpointHook',
+    'NonFiniteHook',
+    'NonFiniteLossError',
+    'PlainCheckpointHook',
+]

@@ -1,0 +1,5 @@
+"""Metrics. Importing this package registers them."""
+
+from frdet.evaluation.coco_metric import CocoMetric
+
+__all__ = ['CocoMetric']

@@ -1,0 +1,129 @@
+"""ResNet weights of other projects under frdet's names, which are torchvision's: ``layer1.0.conv1.weight``."""
+
+import re
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from frdet.errors import CheckpointError
+
+NORM_EPS = 1e-5
+_PARTS = {'2a': '1', '2b': '2', '2c': '3'}
+
+
+class Layout(NamedTuple):
+    """A project's way to name a ResNet's weights.
+
+    Attributes:
+        name: for the log.
+        pattern: what every key of a weight of the backbone matches, and no key of another layout.
+        rename: a match -> frdet's name, or None for a weight that a backbone does not have.
+    """
+
+    name: str
+    pattern: re.Pattern
+    rename: Callable[[re.Match], str | None]
+
+
+def _caffe2_name(match: re.Match) -> str | None:
+    stem, stem_norm, stage, block, branch, is_norm, kind = match.groups()
+    kind = {'w': 'weight', 's': 'weight', 'b': 'bias'}[kind]
+    if stem:
+        # The stem has a bias in Caffe's model; its norm makes up for it, and detectron2 drops it.
+        return 'conv1.weight' if kind == 'weight' else None
+    if stem_norm:
+        return f'bn1.{kind}'
+    place = f'layer{int(stage) - 1}.{block}'
+    if branch == '1':
+        return f'{place}.downsample.{int(bool(is_norm))}.{kind}'
+    return f'{place}.{"bn" if is_norm else "conv"}{_PARTS[branch]}.{kind}'
+
+
+def _detectron2_name(match: re.Match) -> str:
+    stage, block, conv, is_norm, kind = match.groups()
+    place = '' if stage is None else f'layer{int(stage) - 1}.{block}.'
+    if conv == 'shortcut':
+        return f'{place}downsample.{int(bool(is_norm))}.{kind}'
+    return f'{place}{"bn" if is_norm else "conv"}{conv.removeprefix("conv")}.{kind}'
+
+
+_KINDS = 'weight|bias|running_mean|running_var|num_batches_tracked'
+LAYOUTS = (
+    Layout(
+        'Caffe2 (R-50.pkl of detectron2)',
+        re.compile(r'(?:(conv1)|(res_conv1_bn)|res([2-5])_(\d+)_branch(1|2[abc])(_bn)?)_([wsb])'),
+        _caffe2_name,
+    ),
+    Layout(
+        'detectron2',
+        re.compile(
+            rf'(?:backbone\.bottom_up\.|backbone\.)?(?:stem|res([2-5])\.(\d+))\.(conv[123]|shortcut)(\.norm)?\.({_KINDS})'
+        ),
+        _detectron2_name,
+    ),
+    Layout(
+        'MMDetection or frdet detector',
+        re.compile(rf'backbone\.((?:conv1|bn1|layer[1-4]\.\d+\.\w+(?:\.\d+)?)\.(?:{_KINDS}))'),
+        lambda match: match[1],
+    ),
+    Layout(
+        'torchvision',
+        re.compile(rf'((?:conv1|bn1|layer[1-4]\.\d+\.\w+(?:\.\d+)?)\.(?:{_KINDS}))'),
+        lambda match: match[1],
+    ),
+)
+#: Keys a backbone has no use for: classifiers, and what an optimiser kept.
+_NOT_OF_A_BACKBONE = re.compile(r'(fc|fc1000|pred|head\.fc|stem\.fc|linear)[._].*|.*_momentum')
+
+
+def convert_backbone(state: dict[str, Any], source: str) -> tuple[dict[str, Tensor], str]:
+    """A ResNet's weights under frdet's names, in float32, and the name of the layout they came in.
+
+    Where norms are only a scale and a bias, mean 0 and variance 1 - eps are added, so that the norm multiplies by
+    exactly that scale: sqrt(1 - 1e-5 + 1e-5) is 1 in float32.
+
+    Args:
+        state: names -> arrays or tensors; the classifier, optimiser state and heads of a detector are left out.
+        source: the file, for errors.
+
+    Raises:
+        CheckpointError: the names belong to no layout known.
+    """
+    names = [name for name in state if not _NOT_OF_A_BACKBONE.fullmatch(name)]
+    for layout in LAYOUTS:
+        matches = {name: match for name in names if (match := layout.pattern.fullmatch(name))}
+        # A backbone of another kind may have a few names in common, such as conv1.weight.
+        if any(re.match(r'layer\d', layout.rename(match) or '') for match in matches.values()):
+            break
+    else:
+        raise CheckpointError(
+            f'{source}: no ResNet in a known layout. It has {", ".join(names[:4]) or "no weights"}, ...; '
+            'expected names such as res2_0_branch2a_w, res2.0.conv1.weight or layer1.0.conv1.weight'
+        )
+    converted = {}
+    for name, match in matches.items():
+        if (new_name := layout.rename(match)) is not None:
+            converted[new_name] = _to_tensor(state[name], name, source)
+    return _with_statistics(converted), layout.name
+
+
+def _to_tensor(value: Any, name: str, source: str) -> Tensor:
+    if isinstance(value, np.ndarray):
+        if value.dtype.kind not in 'fiu':
+            raise CheckpointError(f'{source}: {name} is an array of {value.dtype}, expected numbers')
+        value = torch.from_numpy(np.array(value))
+    if not isinstance(value, Tensor):
+        raise CheckpointError(f'{source}: {name} is a {type(value).__name__}, expected an array')
+    return value.float() if value.is_floating_point() else value
+
+
+def _with_statistics(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Add mean 0 and variance 1 - eps to norms that have neither."""
+    for name in [n for n in state if re.search(r'(bn\d|downsample\.1)\.weight$', n)]:
+        norm = name.removesuffix('weight')
+        state.setdefault(f'{norm}running_mean', torch.zeros_like(state[name]))
+        state.setdefault(f'{norm}running_var', torch.full_like(state[name], 1 - NORM_EPS))
+    return state

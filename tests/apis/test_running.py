@@ -1,0 +1,86 @@
+"""What a tool prints where something is wrong, and its exit code."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+# The file alone: the package around it imports torch, which takes seconds.
+SCRIPT = """
+import importlib.util
+from frdet.errors import ConfigError
+spec = importlib.util.spec_from_file_location('running', 'frdet/apis/running.py')
+running = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(running)
+
+def main():
+    {body}
+
+running.run_tool(main)
+"""
+
+
+def start(body, **env):
+    return subprocess.Popen(
+        [sys.executable, '-c', SCRIPT.format(body=body)],
+        cwd=ROOT,
+        env={**os.environ, **env},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def ended(process):
+    out, err = process.communicate(timeout=60)
+    return process.returncode, out, err
+
+
+@pytest.mark.parametrize(('body', 'code'), [('print(1)', 0), ('return 3', 3)])
+def test_exit_code_of_main(body, code):
+    assert ended(start(body))[0] == code
+
+
+def test_user_error_is_printed_alone():
+    assert ended(start("raise ConfigError('a is wrong')")) == (1, '', 'error: a is wrong\n')
+
+
+def test_user_error_with_traceback():
+    code, _, err = ended(start("raise ConfigError('a is wrong')", FRDET_TRACEBACK='1'))
+    assert code == 1
+    assert 'Traceback' in err and err.endswith('error: a is wrong\n')
+
+
+def test_other_processes_say_who_they_are():
+    assert ended(start("raise ConfigError('a')", RANK='2'))[2] == 'error (process 2): a\n'
+
+
+def test_a_bug_keeps_its_traceback():
+    code, _, err = ended(start("raise TypeError('bug')"))
+    assert code == 1
+    assert 'Traceback' in err and 'TypeError: bug' in err
+
+
+def test_interrupt():
+    process = start("import time; print('begun', flush=True); time.sleep(30)")
+    assert process.stdout.readline() == 'begun\n'
+    time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    code, _, err = ended(process)
+    assert (code, err) == (130, 'Interrupted\n')
+
+
+def test_a_reader_that_closes_early():
+    process = start("[print('x' * 1000, flush=True) for _ in range(5000)]")
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.wait(timeout=60) == 0
+    assert process.stderr.read() == ''
+    process.stderr.close()

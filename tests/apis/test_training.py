@@ -1,0 +1,151 @@
+"""train_detector and test_detector around MMEngine's Runner."""
+
+import functools
+import json
+
+import pytest
+import torch
+
+from frdet.apis import test_detector as evaluate_detector
+from frdet.apis import train_detector
+from frdet.errors import CheckpointError, ConfigError, DataError, UserError
+from tests.engine import toy
+
+
+def short(tmp_path, **changes):
+    return toy.config(tmp_path / 'made' / 'work', **{'train_cfg.max_epochs': 1, **changes})
+
+
+def test_trains_and_tests(tmp_path):
+    model = train_detector(short(tmp_path), work_dir=str(tmp_path / 'a'))
+    assert model.calls == 4
+    assert (tmp_path / 'a' / 'epoch_1.pth').is_file()
+    figures = evaluate_detector(short(tmp_path), str(tmp_path / 'a' / 'epoch_1.pth'))
+    assert figures == {'coco/bbox_mAP': 0.12}
+
+
+def test_work_dir_is_named_after_the_config(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cfg = short(tmp_path)
+    cfg.pop('work_dir')
+    object.__setattr__(cfg, '_filename', 'configs/my_run.py')
+    train_detector(cfg)
+    assert (tmp_path / 'work_dirs' / 'my_run' / 'epoch_1.pth').is_file()
+
+
+def test_no_validation(tmp_path):
+    train_detector(short(tmp_path), validate=False)
+    names = {p.name for p in (tmp_path / 'made' / 'work').glob('*.pth')}
+    assert names == {'epoch_1.pth'}
+
+
+def test_amp_seed_and_determinism(tmp_path, monkeypatch):
+    monkeypatch.setenv('CUBLAS_WORKSPACE_CONFIG', ':16:8')
+    model = train_detector(short(tmp_path), amp=True, seed=7, deterministic=True)
+    assert torch.bfloat16 in model.dtypes
+    checkpoint = torch.load(tmp_path / 'made/work/epoch_1.pth', weights_only=True)
+    assert checkpoint['meta']['seed'] == 7
+    assert torch.are_deterministic_algorithms_enabled()
+
+
+def test_amp_needs_the_plain_wrapper(tmp_path):
+    with pytest.raises(ConfigError, match='AmpOptimWrapper'):
+        train_detector(short(tmp_path, **{'optim_wrapper.type': 'AmpOptimWrapper'}), amp=True)
+
+
+@pytest.mark.parametrize('how', [True, 'auto', 'path'])
+def test_resume(tmp_path, how):
+    train_detector(short(tmp_path))
+    work = tmp_path / 'made' / 'work'
+    resume = str(work / 'epoch_1.pth') if how == 'path' else how
+    model = train_detector(short(tmp_path, **{'train_cfg.max_epochs': 2}), resume=resume)
+    assert model.calls == 4  # of the second epoch alone
+    assert (work / 'epoch_2.pth').is_file()
+
+
+def test_resume_with_nothing_there_begins(tmp_path):
+    assert train_detector(short(tmp_path), resume=True).calls == 4
+
+
+def test_workers_can_be_switched_off(tmp_path):
+    """The data configs keep workers alive, which torch refuses where there are none."""
+    loader = {f'{split}_dataloader.persistent_workers': True for split in ('train', 'val')}
+    assert train_detector(short(tmp_path, **loader)).calls == 4
+
+
+def refused(tmp_path, error, call):
+    with pytest.raises(error) as info:
+        call()
+    assert len(str(info.value).splitlines()) <= 2
+    assert not (tmp_path / 'made').exists()
+    return str(info.value)
+
+
+def test_a_mistake_leaves_nothing(tmp_path):
+    cfg = short(tmp_path, **{'model.num_clases': 3})
+    assert 'num_classes' in refused(tmp_path, ConfigError, lambda: train_detector(cfg))
+
+
+def test_a_missing_checkpoint_leaves_nothing(tmp_path):
+    path = str(tmp_path / 'none.pth')
+    for call in (
+        lambda: train_detector(short(tmp_path), resume=path),
+        lambda: train_detector(short(tmp_path, load_from=path)),
+        lambda: evaluate_detector(short(tmp_path), path),
+    ):
+        assert 'none.pth' in refused(tmp_path, CheckpointError, call)
+
+
+def test_an_unreadable_checkpoint_leaves_nothing(tmp_path):
+    (tmp_path / 'a.pth').write_bytes(b'PK\x03\x04 half a file')
+    assert 'unreadable' in refused(
+        tmp_path, CheckpointError, lambda: evaluate_detector(short(tmp_path), str(tmp_path / 'a.pth'))
+    )
+
+
+def test_a_class_count_that_differs_leaves_nothing(tmp_path):
+    cfg = short(tmp_path, **{'model.num_classes': 5})
+    assert 'num_classes=2' in refused(tmp_path, ConfigError, lambda: train_detector(cfg))
+
+
+@pytest.mark.parametrize('split', ['train', 'val', 'test'])
+def test_missing_data_leave_nothing(tmp_path, split):
+    torch.save({'state_dict': toy.ToyDetector().state_dict()}, tmp_path / 'a.pth')
+    cfg = short(tmp_path)
+    cfg[f'{split}_dataloader'].dataset = dict(
+        type='CocoDataset', data_root=str(tmp_path / 'none'), ann_file='a.json', data_prefix=dict(img='x')
+    )
+    if split == 'test':
+        call = functools.partial(evaluate_detector, cfg, str(tmp_path / 'a.pth'))
+    else:
+        call = functools.partial(train_detector, cfg)
+    assert 'none does not exist' in refused(tmp_path, DataError, call)
+
+
+def test_a_run_that_had_begun_keeps_its_folder(tmp_path):
+    with pytest.raises(UserError, match='is nan'):
+        train_detector(short(tmp_path, **{'model.bad_iteration': 3}))
+    assert list((tmp_path / 'made' / 'work').glob('*/*.log'))
+
+
+def test_a_folder_that_was_there_is_kept(tmp_path):
+    work = tmp_path / 'made' / 'work'
+    work.mkdir(parents=True)
+    (work / 'notes.txt').write_text('mine')
+    with pytest.raises(ConfigError):
+        train_detector(short(tmp_path, **{'model.num_classes': 5}))
+    assert (work / 'notes.txt').read_text() == 'mine'
+
+
+def test_out_needs_the_coco_metric(tmp_path):
+    torch.save({'state_dict': toy.ToyDetector().state_dict()}, tmp_path / 'a.pth')
+    with pytest.raises(ConfigError, match='CocoMetric'):
+        evaluate_detector(short(tmp_path), str(tmp_path / 'a.pth'), out=str(tmp_path / 'out.json'))
+
+
+def test_scalars_are_json_lines(tmp_path):
+    train_detector(short(tmp_path))
+    (file,) = (tmp_path / 'made' / 'work').glob('*/vis_data/scalars.json')
+    records = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [r['iter'] for r in records if 'loss' in r] == [1, 2, 3, 4]
+    assert records[-1]['coco/bbox_mAP'] == 0.12

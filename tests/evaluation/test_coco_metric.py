@@ -1,0 +1,235 @@
+"""CocoMetric's figures are pycocotools', to the last digit."""
+
+import contextlib
+import io
+import json
+import logging
+
+import numpy as np
+import pytest
+import torch
+from mmengine.logging import MMLogger
+from mmengine.structures import InstanceData
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from frdet.errors import ConfigError, DataError
+from frdet.evaluation import CocoMetric
+from frdet.structures import DetDataSample
+
+NAMES = (
+    'bbox_mAP', 'bbox_mAP_50', 'bbox_mAP_75', 'bbox_mAP_s', 'bbox_mAP_m', 'bbox_mAP_l',
+    'bbox_AR@1', 'bbox_AR@10', 'bbox_AR@100', 'bbox_AR_s', 'bbox_AR_m', 'bbox_AR_l',
+)  # fmt: skip
+BACKENDS = ('pycocotools', 'faster_coco_eval')
+
+
+def sample(img_id, boxes, scores, labels):
+    boxes = torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)
+    data = DetDataSample(metainfo=dict(img_id=img_id))
+    data.pred_instances = InstanceData(
+        bboxes=boxes, scores=torch.tensor(scores, dtype=torch.float32), labels=torch.tensor(labels, dtype=torch.int64)
+    )
+    return data.to_dict()
+
+
+def evaluate(ann_file, samples, classes, **kwargs):
+    metric = CocoMetric(ann_file=str(ann_file), **kwargs)
+    metric.dataset_meta = dict(classes=classes)
+    for start in range(0, len(samples), 3):
+        metric.process({}, samples[start : start + 3])
+    return metric.evaluate(len(samples))
+
+
+def directly(ann_file, results_file, img_ids=None, cat_ids=None):
+    """pycocotools as its documentation shows it, on the files."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO(str(ann_file))
+        evaluator = COCOeval(truth, truth.loadRes(str(results_file)), 'bbox')
+        evaluator.params.imgIds = img_ids or evaluator.params.imgIds
+        evaluator.params.catIds = cat_ids or evaluator.params.catIds
+        evaluator.evaluate()
+        evaluator.accumulate()
+        evaluator.summarize()
+    return dict(zip(NAMES, evaluator.stats.tolist(), strict=True))
+
+
+def assert_equal(figures, expected, backend):
+    expected = {f'coco/{name}': value for name, value in expected.items()}
+    assert figures == (expected if backend == 'pycocotools' else pytest.approx(expected, rel=1e-13))
+
+
+def drawn(rng, num_images=12, num_classes=4, extra=0):
+    """Annotations of every kind, crowds and all sizes among them, and detections around them with tied scores."""
+    images = [dict(id=int(i), file_name=f'{i}.jpg', height=400, width=500) for i in rng.permutation(500)[:num_images]]
+    ids = np.sort(rng.permutation(90)[:num_classes] + 1)
+    annotations, samples = [], []
+    for image in images:
+        boxes, labels = [], []
+        for _ in range(int(rng.integers(0, 7))):
+            side = np.exp(rng.uniform(np.log(4), np.log(300), 2))
+            x, y = rng.uniform(0, 200, 2)
+            label = int(rng.integers(num_classes))
+            annotations.append(
+                dict(
+                    id=len(annotations) + 1, image_id=image['id'], category_id=int(ids[label]),
+                    bbox=[round(float(v), 2) for v in (x, y, *side)], area=float(side.prod() * rng.uniform(0.4, 1)),
+                    iscrowd=int(rng.random() < 0.15),
+                )
+            )  # fmt: skip
+            for _ in range(int(rng.integers(0, 5))):
+                shift = rng.normal(0, 0.1, 4) * np.tile(side, 2)
+                boxes.append(np.array([x, y, x + side[0], y + side[1]]) + shift)
+                labels.append(label if rng.random() < 0.8 else int(rng.integers(num_classes)))
+        for _ in range(extra):
+            corner = rng.uniform(0, 300, 2)
+            boxes.append(np.concatenate([corner, corner + rng.uniform(1, 150, 2)]))
+            labels.append(0)
+        scores = rng.integers(1, 20, len(boxes)) / 20  # many ties
+        samples.append(sample(image['id'], np.array(boxes), scores, labels))
+    categories = [dict(id=int(i), name=f'class {i}') for i in rng.permutation(ids)]
+    classes = tuple(f'class {i}' for i in ids)
+    return dict(images=images, annotations=annotations, categories=categories), samples, classes
+
+
+@pytest.mark.parametrize('backend', BACKENDS)
+@pytest.mark.parametrize('seed', range(8))
+def test_drawn_results(tmp_path, backend, seed):
+    """Crowds, ties, images without objects or detections; two of the sets have over 100 detections of a class."""
+    truth, samples, classes = drawn(np.random.default_rng(seed), extra=150 if seed < 2 else 3)
+    ann_file, out = tmp_path / 'truth.json', tmp_path / 'results.json'
+    ann_file.write_text(json.dumps(truth))
+    figures = evaluate(ann_file, samples, classes, outfile=str(out), backend=backend)
+    assert_equal(figures, directly(ann_file, out), backend)
+    assert 0 < figures['coco/bbox_mAP'] < 1
+
+
+@pytest.mark.parametrize('backend', BACKENDS)
+def test_real_annotations(coco_root, tmp_path, backend):
+    """Every annotated box moved a little, and wrong ones; all images of the file."""
+    ann_file = coco_root.root / coco_root.val_ann
+    content = json.loads(ann_file.read_text())
+    label_of = {c['id']: coco_root.classes.index(c['name']) for c in content['categories']}
+    rng = np.random.default_rng(0)
+    samples = []
+    for image in content['images']:
+        rows = [a for a in content['annotations'] if a['image_id'] == image['id']]
+        xywh = np.array([a['bbox'] for a in rows]).reshape(-1, 4)
+        boxes = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1) + rng.normal(0, 4, xywh.shape)
+        labels = [label_of[a['category_id']] if rng.random() < 0.9 else 0 for a in rows]
+        samples.append(sample(image['id'], boxes, rng.random(len(rows)).round(1), labels))
+    out = tmp_path / 'results.json'
+    figures = evaluate(ann_file, samples, coco_root.classes, outfile=str(out), backend=backend)
+    assert_equal(figures, directly(ann_file, out), backend)
+    assert figures['coco/bbox_mAP_50'] > 0.3
+
+
+@pytest.mark.parametrize('backend', BACKENDS)
+def test_only_tested_images_and_chosen_classes_count(tmp_path, backend):
+    truth, samples, classes = drawn(np.random.default_rng(3), num_images=20)
+    ann_file, out = tmp_path / 'truth.json', tmp_path / 'results.json'
+    ann_file.write_text(json.dumps(truth))
+    # Two classes of four, the last one first: labels 0 and 1 are other categories than in the file's order.
+    chosen = (classes[3], classes[1])
+    kept = samples[:12]
+    for s in kept:
+        s['pred_instances']['labels'] %= 2
+    figures = evaluate(ann_file, kept, chosen, outfile=str(out), backend=backend)
+    ids = [int(name.split()[1]) for name in chosen]
+    assert {r['category_id'] for r in json.loads(out.read_text())} == set(ids)
+    expected = directly(ann_file, out, [s['img_id'] for s in kept], ids)
+    assert_equal(figures, expected, backend)
+
+
+def by_hand(tmp_path, annotations, **content):
+    ann_file = tmp_path / 'truth.json'
+    images = [dict(id=i, file_name=f'{i}.jpg', height=100, width=100) for i in (1, 2)]
+    categories = [dict(id=7, name='cat'), dict(id=9, name='dog')]
+    ann_file.write_text(json.dumps(dict(images=images, annotations=annotations, categories=categories, **content)))
+    return ann_file
+
+
+@pytest.mark.parametrize('backend', BACKENDS)
+def test_figures_by_hand(tmp_path, backend):
+    """One cat of 40x40, found at IoU 0.8 (40 x 32 of it): right at the 7 thresholds 0.50 to 0.80, wrong at three."""
+    truth = [dict(id=1, image_id=1, category_id=7, bbox=[10, 10, 40, 40], area=1600, iscrowd=0)]
+    ann_file = by_hand(tmp_path, truth)
+    found = [sample(1, [[10, 10, 50, 42]], [0.9], [0]), sample(2, [], [], [])]
+    figures = evaluate(ann_file, found, ('cat', 'dog'), backend=backend)
+    expected = dict(zip(NAMES, (0.7, 1, 1, -1, 0.7, -1, 0.7, 0.7, 0.7, -1, 0.7, -1), strict=True))
+    assert figures == pytest.approx({f'coco/{k}': v for k, v in expected.items()})
+
+
+@pytest.mark.parametrize('backend', BACKENDS)
+def test_no_detection_and_no_object(tmp_path, backend):
+    truth = [dict(id=1, image_id=1, category_id=7, bbox=[10, 10, 40, 40], area=1600, iscrowd=0)]
+    empty = [sample(i, [], [], []) for i in (1, 2)]
+    out = tmp_path / 'none.json'
+    figures = evaluate(by_hand(tmp_path, truth), empty, ('cat', 'dog'), backend=backend, outfile=str(out))
+    assert figures['coco/bbox_mAP'] == figures['coco/bbox_AR@100'] == figures['coco/bbox_mAP_m'] == 0
+    assert figures['coco/bbox_mAP_s'] == -1
+    assert json.loads(out.read_text()) == []
+    figures = evaluate(by_hand(tmp_path, []), empty, ('cat', 'dog'), backend=backend)
+    assert set(figures.values()) == {-1.0}
+
+
+@pytest.mark.parametrize('backend', BACKENDS)
+def test_annotations_with_the_least(tmp_path, backend):
+    """No info, ids, areas or crowd flags: an area is the box's."""
+    ann_file = by_hand(tmp_path, [dict(image_id=1, category_id=7, bbox=[10, 10, 40, 40])])
+    figures = evaluate(ann_file, [sample(1, [[10, 10, 50, 50]], [0.9], [0])], ('cat', 'dog'), backend=backend)
+    assert figures['coco/bbox_mAP'] == pytest.approx(1)
+    assert figures['coco/bbox_mAP_m'] == pytest.approx(1)
+    assert figures['coco/bbox_mAP_s'] == -1
+
+
+def test_an_image_counts_once(tmp_path):
+    """A distributed sampler repeats images so that every process has as many."""
+    truth, samples, classes = drawn(np.random.default_rng(5))
+    (tmp_path / 'truth.json').write_text(json.dumps(truth))
+    once = evaluate(tmp_path / 'truth.json', samples, classes)
+    assert evaluate(tmp_path / 'truth.json', samples + samples[:2], classes) == once
+
+
+def test_max_dets(tmp_path):
+    """10 detections, the best one wrong: with one counted nothing is found, with two everything."""
+    truth = [dict(id=1, image_id=1, category_id=7, bbox=[10, 10, 40, 40], area=1600, iscrowd=0)]
+    boxes = [[60, 60, 90, 90], *[[10, 10, 50, 50]] * 9]
+    found = [sample(1, boxes, [1 - i / 100 for i in range(10)], [0] * 10)]
+    figures = evaluate(by_hand(tmp_path, truth), found, ('cat', 'dog'), max_dets=(1, 2, 3))
+    assert figures['coco/bbox_AR@1'] == 0
+    assert figures['coco/bbox_AR@2'] == figures['coco/bbox_AR@3'] == 1
+    assert figures['coco/bbox_mAP'] == pytest.approx(0.5)
+
+
+def test_tables_in_the_log(tmp_path, capsys):
+    lines = []
+    handler = logging.Handler()
+    handler.emit = lambda record: lines.append(record.getMessage())
+    logger = MMLogger.get_instance('metric')
+    logger.addHandler(handler)
+    truth = [dict(id=1, image_id=1, category_id=7, bbox=[10, 10, 40, 40], area=1600, iscrowd=0)]
+    capsys.readouterr()
+    evaluate(by_hand(tmp_path, truth), [sample(1, [[10, 10, 50, 50]], [0.9], [0])], ('cat', 'dog'))
+    text = '\n'.join(lines)
+    assert all(name in text for name in NAMES)
+    assert '| cat' in text and '| dog' in text and '1.0000' in text and '-1.0000' in text
+    assert 'Accumulating' not in capsys.readouterr().out  # pycocotools prints
+
+
+def test_errors(tmp_path):
+    with pytest.raises(DataError, match='No such file'):
+        CocoMetric(ann_file=str(tmp_path / 'none.json'))
+    (tmp_path / 'list.json').write_text('[1]')
+    with pytest.raises(DataError, match='no COCO annotation file'):
+        CocoMetric(ann_file=str(tmp_path / 'list.json'))
+    (tmp_path / 'text.json').write_text('{')
+    with pytest.raises(DataError, match='not JSON'):
+        CocoMetric(ann_file=str(tmp_path / 'text.json'))
+    ann_file = by_hand(tmp_path, [])
+    with pytest.raises(ConfigError, match='backend'):
+        CocoMetric(ann_file=str(ann_file), backend='fast')
+    with pytest.raises(ConfigError, match='max_dets'):
+        CocoMetric(ann_file=str(ann_file), max_dets=(100,))
+    with pytest.raises(DataError, match="no category 'bird'"):
+        evaluate(ann_file, [sample(1, [], [], [])], ('cat', 'bird'))
