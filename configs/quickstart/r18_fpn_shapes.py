@@ -1,6 +1,6 @@
 """Faster R-CNN R18-FPN on the drawn shapes, from random weights: minutes on two CPU cores, no download.
 
-python tools/train.py configs/quickstart/r18_fpn_shapes.py
+    python tools/train.py configs/quickstart/r18_fpn_shapes.py
 """
 
 _base_ = [
@@ -10,14 +10,33 @@ _base_ = [
     '../_base_/runtime.py',
 ]
 
+norm = dict(type='BN')
 model = dict(
-    backbone=dict(depth=18, style='pytorch', norm=dict(type='BN'), frozen_stages=-1, init_cfg=None),
-    neck=dict(in_channels=(64, 128, 256, 512), out_channels=128, norm=dict(type='BN')),
+    data_preprocessor=dict(std=(58.0, 58.0, 58.0)),
+    backbone=dict(depth=18, style='pytorch', norm=norm, frozen_stages=-1, zero_init_residual=True, init_cfg=None),
+    neck=dict(in_channels=(64, 128, 256, 512), out_channels=64, norm=norm),
     rpn_head=dict(
-        in_channels=128, feat_channels=128, pre_nms_train=500, pre_nms_test=300, post_nms_train=300, post_nms_test=200
+        in_channels=64,
+        feat_channels=64,
+        anchor_generator=dict(sizes=((16,), (32,), (64,), (128,), (256,))),  # half of COCO's: images are small
+        pre_nms_train=300,
+        pre_nms_test=200,
+        post_nms_train=150,
+        post_nms_test=100,
     ),
     roi_head=dict(
-        bbox_head=dict(num_classes=6, in_channels=128, fc_channels=256),
+        bbox_head=dict(num_classes=6, in_channels=64, fc_channels=256, class_agnostic=True),
         sampler=dict(num=64),
     ),
 )
+
+# Weights are random and images few: small batches at a high rate, six epochs.
+train_dataloader = dict(batch_size=4)
+auto_scale_lr = dict(base_batch_size=4)
+optim_wrapper = dict(optimizer=dict(lr=0.025), clip_grad=dict(max_norm=20))
+train_cfg = dict(max_epochs=6, val_interval=3)
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.02, by_epoch=False, begin=0, end=51),
+    dict(type='MultiStepLR', by_epoch=True, begin=0, end=6, milestones=[4, 5], gamma=0.1),
+]
+default_hooks = dict(checkpoint=dict(interval=3))

@@ -67,8 +67,8 @@ def test_mistake_is_named_with_place_and_line(tmp_path, text, message):
         "optim_wrapper = dict(optimizer=dict(_delete_=True, type='AdamW', lr=1e-4, weight_decay=0.05))",
         'optim_wrapper = dict(accumulative_counts=2, clip_grad=dict(max_norm=35, norm_type=2))',
         'train_cfg = dict(_delete_=True, by_epoch=True, max_epochs=3, val_interval=1)',
-        "train_dataloader = dict(dataset=dict(_delete_=True, type='RepeatDataset', times=2, dataset=dict(type='CocoDataset', "
-        "ann_file='a.json', data_prefix=dict(img='x'))))",
+        "inner = dict(type='CocoDataset', ann_file='a.json', data_prefix=dict(img='x'))\n"
+        "train_dataloader = dict(dataset=dict(_delete_=True, type='RepeatDataset', times=2, dataset=inner))",
         "param_scheduler = [dict(type='CosineAnnealingLR', T_max=12, by_epoch=True, convert_to_iter_based=True)]",
         "visualizer = dict(vis_backends=[dict(type='LocalVisBackend')])",
         'val_dataloader = None\nval_cfg = None\nval_evaluator = None',

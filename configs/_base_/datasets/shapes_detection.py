@@ -1,20 +1,20 @@
 """The embedded data set of six drawn shapes: it draws itself into data_root on first use, with no download.
 
-600 + 150 images of 128 to 192 pixels; `python -m frdet.datasets.shapes` draws others.
+600 + 150 images of 112 to 160 pixels; `python -m frdet.datasets.shapes` draws others.
 """
 
 data_root = 'data/shapes/'
 
 train_pipeline = [
     dict(type='LoadImage'),
-    dict(type='ResizeShortestEdge', short_side=160, max_size=240),
+    dict(type='ResizeShortestEdge', short_side=112, max_size=224),
     dict(type='RandomFlip', prob=0.5),
     dict(type='FilterBoxes', min_side=1e-5),
     dict(type='PackDetInputs'),
 ]
 test_pipeline = [
     dict(type='LoadImage'),
-    dict(type='ResizeShortestEdge', short_side=160, max_size=240),
+    dict(type='ResizeShortestEdge', short_side=112, max_size=224),
     dict(type='PackDetInputs'),
 ]
 

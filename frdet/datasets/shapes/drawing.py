@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw
 
 CLASSES = ('circle', 'square', 'triangle', 'star', 'ring', 'cross')
 VISIBLE = 0.7  # at least this part of a shape stays visible under those drawn after it
+MAX_TILT = math.radians(20)  # shapes stand nearly upright, as most things in photographs do
 SUPERSAMPLE = 4  # outlines are drawn this much larger and averaged, for smooth edges
 
 
@@ -89,8 +90,8 @@ def _place(rng: np.random.Generator, name: str, height: int, width: int) -> tupl
     """A shape of random size and angle, (h, w) in 0..1 and trimmed to what is drawn, and its top left corner."""
     short = min(height, width)
     # Small ones are more frequent than large ones, as in photographs.
-    radius = 0.5 * short * math.exp(rng.uniform(math.log(0.16), math.log(0.6)))
-    alpha = _outline(name, radius, rng.uniform(0, 2 * math.pi))
+    radius = 0.5 * short * math.exp(rng.uniform(math.log(0.22), math.log(0.62)))
+    alpha = _outline(name, radius, -math.pi / 2 + rng.uniform(-MAX_TILT, MAX_TILT))
     top = int(rng.integers(0, height - alpha.shape[0] + 1))
     left = int(rng.integers(0, width - alpha.shape[1] + 1))
     return alpha, top, left
@@ -136,7 +137,7 @@ def _cross(draw: ImageDraw.ImageDraw, centre: float, radius: float, angle: float
 
 OUTLINES: dict[str, Callable[[ImageDraw.ImageDraw, float, float, float], None]] = {
     'circle': _circle,
-    'square': lambda draw, c, r, a: _polygon(draw, c, [r] * 4, a),
+    'square': lambda draw, c, r, a: _polygon(draw, c, [r] * 4, a + math.pi / 4),
     'triangle': lambda draw, c, r, a: _polygon(draw, c, [r] * 3, a),
     'star': lambda draw, c, r, a: _polygon(draw, c, [r, 0.42 * r] * 5, a),
     'ring': _ring,

@@ -16,8 +16,8 @@ from frdet.errors import ConfigError, DataError
 
 VERSION = 1  # part of what identifies a drawn set: raise it when the same seed draws another image
 NUM_TRAIN, NUM_VAL = 600, 150
-IMAGE_SIZE = (128, 192)
-MAX_OBJECTS = 6
+IMAGE_SIZE = (112, 160)
+MAX_OBJECTS = 5
 VAL_OFFSET = 1_000_000  # ids of validation images start after this, so that no split's size moves them
 
 
