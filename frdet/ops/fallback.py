@@ -1,4 +1,8 @@
-"""The operators on torchvision's kernels, and plain torch for what torchvision lacks."""
+"""The operators on torchvision's kernels, and plain torch for what torchvision lacks.
+
+Used where the extension is not loaded. Arguments and results are those of the functions in ``boxes.py`` and
+``pooling.py``, which say what they mean; here stands only what torchvision does differently.
+"""
 
 from typing import NamedTuple
 
@@ -8,100 +12,7 @@ from torchvision import ops as tv
 
 from frdet.structures import box_iou
 
-
-def nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
-    """Greedy non-maximum suppression.
-
-    Args:
-        boxes: (N, 4) xyxy.
-        scores: (N,).
-        iou_threshold: a box is dropped if its IoU with a kept box of higher score is above this.
-
-    Returns:
-        Indices (K,) int64 of the kept boxes, best score first; equal scores keep their input order.
-    """
-    return tv.nms(boxes, scores, iou_threshold)
-
-
-def batched_nms(boxes: Tensor, scores: Tensor, idxs: Tensor, iou_threshold: float) -> Tensor:
-    """NMS within each group: boxes (N, 4) of different ``idxs`` (N,) never suppress each other. Returns as ``nms``."""
-    return tv.batched_nms(boxes.float(), scores, idxs, iou_threshold)
-
-
-def batched_nms_mask(boxes: Tensor, scores: Tensor, idxs: Tensor, iou_threshold: float) -> Tensor:
-    """As ``batched_nms``, but a mask (N,) bool of the kept boxes: a result of fixed size, in the input's order.
-
-    A box whose score is -inf is never kept and suppresses nothing.
-    """
-    present = scores > -torch.inf
-    candidates = present.nonzero().squeeze(1)
-    kept = candidates[batched_nms(boxes[candidates], scores[candidates], idxs[candidates], iou_threshold)]
-    return torch.zeros_like(present).index_fill_(0, kept, True)
-
-
-def roi_align(
-    input: Tensor,
-    boxes: Tensor | list[Tensor],
-    output_size: int | tuple[int, int],
-    spatial_scale: float = 1.0,
-    sampling_ratio: int = -1,
-    aligned: bool = False,
-) -> Tensor:
-    """RoIAlign (Mask R-CNN, section 3) with torchvision's signature and values.
-
-    Args:
-        input: (N, C, H, W).
-        boxes: (K, 5) as (image index, x1, y1, x2, y2), or N tensors (L, 4), in image pixels.
-        output_size: bins as (height, width), or one number for both.
-        spatial_scale: feature map pixels per image pixel, 1 / stride.
-        sampling_ratio: samples a bin and axis; 0 or less takes ceil(bin size) of them.
-        aligned: shift by half a pixel so that pixel centres, not corners, sit at integers.
-
-    Returns:
-        (K, C, output height, output width) in the dtype of ``input``.
-    """
-    return tv.roi_align(input, boxes, output_size, spatial_scale, sampling_ratio, aligned)
-
-
-def multiscale_roi_align(
-    features: list[Tensor],
-    rois: Tensor,
-    output_size: int | tuple[int, int],
-    spatial_scales: list[float],
-    sampling_ratio: int = -1,
-    aligned: bool = True,
-    canonical_size: float = 224.0,
-    canonical_level: float = 4.0,
-    min_level: int = 2,
-    eps_inside: float = 1e-8,
-    eps_outside: float = 0.0,
-) -> Tensor:
-    """RoIAlign of each RoI on the FPN level its size asks for (FPN, equation 1).
-
-    level = floor(canonical_level + log2(sqrt(area) / canonical_size + eps_inside) + eps_outside), clamped to the levels
-    given; the two small numbers are where detectron2 (1e-8, 0) and torchvision (0, 1e-6) differ.
-
-    Args:
-        features: L maps (N, C, H_l, W_l), finest first; the first is level ``min_level``.
-        rois: (K, 5) as (image index, x1, y1, x2, y2) in image pixels.
-        output_size, sampling_ratio, aligned: as in ``roi_align``.
-        spatial_scales: L numbers, 1 / stride of each map.
-
-    Returns:
-        (K, C, output height, output width), in the order of ``rois``.
-    """
-    size = (output_size, output_size) if isinstance(output_size, int) else (output_size[0], output_size[1])
-    if len(features) == 1:
-        return roi_align(features[0], rois, size, spatial_scales[0], sampling_ratio, aligned)
-    area = (rois[:, 3] - rois[:, 1]) * (rois[:, 4] - rois[:, 2])
-    level = torch.log2(area.clamp(min=0).sqrt() / canonical_size + eps_inside) + canonical_level + eps_outside
-    level = level.floor().clamp(min_level, min_level + len(features) - 1).long() - min_level
-    output = features[0].new_zeros(rois.shape[0], features[0].shape[1], *size)
-    for i, (feature, scale) in enumerate(zip(features, spatial_scales, strict=True)):
-        chosen = (level == i).nonzero().squeeze(1)
-        pooled = roi_align(feature, rois[chosen].to(feature.dtype), size, scale, sampling_ratio, aligned)
-        output = output.index_copy(0, chosen, pooled)
-    return output
+HALF = (torch.bfloat16, torch.float16)
 
 
 class MaxIoU(NamedTuple):
@@ -121,15 +32,100 @@ class MaxIoU(NamedTuple):
     best_of: Tensor
 
 
-def max_iou(boxes: Tensor, gt_boxes: Tensor, gt_valid: Tensor | None = None, min_gt_iou: float = 0.0) -> MaxIoU:
-    """What matching needs of the IoU of every box with every ground truth.
+def _compared(boxes: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
+    """Boxes and scores in the dtype of the arithmetic."""
+    if boxes.dtype in HALF or torch.is_autocast_enabled(boxes.device.type):
+        return boxes.float(), scores.float()
+    return boxes, scores
 
-    Args:
-        boxes: (N, 4), shared by all images, or (B, N, 4).
-        gt_boxes: (G, 4), or (B, G, 4) padded.
-        gt_valid: (B, G) bool, False where padded; None: all are real.
-        min_gt_iou: see ``MaxIoU.best_of``.
-    """
+
+def nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
+    return tv.nms(*_compared(boxes, scores), iou_threshold)
+
+
+def batched_nms(boxes: Tensor, scores: Tensor, idxs: Tensor, iou_threshold: float) -> Tensor:
+    boxes, scores = _compared(boxes, scores)
+    # torchvision shifts the groups apart where there are few boxes, which rounds their IoU: group by group instead.
+    keep = torch.zeros_like(scores, dtype=torch.bool)
+    for group in idxs.unique():
+        members = (idxs == group).nonzero().squeeze(1)
+        keep[members[tv.nms(boxes[members], scores[members], iou_threshold)]] = True
+    order = scores.sort(descending=True, stable=True).indices
+    return order[keep[order]]
+
+
+def batched_nms_mask(boxes: Tensor, scores: Tensor, idxs: Tensor, iou_threshold: float) -> Tensor:
+    present = scores != -torch.inf
+    candidates = present.nonzero().squeeze(1)
+    kept = candidates[batched_nms(boxes[candidates], scores[candidates], idxs[candidates], iou_threshold)]
+    return torch.zeros_like(present).index_fill_(0, kept, True)
+
+
+def _check_rois(rois: Tensor, input: Tensor) -> None:
+    """What torchvision does not look at: it reads beyond the input where an image index is too large."""
+    if rois.dim() != 2 or rois.shape[1] != 5:
+        raise RuntimeError(
+            f'roi_align: RoIs have the shape {tuple(rois.shape)}, expected (K, 5) as (image index, x1, y1, x2, y2)'
+        )
+    if input.is_cuda or torch.compiler.is_compiling():
+        return
+    wrong = ~((rois[:, 0] >= 0) & (rois[:, 0] < input.shape[0]))
+    if wrong.any():
+        k = int(wrong.nonzero()[0])
+        raise RuntimeError(
+            f'roi_align: RoI {k} has image index {rois[k, 0].item():g}, expected 0 to {input.shape[0] - 1}'
+        )
+
+
+def roi_align(
+    input: Tensor,
+    rois: Tensor,
+    output_size: tuple[int, int],
+    spatial_scale: float,
+    sampling_ratio: int,
+    aligned: bool,
+) -> Tensor:
+    _check_rois(rois, input)
+    # A RoI that is not finite goes far off the map, where all is 0.
+    finite = rois.isfinite().all(dim=1, keepdim=True)
+    away = torch.where(
+        rois.new_tensor([1, 0, 0, 0, 0], dtype=torch.bool), rois, rois.new_tensor([0, -9e5, -9e5, -9e5, -9e5])
+    )
+    rois = torch.where(finite, rois, away)
+    if input.dtype in HALF:
+        output = tv.roi_align(input.float(), rois, output_size, spatial_scale, sampling_ratio, aligned)
+        return output.to(input.dtype)
+    return tv.roi_align(input, rois, output_size, spatial_scale, sampling_ratio, aligned)
+
+
+def multiscale_roi_align(
+    features: list[Tensor],
+    rois: Tensor,
+    output_size: tuple[int, int],
+    spatial_scales: list[float],
+    sampling_ratio: int,
+    aligned: bool,
+    canonical_size: float,
+    canonical_level: float,
+    min_level: int,
+    eps_inside: float,
+    eps_outside: float,
+) -> Tensor:
+    if len(features) == 1:
+        return roi_align(features[0], rois, output_size, spatial_scales[0], sampling_ratio, aligned)
+    _check_rois(rois, features[0])
+    area = (rois[:, 3] - rois[:, 1]) * (rois[:, 4] - rois[:, 2])
+    level = torch.log2(area.clamp(min=0).sqrt() / canonical_size + eps_inside) + canonical_level + eps_outside
+    level = (level.floor() - min_level).nan_to_num(0).clamp(0, len(features) - 1).long()
+    output = features[0].new_zeros(rois.shape[0], features[0].shape[1], *output_size)
+    for i, (feature, scale) in enumerate(zip(features, spatial_scales, strict=True)):
+        chosen = (level == i).nonzero().squeeze(1)
+        pooled = roi_align(feature, rois[chosen], output_size, scale, sampling_ratio, aligned)
+        output = output.index_copy(0, chosen, pooled)
+    return output
+
+
+def max_iou(boxes: Tensor, gt_boxes: Tensor, gt_valid: Tensor | None, min_gt_iou: float) -> MaxIoU:
     if gt_boxes.dim() == 2:
         valid = None if gt_valid is None else gt_valid[None]
         return MaxIoU(*(x[0] for x in max_iou(boxes, gt_boxes[None], valid, min_gt_iou)))
@@ -139,7 +135,7 @@ def max_iou(boxes: Tensor, gt_boxes: Tensor, gt_valid: Tensor | None = None, min
         zeros = boxes.new_zeros(shape, dtype=torch.float32)
         index = torch.zeros(shape, dtype=torch.int64, device=boxes.device)
         return MaxIoU(zeros, index, zeros.new_zeros(batch, 0), index - 1)
-    iou = box_iou(gt_boxes.float(), boxes.float())  # (B, G, N)
+    iou = box_iou(gt_boxes.float(), boxes.float()).nan_to_num(0)  # (B, G, N)
     if gt_valid is not None:
         iou = iou.masked_fill(~gt_valid[..., None], -1)
     best, index = iou.max(dim=1)

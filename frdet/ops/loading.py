@@ -1,0 +1,88 @@
+"""Finds and loads the extension's libraries. Without them the operators run on torchvision's kernels."""
+
+import os
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+FOLDER = Path(__file__).resolve().parent
+LIBRARIES = {'cpu': FOLDER / 'libfrdet_cpu.so', 'cuda': FOLDER / 'libfrdet_cuda.so'}
+
+
+@dataclass(frozen=True)
+class Status:
+    """Which kernels there are.
+
+    Attributes:
+        loaded: 'cpu', 'cuda': the libraries that are loaded.
+        missing: for the others, why.
+    """
+
+    loaded: tuple[str, ...]
+    missing: dict[str, str]
+
+    def describe(self, device_type: str) -> str:
+        """In words, which kernels serve a device."""
+        if device_type in self.loaded:
+            return "frdet's"
+        return f"torchvision's ({self.missing.get(device_type, 'none for this device')})"
+
+
+def _load(name: str) -> str | None:
+    """Loads one library; returns why it is not loaded, or None."""
+    if os.environ.get('FRDET_NO_EXT') == '1':
+        return 'FRDET_NO_EXT=1'
+    if name == 'cuda' and torch.version.cuda is None:
+        return 'this torch is built without CUDA'
+    if not LIBRARIES[name].is_file():
+        return f'{LIBRARIES[name].name} has not been built'
+    try:
+        torch.ops.load_library(str(LIBRARIES[name]))
+    except OSError as error:
+        return f'{LIBRARIES[name].name} does not load: {error}'
+    return None
+
+
+def _load_all() -> Status:
+    missing = {}
+    for name in ('cpu', 'cuda'):
+        # The CPU library holds the schemas.
+        reason = 'the CPU library is missing' if 'cpu' in missing and name == 'cuda' else _load(name)
+        if reason is not None:
+            missing[name] = reason
+    return Status(tuple(name for name in LIBRARIES if name not in missing), missing)
+
+
+_STATUS = _load_all()
+_LOADED = frozenset(_STATUS.loaded)
+_warned: set[str] = set()
+
+
+def status() -> Status:
+    """What was loaded when ``frdet.ops`` was imported."""
+    return _STATUS
+
+
+def is_native(tensor: Tensor) -> bool:
+    """Whether the extension has kernels for this tensor's device. Warns at the first use without them."""
+    device_type = tensor.device.type
+    if device_type in _LOADED or (device_type == 'meta' and _LOADED):
+        return True
+    if not torch.compiler.is_compiling():
+        _warn_once(device_type)
+    return False
+
+
+def _warn_once(device_type: str) -> None:
+    if device_type in _warned or device_type not in LIBRARIES:
+        return
+    _warned.add(device_type)
+    warnings.warn(
+        f"frdet's {device_type} kernels are not loaded ({_STATUS.missing[device_type]}); torchvision's, which are "
+        'slower, are used instead. `python tools/doctor.py` says what to do.',
+        RuntimeWarning,
+        stacklevel=4,
+    )

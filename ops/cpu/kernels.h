@@ -1,0 +1,65 @@
+// The vector kernels of the CPU operators. kernels.cpp is compiled once for each instruction set; `kernels()` picks the
+// best that the processor runs. Everything here takes plain pointers, so that no library template is compiled with
+// instructions that an older processor lacks and then shared with code that runs there.
+#pragma once
+
+#include <cstdint>
+
+namespace frdet::cpu {
+
+// Boxes are handled in groups of this many, whatever the width of the vectors.
+constexpr int64_t kGroup = 16;
+
+// Boxes as one array a coordinate, padded to whole groups with boxes that overlap nothing.
+template <class T>
+struct BoxArrays {
+  T *x1, *y1, *x2, *y2, *area;
+};
+
+template <class T>
+struct BoxKernels {
+  // Borders of each of the groups [begin, end).
+  void (*bound)(BoxArrays<T> boxes, int64_t begin, int64_t end, BoxArrays<T> bounds);
+  // Bit i: box i of group `group` has an IoU above `threshold` with (x1, y1, x2, y2, area).
+  uint32_t (*above)(BoxArrays<T> boxes, int64_t group, const T* box, T threshold);
+  // Clears, in alive[g] of the groups [begin, end), the boxes whose IoU with one of `count` kept boxes is above
+  // `threshold`. `prune` skips a group whose borders a kept box does not overlap, which is right for thresholds of 0
+  // and more.
+  void (*suppress)(BoxArrays<T> boxes, BoxArrays<T> bounds, uint32_t* alive, int64_t begin, int64_t end,
+                   BoxArrays<T> kept, int64_t count, T threshold, bool prune);
+};
+
+struct MatchKernel {
+  // Matches the boxes of the groups [begin, end) with `count` ground truths in groups of their own. Writes the best IoU
+  // and its ground truth for each box, and into gt_iou (count) the best IoU of each ground truth with these boxes.
+  void (*match)(BoxArrays<float> boxes, int64_t begin, int64_t end, BoxArrays<float> gts, int64_t count, float* iou,
+                int32_t* index, float* gt_iou);
+};
+
+// out[c] = sum over t of weight[t] * base[offset[t] + c], for 0 <= c < n; added to out where `add`.
+template <class T, class A>
+using WeightedSum = void (*)(A* out, const T* base, const int64_t* offset, const A* weight, int64_t terms, int64_t n,
+                             bool add);
+
+// 16-bit floats are told apart by these types alone, so that this header needs none of torch's.
+struct Bf16 {
+  uint16_t bits;
+};
+struct Fp16 {
+  uint16_t bits;
+};
+
+struct Kernels {
+  const char* name;
+  BoxKernels<float> box32;
+  BoxKernels<double> box64;
+  MatchKernel match;
+  WeightedSum<float, float> sum32;
+  WeightedSum<double, double> sum64;
+  WeightedSum<Bf16, float> sum_bf16;
+  WeightedSum<Fp16, float> sum_fp16;
+};
+
+const Kernels& kernels();
+
+}  // namespace frdet::cpu

@@ -1,0 +1,214 @@
+"""Times the operators against torchvision's, on the same inputs in one run; prints a table (Markdown).
+
+    python tools/benchmark_ops.py                      # the CPU
+    python tools/benchmark_ops.py --device cuda --out table.md
+    python tools/benchmark_ops.py --only nms --rounds 15
+
+Every round times each side once, in turn, so that a neighbour's load falls on both; medians are reported.
+"""
+
+import argparse
+import platform
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torchvision import ops as torchvision_ops
+
+from frdet import ops
+from frdet.ops import loading
+
+Run = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row of the table: what is run, by us and by torchvision, and the speed-up that is aimed at."""
+
+    name: str
+    ours: Run
+    theirs: Run
+    goal: float
+
+
+@dataclass(frozen=True)
+class Result:
+    name: str
+    theirs: float
+    ours: float
+    goal: float
+
+    @property
+    def ratio(self) -> float:
+        return self.theirs / self.ours
+
+    def row(self) -> str:
+        times = f'{self.theirs * 1e3:.3g} ms | {self.ours * 1e3:.3g} ms'
+        return f'| {self.name} | {times} | {self.ratio:.1f} | {self.goal:g} |'
+
+
+def random_boxes(count: int, low: float, high: float, device: torch.device) -> Tensor:
+    """Boxes (count, 4), sides of ``low`` to ``high`` pixels, evenly in the logarithm, in an image of 800 by 1216."""
+    sides = low * (high / low) ** torch.rand(count, 2, device=device)
+    corner = torch.rand(count, 2, device=device) * (torch.tensor([1216.0, 800.0], device=device) - sides).clamp(min=0)
+    return torch.cat([corner, corner + sides], dim=1)
+
+
+def roi_align_cases(device: torch.device, dtype: torch.dtype) -> Iterator[Case]:
+    """1024 RoIs on (2, 256, 200, 304), 7 x 7, aligned: the finest level of FPN for two images of 800 by 1216."""
+    x = torch.randn(2, 256, 200, 304, device=device, dtype=dtype)
+    boxes = random_boxes(1024, 16, 400, device)
+    rois = torch.cat([torch.arange(1024, device=device)[:, None] % 2, boxes], dim=1)
+    grad = torch.randn(1024, 256, 7, 7, device=device, dtype=dtype)
+
+    def runs(roi_align: Callable[..., Tensor], x: Tensor, rois: Tensor, ratio: int) -> tuple[Run, Run]:
+        def forward() -> Tensor:
+            with torch.no_grad():
+                return roi_align(x, rois, 7, 0.25, ratio, True)
+
+        leaf = x.detach().requires_grad_()
+
+        def both() -> None:
+            leaf.grad = None
+            roi_align(leaf, rois, 7, 0.25, ratio, True).backward(grad)
+
+        return forward, both
+
+    on_gpu = device.type == 'cuda'
+    for layout, inputs in (
+        ('channels_last', x.contiguous(memory_format=torch.channels_last)),
+        ('contiguous', x),
+    ):
+        for name, ratio, goals in (('ratio 2', 2, (10, 6)), ('adaptive', 0, (15, 6))):
+            ours = runs(ops.roi_align, inputs, rois, ratio)
+            theirs = runs(torchvision_ops.roi_align, inputs, rois.to(dtype), ratio)
+            if on_gpu:
+                goals = (2, 2)
+            elif layout == 'contiguous':
+                goals = (3, 3)
+            label = f'roi_align {layout} {str(dtype).removeprefix("torch.")}, {name}'
+            yield Case(f'{label}: forward', ours[0], theirs[0], goals[0])
+            yield Case(f'{label}: forward and backward', ours[1], theirs[1], goals[1])
+
+
+def nms_cases(device: torch.device) -> Iterator[Case]:
+    """NMS at 0.5; boxes that suppress few of each other, which is the slow case."""
+    on_gpu = device.type == 'cuda'
+    for count in (100, 1000, 4741, 20000):
+        boxes, scores = random_boxes(count, 16, 400, device), torch.rand(count, device=device)
+        yield Case(
+            f'nms, {count} boxes',
+            lambda boxes=boxes, scores=scores: ops.nms(boxes, scores, 0.5),
+            lambda boxes=boxes, scores=scores: torchvision_ops.nms(boxes, scores, 0.5),
+            10 if count > 1000 and not on_gpu else 1,
+        )
+    for count in (1000, 4741, 20000):
+        boxes, scores = random_boxes(count, 16, 400, device), torch.rand(count, device=device)
+        idxs = torch.randint(0, 80, (count,), device=device)
+        yield Case(
+            f'batched_nms, 80 classes, {count} boxes',
+            lambda boxes=boxes, scores=scores, idxs=idxs: ops.batched_nms(boxes, scores, idxs, 0.5),
+            lambda boxes=boxes, scores=scores, idxs=idxs: torchvision_ops.batched_nms(boxes, scores, idxs, 0.5),
+            2 if on_gpu else 4,
+        )
+
+
+def anchors(device: torch.device) -> Tensor:
+    """(268569, 4): 3 ratios at the cells of p2 ... p6 of an image of 800 by 1344."""
+    levels = []
+    for stride in (4, 8, 16, 32, 64):
+        y = torch.arange(0, 800, stride, device=device, dtype=torch.float32)
+        x = torch.arange(0, 1344, stride, device=device, dtype=torch.float32)
+        centre = torch.cartesian_prod(y, x).flip(1)[:, None]
+        ratio = torch.tensor([0.5, 1.0, 2.0], device=device)
+        half = torch.stack([8 * stride / ratio.sqrt(), 8 * stride * ratio.sqrt()], dim=1) / 2
+        levels.append(torch.cat([centre - half, centre + half], dim=2).reshape(-1, 4))
+    return torch.cat(levels)
+
+
+def max_iou_cases(device: torch.device) -> Iterator[Case]:
+    boxes, gt_boxes = anchors(device), random_boxes(60, 16, 400, device)
+
+    def theirs() -> tuple[Tensor, Tensor]:
+        iou = torchvision_ops.box_iou(gt_boxes, boxes)
+        return iou.max(dim=0)[0], iou.max(dim=1)[0]
+
+    yield Case(f'max_iou, {len(boxes)} anchors, 60 boxes', lambda: ops.max_iou(boxes, gt_boxes), theirs, 5)
+
+
+def cases(device: torch.device) -> Iterator[Case]:
+    yield from roi_align_cases(device, torch.float32)
+    if device.type == 'cuda':
+        yield from roi_align_cases(device, torch.bfloat16)
+    yield from nms_cases(device)
+    yield from max_iou_cases(device)
+
+
+def seconds(run: Run, device: torch.device) -> float:
+    if device.type == 'cuda':
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    run()
+    if device.type == 'cuda':
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def measure(case: Case, rounds: int, device: torch.device) -> Result:
+    first = [seconds(case.theirs, device), seconds(case.ours, device)]
+    # Short runs are repeated more: their medians need it and it costs little.
+    rounds = max(rounds, min(200, int(0.2 / max(max(first), 1e-6))))
+    theirs, ours = [], []
+    for _ in range(rounds):
+        theirs.append(seconds(case.theirs, device))
+        ours.append(seconds(case.ours, device))
+    return Result(case.name, statistics.median(theirs), statistics.median(ours), case.goal)
+
+
+def copy_bandwidth(device: torch.device) -> float:
+    """Bytes read and written a second by a copy of 256 MiB."""
+    source = torch.ones(64 << 20, device=device)
+    target = torch.empty_like(source)
+    times = [seconds(lambda: target.copy_(source), device) for _ in range(10)]
+    return 2 * source.numel() * 4 / statistics.median(times[2:])
+
+
+def machine(device: torch.device) -> str:
+    if device.type == 'cuda':
+        return torch.cuda.get_device_name(device)
+    return f'{platform.machine()}, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}'
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--device', type=torch.device, default=torch.device('cpu'))
+    parser.add_argument('--rounds', type=int, default=7, help='timings of each side; medians are reported')
+    parser.add_argument('--only', default='', help='run the rows whose name holds this')
+    parser.add_argument('--out', type=Path, help='also write the table here')
+    arguments = parser.parse_args()
+    torch.manual_seed(0)
+    status = loading.status()
+    lines = [
+        f'torch {torch.__version__} on {machine(arguments.device)}; kernels: {status.describe(arguments.device.type)}; '
+        f'copy bandwidth {copy_bandwidth(arguments.device) / 1e9:.1f} GB/s',
+        '',
+        '| operator | torchvision | frdet | ratio | goal |',
+        '|---|---:|---:|---:|---:|',
+    ]
+    print('\n'.join(lines), flush=True)
+    for case in cases(arguments.device):
+        if arguments.only not in case.name:
+            continue
+        result = measure(case, arguments.rounds, arguments.device)
+        lines.append(result.row())
+        print(lines[-1], flush=True)
+    if arguments.out:
+        arguments.out.write_text('\n'.join(lines) + '\n')
+
+
+if __name__ == '__main__':
+    main()
