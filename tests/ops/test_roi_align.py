@@ -60,12 +60,12 @@ def test_values_and_gradients_are_the_loops(
 @pytest.mark.parametrize('device', DEVICES)
 @pytest.mark.parametrize('channels', [1, 3, 16, 64, 200])
 @pytest.mark.parametrize('size', [(1, 1), (7, 7), (14, 14), (2, 9)])
-@pytest.mark.parametrize('sampling_ratio', [-1, 1, 3, 10])
+@pytest.mark.parametrize('sampling_ratio', [-1, 1, 5])
 def test_values_and_gradients_are_torchvisions(
     device: str, channels: int, size: tuple[int, int], sampling_ratio: int
 ) -> None:
     x = torch.randn(2, channels, 25, 38, device=device).contiguous(memory_format=torch.channels_last)
-    rois = random_rois(20, 2, low=1.0, high=180.0, size=250.0).to(device)
+    rois = random_rois(6, 2, low=1.0, high=180.0, size=250.0).to(device)
     for aligned in (True, False):
         ours, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()
         found = ops.roi_align(ours, rois, size, SCALE, sampling_ratio, aligned)
