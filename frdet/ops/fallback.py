@@ -86,12 +86,11 @@ def roi_align(
     aligned: bool,
 ) -> Tensor:
     _check_rois(rois, input)
-    # A RoI that is not finite goes far off the map, where all is 0.
-    finite = rois.isfinite().all(dim=1, keepdim=True)
-    away = torch.where(
-        rois.new_tensor([1, 0, 0, 0, 0], dtype=torch.bool), rois, rois.new_tensor([0, -9e5, -9e5, -9e5, -9e5])
-    )
-    rois = torch.where(finite, rois, away)
+    # Far off the map all is 0, as it must be for these.
+    is_nothing = ~rois.isfinite().all(dim=1, keepdim=True)
+    if aligned and sampling_ratio <= 0:  # torchvision fails where one side is negative
+        is_nothing = is_nothing | (rois[:, 3:] < rois[:, 1:3]).any(dim=1, keepdim=True)
+    rois = torch.cat([rois[:, :1], rois[:, 1:].masked_fill(is_nothing, -9e5)], dim=1)
     if input.dtype in HALF:
         output = tv.roi_align(input.float(), rois, output_size, spatial_scale, sampling_ratio, aligned)
         return output.to(input.dtype)

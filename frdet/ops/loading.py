@@ -1,4 +1,7 @@
-"""Finds and loads the extension's libraries. Without them the operators run on torchvision's kernels."""
+"""Finds and loads the extension's libraries. Without them the operators run on torchvision's kernels.
+
+FRDET_NO_EXT=1 loads none; FRDET_LIBRARY_DIR is another folder to find them in.
+"""
 
 import os
 import warnings
@@ -8,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-FOLDER = Path(__file__).resolve().parent
+FOLDER = Path(os.environ.get('FRDET_LIBRARY_DIR') or Path(__file__).resolve().parent).absolute()
 LIBRARIES = {'cpu': FOLDER / 'libfrdet_cpu.so', 'cuda': FOLDER / 'libfrdet_cuda.so'}
 
 

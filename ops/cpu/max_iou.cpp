@@ -68,7 +68,7 @@ void match_image(const float* boxes, int64_t count, const Truths& truths, float 
       const int64_t at = i * kChunk, here = std::min(kChunk, count - at);
       read_boxes(boxes + 4 * at, here, chunk->arrays());
       kernels().match.match(chunk->arrays(), 0, (here + kGroup - 1) / kGroup, truths.arrays, num_gt, chunk_iou.get(),
-                            chunk_index.get(), &chunk_best[i * num_gt]);
+                            chunk_index.get(), chunk_best.data() + i * num_gt);
       for (int64_t j = 0; j < here; ++j) {
         iou[at + j] = chunk_iou[j];
         index[at + j] = chunk_iou[j] > 0 ? truths.number[chunk_index[j]] : 0;
