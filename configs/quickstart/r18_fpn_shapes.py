@@ -1,6 +1,6 @@
 """Faster R-CNN R18-FPN on the drawn shapes, from random weights: minutes on two CPU cores, no download.
 
-    python tools/train.py configs/quickstart/r18_fpn_shapes.py
+python tools/train.py configs/quickstart/r18_fpn_shapes.py
 """
 
 _base_ = [
@@ -30,13 +30,13 @@ model = dict(
     ),
 )
 
-# Weights are random and images few: small batches at a high rate, six epochs.
+# Weights are random and images few: small batches at a high rate, eight epochs.
 train_dataloader = dict(batch_size=4)
 auto_scale_lr = dict(base_batch_size=4)
 optim_wrapper = dict(optimizer=dict(lr=0.025), clip_grad=dict(max_norm=20))
-train_cfg = dict(max_epochs=6, val_interval=3)
+train_cfg = dict(max_epochs=8, val_interval=4)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.02, by_epoch=False, begin=0, end=51),
-    dict(type='MultiStepLR', by_epoch=True, begin=0, end=6, milestones=[4, 5], gamma=0.1),
+    dict(type='MultiStepLR', by_epoch=True, begin=0, end=8, milestones=[6, 7], gamma=0.1),
 ]
-default_hooks = dict(checkpoint=dict(interval=3))
+default_hooks = dict(checkpoint=dict(interval=4))

@@ -119,6 +119,10 @@ class ResNet(BaseModule):
             raise ConfigError(
                 f'ResNet: out_indices are {tuple(out_indices)}, expected some of 0 to 3 in ascending order'
             )
+        if zero_init_residual and norm.get('type') == 'FrozenBN':
+            raise ConfigError(
+                'ResNet: zero_init_residual=True needs a trained norm, FrozenBN would keep blocks at zero'
+            )
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
         self.out_indices = tuple(out_indices)

@@ -95,9 +95,9 @@ class GroupNorm(nn.GroupNorm):
 
 def build_norm(cfg: dict, num_channels: int) -> nn.Module:
     """The norm layer of ``cfg``, ``dict(type='BN', ...)``, for ``num_channels`` channels."""
-    cfg = dict(cfg)
-    key = {'SyncBN': 'num_features', 'BN': 'num_features', 'FrozenBN': 'num_features'}.get(cfg['type'], 'num_channels')
-    return NORMS.build({key: num_channels, **cfg})
+    kind = cfg.get('type') if isinstance(cfg, dict) else None
+    channels = {'num_features' if kind in ('BN', 'SyncBN', 'FrozenBN') else 'num_channels': num_channels}
+    return NORMS.build({**channels, **cfg} if isinstance(cfg, dict) else cfg)
 
 
 def has_untouched_frozen_norm(module: nn.Module) -> bool:

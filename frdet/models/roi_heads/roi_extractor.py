@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from frdet import ops
@@ -50,7 +51,7 @@ class MultiScaleRoIAlign(nn.Module):
         """Maps (B, C, H_l, W_l) and RoIs (R, 5), image index and xyxy -> (R, C, output_size, output_size)."""
         return ops.multiscale_roi_align(
             list(features[: len(self.spatial_scales)]),
-            rois,
+            rois.to(torch.promote_types(rois.dtype, features[0].dtype)),  # float64 for a float64 model
             self.output_size,
             self.spatial_scales,
             self.sampling_ratio,

@@ -96,6 +96,7 @@ class StandardRoIHead(BaseModule):
         rois = _with_image_index(proposals.boxes)[proposals.valid.flatten()]
         scores, deltas = self(features, rois)
         boxes = self.box_coder.decode(rois[:, None, 1:], deltas)
+        boxes = boxes.masked_fill(boxes.isinf(), torch.nan)  # clipping would make it a box; NaN is dropped below
         boxes = clip_boxes(boxes, image_sizes[rois[:, 0].long()][:, None])
         probabilities = scores.softmax(dim=1)[:, :-1]
         return [

@@ -84,10 +84,8 @@ class RandomSampler(BaseSampler):
         places = min(int(self.pos_fraction * self.num), count)
         pos_key, pos_index = torch.where(label == POSITIVE, key, -1.0).topk(places, dim=1)
         neg_key, neg_index = torch.where(label == NEGATIVE, key, -1.0).topk(num, dim=1)
-        is_pos = pos_key >= 0
-        room = self.num - is_pos.sum(dim=1, keepdim=True)
-        is_neg = (neg_key >= 0) & (torch.arange(num, device=label.device) < room)
-        # The places + num candidates hold at most num samples: bring these to the front, positives first.
+        is_pos, is_neg = pos_key >= 0, neg_key >= 0
+        # Positives first, then negatives, then empty places; the first num are the sample.
         rank = torch.cat([is_pos * 2, is_neg * 1], dim=1).to(torch.int8)
         rank, order = rank.sort(dim=1, descending=True, stable=True)
         index = torch.cat([pos_index, neg_index], dim=1).gather(1, order)[:, :num]

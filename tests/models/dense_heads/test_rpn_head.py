@@ -1,0 +1,213 @@
+"""Two images of 32 x 48 and 24 x 40 pixels, two levels of stride 8 and 16, three anchors a cell."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.ops import box_iou
+
+from frdet.errors import ConfigError
+from frdet.models.dense_heads import RPNHead
+from frdet.structures import GroundTruth
+
+SIZES = torch.tensor([[32.0, 48.0], [24.0, 40.0]])
+TRUTH = GroundTruth(
+    boxes=torch.tensor([[[2.0, 3.0, 20.0, 25.0], [10.0, 0.0, 46.0, 30.0]], [[5.0, 5.0, 21.0, 21.0], [0.0] * 4]]),
+    labels=torch.zeros(2, 2).long(),
+    valid=torch.tensor([[True, True], [True, False]]),
+)
+NO_TRUTH = GroundTruth(torch.zeros(2, 1, 4), torch.zeros(2, 1).long(), torch.zeros(2, 1).bool())
+
+
+def fresh_head(num: int = 10**6, **changes: object) -> RPNHead:
+    """All anchors are sampled unless ``num`` says otherwise, so that chance plays no part."""
+    arguments = dict(
+        in_channels=4,
+        feat_channels=6,
+        anchor_generator=dict(
+            type='AnchorGenerator', strides=(8, 16), sizes=((12,), (24,)), ratios=(0.5, 1.0, 2.0), offset=0.5
+        ),
+        box_coder=dict(type='DeltaXYWHCoder'),
+        assigner=dict(type='MaxIoUAssigner', pos_iou_thr=0.7, neg_iou_thr=0.3, match_low_quality=True),
+        sampler=dict(type='RandomSampler', num=num, pos_fraction=0.5),
+        loss_cls=dict(type='BinaryCrossEntropyLoss'),
+        loss_bbox=dict(type='L1Loss'),
+        normalizer='quota',
+        pre_nms_train=20,
+        pre_nms_test=12,
+        post_nms_train=9,
+        post_nms_test=5,
+        nms_iou_thr=0.7,
+    )
+    return RPNHead(**{**arguments, **changes})
+
+
+def make_head(num: int = 10**6, **changes: object) -> RPNHead:
+    """As ``fresh_head``, with weights that make the outputs differ from anchor to anchor."""
+    head = fresh_head(num, **changes)
+    for parameter in head.parameters():
+        nn.init.normal_(parameter, std=0.2)
+    return head
+
+
+def features() -> list[Tensor]:
+    return [torch.randn(2, 4, 4, 6), torch.randn(2, 4, 2, 3)]
+
+
+def slow_outputs(head: RPNHead, image: int, maps: list[Tensor]) -> list[tuple[Tensor, float, Tensor, int]]:
+    """(anchor, logit, deltas, level) for every level, row, column and ratio, read from the raw convolutions."""
+    outputs = []
+    for level, (feature, stride, size) in enumerate(zip(maps, (8, 16), (12, 24), strict=True)):
+        hidden = head.rpn_conv(feature).clamp(min=0)
+        logits, deltas = head.rpn_cls(hidden)[image], head.rpn_reg(hidden)[image]
+        for y in range(feature.shape[2]):
+            for x in range(feature.shape[3]):
+                for a, ratio in enumerate((0.5, 1.0, 2.0)):
+                    w, h = size / math.sqrt(ratio), size * math.sqrt(ratio)
+                    cx, cy = (x + 0.5) * stride, (y + 0.5) * stride
+                    anchor = torch.tensor([cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2])
+                    outputs.append((anchor, logits[a, y, x], deltas[4 * a : 4 * a + 4, y, x], level))
+    return outputs
+
+
+def slow_encode(anchor: Tensor, target: Tensor) -> Tensor:
+    ax, ay, aw, ah = (
+        (anchor[0] + anchor[2]) / 2,
+        (anchor[1] + anchor[3]) / 2,
+        anchor[2] - anchor[0],
+        anchor[3] - anchor[1],
+    )
+    tx, ty, tw, th = (
+        (target[0] + target[2]) / 2,
+        (target[1] + target[3]) / 2,
+        target[2] - target[0],
+        target[3] - target[1],
+    )
+    return torch.stack([(tx - ax) / aw, (ty - ay) / ah, (tw / aw).log(), (th / ah).log()])
+
+
+def slow_losses(head: RPNHead, maps: list[Tensor], truth: GroundTruth) -> tuple[Tensor, Tensor, int, int]:
+    """Sums of the two losses over all anchors that are not ignored, and how many of these there are, and positives."""
+    loss_cls = loss_bbox = torch.zeros(())
+    samples = positives = 0
+    for image in range(2):
+        gt = truth.boxes[image][truth.valid[image]]
+        outputs = slow_outputs(head, image, maps)
+        iou = box_iou(gt, torch.stack([anchor for anchor, *_ in outputs])).tolist()
+        best_of_gt = [max(row) for row in iou]
+        for n, (anchor, logit, deltas, _) in enumerate(outputs):
+            own = [row[n] for row in iou]
+            best = max(own, default=0.0)
+            low_quality = any(0 < best_of_gt[g] == own[g] for g in range(len(gt)))
+            if best >= 0.7 or low_quality:
+                positives += 1
+                target = slow_encode(anchor, gt[own.index(best)])
+                loss_bbox = loss_bbox + (deltas - target).abs().sum()
+                loss_cls = loss_cls - F.logsigmoid(logit)
+            elif best < 0.3:
+                loss_cls = loss_cls - F.logsigmoid(-logit)
+            else:
+                continue
+            samples += 1
+    return loss_cls, loss_bbox, samples, positives
+
+
+@pytest.mark.parametrize('normalizer', ['quota', 'sampled'])
+@pytest.mark.parametrize('truth', [TRUTH, NO_TRUTH])
+def test_losses_are_those_of_a_slow_loop(normalizer: str, truth: GroundTruth) -> None:
+    head, maps = make_head(num=500, normalizer=normalizer), features()
+    losses, _ = head.loss(maps, truth, SIZES)
+    loss_cls, loss_bbox, samples, positives = slow_losses(head, maps, truth)
+    assert positives > 2 or truth is NO_TRUTH
+    # detectron2: 256 an image whatever was sampled (500 here); torchvision: the number of samples
+    divisor = 2 * 500 if normalizer == 'quota' else samples
+    torch.testing.assert_close(losses['loss_rpn_cls'], loss_cls / divisor)
+    torch.testing.assert_close(losses['loss_rpn_bbox'], loss_bbox / divisor)
+    assert losses['rpn_num_pos'].item() == positives / 2
+
+
+@pytest.mark.parametrize('truth', [TRUTH, NO_TRUTH])
+def test_gradients_are_those_of_a_slow_loop(truth: GroundTruth) -> None:
+    head, maps = make_head(num=500), features()
+    losses, _ = head.loss(maps, truth, SIZES)
+    found = torch.autograd.grad(losses['loss_rpn_cls'] + losses['loss_rpn_bbox'], list(head.parameters()))
+    loss_cls, loss_bbox, *_ = slow_losses(head, maps, truth)
+    expected = torch.autograd.grad((loss_cls + loss_bbox) / 1000, list(head.parameters()), allow_unused=True)
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, torch.zeros_like(a) if b is None else b)
+
+
+def test_sampled_losses_count_the_quota() -> None:
+    """8 anchors an image: every logit 0 costs log 2, whichever are drawn."""
+    head = make_head(num=8)
+    for layer in (head.rpn_cls, head.rpn_reg):
+        nn.init.zeros_(layer.weight)
+        nn.init.zeros_(layer.bias)
+    losses, _ = head.loss(features(), TRUTH, SIZES)
+    assert losses['loss_rpn_cls'].item() == pytest.approx(math.log(2))
+    assert losses['rpn_num_pos'] <= 4
+
+
+def slow_proposals(head: RPNHead, image: int, maps: list[Tensor], pre: int, post: int) -> list[tuple[float, Tensor]]:
+    """(logit, box), best first."""
+    height, width = SIZES[image].tolist()
+    kept = []
+    for level in (0, 1):
+        outputs = [o for o in slow_outputs(head, image, maps) if o[3] == level]
+        chosen: list[tuple[float, Tensor]] = []
+        for anchor, logit, (dx, dy, dw, dh), _ in sorted(outputs, key=lambda o: -o[1])[:pre]:
+            w, h = anchor[2] - anchor[0], anchor[3] - anchor[1]
+            cx, cy = (anchor[0] + anchor[2]) / 2 + dx * w, (anchor[1] + anchor[3]) / 2 + dy * h
+            w, h = w * dw.exp(), h * dh.exp()
+            box = torch.stack([cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2])
+            box = torch.minimum(box.clamp(min=0), torch.tensor([width, height, width, height]))
+            legal = box[2] > box[0] and box[3] > box[1]
+            if legal and all(box_iou(box[None], other[None]).item() <= 0.7 for _, other in chosen):
+                chosen.append((logit.item(), box))
+        kept += chosen
+    return sorted(kept, key=lambda c: -c[0])[:post]
+
+
+@pytest.mark.parametrize('training', [True, False])
+@torch.no_grad()
+def test_proposals_are_those_of_a_slow_loop(training: bool) -> None:
+    head, maps = make_head().train(training), features()
+    proposals = head.loss(maps, TRUTH, SIZES)[1] if training else head.predict(maps, SIZES)
+    pre, post = (20, 9) if training else (12, 5)
+    assert proposals.boxes.shape == (2, post, 4)
+    for image in range(2):
+        expected = slow_proposals(head, image, maps, pre, post)
+        assert proposals.valid[image].sum() == len(expected)
+        found = proposals.boxes[image, : len(expected)]
+        torch.testing.assert_close(found, torch.stack([box for _, box in expected]), atol=1e-4, rtol=1e-5)
+        torch.testing.assert_close(proposals.scores[image, : len(expected)], torch.tensor([s for s, _ in expected]))
+
+
+def test_proposals_carry_no_gradient() -> None:
+    _, proposals = make_head().loss(features(), TRUTH, SIZES)
+    assert not proposals.boxes.requires_grad and not proposals.scores.requires_grad
+
+
+def test_outputs_are_float32_under_autocast() -> None:
+    head = make_head()
+    with torch.autocast('cpu', torch.bfloat16):
+        logits, deltas = head(features())
+    assert {x.dtype for x in logits + deltas} == {torch.float32}
+    assert [tuple(x.shape) for x in logits] == [(2, 72), (2, 18)]
+    assert [tuple(x.shape) for x in deltas] == [(2, 72, 4), (2, 18, 4)]
+
+
+def test_initial_weights() -> None:
+    head = fresh_head(in_channels=64, feat_channels=64)
+    for name, parameter in head.named_parameters():
+        if name.endswith('bias'):
+            assert parameter.eq(0).all()
+        else:
+            assert parameter.std().item() == pytest.approx(0.01, rel=0.15)
+
+
+def test_wrong_normalizer() -> None:
+    with pytest.raises(ConfigError, match="normalizer is 'samples', expected 'quota' or 'sampled'"):
+        make_head(normalizer='samples')

@@ -1,0 +1,124 @@
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.ops import box_iou, generalized_box_iou_loss
+
+from frdet.models.losses import BoxLoss, GIoULoss, IoULoss, L1Loss, SmoothL1Loss, box_loss
+from frdet.models.task_modules import DeltaXYWHCoder
+
+LOSSES = [L1Loss(), SmoothL1Loss(beta=1 / 9), IoULoss(), GIoULoss()]
+
+
+def random_boxes(count: int) -> Tensor:
+    corner = torch.rand(count, 2) * 30
+    return torch.cat([corner, corner + torch.rand(count, 2) * 30 + 1], dim=1)
+
+
+def test_l1_by_hand() -> None:
+    pred = torch.tensor([[1.0, 2.0, 3.0, 4.0], [0.0, 0.0, 0.0, 9.0]])
+    target = torch.tensor([[0.0, 4.0, 3.0, 4.5], [0.0, 0.0, 0.0, 0.0]])
+    # (1 + 2 + 0 + 0.5) * 1 + 9 * 0.5 = 8, times 3, over 4
+    assert L1Loss(loss_weight=3.0)(pred, target, torch.tensor([1.0, 0.5]), 4.0).item() == 6.0
+
+
+def test_smooth_l1_by_hand() -> None:
+    pred, zero = torch.tensor([[0.5, -1.0, 2.0, 0.0]]), torch.zeros(1, 4)
+    # beta 1: 0.5 * 0.25, 1 - 0.5, 2 - 0.5, 0 -> 0.125 + 0.5 + 1.5
+    assert SmoothL1Loss()(pred, zero, torch.ones(1), 1).item() == 2.125
+    # beta 2: 0.25 * 0.25, 0.25 * 1, 2 - 1, 0 -> 0.0625 + 0.25 + 1
+    assert SmoothL1Loss(beta=2.0)(pred, zero, torch.ones(1), 1).item() == 1.3125
+    assert SmoothL1Loss(beta=0.0)(pred, zero, torch.ones(1), 1).item() == 3.5
+
+
+@pytest.mark.parametrize('beta', [1 / 9, 1.0])
+def test_smooth_l1_is_torchs(beta: float) -> None:
+    pred, target = torch.randn(2, 20, 4).unbind()
+    found = SmoothL1Loss(beta=beta)(pred, target, torch.ones(20), 20)
+    torch.testing.assert_close(found, F.smooth_l1_loss(pred, target, beta=beta, reduction='sum') / 20)
+
+
+def test_giou_is_torchvisions() -> None:
+    pred, target, weight = random_boxes(50), random_boxes(50), torch.rand(50)
+    expected = (generalized_box_iou_loss(pred, target) * weight).sum() / 7
+    torch.testing.assert_close(GIoULoss()(pred, target, weight, 7), expected)
+
+
+def test_giou_by_hand() -> None:
+    pred, target = torch.tensor([[0.0, 0.0, 2.0, 2.0]]), torch.tensor([[4.0, 0.0, 6.0, 2.0]])
+    # No overlap: 1 - 0 + (hull 12 - union 8) / 12
+    assert GIoULoss()(pred, target, torch.ones(1), 1).item() == pytest.approx(1 + 4 / 12)
+
+
+def test_iou_is_one_minus_torchvisions() -> None:
+    pred, target = random_boxes(30), random_boxes(30)
+    expected = (1 - box_iou(pred, target).diagonal()).sum() / 30
+    torch.testing.assert_close(IoULoss()(pred, target, torch.ones(30), 30), expected)
+
+
+def test_interface_says_what_is_missing() -> None:
+    with pytest.raises(TypeError, match='BoxLoss must define elementwise'):
+        BoxLoss()(torch.zeros(1, 4), torch.zeros(1, 4), torch.ones(1), 1)
+
+
+@pytest.mark.parametrize('loss', LOSSES)
+def test_perfect_deltas_cost_nothing(loss: BoxLoss) -> None:
+    coder = DeltaXYWHCoder(weights=(10.0, 10.0, 5.0, 5.0))
+    boxes, targets = random_boxes(9), random_boxes(9)
+    deltas = coder.encode(boxes, targets)
+    value = box_loss(loss, coder, deltas, boxes, targets, torch.ones(9, dtype=torch.bool), 9)
+    assert value.item() == pytest.approx(0, abs=1e-5)
+
+
+def test_box_loss_on_deltas_by_hand() -> None:
+    boxes, targets = torch.tensor([[[0.0, 0.0, 10.0, 10.0]] * 2]), torch.tensor([[[5.0, 0.0, 25.0, 10.0]] * 2])
+    deltas = torch.tensor([[[0.0, 0.0, 0.0, 0.5], [9.0, 9.0, 9.0, 9.0]]])
+    positive = torch.tensor([[True, False]])
+    # target deltas: (15 - 5) / 10 = 1, 0, log 2, 0 -> |1| + 0 + log 2 + 0.5, over 4
+    found = box_loss(L1Loss(), DeltaXYWHCoder(), deltas, boxes, targets, positive, 4)
+    assert found.item() == pytest.approx((1.5 + math.log(2)) / 4)
+
+
+def test_box_loss_on_boxes_by_hand() -> None:
+    boxes, targets = torch.tensor([[0.0, 0.0, 10.0, 10.0]]), torch.tensor([[0.0, 0.0, 20.0, 10.0]])
+    deltas = torch.tensor([[0.5, 0.0, 0.0, 0.0]])  # moves the box to (5, 0, 15, 10): inside, half the target
+    found = box_loss(GIoULoss(), DeltaXYWHCoder(), deltas, boxes, targets, torch.tensor([True]), 1)
+    assert found.item() == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize('loss', LOSSES)
+def test_padding_costs_nothing_and_has_no_gradient(loss: nn.Module) -> None:
+    """Boxes and targets without a side, and wild deltas, in places that are not positive."""
+    boxes = torch.tensor([[0.0, 0.0, 8.0, 8.0], [0.0, 0.0, 0.0, 0.0], [3.0, 3.0, 3.0, 9.0], [0.0, 0.0, 8.0, 8.0]])
+    targets = torch.tensor([[1.0, 1.0, 8.0, 8.0], [0.0, 0.0, 0.0, 0.0], [0.0, 0.0, 9.0, 9.0], [0.0, 0.0, 0.0, 0.0]])
+    deltas = torch.tensor([[0.1] * 4, [100.0] * 4, [-100.0] * 4, [5.0] * 4], requires_grad=True)
+    positive = torch.tensor([True, False, False, False])
+    value = box_loss(loss, DeltaXYWHCoder(), deltas, boxes, targets, positive, 1)
+    alone = box_loss(loss, DeltaXYWHCoder(), deltas[:1], boxes[:1], targets[:1], positive[:1], 1)
+    torch.testing.assert_close(value, alone)
+    value.backward()
+    assert deltas.grad[1:].eq(0).all()
+    assert deltas.grad.isfinite().all() and deltas.grad[0].ne(0).any()
+
+
+@pytest.mark.parametrize('loss', LOSSES)
+def test_nothing_positive_is_zero_with_zero_gradients(loss: nn.Module) -> None:
+    deltas = torch.randn(5, 4, requires_grad=True)
+    value = box_loss(
+        loss, DeltaXYWHCoder(), deltas, torch.zeros(5, 4), torch.zeros(5, 4), torch.zeros(5, dtype=torch.bool), 1
+    )
+    value.backward()
+    assert value.item() == 0
+    assert deltas.grad.eq(0).all()
+
+
+@pytest.mark.parametrize('loss', [IoULoss(), GIoULoss()])
+def test_a_box_that_collapses_has_finite_gradients(loss: nn.Module) -> None:
+    deltas = torch.tensor([[0.0, 0.0, -200.0, -200.0]], requires_grad=True)  # exp(-200) is 0 in float32
+    box = torch.tensor([[0.0, 0.0, 8.0, 8.0]])
+    value = box_loss(loss, DeltaXYWHCoder(), deltas, box, box, torch.tensor([True]), 1)
+    value.backward()
+    assert value.item() == pytest.approx(1.0, abs=1e-5)
+    assert deltas.grad.isfinite().all()

@@ -1,0 +1,87 @@
+import math
+
+import pytest
+import torch
+from torchvision.models.detection.anchor_utils import AnchorGenerator as TorchvisionAnchorGenerator
+from torchvision.models.detection.image_list import ImageList
+
+from frdet.errors import ConfigError
+from frdet.models.task_modules import AnchorGenerator
+
+SIZES = ((32,), (64,), (128,), (256,), (512,))
+
+
+def test_one_cell_by_hand() -> None:
+    (anchors,) = AnchorGenerator(strides=(16,), sizes=((32,),), ratios=(0.25, 1.0, 4.0)).grid([(1, 1)])
+    expected = [
+        [-32.0, -8.0, 32.0, 8.0],  # w = sqrt(32^2 / 0.25) = 64, h = 0.25 * 64 = 16
+        [-16.0, -16.0, 16.0, 16.0],
+        [-8.0, -32.0, 8.0, 32.0],  # w = sqrt(32^2 / 4) = 16, h = 4 * 16 = 64
+    ]
+    assert anchors.tolist() == expected
+    assert anchors.dtype == torch.float32
+
+
+def test_order_is_row_column_size_ratio() -> None:
+    generator = AnchorGenerator(strides=(8,), sizes=((4, 8),), ratios=(1.0, 4.0))
+    assert generator.num_anchors == 4
+    (anchors,) = generator.grid([(2, 3)])
+    assert anchors.shape == (2 * 3 * 4, 4)
+    centres = (anchors[:, :2] + anchors[:, 2:]) / 2
+    sides = anchors[:, 2:] - anchors[:, :2]
+    assert centres[::4].tolist() == [[0, 0], [8, 0], [16, 0], [0, 8], [8, 8], [16, 8]]
+    assert sides[:4].tolist() == [[4, 4], [2, 8], [8, 8], [4, 16]]  # s / sqrt(r), s * sqrt(r)
+    assert sides[4:8].tolist() == sides[:4].tolist()
+
+
+@pytest.mark.parametrize(('offset', 'first', 'last'), [(0.0, [0, 0], [32, 16]), (0.5, [8, 8], [40, 24])])
+def test_offset_moves_the_centres(offset: float, first: list[float], last: list[float]) -> None:
+    (anchors,) = AnchorGenerator(strides=(16,), sizes=((32,),), ratios=(1.0,), offset=offset).grid([(2, 3)])
+    centres = (anchors[:, :2] + anchors[:, 2:]) / 2
+    assert centres[0].tolist() == first
+    assert centres[-1].tolist() == last
+
+
+def test_rounding_around_the_centre() -> None:
+    """sqrt(32^2 / 0.5) = 45.25 wide and 22.63 high: half of them, 22.63 and 11.31, become 23 and 11."""
+    (anchors,) = AnchorGenerator(strides=(4,), sizes=((32,),), ratios=(0.5,), round_to_pixels=True).grid([(1, 2)])
+    assert anchors.tolist() == [[-23, -11, 23, 11], [-19, -11, 27, 11]]
+
+
+def test_rounded_is_torchvisions() -> None:
+    ratios = (0.5, 1.0, 2.0)
+    shapes = [(32, 48), (16, 24), (8, 12), (4, 6), (2, 3)]
+    generator = AnchorGenerator(strides=(4, 8, 16, 32, 64), sizes=SIZES, ratios=ratios, round_to_pixels=True)
+    reference = TorchvisionAnchorGenerator(SIZES, (ratios,) * 5)
+    images = ImageList(torch.zeros(1, 3, 128, 192), [(128, 192)])
+    (expected,) = reference(images, [torch.zeros(1, 1, *shape) for shape in shapes])
+    levels = generator.grid(shapes)
+    assert [len(level) for level in levels] == [h * w * 3 for h, w in shapes]
+    torch.testing.assert_close(torch.cat(levels), expected)
+
+
+def test_unrounded_area_and_ratio() -> None:
+    generator = AnchorGenerator(strides=(4, 8), sizes=((32,), (64,)), ratios=(0.5, 1.0, 2.0))
+    for size, cell in zip((32, 64), generator.cell_anchors, strict=True):
+        for ratio, (x1, y1, x2, y2) in zip((0.5, 1.0, 2.0), cell.tolist(), strict=True):
+            assert (x1, y1) == (-x2, -y2)
+            assert (x2 - x1) * (y2 - y1) == pytest.approx(size**2)
+            assert (y2 - y1) / (x2 - x1) == pytest.approx(ratio)
+            assert x2 - x1 == pytest.approx(size / math.sqrt(ratio))
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (dict(strides=(4, 8), sizes=((32,),)), '2 strides but 1 sizes'),
+        (dict(strides=(4, 8), sizes=((32,), (64, 128))), r'levels have \[1, 2\] sizes'),
+    ],
+)
+def test_levels_that_disagree(arguments: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        AnchorGenerator(ratios=(1.0,), **arguments)
+
+
+def test_feature_maps_and_strides_must_agree() -> None:
+    with pytest.raises(ConfigError, match='2 strides for 1 feature maps'):
+        AnchorGenerator(strides=(4, 8), sizes=((32,), (64,)), ratios=(1.0,)).grid([(2, 2)])

@@ -1,0 +1,157 @@
+import pytest
+import torch
+from mmengine.structures import InstanceData
+from torch import Tensor
+
+from frdet.models.task_modules import Proposals, select_detections, select_proposals
+
+INF = float('inf')
+NAN = float('nan')
+
+
+def iou(a: list[float], b: list[float]) -> float:
+    width = min(a[2], b[2]) - max(a[0], b[0])
+    height = min(a[3], b[3]) - max(a[1], b[1])
+    inter = max(width, 0) * max(height, 0)
+    return inter / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - inter)
+
+
+def greedy(candidates: list[tuple], threshold: float) -> list[tuple]:
+    """NMS over (score, group, box), best first: one loop, no tricks."""
+    kept: list[tuple] = []
+    for candidate in sorted(candidates, key=lambda c: -c[0]):
+        if all(candidate[1] != k[1] or iou(candidate[2], k[2]) <= threshold for k in kept):
+            kept.append(candidate)
+    return kept
+
+
+def clipped(box: list[float], size: list[float]) -> list[float]:
+    x1, y1, x2, y2 = box
+    return [min(max(x1, 0), size[1]), min(max(y1, 0), size[0]), min(max(x2, 0), size[1]), min(max(y2, 0), size[0])]
+
+
+def random_boxes(*shape: int) -> Tensor:
+    """In and around an image of 100 x 100, overlapping much."""
+    centre = torch.rand(*shape, 2) * 130 - 15
+    side = torch.rand(*shape, 2) * 40 + 5
+    return torch.cat([centre - side / 2, centre + side / 2], dim=-1)
+
+
+def propose(boxes: list[Tensor], scores: list[Tensor], sizes: Tensor, **changes: float) -> Proposals:
+    arguments = {'nms_iou_thr': 0.5, 'num': 20, 'min_side': 0.0, **changes}
+    return select_proposals(boxes, scores, sizes, **arguments)
+
+
+@pytest.mark.parametrize('num', [7, 1000])
+@pytest.mark.parametrize('min_side', [0.0, 6.0])
+def test_proposals_are_those_of_a_slow_loop(num: int, min_side: float) -> None:
+    sizes = torch.tensor([[100.0, 100.0], [60.0, 90.0], [100.0, 20.0]])
+    counts = (60, 30, 10)
+    boxes = [random_boxes(3, n) for n in counts]
+    scores = [torch.randn(3, n) for n in counts]
+    found = propose(boxes, scores, sizes, num=num, min_side=min_side)
+    assert found.boxes.shape == (3, min(num, 100), 4)
+    for i, size in enumerate(sizes.tolist()):
+        candidates = []
+        for level in range(3):
+            for box, score in zip(boxes[level][i].tolist(), scores[level][i].tolist(), strict=True):
+                x1, y1, x2, y2 = clipped(box, size)
+                if x2 - x1 > min_side and y2 - y1 > min_side:
+                    candidates.append((score, level, [x1, y1, x2, y2]))
+        expected = greedy(candidates, 0.5)[:num]
+        n = len(expected)
+        assert found.valid[i].tolist() == [True] * n + [False] * (found.valid.shape[1] - n)
+        torch.testing.assert_close(found.scores[i, :n], torch.tensor([e[0] for e in expected]))
+        torch.testing.assert_close(found.boxes[i, :n], torch.tensor([e[2] for e in expected]))
+
+
+def test_levels_and_images_do_not_suppress_each_other() -> None:
+    box = torch.tensor([[[10.0, 10.0, 50.0, 50.0]]])
+    pair = torch.cat([box, box], dim=1)
+    boxes = [pair.expand(2, -1, -1), box.expand(2, -1, -1)]
+    scores = [torch.tensor([[0.3, 0.4], [0.5, 0.6]]), torch.tensor([[0.1], [0.9]])]
+    found = propose(boxes, scores, torch.full((2, 2), 100.0))
+    assert found.valid.tolist() == [[True, True, False]] * 2
+    torch.testing.assert_close(found.scores, torch.tensor([[0.4, 0.1, -INF], [0.9, 0.6, -INF]]))
+
+
+def test_empty_places_hold_zeros() -> None:
+    found = propose([random_boxes(1, 4)], [torch.tensor([[0.5, -INF, NAN, INF]])], torch.full((1, 2), 100.0))
+    assert found.valid.sum() == 1
+    assert found.scores[0, 0] == 0.5
+    assert found.boxes[~found.valid].eq(0).all()
+    assert found.scores[~found.valid].eq(-INF).all()
+
+
+def test_a_box_that_is_not_a_number_is_dropped_and_suppresses_nothing() -> None:
+    boxes = torch.tensor([[[0.0, 0.0, NAN, 10.0], [0.0, 0.0, 10.0, 10.0], [5.0, 0.0, 5.0, 10.0]]])
+    found = propose([boxes], [torch.tensor([[3.0, 1.0, 2.0]])], torch.full((1, 2), 100.0))
+    assert found.valid.tolist() == [[True, False, False]]
+    assert found.boxes[0, 0].tolist() == [0.0, 0.0, 10.0, 10.0]
+
+
+def test_a_side_must_be_above_the_least() -> None:
+    boxes = torch.tensor([[[0.0, 0.0, 2.0, 9.0], [20.0, 0.0, 22.5, 9.0], [40.0, 0.0, 49.0, 2.0]]])
+    found = propose([boxes], [torch.tensor([[3.0, 2.0, 1.0]])], torch.full((1, 2), 100.0), min_side=2.0)
+    assert found.valid.sum() == 1
+    assert found.scores[0, 0] == 2.0
+
+
+def test_an_image_where_nothing_is_legal() -> None:
+    boxes = torch.tensor([[[200.0, 200.0, 300.0, 300.0]], [[0.0, 0.0, 10.0, 10.0]]])  # the first lies outside
+    found = propose([boxes], [torch.ones(2, 1)], torch.full((2, 2), 100.0))
+    assert found.valid.tolist() == [[False], [True]]
+
+
+def detect(boxes: Tensor, scores: Tensor, **changes: float) -> InstanceData:
+    arguments = {'score_thr': 0.3, 'nms_iou_thr': 0.5, 'num': 100, **changes}
+    return select_detections(boxes, scores, **arguments)
+
+
+def slow_detections(boxes: Tensor, scores: Tensor, score_thr: float, num: int, min_side: float) -> list[tuple]:
+    candidates = []
+    for roi, row in enumerate(scores.tolist()):
+        for label, score in enumerate(row):
+            x1, y1, x2, y2 = box = boxes[roi, label if boxes.shape[1] > 1 else 0].tolist()
+            if score > score_thr and x2 - x1 >= min_side and y2 - y1 >= min_side:
+                candidates.append((score, label, box))
+    return greedy(candidates, 0.5)[:num]
+
+
+@pytest.mark.parametrize('class_agnostic', [True, False])
+@pytest.mark.parametrize(('num', 'min_side'), [(100, 0.0), (5, 0.0), (100, 10.0)])
+def test_detections_are_those_of_a_slow_loop(class_agnostic: bool, num: int, min_side: float) -> None:
+    boxes = random_boxes(40, 1 if class_agnostic else 3)
+    scores = torch.rand(40, 3)
+    found = detect(boxes, scores, num=num, min_side=min_side)
+    expected = slow_detections(boxes, scores, 0.3, num, min_side)
+    assert found.labels.tolist() == [e[1] for e in expected]
+    torch.testing.assert_close(found.scores, torch.tensor([e[0] for e in expected]))
+    torch.testing.assert_close(found.bboxes, torch.tensor([e[2] for e in expected]))
+
+
+def test_one_roi_may_be_of_several_classes() -> None:
+    found = detect(torch.tensor([[[0.0, 0.0, 9.0, 9.0]]]), torch.tensor([[0.4, 0.5, 0.1]]))
+    assert found.labels.tolist() == [1, 0]
+
+
+def test_the_score_threshold_itself_is_not_enough() -> None:
+    found = detect(random_boxes(2, 1), torch.tensor([[0.5], [0.75]]), score_thr=0.5)
+    assert found.scores.tolist() == [0.75]
+
+
+@pytest.mark.parametrize('wrong', [NAN, INF])
+def test_an_roi_with_a_number_that_is_not_finite_is_dropped(wrong: float) -> None:
+    boxes, scores = random_boxes(3, 2), torch.tensor([[0.9, 0.1], [0.8, 0.1], [0.7, 0.1]])
+    boxes[:, :] = torch.tensor([[[0.0, 0.0, 9.0, 9.0]], [[20.0, 0.0, 29.0, 9.0]], [[40.0, 0.0, 49.0, 9.0]]])
+    boxes[0, 1, 2] = wrong
+    scores[1, 1] = wrong
+    found = detect(boxes, scores)
+    torch.testing.assert_close(found.scores, torch.tensor([0.7]))
+
+
+@pytest.mark.parametrize('rois', [0, 3])
+def test_nothing_found(rois: int) -> None:
+    found = detect(random_boxes(rois, 2), torch.zeros(rois, 2))
+    assert (found.bboxes.shape, found.scores.shape, found.labels.shape) == ((0, 4), (0,), (0,))
+    assert found.labels.dtype == torch.int64
