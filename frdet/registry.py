@@ -5,15 +5,19 @@ component in the wrong place is an error that says where it belongs. Those under
 registries of the same name: what MMEngine itself ships is found through them as well.
 """
 
+import ast
 import difflib
 import inspect
+import textwrap
 from collections.abc import Callable
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 from mmengine import registry as mmengine_registry
 from mmengine.registry import DefaultScope
 from mmengine.registry import Registry as MMEngineRegistry
+from torch import nn
 
 from frdet.errors import ConfigError
 
@@ -76,13 +80,17 @@ class Registry(MMEngineRegistry):
         here = set(self.module_dict) | set(self.parent.module_dict if self.parent else ())
         message = f'{key!r} is not in the registry of {self.name}s'
         if holders := [r for r in Registry.all if r is not self and name in _names(r)]:
-            return f'{message}: it is a {holders[0].name}, and stands where a {self.name} belongs'
+            return f'{message}: it is {_a(holders[0].name)}, and stands where {_a(self.name)} belongs'
         if near := difflib.get_close_matches(name, here, n=3):
             message += f': did you mean {" or ".join(near)}?'
         return (
             f'{message}\nYour own class needs a register_module decorator and its module named in the config: '
             "custom_imports = dict(imports=['my_module'])"
         )
+
+
+def _a(name: str) -> str:
+    return f'{"an" if name[0] in "aeiou" else "a"} {name}'
 
 
 def _names(registry: Registry) -> set[str]:
@@ -92,17 +100,20 @@ def _names(registry: Registry) -> set[str]:
 
 def _from_other_package(key: str, package: str, registry: Registry) -> type | None:
     """Look ``key`` up as MMEngine would: in the package's child of this kind's root, else of MODELS."""
+    root = registry.root if registry.parent is not None else mmengine_registry.MODELS
     try:
         import_module(f'{package}.registry')
-    except ModuleNotFoundError as error:
-        if error.name not in (package, package.partition('.')[0], f'{package}.registry'):
-            raise
-        raise ConfigError(
-            f'{key!r} names the package {package!r}, which cannot be imported: install it, or drop the prefix'
-        ) from None
-    root = registry.root if registry.parent is not None else mmengine_registry.MODELS
-    with DefaultScope.overwrite_default_scope(package):
-        return root.get(key)
+        with DefaultScope.overwrite_default_scope(package):
+            return root.get(key)
+    except Exception as error:
+        top = package.partition('.')[0]
+        if not top or find_spec(top) is None:
+            reason = 'which is not installed: install it, or drop the prefix'
+        elif getattr(error, 'name', None) in (package, f'{package}.registry'):
+            reason = f'which has no MMEngine registry ({package}.registry): register the class in a module of your own'
+        else:
+            reason = f'which is installed and does not import: {type(error).__name__}: {error}'
+        raise ConfigError(f'{key!r} names the package {package!r}, {reason}') from error
 
 
 def check_arguments(kind: str, target: Callable, given: set[str]) -> None:
@@ -117,22 +128,27 @@ def check_arguments(kind: str, target: Callable, given: set[str]) -> None:
         near = difflib.get_close_matches(key, accepted, n=3, cutoff=0.85 if open_ended else 0.6)
         if open_ended and not near:
             continue
-        hint = f'did you mean {" or ".join(near)}?' if near else f'it takes {", ".join(sorted(accepted))}'
+        hint = f'did you mean {" or ".join(near)}?' if near else f'it takes {", ".join(sorted(accepted)) or "none"}'
         raise ConfigError(f'{kind} {name} has no argument {key!r}: {hint}')
     if missing := sorted(required - given):
         raise ConfigError(f'{kind} {name} needs {", ".join(missing)}')
 
 
 def arguments_of(target: Callable) -> tuple[set[str], set[str], bool]:
-    """Names a callable accepts, those it requires, and whether it takes any other name too."""
-    classes = target.__mro__ if inspect.isclass(target) else (target,)
+    """Names a callable accepts, those it requires, and whether it takes any other name too.
+
+    A constructor that takes ``**kwargs`` is read together with the one it passes them on to, less what it fills in.
+    """
     accepted: set[str] = set()
     required: set[str] = set()
-    positional = False  # a class below takes *args, and may pass the next one's arguments that way
-    for cls in classes:
+    open_ended = False
+    filled: set[str] | None = set()
+    for cls in inspect.getmro(target) if inspect.isclass(target) else (target,):
         function = cls.__dict__.get('__init__') if inspect.isclass(cls) else cls
         if function is None:
             continue
+        if cls in (object, nn.Module):  # the end of the chain: takes nothing, whatever its signature says
+            return accepted, required, open_ended or target.__new__ is not object.__new__
         if not inspect.isfunction(function):
             return accepted, required, True
         parameters = list(inspect.signature(function).parameters.values())
@@ -140,12 +156,30 @@ def arguments_of(target: Callable) -> tuple[set[str], set[str], bool]:
         for p in parameters:
             if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and p.name not in accepted:
                 accepted.add(p.name)
-                if p.default is p.empty and not (positional and p.kind is p.POSITIONAL_OR_KEYWORD):
+                if p.default is p.empty and filled is not None and p.name not in filled:
                     required.add(p.name)
-        positional = positional or any(p.kind is p.VAR_POSITIONAL for p in parameters)
         if not any(p.kind is p.VAR_KEYWORD for p in parameters):
             return accepted, required, False
-    return accepted, required, True
+        open_ended = True
+        filled = None if filled is None else _filled_in(function, filled)
+    return accepted, required, open_ended
+
+
+def _filled_in(function: Callable, before: set[str]) -> set[str] | None:
+    """``before`` and the arguments that a constructor may give to its parent's itself; None where that cannot be read.
+
+    Any keyword or string in its body counts: it may call ``super().__init__(a=1, **kwargs)`` or set ``kwargs['a']``.
+    """
+    try:
+        nodes = list(ast.walk(ast.parse(textwrap.dedent(inspect.getsource(function)))))
+    except (OSError, TypeError, SyntaxError):
+        return None
+    calls = [n for n in nodes if isinstance(n, ast.Call) and getattr(n.func, 'attr', '') == '__init__']
+    if any(call.args for call in calls):  # by position: which ones, only the parent could tell
+        return None
+    keywords = {n.arg for n in nodes if isinstance(n, ast.keyword) and n.arg}
+    strings = {n.value for n in nodes if isinstance(n, ast.Constant) and isinstance(n.value, str)}
+    return before | keywords | strings
 
 
 # The parts of a detector.
@@ -189,3 +223,6 @@ WEIGHT_INITIALIZERS = Registry(
 LOG_PROCESSORS = Registry('log processor', parent=mmengine_registry.LOG_PROCESSORS, locations=['frdet.engine'])
 VISUALIZERS = Registry('visualizer', parent=mmengine_registry.VISUALIZERS, locations=['frdet.visualization'])
 VISBACKENDS = Registry('visualizer backend', parent=mmengine_registry.VISBACKENDS, locations=['frdet.visualization'])
+MODEL_WRAPPERS = Registry('model wrapper', parent=mmengine_registry.MODEL_WRAPPERS, locations=['frdet.engine'])
+EVALUATORS = Registry('evaluator', parent=mmengine_registry.EVALUATOR, locations=['frdet.evaluation'])
+FUNCTIONS = Registry('function', parent=mmengine_registry.FUNCTIONS, locations=['frdet.datasets'])  # collate_fn

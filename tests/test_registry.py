@@ -112,8 +112,21 @@ def test_name_with_a_scope_reaches_that_package(tmp_path, monkeypatch):
 
 
 def test_scope_of_a_package_that_is_not_installed():
-    with pytest.raises(ConfigError, match="'frdet_no_such_zoo', which cannot be imported: install it"):
+    with pytest.raises(ConfigError, match="'frdet_no_such_zoo', which is not installed: install it"):
         BACKBONES.get('frdet_no_such_zoo.Net')
+
+
+def test_scope_of_a_package_that_does_not_import(tmp_path, monkeypatch):
+    (tmp_path / 'frdet_test_old_zoo').mkdir()
+    (tmp_path / 'frdet_test_old_zoo' / '__init__.py').write_text("assert False, 'needs an older torch'\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(ConfigError, match='installed and does not import: AssertionError: needs an older torch'):
+        BACKBONES.get('frdet_test_old_zoo.Net')
+
+
+def test_scope_of_a_package_without_registry():
+    with pytest.raises(ConfigError, match=r"'torchvision', which has no MMEngine registry"):
+        BACKBONES.get('torchvision.ResNet')
 
 
 def test_own_scope_is_the_plain_name():
@@ -155,3 +168,58 @@ def test_names_are_unique_across_our_kinds():
     SAMPLERS.import_from_location()
     names = [name for registry in Registry.all if registry.parent is None for name in registry.module_dict]
     assert len(names) == len(set(names))
+
+
+def test_argument_that_a_class_fills_in_itself_is_not_required():
+    class Base:
+        def __init__(self, *, a, b, c=1):
+            pass
+
+    class Keyword(Base):
+        def __init__(self, **kwargs):
+            super().__init__(a=1, **kwargs)
+
+    class Item(Base):
+        def __init__(self, **kwargs):
+            kwargs['b'] = 2
+            super().__init__(**kwargs)
+
+    class Both(Keyword):
+        def __init__(self, **kwargs):
+            super().__init__(**dict(kwargs, b=2))
+
+    class Position(Base):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+
+    assert arguments_of(Keyword) == ({'a', 'b', 'c'}, {'b'}, False)
+    assert arguments_of(Item) == ({'a', 'b', 'c'}, {'a'}, False)
+    assert arguments_of(Both) == ({'a', 'b', 'c'}, set(), False)
+    assert arguments_of(Position)[1] == set()
+
+
+def test_class_without_constructor_takes_nothing():
+    class Plain:
+        pass
+
+    class Module(nn.Module):
+        pass
+
+    class Takes(nn.Module):
+        def __init__(self, *, a=1, **kwargs):
+            super().__init__()
+
+    assert arguments_of(Plain) == arguments_of(Module) == (set(), set(), False)
+    assert arguments_of(Takes) == ({'a'}, set(), True)
+    with pytest.raises(ConfigError, match="neck Module has no argument 'a': it takes none"):
+        check_arguments('neck', Module, {'a'})
+
+
+def test_arguments_that_no_config_can_give():
+    """A config gives keywords: what can only be given by position is no argument."""
+
+    class Positional:
+        def __init__(self, a, /, b, *rest, c):
+            pass
+
+    assert arguments_of(Positional) == ({'b', 'c'}, {'b', 'c'}, False)

@@ -3,7 +3,7 @@
 import argparse
 
 from frdet.apis import run_tool
-from frdet.config import check_config, dump_config, load_config, origin_table, parse_overrides
+from frdet.config import check_config, dump_config, load_config, origin_table
 
 
 def parse_args() -> argparse.Namespace:
@@ -18,10 +18,9 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    overrides = parse_overrides(args.cfg_options)
-    cfg = load_config(args.config, overrides)
+    cfg = load_config(args.config, args.cfg_options)
     check_config(cfg)
-    print(origin_table(cfg, overrides) if args.origin else dump_config(cfg))
+    print(origin_table(cfg) if args.origin else dump_config(cfg))
 
 
 if __name__ == '__main__':

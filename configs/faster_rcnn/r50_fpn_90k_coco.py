@@ -13,6 +13,3 @@ _base_ = [
 # The sampler never ends, so that no batch is cut short where an epoch would end.
 train_dataloader = dict(sampler=dict(type='InfiniteSampler'))
 default_hooks = dict(checkpoint=dict(by_epoch=False, interval=5000))
-
-train_dataloader = dict(sampler=dict(type='InfiniteSampler', shuffle=True))
-default_hooks = dict(checkpoint=dict(by_epoch=False, interval=5000))

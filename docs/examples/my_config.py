@@ -14,6 +14,7 @@ model = dict(
     roi_head=dict(
         type='IterativeRoIHead',
         rounds=1,
+        bbox_head=dict(class_agnostic=False),
         loss_bbox=dict(_delete_=True, type='LogCoshLoss', loss_weight=1.0),
     ),
 )

@@ -1,93 +1,164 @@
 """Finding what is wrong in a config before anything is built or read."""
 
 import difflib
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 from mmengine.config import Config
 
-from frdet.config.origins import Origin, config_origins
+from frdet.config.origins import origin_finder
 from frdet.config.places import (
     BESIDE,
+    DATALOADERS,
+    DEFAULT_TYPES,
     PASSED,
     PLAIN,
     RUNNER_KEYS,
-    component_class,
+    TOP,
     dataloader_keys,
+    declared_at,
+    find_component,
     place_registry,
 )
+from frdet.config.values import found, mismatch
 from frdet.errors import ConfigError
-from frdet.registry import Registry, arguments_of, check_arguments
+from frdet.registry import OPTIM_WRAPPER_CONSTRUCTORS, SCOPE, Registry, arguments_of, check_arguments
+
+#: Constructors of the optimizer wrapper whose ``paramwise_cfg`` has the keys that MMEngine documents.
+_DOCUMENTED_CONSTRUCTORS = (None, 'DefaultOptimWrapperConstructor', 'GroupedOptimWrapperConstructor')
 
 
 def check_config(cfg: Config) -> None:
     """Raise on the first mistake in ``cfg``; no data is read.
 
     At every depth: a name that is registered nowhere or belongs elsewhere, an argument that a component does not take
-    or lacks, a key that a data loader or a setting of the Runner does not have. At the top, where configs keep
-    variables of their own, a name is a mistake if it is nearly one of the Runner's.
+    or lacks, a value of another type than a component or the Runner declares, a key that a data loader or a setting of
+    the Runner does not have. At the top, where configs keep variables of their own, a name is a mistake if it is nearly
+    one of the Runner's.
 
     Raises:
         ConfigError: the message names the place, the nearest names, and the file and line where it was written.
     """
     import mmengine.runner  # noqa: F401  its hooks, loops and schedulers register themselves
 
-    origins = config_origins(cfg.filename) if cfg.filename and Path(cfg.filename).is_file() else {}
+    checker = _Checker(origin_finder(cfg))
     for key, value in cfg.items():
-        if key not in RUNNER_KEYS:
-            if near := difflib.get_close_matches(key, RUNNER_KEYS, n=1, cutoff=0.85):
-                raise _error(key, origins, f'unknown key: did you mean {near[0]}?')
-            continue
-        _check(value, key, origins)
+        if key in RUNNER_KEYS:
+            checker.check_value(cfg, key, '')
+            checker.check(value, key)
+        elif meant := _meant(key, value):
+            raise checker.error(key, f'unknown key: did you mean {meant}?')
 
 
-def _check(value: Any, place: str, origins: dict[str, Origin]) -> None:
-    if isinstance(value, (list, tuple)):
-        for i, item in enumerate(value):
-            _check(item, f'{place}.{i}', origins)
-        return
-    if not isinstance(value, dict):
-        return
-    if 'type' in value and place.rpartition('.')[2] not in ('clip_grad',):
-        _check_component(value, place, origins)
-    else:
-        _check_plain(value, place, origins)
-    for key, inner in value.items():
-        _check(inner, f'{place}.{key}', origins)
+class _Checker:
+    """Walks through a config; ``place`` is the dotted key of what is looked at."""
 
+    def __init__(self, origin: Callable[[str], str]):
+        self.origin = origin
 
-def _check_component(node: dict, place: str, origins: dict[str, Origin]) -> None:
-    found = place_registry(place)
-    kind = node['type']
-    try:
-        if found is not None and isinstance(kind, str):
-            cls: Any = found.get(kind)
-        else:
-            cls = component_class(node, place)
-            if cls is None:
-                raise ConfigError(_nowhere(str(kind)))
-        name = found.name if found is not None else 'component'
-        given = {k for k in node if k not in ('type', '_scope_')} - BESIDE.get(name, set())
-        accepted, _, _ = arguments_of(cls)
-        check_arguments(name, cls, given | (PASSED.get(name, set()) & accepted))
-    except ConfigError as error:
-        wrong = [k for k in node if f'argument {k!r}' in str(error)]
-        raise _error(f'{place}.{wrong[0]}' if wrong else f'{place}.type', origins, str(error), shown=place) from None
+    def check(self, value: Any, place: str) -> None:
+        if isinstance(value, (list, tuple)):
+            for i, item in enumerate(value):
+                self.check_item(item, f'{place}.{i}')
+            return
+        if not isinstance(value, dict):
+            return
+        if place in PLAIN and not (place in TOP and 'type' in value):
+            self.check_setting(value, place)
+        elif place in DATALOADERS:
+            self.check_keys(value, place, dataloader_keys())
+        elif 'type' in value or self.default_type(value, place):
+            if not self.check_component(value, place):
+                return
+        elif place == 'optim_wrapper' and 'constructor' in value:
+            return  # several optimizers, under names of that constructor's
+        elif (registry := place_registry(place)) is not None and not place.rpartition('.')[2].startswith('loss_'):
+            raise self.error(place, f'found {dict(value)!r}, expected a dict with a `type` of the {registry.name}s')
+        for key, inner in value.items():
+            inside = f'{place}.{key}'
+            if inside == 'optim_wrapper.paramwise_cfg' and value.get('constructor') not in _DOCUMENTED_CONSTRUCTORS:
+                continue  # it has keys of its own
+            self.check_value(value, key, place)
+            self.check(inner, inside)
 
-
-def _check_plain(node: dict, place: str, origins: dict[str, Origin]) -> None:
-    name = place.rpartition('.')[2]
-    known = dataloader_keys() if name.endswith('_dataloader') and '.' not in place else PLAIN.get(name)
-    if known is None:
+    def check_item(self, item: Any, place: str) -> None:
+        """An item of a list: where components belong, nothing else that can be written in a config will do."""
         registry = place_registry(place)
-        if registry is not None and name != 'default_hooks' and node:
-            raise _error(place, origins, f'a {registry.name} needs a `type`, found {dict(node)!r}')
-        return
-    for key in node:
-        if key not in known and not str(key).startswith('_'):
-            near = difflib.get_close_matches(str(key), known, n=3)
-            hint = f'did you mean {" or ".join(near)}?' if near else f'it takes {", ".join(sorted(known))}'
-            raise _error(f'{place}.{key}', origins, f'unknown key: {hint}')
+        if registry is not None and isinstance(item, (str, int, float)):
+            raise self.error(place, f'{found(item)}, expected a dict with a `type` of the {registry.name}s')
+        self.check(item, place)
+
+    def check_value(self, node: Any, key: str, place: str) -> None:
+        if expected := mismatch(node[key], declared_at(node, key, place)):
+            raise self.error(f'{place}.{key}' if place else key, f'{found(node[key])}, expected {expected}')
+
+    def check_component(self, node: dict, place: str) -> bool:
+        """Whether what stands inside is to be checked, too: another package's components follow its own rules."""
+        registry = place_registry(place)
+        if place in ('val_evaluator', 'test_evaluator') and 'metrics' in node:
+            registry = None  # an Evaluator, around metrics
+        name = registry.name if registry is not None else 'component'
+        kind = node.get('type', self.default_type(node, place))
+        culprit = 'type'
+        try:
+            target = kind if callable(kind) else find_component(kind, place if registry is not None else '')
+            if target is None:
+                raise ConfigError(_nowhere(str(kind)))
+            given = {k for k in node if k not in ('type', '_scope_')}
+            accepted, required, _ = arguments_of(target)
+            passed = required if name == 'function' else PASSED.get(name, set()) & accepted
+            unknown = given - accepted - set(BESIDE.get(name, {}))
+            culprit = min(unknown, default='type')
+            check_arguments(name, target, given - (set(BESIDE.get(name, {})) - accepted) | passed)
+            if constructor := node.get('constructor') if place == 'optim_wrapper' else None:
+                culprit = 'constructor'
+                OPTIM_WRAPPER_CONSTRUCTORS.get(constructor)
+        except ConfigError as error:
+            raise self.error(f'{place}.{culprit}', str(error), shown=place) from None
+        scope = kind.rpartition('.')[0] if isinstance(kind, str) else ''
+        return scope in ('', SCOPE, 'mmengine') and '_scope_' not in node
+
+    def check_setting(self, node: dict, place: str) -> None:
+        self.check_keys(node, place, set(PLAIN[place]))
+        if place == 'train_cfg' and 'by_epoch' not in node:
+            raise self.error(place, f'found {dict(node)!r}, expected a `type`, or `by_epoch`')
+
+    def check_keys(self, node: dict, place: str, known: set[str]) -> None:
+        for key in node:
+            if key not in known and not str(key).startswith('_'):
+                near = difflib.get_close_matches(str(key), known, n=3)
+                hint = f'did you mean {" or ".join(near)}?' if near else f'it takes {", ".join(sorted(known))}'
+                raise self.error(f'{place}.{key}', f'unknown key: {hint}')
+
+    def default_type(self, node: dict, place: str) -> str | None:
+        """What MMEngine builds from a dict without a ``type``, if anything."""
+        if place in ('val_evaluator', 'test_evaluator') and 'metrics' in node:
+            return 'Evaluator'
+        if place == 'optim_wrapper' and 'optimizer' not in node:
+            return None
+        return DEFAULT_TYPES.get(place)
+
+    def error(self, place: str, message: str, shown: str | None = None) -> ConfigError:
+        origin = self.origin(place)
+        where = f' ({origin})' if origin else ''
+        return ConfigError(f'{shown or place}{where}: {message}')
+
+
+def _meant(key: str, value: Any) -> str | None:
+    """The Runner's key of which ``key`` is a misspelling, rather than a variable of the config's own.
+
+    It is one if it begins as that key does, is nearly as it and holds what that key would hold; or has its very letters
+    in another order. So ``mode = 'fast'`` and ``eval_cfg`` are variables. A name that begins with ``_`` is one, too.
+    """
+    if key.startswith('_'):
+        return None
+    for known in difflib.get_close_matches(key, RUNNER_KEYS, n=3, cutoff=0.8):
+        if sorted(key) == sorted(known):
+            return known
+        nearly = difflib.SequenceMatcher(None, known, key).ratio() >= 0.87
+        if nearly and key[0] == known[0] and not mismatch(value, declared_at({}, known, '')):
+            return known
+    return None
 
 
 def _nowhere(kind: str) -> str:
@@ -95,9 +166,3 @@ def _nowhere(kind: str) -> str:
     near = difflib.get_close_matches(kind, names, n=3)
     hint = f': did you mean {" or ".join(near)}?' if near else ''
     return f'{kind!r} is in no registry{hint}'
-
-
-def _error(place: str, origins: dict[str, Origin], message: str, shown: str | None = None) -> ConfigError:
-    origin = origins.get(place)
-    where = f' ({origin})' if origin else ''
-    return ConfigError(f'{shown or place}{where}: {message}')

@@ -1,14 +1,19 @@
 """From a config file, and the files it inherits from, to one config."""
 
+import ast
 import difflib
+import logging
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 
+from frdet.config.origins import base_files, origin_finder
 from frdet.config.overrides import apply_overrides, parse_overrides
 from frdet.errors import ConfigError
 
@@ -28,20 +33,18 @@ def load_config(path: str | Path, overrides: dict[str, Any] | Sequence[str] | No
     path = Path(path)
     if not path.is_file():
         raise ConfigError(_missing(path))
-    try:
-        cfg = Config.fromfile(path, import_custom_modules=False)
-    except FileNotFoundError as error:
-        raise ConfigError(f'{path}: a file in its _base_ does not exist: {error}') from None
-    except SyntaxError as error:
-        raise ConfigError(f'{path} is no Python: {error.msg} (line {error.lineno} of it or of a _base_)') from None
-    except Exception as error:
-        # A config's own lines run at module level.
-        frames = [f for f in traceback.extract_tb(error.__traceback__) if f.name == '<module>']
-        where = f' ({frames[-1].filename}:{frames[-1].lineno})' if frames else ''
-        raise ConfigError(f'{path} cannot be read{where}: {type(error).__name__}: {error}') from error
+    cfg = _read(path)
+    if unset := next(_without_default('', cfg), None):
+        raise ConfigError(
+            f'{origin_finder(cfg)(unset) or path}: {unset} names an environment variable without a default: '
+            "write '{{$NAME:default}}'"
+        )
+    changes = overrides if isinstance(overrides, dict) else parse_overrides(overrides or [])
+    imports = {key: value for key, value in changes.items() if key.partition('.')[0] == 'custom_imports'}
+    apply_overrides(cfg, imports)
     _import_custom(cfg, path)
-    if overrides:
-        apply_overrides(cfg, overrides if isinstance(overrides, dict) else parse_overrides(overrides))
+    # Only now: whether a component takes an argument is read from its class.
+    apply_overrides(cfg, {key: value for key, value in changes.items() if key not in imports})
     return cfg
 
 
@@ -50,29 +53,97 @@ def dump_config(cfg: Config) -> str:
     return cfg.pretty_text
 
 
+def _read(path: Path) -> Config:
+    for file in base_files(path):
+        try:
+            ast.parse(file.read_bytes())
+        except (SyntaxError, ValueError) as error:
+            if file.suffix == '.py':
+                line = getattr(error, 'lineno', None)
+                raise ConfigError(f'{file}{f":{line}" if line else ""} is no Python: {error.args[0]}') from None
+    # Left to itself, MMEngine may take a config that imports anything for one of its "new style".
+    lazy = None if 'read_base' in path.read_text(encoding='utf-8', errors='replace') else False
+    try:
+        with _quiet():
+            return Config.fromfile(path, import_custom_modules=False, lazy_import=lazy)
+    except FileNotFoundError as error:
+        raise ConfigError(f'{path}: a file in its _base_ does not exist: {error}') from None
+    except (Exception, SystemExit) as error:
+        raise ConfigError(f'{path} cannot be read{_line(error)}: {type(error).__name__}: {error}') from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """MMEngine logs each environment variable it fills in to stdout, amid the output of a tool."""
+
+    def keep(record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith('Using env variable')
+
+    logger = MMLogger.get_current_instance()
+    logger.addFilter(keep)
+    try:
+        yield
+    finally:
+        logger.removeFilter(keep)
+
+
+def _line(error: BaseException) -> str:
+    """Where a module's own lines raised ``error``; these run at module level."""
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.name == '<module>']
+    return f' ({frames[-1].filename}:{frames[-1].lineno})' if frames else ''
+
+
 def _missing(path: Path) -> str:
+    if path.is_dir():
+        return f'Config {path} is a folder: expected a file in it, as {", ".join(_names(path)[:8]) or "it has none"}'
     message = f'Config {path} does not exist'
-    folder = path.parent
-    if not folder.is_dir():
-        return f'{message}, nor does the folder {folder}'
-    names = sorted(p.name for p in folder.glob('*.py'))
-    near = difflib.get_close_matches(path.name, names, n=3)
-    if near:
-        return f'{message}: did you mean {" or ".join(str(folder / name) for name in near)}?'
-    return f'{message}; {folder} holds {", ".join(names[:8]) or "no config"}'
+    if not path.parent.is_dir():
+        return f'{message}, nor does the folder {path.parent}'
+    names = _names(path.parent)
+    if near := difflib.get_close_matches(path.name, names, n=3):
+        return f'{message}: did you mean {" or ".join(str(path.parent / name) for name in near)}?'
+    return f'{message}; {path.parent} holds {", ".join(names[:8]) or "no config"}'
+
+
+def _names(folder: Path) -> list[str]:
+    return sorted(p.name for p in folder.glob('*.py'))
+
+
+def _without_default(key: str, node: Any) -> Iterator[str]:
+    """Keys of strings such as ``{{$NAME}}``, which MMEngine leaves as they are."""
+    if isinstance(node, str):
+        yield from [key] if '{{$' in node.replace(' ', '') else []
+        return
+    if isinstance(node, (list, tuple)):
+        items = [(str(i), value) for i, value in enumerate(node)]
+    else:
+        items = list(node.items()) if isinstance(node, (dict, Config)) else []
+    for name, value in items:
+        yield from _without_default(f'{key}.{name}' if key else str(name), value)
 
 
 def _import_custom(cfg: Config, path: Path) -> None:
     custom = cfg.get('custom_imports') or {}
-    names = custom.get('imports', [])
-    for name in [names] if isinstance(names, str) else names:
+    names = custom.get('imports', []) if isinstance(custom, dict) else None
+    names = [names] if isinstance(names, str) else names
+    if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) and name for name in names):
+        raise ConfigError(f"{path}: found custom_imports = {custom!r}, expected dict(imports=['my_module'])")
+    for name in names:
         try:
             import_module(name)
-        except ModuleNotFoundError as error:
-            if custom.get('allow_failed_imports', False):
+        except Exception as error:
+            if isinstance(error, ImportError) and custom.get('allow_failed_imports', False):
                 continue
-            inside = '' if error.name == name.partition('.')[0] else f' (it imports {error.name}, which is missing)'
             raise ConfigError(
-                f'{path}: custom_imports names the module {name!r}, which cannot be imported{inside}: '
-                'its folder must be on PYTHONPATH'
-            ) from None
+                f'{path}: custom_imports names the module {name!r}, which cannot be imported{_why(name, error)}'
+            ) from error
+
+
+def _why(name: str, error: Exception) -> str:
+    if isinstance(error, ModuleNotFoundError) and error.name is not None:
+        if name == error.name or name.startswith(f'{error.name}.'):
+            return ': its folder must be on PYTHONPATH'
+        return f': it imports {error.name}, which is missing'
+    if isinstance(error, SyntaxError):
+        return f' ({error.filename}:{error.lineno}): {error.msg}'
+    return f'{_line(error)}: {type(error).__name__}: {error}'

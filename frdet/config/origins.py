@@ -1,7 +1,7 @@
 """Where in its files each value of a config was written, found by reading the files as text."""
 
 import ast
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,27 +18,52 @@ class Origin(NamedTuple):
         return f'{self.file}:{self.line}'
 
 
+#: Attribute of a config that holds the dotted keys its overrides set.
+_OVERRIDDEN = '_frdet_overridden'
+
+
 def config_origins(path: str | Path) -> dict[str, Origin]:
     """Dotted key -> the line that set it, for a config and all it inherits from; the last to set a key wins."""
     origins: dict[str, Origin] = {}
-    _collect_file(Path(path), origins, set())
+    for file in base_files(path):
+        assigned = _assigned(file)
+        for name, value in assigned.items():
+            if name != '_base_':
+                _collect(name, value, value.lineno, _shown(file), origins, assigned)
     return origins
 
 
-def origin_table(cfg: Config, overrides: Collection[str] = ()) -> str:
-    """Every value of ``cfg``, a line each: dotted key, value, and the file and line that set it, or ``override``.
+def mark_overridden(cfg: Config, key: str, value: Any) -> None:
+    """Note that an override set the dotted ``key`` of ``cfg``, of a dict its keys: the files' lines hold no more."""
+    changed = [leaf for leaf, _ in _leaves(key, value)]
+    object.__setattr__(cfg, _OVERRIDDEN, (*_overridden(cfg), *changed))  # beside the config's keys, not among them
 
-    Args:
-        cfg: a config read from a file.
-        overrides: dotted keys that were changed after reading.
-    """
-    origins = config_origins(cfg.filename)
-    rows = []
-    for key, value in _leaves('', cfg):
-        changed = any(key == o or key.startswith(f'{o}.') for o in overrides)
-        rows.append((f'{key} = {value!r}', 'override' if changed else str(_nearest(key, origins) or '')))
+
+def origin_finder(cfg: Config) -> Callable[[str], str]:
+    """Of a dotted key, where its value was written: ``FILE:LINE``, ``override``, or '' if that is not found."""
+    origins = config_origins(cfg.filename) if cfg.filename else {}
+    overridden = _overridden(cfg)
+    return lambda key: _find(key, origins, overridden)
+
+
+def origin_table(cfg: Config) -> str:
+    """Every value of ``cfg``, a line each: dotted key, value, and the file and line that set it, or ``override``."""
+    find = origin_finder(cfg)
+    rows = [(f'{key} = {value!r}', find(key)) for key, value in _leaves('', cfg)]
     width = min(max((len(text) for text, _ in rows), default=0), 90)
     return '\n'.join(f'{text:<{width}}  # {where}' if where else text for text, where in rows)
+
+
+def _overridden(cfg: Config) -> tuple[str, ...]:
+    return vars(cfg).get(_OVERRIDDEN, ())
+
+
+def _find(key: str, origins: dict[str, Origin], overridden: tuple[str, ...]) -> str:
+    if any(key == o or key.startswith(f'{o}.') for o in overridden):
+        return 'override'
+    while key and key not in origins:
+        key = key.rpartition('.')[0]
+    return str(origins.get(key, ''))
 
 
 def _leaves(key: str, node: Any) -> Iterator[tuple[str, Any]]:
@@ -53,38 +78,44 @@ def _leaves(key: str, node: Any) -> Iterator[tuple[str, Any]]:
         yield from _leaves(f'{key}.{name}' if key else name, value)
 
 
-def _nearest(key: str, origins: dict[str, Origin]) -> Origin | None:
-    while key and key not in origins:
-        key = key.rpartition('.')[0]
-    return origins.get(key)
+def base_files(path: str | Path) -> list[Path]:
+    """A config and the files it inherits from that exist, in the order they are merged: the config is the last."""
+    files: list[Path] = []
+    _add_files(Path(path).resolve(), files, ())
+    return files
 
 
-def _collect_file(path: Path, origins: dict[str, Origin], seen: set[Path]) -> None:
-    path = path.resolve()
-    if path in seen or not path.is_file():
+def _add_files(path: Path, files: list[Path], below: tuple[Path, ...]) -> None:
+    if path in below or not path.is_file():
         return
-    seen.add(path)
-    tree = ast.parse(path.read_text(encoding='utf-8'))
-    assigned = {
+    for base in _bases(_assigned(path).get('_base_')):
+        _add_files((path.parent / base).resolve(), files, (*below, path))
+    files.append(path)
+
+
+def _assigned(path: Path) -> dict[str, ast.expr]:
+    """The names that a file assigns at its top level; none if it is no Python."""
+    try:
+        tree = ast.parse(path.read_bytes())
+    except (SyntaxError, ValueError):  # MMEngine reads YAML and JSON, too
+        return {}
+    return {
         target.id: node.value
         for node in tree.body
-        if isinstance(node, ast.Assign)
-        for target in node.targets
+        if isinstance(node, (ast.Assign, ast.AnnAssign)) and node.value is not None
+        for target in (node.targets if isinstance(node, ast.Assign) else [node.target])
         if isinstance(target, ast.Name)
     }
-    for base in _bases(assigned.get('_base_')):
-        _collect_file(path.parent / base, origins, seen)
-    for name, value in assigned.items():
-        if name != '_base_':
-            _collect(name, value, value.lineno, _shown(path), origins, assigned)
 
 
 def _bases(node: ast.expr | None) -> list[str]:
     try:
         value = ast.literal_eval(node) if node is not None else []
-    except ValueError:
+    except ValueError:  # computed
         return []
-    return [value] if isinstance(value, str) else list(value)
+    if not isinstance(value, (str, list, tuple)):
+        return []
+    return [b for b in ([value] if isinstance(value, str) else value) if isinstance(b, str)]
 
 
 def _shown(path: Path) -> str:

@@ -2,23 +2,47 @@
 
 import inspect
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
+from mmengine import registry as mmengine_registry
+from mmengine.registry import Registry as MMEngineRegistry
+
 from frdet import registry
+from frdet.config.values import Declared, declared
 from frdet.registry import Registry, arguments_of
 
 #: Keys of a config that MMEngine's Runner reads. Any other name at the top is a variable of the config's own.
 RUNNER_KEYS = {
-    'auto_scale_lr', 'custom_hooks', 'custom_imports', 'default_hooks', 'default_scope', 'env_cfg', 'experiment_name',
-    'launcher', 'load_from', 'log_level', 'log_processor', 'model', 'model_wrapper_cfg', 'optim_wrapper',
-    'param_scheduler', 'randomness', 'resume', 'runner_type', 'sync_bn', 'test_cfg', 'test_dataloader',
-    'test_evaluator', 'train_cfg', 'train_dataloader', 'val_cfg', 'val_dataloader', 'val_evaluator', 'visualizer',
-    'work_dir',
+    'activation_checkpointing', 'auto_scale_lr', 'compile', 'custom_hooks', 'custom_imports', 'data_preprocessor',
+    'default_hooks', 'default_scope', 'efficient_conv_bn_eval', 'env_cfg', 'experiment_name',
+    'find_unused_parameters', 'launcher', 'load_from', 'log_level', 'log_processor', 'model', 'model_wrapper_cfg',
+    'optim_wrapper', 'param_scheduler', 'randomness', 'resume', 'runner_type', 'sync_bn', 'test_cfg',
+    'test_dataloader', 'test_evaluator', 'train_cfg', 'train_dataloader', 'val_cfg', 'val_dataloader',
+    'val_evaluator', 'visualizer', 'work_dir',
 }  # fmt: skip
 
-#: The kind of component under a key, wherever the key stands.
-PLACES: dict[str, Registry] = {
+DATALOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+
+#: The kind of component at a key of the config itself, or in the list there.
+TOP: dict[str, Registry] = {
     'model': registry.DETECTORS,
+    'data_preprocessor': registry.PREPROCESSORS,
+    'custom_hooks': registry.HOOKS,
+    'optim_wrapper': registry.OPTIM_WRAPPERS,
+    'param_scheduler': registry.PARAM_SCHEDULERS,
+    'train_cfg': registry.LOOPS,
+    'val_cfg': registry.LOOPS,
+    'test_cfg': registry.LOOPS,
+    'val_evaluator': registry.METRICS,
+    'test_evaluator': registry.METRICS,
+    'visualizer': registry.VISUALIZERS,
+    'log_processor': registry.LOG_PROCESSORS,
+    'model_wrapper_cfg': registry.MODEL_WRAPPERS,
+}
+
+#: The kind of component under a key of ``model``, at any depth.
+IN_MODEL: dict[str, Registry] = {
     'data_preprocessor': registry.PREPROCESSORS,
     'backbone': registry.BACKBONES,
     'neck': registry.NECKS,
@@ -31,33 +55,33 @@ PLACES: dict[str, Registry] = {
     'box_coder': registry.BOX_CODERS,
     'anchor_generator': registry.ANCHOR_GENERATORS,
     'norm': registry.NORMS,
-    'loss_cls': registry.LOSSES,
-    'loss_bbox': registry.LOSSES,
     'init_cfg': registry.WEIGHT_INITIALIZERS,
+}
+
+#: The kind of component under a key of a data loader, at any depth.
+IN_DATALOADER: dict[str, Registry] = {
     'dataset': registry.DATASETS,
     'datasets': registry.DATASETS,
+    'sampler': registry.DATA_SAMPLERS,
     'batch_sampler': registry.DATA_SAMPLERS,
+    'collate_fn': registry.FUNCTIONS,
+    'worker_init_fn': registry.FUNCTIONS,
     'pipeline': registry.TRANSFORMS,
     'transforms': registry.TRANSFORMS,
-    'default_hooks': registry.HOOKS,
-    'custom_hooks': registry.HOOKS,
-    'optim_wrapper': registry.OPTIM_WRAPPERS,
-    'optimizer': registry.OPTIMIZERS,
-    'param_scheduler': registry.PARAM_SCHEDULERS,
-    'train_cfg': registry.LOOPS,
-    'val_cfg': registry.LOOPS,
-    'test_cfg': registry.LOOPS,
-    'val_evaluator': registry.METRICS,
-    'test_evaluator': registry.METRICS,
-    'metrics': registry.METRICS,
-    'visualizer': registry.VISUALIZERS,
-    'vis_backends': registry.VISBACKENDS,
-    'log_processor': registry.LOG_PROCESSORS,
+}
+
+#: What MMEngine builds where a dict has no ``type``.
+DEFAULT_TYPES = {
+    'optim_wrapper': 'OptimWrapper',
+    'log_processor': 'LogProcessor',
+    'model_wrapper_cfg': 'MMDistributedDataParallel',
 }
 
 #: Arguments that MMEngine or the component around it passes, so that a config need not.
 PASSED: dict[str, set[str]] = {
     'data sampler': {'dataset', 'seed', 'sampler', 'batch_size'},
+    'evaluator': {'metrics'},
+    'model wrapper': {'module'},
     'norm layer': {'num_features', 'num_channels'},
     'optimizer': {'params'},
     'optimizer wrapper': {'optimizer'},
@@ -67,72 +91,143 @@ PASSED: dict[str, set[str]] = {
     'visualizer backend': {'save_dir'},
 }
 
-#: Keys beside a component's arguments.
-BESIDE: dict[str, set[str]] = {
-    'optimizer wrapper': {'constructor', 'paramwise_cfg', 'loss_scale', 'dtype'},
-    'parameter scheduler': {'convert_to_iter_based'},
-    'weight initializer': {'layer', 'override'},
-    'loop': {'by_epoch', 'fp16'},
+#: Keys beside a component's arguments, and their types.
+BESIDE: dict[str, dict[str, Any]] = {
+    'hook': {'priority': int | str},
+    'optimizer wrapper': {
+        'constructor': str,
+        'paramwise_cfg': dict | None,
+        'loss_scale': float | str | dict,  # of MMEngine's AmpOptimWrapper, which may be chosen with --amp
+        'dtype': str | None,
+    },
+    'parameter scheduler': {'convert_to_iter_based': bool},
+    'weight initializer': {'layer': str | list[str], 'override': dict | list[dict]},
 }
 
-#: Keys of dicts that are no components.
-PLAIN: dict[str, set[str]] = {
-    'auto_scale_lr': {'enable', 'base_batch_size'},
-    'randomness': {'seed', 'deterministic', 'diff_rank_seed'},
-    'env_cfg': {'cudnn_benchmark', 'mp_cfg', 'dist_cfg', 'resource_limit'},
-    'custom_imports': {'imports', 'allow_failed_imports'},
-    'mp_cfg': {'mp_start_method', 'opencv_num_threads'},
-    'dist_cfg': {'backend', 'timeout'},
-    'clip_grad': {'type', 'max_norm', 'norm_type', 'error_if_nonfinite', 'foreach', 'clip_value'},
-    'train_cfg': {'by_epoch', 'max_epochs', 'max_iters', 'val_begin', 'val_interval', 'dynamic_intervals'},
-    'val_cfg': {'fp16'},
-    'test_cfg': {'fp16'},
-}
+_LOOP = {'by_epoch': bool, 'val_begin': int, 'val_interval': int, 'dynamic_intervals': list | None}
 
+#: Dicts that are no components: keys and types. In a dict under another key that is no component, any key may stand.
+PLAIN: dict[str, dict[str, Any]] = {
+    'auto_scale_lr': {'enable': bool, 'base_batch_size': int},
+    'randomness': {'seed': int | None, 'deterministic': bool, 'diff_rank_seed': bool},
+    'env_cfg': {'cudnn_benchmark': bool, 'mp_cfg': dict, 'dist_cfg': dict, 'resource_limit': int},
+    'env_cfg.mp_cfg': {'mp_start_method': str | None, 'opencv_num_threads': int},
+    'env_cfg.dist_cfg': {
+        'backend': str, 'timeout': float, 'port': int | None, 'init_backend': str, 'init_method': str | None
+    },
+    'custom_imports': {'imports': str | list[str], 'allow_failed_imports': bool},
+    'optim_wrapper.clip_grad': {
+        'type': str, 'max_norm': float, 'norm_type': float | str, 'error_if_nonfinite': bool,
+        'foreach': bool | None, 'clip_value': float,
+    },
+    'optim_wrapper.paramwise_cfg': {
+        'custom_keys': dict, 'bias_lr_mult': float, 'bias_decay_mult': float, 'norm_decay_mult': float,
+        'flat_decay_mult': float, 'dwconv_decay_mult': float, 'dcn_offset_lr_mult': float, 'bypass_duplicate': bool,
+    },
+    'train_cfg': {**_LOOP, 'max_epochs': int, 'max_iters': int},
+    'val_cfg': {'fp16': bool},
+    'test_cfg': {'fp16': bool},
+}  # fmt: skip
+
+#: The slots of MMEngine's default hooks; a config may add more.
 HOOK_SLOTS = {'runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint', 'visualization'}
+
+#: Dicts whose keys the user names.
+FREE = ('metainfo', 'custom_keys', 'backend_args')
 
 
 def place_registry(place: str) -> Registry | None:
     """The registry that belongs at a dotted place such as ``model.rpn_head.sampler``; None where any may stand."""
     parts = [p for p in place.split('.') if not p.isdigit()]
-    if not parts:
-        return None
-    if parts[0] == 'default_hooks':
-        return registry.HOOKS if len(parts) == 2 else None
-    if parts[-1] == 'sampler' and parts[0].endswith('_dataloader'):
-        return registry.DATA_SAMPLERS
-    if parts[-1].startswith('loss_') and parts[0] == 'model':
-        return registry.LOSSES
-    return PLACES.get(parts[-1])
+    top, last = (parts[0], parts[-1]) if parts else ('', '')
+    if len(parts) == 1:
+        return TOP.get(top)
+    if top == 'model':
+        return registry.LOSSES if last.startswith('loss_') else IN_MODEL.get(last)
+    if top in DATALOADERS:
+        return IN_DATALOADER.get(last)
+    if top == 'default_hooks' and len(parts) == 2:
+        return registry.HOOKS
+    if top in ('val_evaluator', 'test_evaluator') and last == 'metrics':
+        return registry.METRICS
+    return {
+        'optim_wrapper.optimizer': registry.OPTIMIZERS,
+        'visualizer.vis_backends': registry.VISBACKENDS,
+    }.get('.'.join(parts))
+
+
+def find_component(kind: Any, place: str) -> Callable | None:
+    """What is registered as ``kind`` where ``place`` asks for it; where any may stand, in any registry.
+
+    Raises:
+        ConfigError: ``place`` asks for a kind of component, and ``kind`` is none of it.
+    """
+    if (here := place_registry(place)) is not None:
+        return here.get(kind)
+    for candidate in [*Registry.all, *_roots()]:
+        if isinstance(candidate, Registry):
+            candidate.import_from_location()
+        if kind in candidate.module_dict:
+            return candidate.module_dict[kind]
+    return registry.DETECTORS.get(kind) if '.' in str(kind) else None
+
+
+@lru_cache(maxsize=1)
+def _roots() -> tuple[MMEngineRegistry, ...]:
+    return tuple(r for r in vars(mmengine_registry).values() if isinstance(r, MMEngineRegistry))
 
 
 def component_class(node: Any, place: str) -> Callable | None:
     """The class of the component that ``node`` describes, None if it is none or unknown."""
-    kind = node.get('type') if isinstance(node, dict) else None
+    if place in PLAIN and place not in TOP or not isinstance(node, dict):
+        return None
+    kind = node.get('type', DEFAULT_TYPES.get(place))
     if not isinstance(kind, str):
         return kind if callable(kind) else None
-    found = place_registry(place)
-    for candidate in [found] if found is not None else Registry.all:
-        try:
-            return candidate.get(kind)
-        except Exception:
-            continue
-    return None
+    try:
+        return find_component(kind, place)
+    except Exception:  # said where the component itself is checked
+        return None
 
 
 def known_keys(node: Any, place: str) -> set[str]:
     """Keys a dict at ``place`` may have, beyond those it has."""
-    name = place.rpartition('.')[2]
-    cls = component_class(node, place)
-    if cls is not None:
-        found = place_registry(place)
-        accepted, _, _ = arguments_of(cls)
-        return accepted | {'type'} | (BESIDE.get(found.name, set()) if found is not None else set())
-    if name.endswith('_dataloader'):
+    if not place:
+        return RUNNER_KEYS
+    if place in DATALOADERS:
         return dataloader_keys()
-    if name == 'default_hooks':
+    if place == 'default_hooks':
         return HOOK_SLOTS
-    return PLAIN.get(name, set())
+    if (cls := component_class(node, place)) is not None:
+        here = place_registry(place)
+        accepted, _, _ = arguments_of(cls)
+        return accepted | {'type'} | (set(BESIDE.get(here.name, {})) if here is not None else set())
+    return set(PLAIN.get(place, {}))
+
+
+def declared_at(node: Any, name: str, place: str) -> Declared:
+    """What is known of the type of the value under ``name`` in the dict at ``place``; ``''`` is the config itself."""
+    if name in ('type', '_delete_', '_scope_'):
+        return Declared()
+    if name == 'init_cfg':
+        return Declared(dict | list | None)  # MMEngine's modules take several, whatever theirs in between say
+    if not place:
+        from mmengine.runner import Runner
+
+        said = Declared(dict | None) if name == 'default_hooks' else declared(Runner, name)
+        return said._replace(default=None)  # the tools and the Runner fill in what is None
+    if place in DATALOADERS:
+        from torch.utils.data import DataLoader
+
+        # What is a component there, MMEngine builds, from a dict.
+        return Declared(dict) if name == 'dataset' else declared(DataLoader, name)
+    if (cls := component_class(node, place)) is not None:
+        here = place_registry(place)
+        beside = BESIDE.get(here.name, {}) if here is not None else {}
+        accepted = arguments_of(cls)[0]
+        return Declared(beside[name]) if name in beside and name not in accepted else declared(cls, name)
+    annotation = PLAIN.get(place, {}).get(name)
+    return Declared() if annotation is None else Declared(annotation)
 
 
 def dataloader_keys() -> set[str]:

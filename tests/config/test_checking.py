@@ -1,13 +1,45 @@
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from torch import nn
 
 from frdet.config import check_config, load_config
 from frdet.errors import ConfigError
-from frdet.registry import BACKBONES
+from frdet.registry import BACKBONES, OPTIM_WRAPPER_CONSTRUCTORS, TRANSFORMS
 
 ROOT = Path(__file__).resolve().parents[2]
 MAIN = ROOT / 'configs/faster_rcnn/r50_fpn_1x_cocoval.py'
+
+
+@BACKBONES.register_module(name='CheckingTestBody')
+class _Body(nn.Module):
+    def __init__(self, *, heads: dict, name: str = None, path: Path = None):
+        super().__init__()
+
+
+@TRANSFORMS.register_module(name='CheckingTestStep')
+class _Step:
+    def __call__(self, results):
+        return results
+
+
+@pytest.fixture(autouse=True)
+def _zoo(tmp_path, monkeypatch):
+    """Another package, with components of its own."""
+    package = tmp_path / 'frdet_checking_zoo'
+    package.mkdir()
+    (package / '__init__.py').touch()
+    (package / 'registry.py').write_text(
+        'from mmengine.registry import MODELS as ROOT, Registry\n'
+        "MODELS = Registry('model', parent=ROOT, scope='frdet_checking_zoo')\n"
+        '@MODELS.register_module(force=True)\n'
+        'class Neck:\n'
+        '    def __init__(self, norm_cfg):\n'
+        '        pass\n'
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
 
 
 def child(tmp_path, text):
@@ -46,11 +78,46 @@ def child(tmp_path, text):
         ('train_cfg = dict(max_epoch=3)', r"no argument 'max_epoch': did you mean max_epochs"),
         ("param_scheduler = [dict(type='MultiStepLR', milestone=[8])]", r"param_scheduler\.0.*'milestone'"),
         ('optim_wraper = dict()', r'optim_wraper \(.*child\.py:2\): unknown key: did you mean optim_wrapper'),
-        ('default_hooks = dict(checkpoint=dict(intervall=2))', r"'intervall': did you mean interval"),
+        ('default_hooks = dict(checkpoint=dict(intervl=2))', r"'intervl': did you mean interval"),
         ("custom_hooks = [dict(type='EMAHok')]", r'did you mean EMAHook'),
         ("val_evaluator = dict(anfile='x')", r"CocoMetric has no argument 'anfile'"),
         ('auto_scale_lr = dict(base_batchsize=16)', r'auto_scale_lr\.base_batchsize.*base_batch_size'),
         ("optim_wrapper = dict(optimizer=dict(type='SGD', momentun=0.9))", r"'momentun': did you mean momentum"),
+        (
+            "model = dict(backbone=dict(depth='fifty'))",
+            r"model\.backbone\.depth \(.*:2\): found 'fifty' \(str\), expected int",
+        ),
+        ('model = dict(backbone=3)', r'model\.backbone .*found 3 \(int\), expected dict'),
+        ("model = 'FasterRCNN'", r"model .*found 'FasterRCNN' \(str\)"),
+        ('model = dict(type=3)', r'expected a name as type, found 3'),
+        ("train_dataloader = dict(batch_size='six')", r"batch_size .*found 'six' \(str\), expected int"),
+        ('train_dataloader = dict(dataset=[1])', r'dataset .*found \[1\] \(list\), expected dict'),
+        ("default_hooks = dict(checkpoint=dict(interval='x'))", r'checkpoint\.interval .*expected int'),
+        ('custom_hooks = [3]', r'custom_hooks .*found \[3\]'),
+        (
+            "val_evaluator = ['CocoMetric']\nval_evaluator = dict(_delete_=True, metrics=['x'])",
+            r"metrics.* 'x' \(str\)",
+        ),
+        ('work_dir = 3', r'work_dir .*found 3 \(int\), expected str'),
+        (
+            "optim_wrapper = dict(constructor='Grouped')",
+            r"'Grouped' is not in the registry of optimizer wrapper constr",
+        ),
+        ('optim_wrapper = dict(paramwise_cfg=dict(norm_decay_mul=0.0))', r'did you mean norm_decay_mult'),
+        ('optim_wrapper = dict(clip_grad=dict(maxnorm=3))', r'did you mean max_norm'),
+        ('train_cfg = dict(by_epoch=True)', r"EpochBasedTrainLoop has no argument 'by_epoch'"),
+        ('train_cfg = dict(_delete_=True, max_epochs=3)', r'expected a `type`, or `by_epoch`'),
+        ("train_dataloader = dict(collate_fn=dict(type='pseudo_colate'))", r'did you mean pseudo_collate'),
+        ("model_wrapper_cfg = dict(type='MMDDP')", r'registry of model wrappers'),
+        ("visualizer = dict(vis_backends=[dict(type='LocalVis')])", r'did you mean LocalVisBackend'),
+        (
+            "train_dataloader = dict(dataset=dict(pipeline=[dict(type='CheckingTestStep', x=1)]))",
+            r"has no argument 'x'",
+        ),
+        ('model = dict(neck=dict(norm=dict()))', r'expected a dict with a `type` of the norm layers'),
+        ('train_dataloder: dict = dict()', r'train_dataloder \(.*child\.py:2\): .*did you mean train_dataloader'),
+        ('moedl = dict()', r'did you mean model'),
+        ('resum = True', r'did you mean resume'),
     ],
 )
 def test_mistake_is_named_with_place_and_line(tmp_path, text, message):
@@ -71,6 +138,21 @@ def test_mistake_is_named_with_place_and_line(tmp_path, text, message):
         "train_dataloader = dict(dataset=dict(_delete_=True, type='RepeatDataset', times=2, dataset=inner))",
         "param_scheduler = [dict(type='CosineAnnealingLR', T_max=12, by_epoch=True, convert_to_iter_based=True)]",
         "visualizer = dict(vis_backends=[dict(type='LocalVisBackend')])",
+        "custom_hooks = [dict(type='EMAHook', priority=49)]\ndefault_hooks = dict(checkpoint=None)",
+        "train_dataloader = dict(collate_fn=dict(type='pseudo_collate'))",
+        "model_wrapper_cfg = dict(type='MMDistributedDataParallel', find_unused_parameters=True)",
+        'model_wrapper_cfg = dict(find_unused_parameters=True)',
+        'env_cfg = dict(dist_cfg=dict(port=29500))',
+        "optim_wrapper = dict(_delete_=True, optimizer=dict(type='SGD', lr=0.1))",
+        "optim_wrapper = dict(_delete_=True, constructor='MyGan', generator=dict(lr=1), judge=dict(lr=2))",
+        "optim_wrapper = dict(type='AmpOptimWrapper', dtype='bfloat16', loss_scale='dynamic')",
+        'log_processor = dict(_delete_=True, window_size=20)',
+        "val_evaluator = dict(_delete_=True, metrics=[dict(type='CocoMetric', ann_file='x')])",
+        "model = dict(backbone=dict(init_cfg=[dict(type='Kaiming', layer='Conv2d')]))",
+        "model = dict(backbone=dict(_delete_=True, type='CheckingTestBody', heads=dict(width='a', cfg=dict(x=1))))",
+        "model = dict(neck=dict(_delete_=True, type='frdet_checking_zoo.Neck', norm_cfg=dict(type='LN2d')))",
+        "train_dataloader = dict(dataset=dict(pipeline=[dict(type='CheckingTestStep')]))",
+        "mode = 'fast'\nmodels = []\neval_cfg = {}\ntrain_loader = {}\n_models = {}\ntta_model = {}",
         'val_dataloader = None\nval_cfg = None\nval_evaluator = None',
     ],
 )
@@ -89,3 +171,35 @@ def test_custom_component_is_checked_by_its_signature(tmp_path):
     check_config(child(tmp_path, text.format(part.format('loss_weight=2.0'))))
     with pytest.raises(ConfigError, match=r"model\.backbone\.part .*L1Loss has no argument 'los_weight'"):
         check_config(child(tmp_path, text.format(part.format('los_weight=2.0'))))
+
+
+def test_mistake_of_an_override_is_not_laid_to_a_file(tmp_path):
+    cfg = load_config(MAIN, ['model.backbone.type=ResNt'])
+    with pytest.raises(ConfigError, match=r"model\.backbone \(override\): 'ResNt' is not in"):
+        check_config(cfg)
+
+
+def test_paramwise_cfg_of_another_constructor_is_its_own(tmp_path):
+    @OPTIM_WRAPPER_CONSTRUCTORS.register_module(name='CheckingTestConstructor', force=True)
+    class Constructor:
+        pass
+
+    check_config(
+        child(
+            tmp_path, "optim_wrapper = dict(constructor='CheckingTestConstructor', paramwise_cfg=dict(decay_rate=0.9))"
+        )
+    )
+
+
+def test_check_takes_under_two_seconds():
+    """Without what it takes to import PyTorch and the packages around it."""
+    code = (
+        'import time, torchvision, mmengine.runner, mmengine.visualization, torch.utils.tensorboard, pycocotools.coco\n'
+        'from frdet.config import check_config, load_config\n'
+        'begin = time.process_time()\n'
+        f'check_config(load_config({str(MAIN)!r}))\n'
+        'print(time.process_time() - begin)'
+    )
+    done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout.split()[-1]) < 2

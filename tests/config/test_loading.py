@@ -18,12 +18,33 @@ def test_inheritance_merges_and_deletes(tmp_path):
     assert cfg.b == [3]
 
 
-def test_environment_variable_has_a_default(tmp_path, monkeypatch):
+def test_environment_variable_has_a_default(tmp_path, monkeypatch, capsys):
     path = write(tmp_path, 'c.py', "root = '{{$FRDET_TEST_ROOT:data/}}'\n")
     monkeypatch.delenv('FRDET_TEST_ROOT', raising=False)
     assert load_config(path).root == 'data/'
     monkeypatch.setenv('FRDET_TEST_ROOT', '/elsewhere')
     assert load_config(path).root == '/elsewhere'
+    assert capsys.readouterr().out == ''  # what a tool prints is its own
+
+
+def test_environment_variable_without_default(tmp_path):
+    path = write(tmp_path, 'c.py', "a = 1\nroot = dict(x=['{{$FRDET_TEST_ROOT}}'])\n")
+    with pytest.raises(ConfigError, match=r'c\.py:2: root\.x\.0 names an environment variable without a default'):
+        load_config(path)
+
+
+def test_config_may_import(tmp_path):
+    """MMEngine takes some configs that import a module for another kind of config, and fails."""
+    path = write(
+        tmp_path, 'c.py', 'import os\nimport numpy as np\na = os.path.join("x", "y")\nb = int(np.ones(2).sum())\n'
+    )
+    cfg = load_config(path)
+    assert (cfg.a, cfg.b) == ('x/y', 2)
+    assert cfg.filename == str(path)
+
+
+def test_yaml_is_read(tmp_path):
+    assert load_config(write(tmp_path, 'c.yaml', 'a:\n  x: [1, 2]\n'), ['a.x.0=5']).a.x == [5, 2]
 
 
 def test_dump_reads_back(tmp_path):
@@ -44,12 +65,18 @@ def test_missing_config_names_the_nearest(tmp_path):
         load_config(tmp_path / 'r50_fnp.py')
     with pytest.raises(ConfigError, match='nor does the folder'):
         load_config(tmp_path / 'nowhere' / 'r50_fpn.py')
+    with pytest.raises(ConfigError, match=r'is a folder: expected a file in it, as r50_fpn\.py'):
+        load_config(tmp_path)
 
 
 @pytest.mark.parametrize(
     ('text', 'message'),
     [
-        ('a = dict(x=1\n', r'is no Python: .*line 1'),
+        ('b = 1\na = dict(x=1\n', r'/c\.py:2 is no Python: '),
+        ("_base_ = './open.py'\n", r'/open\.py:1 is no Python: '),
+        ('import sys\nsys.exit(3)\n', r'c\.py:2\): SystemExit'),
+        ("import os\na = os.environ['FRDET_TEST_UNSET']\n", r'c\.py:2\): KeyError'),
+        ('def f():\n    return 1 / 0\na = f()\n', r'c\.py:3\): ZeroDivisionError'),
         ("_base_ = './gone.py'\n", r'_base_ does not exist'),
         ('a = 1\nb = a + undefined\n', r'c\.py:2\): NameError'),
         ("_base_ = './dict.py'\na = 1\n", r'dict\.py:3\): ZeroDivisionError'),
@@ -57,6 +84,7 @@ def test_missing_config_names_the_nearest(tmp_path):
 )
 def test_broken_config(tmp_path, text, message):
     write(tmp_path, 'dict.py', '\n\na = 3 / 0\n')
+    write(tmp_path, 'open.py', 'a = (\n')
     with pytest.raises(ConfigError, match=message):
         load_config(write(tmp_path, 'c.py', text))
 
@@ -78,3 +106,46 @@ def test_custom_import_that_lacks_a_package(tmp_path, monkeypatch):
     path = write(tmp_path, 'c.py', "custom_imports = dict(imports='frdet_test_needy')\n")
     with pytest.raises(ConfigError, match='it imports frdet_no_such_package'):
         load_config(path)
+
+
+@pytest.mark.parametrize(
+    ('module', 'message'),
+    [
+        ('x = 1\ny = x / 0\n', r'frdet_test_bad\.py:2\): ZeroDivisionError'),
+        ('x = (\n', r"frdet_test_bad\.py:1\): '\(' was never closed"),
+        ('from os import frdet_nothing\n', r'frdet_test_bad\.py:1\): ImportError'),
+    ],
+)
+def test_custom_import_that_does_not_run(tmp_path, monkeypatch, module, message):
+    write(tmp_path, 'frdet_test_bad.py', module)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    path = write(tmp_path, 'c.py', "custom_imports = dict(imports=['frdet_test_bad'])\n")
+    with pytest.raises(ConfigError, match=f"c.py: custom_imports names the module 'frdet_test_bad'.*{message}"):
+        load_config(path)
+
+
+@pytest.mark.parametrize('text', ['3', "['a']", 'dict(imports=3)', 'dict(imports=[3])'])
+def test_custom_imports_of_a_wrong_form(tmp_path, text):
+    with pytest.raises(ConfigError, match=r"expected dict\(imports=\['my_module'\]\)"):
+        load_config(write(tmp_path, 'c.py', f'custom_imports = {text}\n'))
+
+
+def test_failed_import_may_be_allowed(tmp_path):
+    text = "custom_imports = dict(imports=['frdet_no_such_module'], allow_failed_imports=True)\n"
+    assert load_config(write(tmp_path, 'c.py', text)).custom_imports.allow_failed_imports
+
+
+def test_override_may_name_a_class_that_another_override_imports(tmp_path, monkeypatch):
+    write(
+        tmp_path,
+        'frdet_test_necks.py',
+        'from frdet.registry import NECKS\n'
+        '@NECKS.register_module(force=True)\n'
+        'class LoadingTestNeck:\n'
+        '    def __init__(self, *, width=3):\n'
+        '        pass\n',
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    path = write(tmp_path, 'c.py', 'model = dict(neck=None)\n')
+    overrides = ['model.neck.width=5', 'model.neck.type=LoadingTestNeck', 'custom_imports.imports=[frdet_test_necks]']
+    assert load_config(path, overrides).model.neck == dict(type='LoadingTestNeck', width=5)

@@ -23,5 +23,20 @@ def test_table(tmp_path, monkeypatch):
     (tmp_path / 'c.py').write_text('a = dict(x=1, y=[2])\n')
     monkeypatch.chdir(tmp_path)
     cfg = load_config('c.py', ['a.x=5'])
-    lines = [line.split() for line in origin_table(cfg, ['a.x']).splitlines()]
+    lines = [line.split() for line in origin_table(cfg).splitlines()]
     assert lines == [['a.x', '=', '5', '#', 'override'], ['a.y', '=', '[2]', '#', 'c.py:1']]
+
+
+def test_override_of_a_dict_marks_what_it_holds(tmp_path, monkeypatch):
+    (tmp_path / 'c.py').write_text('a = dict(x=1, y=2)\nb = [dict(k=1), dict(k=2)]\n')
+    monkeypatch.chdir(tmp_path)
+    table = origin_table(load_config('c.py', ['a={"x": 5}', 'b.1={"k": 7}']))
+    where = {line.split(' = ')[0]: line.split('# ')[1] for line in table.splitlines()}
+    assert where == {'a.x': 'override', 'a.y': 'c.py:1', 'b.0.k': 'c.py:2', 'b.1.k': 'override'}
+
+
+def test_annotated_assignment_and_file_that_is_no_python(tmp_path):
+    (tmp_path / 'c.py').write_text('a: dict = dict(x=1)\nb: int\n')
+    assert set(config_origins(tmp_path / 'c.py')) == {'a', 'a.x'}
+    (tmp_path / 'c.yaml').write_text('a:\n  x: 1\n')
+    assert config_origins(tmp_path / 'c.yaml') == {}

@@ -44,7 +44,15 @@ def config():
         ('[1, 2]', [1, 2]),
         ('(1, 2)', (1, 2)),
         ('[(1,), (2,)]', [(1,), (2,)]),
-        ('1,2', (1, 2)),
+        ('1,2', [1, 2]),
+        ('(1,2),(3,4)', [(1, 2), (3, 4)]),
+        ('((1,2),3)', ((1, 2), 3)),
+        ('[a,b]', ['a', 'b']),
+        ('true', True),
+        ('[False,true]', [False, True]),
+        ('dict(type=SGD,lr=0.1)', {'type': 'SGD', 'lr': 0.1}),
+        ('dict(**{"a": 1})', 'dict(**{"a": 1})'),
+        ('a.b', 'a.b'),
         ('a,b', ['a', 'b']),
         ("{'max_norm': 35}", {'max_norm': 35}),
         ('dict(max_norm=35, inner=dict(a=[1]))', {'max_norm': 35, 'inner': {'a': [1]}}),
@@ -87,6 +95,11 @@ def test_no_key_or_no_value(item):
             ['a'],
         ),
         ("model.neck=dict(type='FPN')", lambda c: c.model.neck.type, 'FPN'),
+        ('model.neck.type=FPN', lambda c: c.model.neck.type, 'FPN'),
+        ('load_from=None', lambda c: c.load_from, None),
+        ("custom_hooks=[dict(type='EMAHook')]", lambda c: c.custom_hooks[0].type, 'EMAHook'),
+        ('default_hooks.mine=dict(type=EMAHook)', lambda c: c.default_hooks.mine.type, 'EMAHook'),
+        ('env_cfg.dist_cfg.port=29500', lambda c: c.env_cfg.dist_cfg.port, 29500),
     ],
 )
 def test_applied(override, read, value):
@@ -135,9 +148,28 @@ def test_unknown_key(override, message):
         'model.roi_head.loss_bbox.sides=wide',
         'model.roi_head.loss_bbox.name=3',
         'model.roi_head.loss_bbox.loss_weight=[1]',
+        'model.roi_head.loss_bbox={"loss_weight": "much"}',
+        'randomness.seed=abc',
+        'load_from=3',
+        'auto_scale_lr.base_batch_size=2.5',
+        'train_dataloader.pin_memory=1',
+        'optim_wrapper.clip_grad.max_norm=much',
     ],
 )
 def test_wrong_type(override):
     with pytest.raises(ConfigError, match='expected') as error:
         apply_overrides(config(), parse_overrides([override]))
     assert override.partition('=')[0] in str(error.value)
+
+
+def test_order_does_not_matter_where_a_type_changes():
+    cfg = Config(dict(model=dict(roi_head=dict(loss_bbox=dict(type='L1Loss', loss_weight=2.0)))))
+    place = 'model.roi_head.loss_bbox'
+    apply_overrides(cfg, parse_overrides([f'{place}.beta=0.5', f'{place}.type=SmoothL1Loss']))
+    assert cfg.model.roi_head.loss_bbox == dict(type='SmoothL1Loss', loss_weight=2.0, beta=0.5)
+
+
+def test_number_replaces_a_number_where_nothing_is_declared():
+    cfg = Config(dict(scale=2, optim_wrapper=dict(type='OptimWrapper', clip_grad=dict(max_norm=35))))
+    apply_overrides(cfg, parse_overrides(['scale=0.5', 'optim_wrapper.clip_grad.max_norm=0.5']))
+    assert (cfg.scale, cfg.optim_wrapper.clip_grad.max_norm) == (0.5, 0.5)

@@ -20,8 +20,7 @@ test_pipeline = [
 
 train_dataloader = dict(
     batch_size=8,  # of one process
-    num_workers=1,
-    persistent_workers=True,
+    num_workers=0,  # a small image takes longer to hand over than to read
     sampler=dict(type='DefaultSampler', shuffle=True),
     batch_sampler=dict(type='AspectRatioBatchSampler', drop_last=False),
     dataset=dict(
@@ -35,8 +34,7 @@ train_dataloader = dict(
 )
 val_dataloader = dict(
     batch_size=1,
-    num_workers=1,
-    persistent_workers=True,
+    num_workers=0,
     sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
         type='ShapesDataset',

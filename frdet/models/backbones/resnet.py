@@ -106,7 +106,7 @@ class ResNet(BaseModule):
         norm_eval: bool = False,
         zero_init_residual: bool = False,
         out_indices: Sequence[int] = (0, 1, 2, 3),
-        init_cfg: dict | None = None,
+        init_cfg: dict | list[dict] | None = None,
     ):
         super().__init__(init_cfg)
         if depth not in self.blocks:

@@ -54,7 +54,7 @@ class RPNHead(BaseModule):
         post_nms_test: int,
         nms_iou_thr: float,
         min_side: float = 0.0,
-        init_cfg: dict | None = None,
+        init_cfg: dict | list[dict] | None = None,
     ):
         super().__init__(init_cfg)
         if normalizer not in ('quota', 'sampled'):

@@ -33,7 +33,7 @@ class FasterRCNN(BaseModel):
         rpn_head: dict,
         roi_head: dict,
         data_preprocessor: dict,
-        init_cfg: dict | None = None,
+        init_cfg: dict | list[dict] | None = None,
     ):
         super().__init__(PREPROCESSORS.build(data_preprocessor), init_cfg)
         self.backbone = BACKBONES.build(backbone)

@@ -35,7 +35,7 @@ class FPN(BaseModule):
         norm: dict | None = None,
         fuse_type: str = 'sum',
         last_level: str | None = 'maxpool',
-        init_cfg: dict | None = None,
+        init_cfg: dict | list[dict] | None = None,
     ):
         super().__init__(init_cfg)
         if fuse_type not in ('sum', 'avg'):

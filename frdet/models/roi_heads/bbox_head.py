@@ -32,7 +32,7 @@ class FCBBoxHead(BaseModule):
         fc_channels: int,
         num_fcs: int,
         class_agnostic: bool = False,
-        init_cfg: dict | None = None,
+        init_cfg: dict | list[dict] | None = None,
     ):
         super().__init__(init_cfg)
         self.num_classes = num_classes

@@ -48,7 +48,7 @@ class StandardRoIHead(BaseModule):
         nms_iou_thr: float,
         max_per_image: int,
         min_side: float = 0.0,
-        init_cfg: dict | None = None,
+        init_cfg: dict | list[dict] | None = None,
     ):
         super().__init__(init_cfg)
         self.roi_extractor = ROI_EXTRACTORS.build(roi_extractor)
