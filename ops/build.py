@@ -169,11 +169,11 @@ def _cuda_commands(torch: Torch, folder: Path) -> tuple[list[list[str]], list[st
     return compile_, link
 
 
-def _stamp(*commands: list[list[str]]) -> str:
-    """Changes when a source or a command does. Temporary folders in commands are left out."""
+def _stamp(other: str, *commands: list[list[str]]) -> str:
+    """Changes when a command does, or a source outside the folder ``other``; temporary folders are left out."""
     digest = hashlib.sha256()
     for source in sorted(SOURCES.rglob('*')):
-        if source.suffix in ('.cpp', '.cu', '.h', '.cuh'):
+        if source.suffix in ('.cpp', '.cu', '.h', '.cuh') and source.parent.name != other:
             digest.update(source.name.encode() + source.read_bytes())
     words = [[Path(word).name if word.endswith('.o') else word for word in line] for part in commands for line in part]
     digest.update(json.dumps(words).encode())
@@ -202,7 +202,7 @@ def build(out: Path, force: bool = False) -> list[Path]:
             jobs[CUDA_LIBRARY] = _cuda_commands(torch, folder)
         stale = {}
         for library, (compile_, link) in jobs.items():
-            stamp = _stamp(compile_, [link])
+            stamp = _stamp('cuda' if library == CPU_LIBRARY else 'cpu', compile_, [link])
             stamp_file = out / f'{library}.stamp'
             if force or not (out / library).is_file() or not stamp_file.is_file() or stamp_file.read_text() != stamp:
                 stale[library] = (compile_, link, stamp)

@@ -20,9 +20,9 @@ namespace {
 using torch::stable::parallel_for;
 
 constexpr int64_t kBlock = 128;     // boxes decided at a time
-constexpr int64_t kUnsorted = 128;  // up to this many boxes, laying out neighbours together costs more than it saves
-// Boxes worth a thread of their own: waking one costs as much as deciding this many, and far more on a busy machine.
-constexpr int64_t kBoxesPerThread = 4096;
+constexpr int64_t kUnsorted = 512;  // up to this many boxes, laying out neighbours together costs more than it saves
+// Boxes worth a thread of their own: waking one takes microseconds on an idle machine, and milliseconds on a busy one.
+constexpr int64_t kBoxesPerThread = 32768;
 
 template <class T>
 const BoxKernels<T>& box_kernels() {
@@ -137,7 +137,7 @@ void nms_one(const T* boxes, const int32_t* order, int64_t count, T threshold, u
       if (is_kept) kept.put(kept_count++, box);
     }
     if (block_end == count || kept_count == 0) continue;
-    parallel_for(0, groups, kBoxesPerThread, [&](int64_t begin, int64_t end) {
+    parallel_for(0, groups, kBoxesPerThread / kGroup, [&](int64_t begin, int64_t end) {
       kernel.suppress(store.arrays(), bounds.arrays(), alive.data(), begin, end, kept.arrays(), kept_count, threshold,
                       threshold >= T(0));
     });
