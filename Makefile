@@ -63,7 +63,7 @@ endif
 # The pages of the API are written anew each time, so that a module that is gone leaves none behind.
 docs: $(INSTALLED)
 	rm -rf docs/api
-	$(BIN)/sphinx-apidoc -q --separate --module-first --no-toc --output-dir docs/api frdet
+	$(BIN)/sphinx-apidoc -q --separate --module-first --no-toc --output-dir docs/api frdet 'frdet/ops/*.so'
 	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going -b html docs docs/_build/html
 
 format: $(INSTALLED)
