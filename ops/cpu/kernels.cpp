@@ -82,8 +82,8 @@ inline uint32_t overlapping(const BoxArrays<T>& boxes, int64_t group, const BoxV
 // Borders of `count` boxes from `at`. A NaN, which overlaps nothing, moves none.
 template <class T>
 inline Box<T> border_of(const BoxArrays<T>& boxes, int64_t at, int64_t count) {
-  constexpr T kInf = __builtin_huge_val();
-  Box<T> border = {kInf, kInf, -kInf, -kInf, 0};
+  constexpr T kInfinity = __builtin_huge_val();
+  Box<T> border = {kInfinity, kInfinity, -kInfinity, -kInfinity, 0};
   for (int64_t i = at; i < at + count; ++i) {
     border.x1 = boxes.x1[i] < border.x1 ? boxes.x1[i] : border.x1;
     border.y1 = boxes.y1[i] < border.y1 ? boxes.y1[i] : border.y1;

@@ -41,8 +41,8 @@ class BoxStore {
     T* at = values_.get();
     arrays_ = {at, at + padded_, at + 2 * padded_, at + 3 * padded_, at + 4 * padded_};
     for (int64_t i = std::max<int64_t>(padded_ - kGroup, 0); i < padded_; ++i) {
-      constexpr T kInf = std::numeric_limits<T>::infinity();
-      put(i, {kInf, kInf, -kInf, -kInf, T(0)});
+      constexpr T kInfinity = std::numeric_limits<T>::infinity();
+      put(i, {kInfinity, kInfinity, -kInfinity, -kInfinity, T(0)});
     }
   }
   void put(int64_t i, const Box<T>& box) {
