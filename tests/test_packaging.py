@@ -73,7 +73,8 @@ def test_wheel_holds_every_module_and_the_licence(tmp_path: Path):
         if (ROOT / name).is_dir():
             shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns('__pycache__', '*.so'))
     command = [sys.executable, '-m', 'pip', 'wheel', '--no-deps', '--no-build-isolation', '-w', str(tmp_path), source]
-    subprocess.run(command, check=True, capture_output=True)
+    # Compiling the operators is tested where they are.
+    subprocess.run(command, check=True, capture_output=True, env={**os.environ, 'FRDET_NO_EXT': '1'})
     (wheel,) = tmp_path.glob('frdet-*.whl')
     shutil.unpack_archive(wheel, tmp_path / 'unpacked', format='zip')
     unpacked = tmp_path / 'unpacked'
