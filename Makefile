@@ -46,7 +46,7 @@ $(DEMO_TRAINED): $(shell find frdet configs -name '*.py') tools/train.py | $(INS
 	@touch $@
 
 test: lint
-	$(BIN)/python -m pytest -n $(JOBS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 OPS_SOURCES := $(foreach ending,cpp cu h cuh,$(wildcard ops/*.$(ending) ops/*/*.$(ending)))
 

@@ -30,13 +30,13 @@ model = dict(
     ),
 )
 
-# Weights are random and images few: small batches at a high rate, eight epochs.
+# Weights are random and images few: small batches at a high rate, seven epochs.
 train_dataloader = dict(batch_size=4)
 auto_scale_lr = dict(base_batch_size=4)
 optim_wrapper = dict(optimizer=dict(lr=0.025), clip_grad=dict(max_norm=20))
-train_cfg = dict(max_epochs=8, val_interval=4)
+train_cfg = dict(max_epochs=7, val_interval=7)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.02, by_epoch=False, begin=0, end=51),
-    dict(type='MultiStepLR', by_epoch=True, begin=0, end=8, milestones=[6, 7], gamma=0.1),
+    dict(type='MultiStepLR', by_epoch=True, begin=0, end=7, milestones=[5, 6], gamma=0.1),
 ]
-default_hooks = dict(checkpoint=dict(interval=4))
+default_hooks = dict(checkpoint=dict(interval=7))
