@@ -39,4 +39,4 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=0.02, by_epoch=False, begin=0, end=51),
     dict(type='MultiStepLR', by_epoch=True, begin=0, end=7, milestones=[5, 6], gamma=0.1),
 ]
-default_hooks = dict(checkpoint=dict(interval=7))
+default_hooks = dict(checkpoint=dict(interval=7), visualization=dict(score_thr=0.5))
