@@ -46,6 +46,8 @@ $(DEMO_TRAINED): $(shell find frdet configs -name '*.py') tools/train.py | $(INS
 	@touch $@
 
 test: lint
+	@if test -e "$$(g++ -print-file-name=libasan.so 2>/dev/null)"; then $(MAKE) --no-print-directory sanitize; \
+	  else echo 'No g++ with AddressSanitizer: the sanitized operators are not tested'; fi
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 OPS_SOURCES := $(foreach ending,cpp cu h cuh,$(wildcard ops/*.$(ending) ops/*/*.$(ending)))
