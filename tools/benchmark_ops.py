@@ -27,12 +27,16 @@ Run = Callable[[], object]
 
 @dataclass(frozen=True)
 class Case:
-    """One row of the table: what is run, by us and by torchvision, and the speed-up that is aimed at."""
+    """One row of the table: what is run, by us and by torchvision, and the speed-up that is aimed at.
+
+    ``traffic`` is the least bytes the work must read and write; None where memory does not bound it.
+    """
 
     name: str
     ours: Run
     theirs: Run
     goal: float
+    traffic: int | None = None
 
 
 @dataclass(frozen=True)
@@ -41,14 +45,16 @@ class Result:
     theirs: float
     ours: float
     goal: float
+    traffic: int | None
 
     @property
     def ratio(self) -> float:
         return self.theirs / self.ours
 
-    def row(self) -> str:
+    def row(self, bandwidth: float) -> str:
         times = f'{self.theirs * 1e3:.3g} ms | {self.ours * 1e3:.3g} ms'
-        return f'| {self.name} | {times} | {self.ratio:.1f} | {self.goal:g} |'
+        share = f'{self.traffic / self.ours / bandwidth:.0%}' if self.traffic else ''
+        return f'| {self.name} | {times} | {self.ratio:.1f} | {self.goal:g} | {share} |'
 
 
 def random_boxes(count: int, low: float, high: float, device: torch.device) -> Tensor:
@@ -91,7 +97,8 @@ def roi_align_cases(device: torch.device, dtype: torch.dtype) -> Iterator[Case]:
             elif layout == 'contiguous':
                 goals = (3, 3)
             label = f'roi_align {layout} {str(dtype).removeprefix("torch.")}, {name}'
-            yield Case(f'{label}: forward', ours[0], theirs[0], goals[0])
+            traffic = (x.numel() + grad.numel()) * x.element_size()
+            yield Case(f'{label}: forward', ours[0], theirs[0], goals[0], traffic)
             yield Case(f'{label}: forward and backward', ours[1], theirs[1], goals[1])
 
 
@@ -166,7 +173,7 @@ def measure(case: Case, rounds: int, device: torch.device) -> Result:
     for _ in range(rounds):
         theirs.append(seconds(case.theirs, device))
         ours.append(seconds(case.ours, device))
-    return Result(case.name, statistics.median(theirs), statistics.median(ours), case.goal)
+    return Result(case.name, statistics.median(theirs), statistics.median(ours), case.goal, case.traffic)
 
 
 def copy_bandwidth(device: torch.device) -> float:
@@ -192,19 +199,20 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.manual_seed(0)
     status = loading.status()
+    bandwidth = copy_bandwidth(arguments.device)
     lines = [
         f'torch {torch.__version__} on {machine(arguments.device)}; kernels: {status.describe(arguments.device.type)}; '
-        f'copy bandwidth {copy_bandwidth(arguments.device) / 1e9:.1f} GB/s',
+        f'copy bandwidth {bandwidth / 1e9:.1f} GB/s',
         '',
-        '| operator | torchvision | frdet | ratio | goal |',
-        '|---|---:|---:|---:|---:|',
+        '| operator | torchvision | frdet | ratio | goal | share of the bandwidth |',
+        '|---|---:|---:|---:|---:|---:|',
     ]
     print('\n'.join(lines), flush=True)
     for case in cases(arguments.device):
         if arguments.only not in case.name:
             continue
         result = measure(case, arguments.rounds, arguments.device)
-        lines.append(result.row())
+        lines.append(result.row(bandwidth))
         print(lines[-1], flush=True)
     if arguments.out:
         arguments.out.write_text('\n'.join(lines) + '\n')
