@@ -57,6 +57,7 @@ class _Checker:
         self.origin = origin
 
     def check(self, value: Any, place: str) -> None:
+        """Check ``value`` and all inside it; raises ConfigError on the first mistake."""
         if isinstance(value, (list, tuple)):
             for i, item in enumerate(value):
                 self.check_item(item, f'{place}.{i}')

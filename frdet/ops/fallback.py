@@ -85,6 +85,7 @@ def roi_align(
     sampling_ratio: int,
     aligned: bool,
 ) -> Tensor:
+    """``frdet.ops.roi_align`` on torchvision's kernel; ``rois`` (K, 5) as (image index, xyxy)."""
     _check_rois(rois, input)
     # Far off the map all is 0, as it must be for these.
     is_nothing = ~rois.isfinite().all(dim=1, keepdim=True)
@@ -110,6 +111,7 @@ def multiscale_roi_align(
     eps_inside: float,
     eps_outside: float,
 ) -> Tensor:
+    """``frdet.ops.multiscale_roi_align``, a call of torchvision's kernel for each level."""
     if len(features) == 1:
         return roi_align(features[0], rois, output_size, spatial_scales[0], sampling_ratio, aligned)
     _check_rois(rois, features[0])
@@ -125,6 +127,7 @@ def multiscale_roi_align(
 
 
 def max_iou(boxes: Tensor, gt_boxes: Tensor, gt_valid: Tensor | None, min_gt_iou: float) -> MaxIoU:
+    """``frdet.ops.max_iou`` in plain torch: it holds the (B, G, N) IoUs in memory, 4 bytes each."""
     if gt_boxes.dim() == 2:
         valid = None if gt_valid is None else gt_valid[None]
         return MaxIoU(*(x[0] for x in max_iou(boxes, gt_boxes[None], valid, min_gt_iou)))
