@@ -14,6 +14,9 @@ from frdet.errors import ConfigError, DataError
 from frdet.registry import DATASETS, TRANSFORMS
 
 FILTERS = ('filter_empty_gt', 'min_size')
+#: Name of a label that no category has, so that labels can follow another project's numbers.
+UNUSED_CLASS = 'N/A'
+UNUSED_ID = -1
 
 
 @DATASETS.register_module()
@@ -31,7 +34,7 @@ class CocoDataset(BaseDataset):
         data_prefix: ``img`` is the folder of the images, relative to ``data_root`` or absolute.
         pipeline: transforms, built or as dicts.
         metainfo: ``classes`` chooses and orders classes of the file by name: a list of names, or a text file with
-            one in a line.
+            one in a line. ``N/A`` leaves a label unused: torchvision's label is the category id, with gaps.
         filter_cfg: images to leave out unless ``test_mode``. ``filter_empty_gt=True``: those without a box of the
             classes that is no crowd; ``min_size``: those with a side of fewer pixels.
         test_mode: keep every image, and raise where a transform returns none.
@@ -169,17 +172,18 @@ class CocoDataset(BaseDataset):
                 f'metainfo.classes is {names!r}: expected a list of class names, or the path of a text file with one '
                 'name in a line'
             )
-        if repeated := sorted({name for name in names if names.count(name) > 1}):
+        used = [name for name in names if name != UNUSED_CLASS]
+        if repeated := sorted({name for name in used if used.count(name) > 1}):
             raise ConfigError(f'metainfo.classes names {", ".join(repeated)} more than once: a class has one label')
-        if unknown := [name for name in names if name not in categories]:
+        if unknown := [name for name in used if name not in categories]:
             near = difflib.get_close_matches(unknown[0], categories, n=3, cutoff=0.5)
             hint = f'did you mean {" or ".join(near)}?' if near else f'it has {_list(list(categories))}'
             raise DataError(f'{self.ann_file} has no class {_list([repr(name) for name in unknown])}: {hint}')
-        return tuple(names), [categories[name] for name in names]
+        return tuple(names), [categories[name] if name != UNUSED_CLASS else UNUSED_ID for name in names]
 
     def _labels(self, content: CocoAnnotations) -> np.ndarray:
         """(M,) int32, the label of every annotation, -1 where its class is not chosen."""
-        label_of = {cat_id: label for label, cat_id in enumerate(self.cat_ids)}
+        label_of = {cat_id: label for label, cat_id in enumerate(self.cat_ids) if cat_id != UNUSED_ID}
         ids, inverse = np.unique(content.category_id, return_inverse=True)
         return np.array([label_of.get(int(i), -1) for i in ids], dtype=np.int32)[inverse]
 

@@ -14,6 +14,7 @@ from mmengine.evaluator import BaseMetric
 from mmengine.logging import MMLogger
 from terminaltables import AsciiTable
 
+from frdet.datasets.coco import UNUSED_CLASS, UNUSED_ID
 from frdet.errors import ConfigError, DataError
 from frdet.evaluation.backends import BACKENDS, CocoEval, read_annotations
 from frdet.registry import METRICS
@@ -99,6 +100,7 @@ class CocoMetric(BaseMetric):
         logger = MMLogger.get_current_instance()
         detections = {item[0]: Detections(*item) for item in reversed(results)}  # gathering makes plain tuples
         cat_ids = self._category_ids()
+        used_ids = [cat_id for cat_id in cat_ids if cat_id != UNUSED_ID]
         records = [record for img_id in sorted(detections) for record in _records(detections[img_id], cat_ids)]
         if self.outfile is not None:
             _write_json(records, Path(self.outfile))
@@ -107,7 +109,7 @@ class CocoMetric(BaseMetric):
             logger.warning('There is no detection at all: every figure is 0, or -1 where there is no object')
         with contextlib.redirect_stdout(io.StringIO()):  # both evaluators print
             evaluation = BACKENDS[self.backend](
-                self._annotations, records, sorted(detections), cat_ids, list(self.max_dets)
+                self._annotations, records, sorted(detections), used_ids, list(self.max_dets)
             )
         figures = self._figures(evaluation)
         logger.info('\n' + AsciiTable([['figure', 'value'], *([k, f'{v:.4f}'] for k, v in figures.items())]).table)
@@ -119,6 +121,7 @@ class CocoMetric(BaseMetric):
         """Category id of every label, by the names of the data set's classes."""
         ids = {category['name']: category['id'] for category in self._annotations['categories']}
         classes = (self.dataset_meta or {}).get('classes') or sorted(ids, key=lambda name: ids[name])
+        ids[UNUSED_CLASS] = UNUSED_ID
         if unknown := [name for name in classes if name not in ids]:
             raise DataError(
                 f'{self.ann_file} has no category {unknown[0]!r}, a class of the data set evaluated: '
@@ -156,7 +159,7 @@ class CocoMetric(BaseMetric):
 
 
 def _records(found: Detections, cat_ids: list[int]) -> list[dict[str, Any]]:
-    """One image's detections as COCO's results: xywh, subtracted in float64."""
+    """One image's detections as COCO's results: xywh, subtracted in float64. Those of unused labels are left out."""
     return [
         {
             'image_id': found.img_id,
@@ -167,6 +170,7 @@ def _records(found: Detections, cat_ids: list[int]) -> list[dict[str, Any]]:
         for (x1, y1, x2, y2), score, label in zip(
             found.boxes.tolist(), found.scores.tolist(), found.labels.tolist(), strict=True
         )
+        if cat_ids[label] != UNUSED_ID
     ]
 
 

@@ -85,6 +85,17 @@ def test_chosen_classes_in_their_order(write_coco, content):
     np.testing.assert_array_equal(record['gt_crowd'], [False, True])
 
 
+def test_unused_labels(write_coco, content):
+    """Labels are category ids less 1, of which 2, 11 and 40 exist."""
+    classes = ['N/A'] * 40
+    classes[1], classes[10], classes[39] = 'person', 'car', 'cat'
+    dataset = dataset_of(write_coco(content), metainfo=dict(classes=classes))
+    assert dataset.get_data_info(2)['gt_labels'].tolist() == [39, 10, 1]
+    assert dataset.get_data_info(1)['gt_labels'].tolist() == [1]
+    assert [i for i in dataset.cat_ids if i != -1] == [2, 11, 40]
+    assert len(dataset.metainfo['classes']) == 40
+
+
 def test_classes_from_a_text_file(write_coco, content, tmp_path):
     names = tmp_path / 'names.txt'
     names.write_text('car\nperson\n')

@@ -1,6 +1,7 @@
 """CocoMetric's figures are pycocotools', to the last digit."""
 
 import contextlib
+import copy
 import io
 import json
 import logging
@@ -139,6 +140,25 @@ def test_only_tested_images_and_chosen_classes_count(tmp_path, backend):
     assert {r['category_id'] for r in json.loads(out.read_text())} == set(ids)
     expected = directly(ann_file, out, [s['img_id'] for s in kept], ids)
     assert_equal(figures, expected, backend)
+
+
+@pytest.mark.parametrize('backend', BACKENDS)
+def test_unused_labels_count_for_nothing(tmp_path, backend):
+    """The same detections under labels with gaps, and some of labels that no category has."""
+    truth, samples, classes = drawn(np.random.default_rng(4))
+    ann_file = tmp_path / 'truth.json'
+    ann_file.write_text(json.dumps(truth))
+    expected = evaluate(ann_file, copy.deepcopy(samples), classes, backend=backend)
+    with_gaps = ('N/A', classes[0], classes[1], 'N/A', 'N/A', classes[2], classes[3])
+    place = torch.tensor([1, 2, 5, 6])
+    for s in samples:
+        found = s['pred_instances']
+        labels = torch.cat([place[found['labels']], torch.tensor([0, 4])])
+        boxes = torch.cat([found['bboxes'], torch.tensor([[5.0, 5, 50, 50]] * 2)])
+        s['pred_instances'] = InstanceData(
+            bboxes=boxes, scores=torch.cat([found['scores'], torch.ones(2)]), labels=labels
+        )
+    assert evaluate(ann_file, samples, with_gaps, backend=backend) == expected
 
 
 def by_hand(tmp_path, annotations, **content):

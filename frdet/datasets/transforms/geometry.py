@@ -1,10 +1,14 @@
 """Resizing and flipping an image together with its boxes."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import cv2
 import numpy as np
+import torch
 from PIL import Image
+from torch.nn import functional as F
 
 from frdet.errors import ConfigError
 from frdet.registry import TRANSFORMS
@@ -30,12 +34,50 @@ def shortest_edge_size(height: int, width: int, short_side: int, max_size: int) 
     return int(sides[0] + 0.5), int(sides[1] + 0.5)
 
 
-def resize_to(results: dict[str, Any], size: tuple[int, int], interpolation: str) -> dict[str, Any]:
-    """Resize ``img`` to ``size`` (height, width) with Pillow's antialiasing filter, and scale and cut the boxes."""
+def _both_limits(height: int, width: int, short_side: int, max_size: int) -> tuple[float, float]:
+    """Unrounded (height, width), the largest within both limits: the rule of MMDetection and torchvision."""
+    scale = min(max_size / max(height, width), short_side / min(height, width))
+    return height * scale, width * scale
+
+
+def _mmdetection_size(*args: int) -> tuple[int, int]:
+    height, width = _both_limits(*args)
+    return int(height + 0.5), int(width + 0.5)
+
+
+def _torchvision_size(*args: int) -> tuple[int, int]:
+    height, width = _both_limits(*args)
+    return math.floor(height), math.floor(width)
+
+
+def _resize_pillow(image: np.ndarray, size: tuple[int, int], interpolation: str) -> np.ndarray:
+    return np.asarray(Image.fromarray(image).resize(size[::-1], INTERPOLATIONS[interpolation]))
+
+
+def _resize_cv2(image: np.ndarray, size: tuple[int, int], interpolation: str) -> np.ndarray:
+    return cv2.resize(image, size[::-1], interpolation=cv2.INTER_LINEAR)
+
+
+def _resize_torch(image: np.ndarray, size: tuple[int, int], interpolation: str) -> np.ndarray:
+    pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float()
+    return F.interpolate(pixels, size, mode='bilinear', align_corners=False)[0].permute(1, 2, 0).numpy()
+
+
+#: Whose resizing it is: the rule for the size, and how pixels are computed.
+BACKENDS: dict[str, tuple[Callable[..., tuple[int, int]], Callable[..., np.ndarray]]] = {
+    'pillow': (shortest_edge_size, _resize_pillow),
+    'cv2': (_mmdetection_size, _resize_cv2),
+    'torch': (_torchvision_size, _resize_torch),
+}
+
+
+def resize_to(
+    results: dict[str, Any], size: tuple[int, int], interpolation: str = 'bilinear', backend: str = 'pillow'
+) -> dict[str, Any]:
+    """Resize ``img`` to ``size`` (height, width), and scale and cut the boxes."""
     height, width = results['img'].shape[:2]
     if size != (height, width):
-        image = Image.fromarray(results['img']).resize(size[::-1], INTERPOLATIONS[interpolation])
-        results['img'] = np.asarray(image)
+        results['img'] = BACKENDS[backend][1](results['img'], size, interpolation)
     x_scale, y_scale = size[1] / width, size[0] / height
     if 'gt_bboxes' in results:
         boxes = results['gt_bboxes'].astype(np.float64) * [x_scale, y_scale, x_scale, y_scale]
@@ -67,23 +109,39 @@ class ResizeShortestEdge:
         short_side: pixels; of several, one is drawn for every image.
         max_size: the longer side is at most this.
         interpolation: ``nearest``, ``bilinear`` (detectron2's), ``bicubic`` or ``lanczos``, all of Pillow.
+        backend: whose resizing it is. ``pillow``: detectron2's, antialiased, sides rounded half upwards. ``cv2``:
+            MMDetection's, bilinear without antialiasing, sides rounded half upwards. ``torch``: torchvision's, the same
+            filter but sides rounded down, and pixels stay float32 instead of being rounded to 0..255.
     """
 
-    def __init__(self, *, short_side: int | Sequence[int], max_size: int = 1333, interpolation: str = 'bilinear'):
+    def __init__(
+        self,
+        *,
+        short_side: int | Sequence[int],
+        max_size: int = 1333,
+        interpolation: str = 'bilinear',
+        backend: str = 'pillow',
+    ):
         sides = (short_side,) if isinstance(short_side, int) else tuple(short_side)
         if not sides:
             raise ConfigError('short_side is empty: expected a number of pixels or several')
         self.short_side = tuple(_check_side('short_side', side) for side in sides)
         self.max_size = _check_side('max_size', max_size)
         self.interpolation = _check_interpolation(interpolation)
+        if backend not in BACKENDS:
+            raise ConfigError(f'backend is {backend!r}: expected one of {", ".join(BACKENDS)}')
+        if backend != 'pillow' and interpolation != 'bilinear':
+            raise ConfigError(f'interpolation is {interpolation!r}: backend {backend} has bilinear only')
+        self.backend = backend
 
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
         side = self.short_side[0] if len(self.short_side) == 1 else int(np.random.choice(self.short_side))
         height, width = results['img'].shape[:2]
-        return resize_to(results, shortest_edge_size(height, width, side, self.max_size), self.interpolation)
+        size = BACKENDS[self.backend][0](height, width, side, self.max_size)
+        return resize_to(results, size, self.interpolation, self.backend)
 
     def __repr__(self) -> str:
-        return f'ResizeShortestEdge(short_side={self.short_side}, max_size={self.max_size})'
+        return f'ResizeShortestEdge(short_side={self.short_side}, max_size={self.max_size}, backend={self.backend})'
 
 
 @TRANSFORMS.register_module()

@@ -22,6 +22,9 @@ class AnchorGenerator:
         ratios: height / width.
         offset: 0, detectron2's and torchvision's, or 0.5 for the cell's middle.
         round_to_pixels: round the corners around the centre to whole pixels, as torchvision does.
+        strides_from_maps: torchvision's strides: the size of the network's input over the map's, rounded down, for
+            height and width on their own. Where a map's size was rounded up they are smaller than ``strides``: an
+            input of 800 gives p6 13 cells, 61 pixels apart instead of 64.
     """
 
     def __init__(
@@ -32,6 +35,7 @@ class AnchorGenerator:
         ratios: Sequence[float],
         offset: float = 0.0,
         round_to_pixels: bool = False,
+        strides_from_maps: bool = False,
     ):
         if len(strides) != len(sizes):
             raise ConfigError(f'AnchorGenerator: {len(strides)} strides but {len(sizes)} sizes; each level needs both')
@@ -40,6 +44,7 @@ class AnchorGenerator:
             raise ConfigError(f'AnchorGenerator: levels have {sorted(counts)} sizes; a shared head needs one count')
         self.strides = tuple(strides)
         self.offset = offset
+        self.strides_from_maps = strides_from_maps
         #: Anchors a cell, A: sizes times ratios, sizes first.
         self.num_anchors = counts.pop() * len(ratios)
         self.cell_anchors = [self._around_origin(level, ratios) for level in sizes]
@@ -64,10 +69,14 @@ class AnchorGenerator:
         """
         if len(shapes) != len(self.strides):
             raise ConfigError(f'AnchorGenerator: {len(self.strides)} strides for {len(shapes)} feature maps')
+        # The input is padded to a multiple of the finest stride at least, so its size follows from the finest map.
+        input_height, input_width = (side * self.strides[0] for side in shapes[0])
         levels = []
         for (height, width), stride, cell in zip(shapes, self.strides, self.cell_anchors, strict=True):
-            y = (torch.arange(height, device=device, dtype=torch.float32) + self.offset) * stride
-            x = (torch.arange(width, device=device, dtype=torch.float32) + self.offset) * stride
+            y_stride = input_height // height if self.strides_from_maps else stride
+            x_stride = input_width // width if self.strides_from_maps else stride
+            y = (torch.arange(height, device=device, dtype=torch.float32) + self.offset) * y_stride
+            x = (torch.arange(width, device=device, dtype=torch.float32) + self.offset) * x_stride
             y, x = torch.meshgrid(y, x, indexing='ij')
             centres = torch.stack([x, y, x, y], dim=-1)
             levels.append((centres[:, :, None] + cell.to(device)).view(-1, 4))

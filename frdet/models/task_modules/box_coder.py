@@ -19,11 +19,19 @@ class DeltaXYWHCoder:
         weights: factors of dx, dy, dw, dh, so that losses see numbers of about unit size.
         max_ratio: decoded sides grow at most by this factor. The default, 1000 / 16, takes a 16 pixel RoI to the size
             of a large image: enough for any true box, and exp() cannot overflow on wild predictions.
+        limit_shrinking: sides also shrink at most by that factor (MMDetection).
     """
 
-    def __init__(self, *, weights: Sequence[float] = (1.0, 1.0, 1.0, 1.0), max_ratio: float = 1000.0 / 16):
+    def __init__(
+        self,
+        *,
+        weights: Sequence[float] = (1.0, 1.0, 1.0, 1.0),
+        max_ratio: float = 1000.0 / 16,
+        limit_shrinking: bool = False,
+    ):
         self.weights = tuple(weights)
         self.max_log = math.log(max_ratio)
+        self.min_log = -self.max_log if limit_shrinking else None
 
     def encode(self, boxes: Tensor, targets: Tensor) -> Tensor:
         """Deltas (..., 4) that take ``boxes`` (..., 4) to ``targets`` (..., 4); both need sides above 0."""
@@ -38,8 +46,8 @@ class DeltaXYWHCoder:
         x, y, w, h = _centre_size(boxes)
         dx, dy, dw, dh = (d / weight for d, weight in zip(deltas.unbind(-1), self.weights, strict=True))
         px, py = dx * w + x, dy * h + y
-        half_w = 0.5 * w * dw.clamp(max=self.max_log).exp()
-        half_h = 0.5 * h * dh.clamp(max=self.max_log).exp()
+        half_w = 0.5 * w * dw.clamp(self.min_log, self.max_log).exp()
+        half_h = 0.5 * h * dh.clamp(self.min_log, self.max_log).exp()
         return torch.stack([px - half_w, py - half_h, px + half_w, py + half_h], dim=-1)
 
 

@@ -1,7 +1,9 @@
+import mmcv
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.transforms.v2 import functional as F
 
 from frdet.datasets.transforms import RandomFlip, Resize, ResizeShortestEdge, read_image
@@ -31,6 +33,59 @@ def test_a_half_is_rounded_up():
 def make(height=60, width=100, boxes=((10, 20, 40, 60),)):
     image = np.random.randint(0, 255, (height, width, 3), dtype=np.uint8)
     return dict(img=image, gt_bboxes=np.array(boxes, dtype=np.float32).reshape(-1, 4))
+
+
+@pytest.mark.parametrize(
+    ('height', 'width', 'pillow', 'cv2', 'torch_size'),
+    [
+        (427, 640, (800, 1199), (800, 1199), (800, 1199)),  # 640 * 800/427 = 1199.06
+        (480, 640, (800, 1067), (800, 1067), (800, 1066)),  # 1066.67
+        (333, 500, (800, 1201), (800, 1201), (800, 1201)),  # 1201.2
+        (480, 853, (750, 1333), (750, 1333), (750, 1333)),  # 1333/853 * 480 = 750.1
+        (478, 853, (747, 1333), (747, 1333), (746, 1333)),  # 746.98
+    ],
+)
+def test_each_backends_size_by_hand(height, width, pillow, cv2, torch_size):
+    for backend, expected in (('pillow', pillow), ('cv2', cv2), ('torch', torch_size)):
+        results = dict(img=np.zeros((height, width, 3), dtype=np.uint8))
+        assert ResizeShortestEdge(short_side=800, backend=backend)(results)['img_shape'] == expected, backend
+
+
+def test_torch_backend_is_torchvisions_transform(coco_root):
+    """Of every real image: size, pixels to the last digits of float32, and boxes."""
+    transform = GeneralizedRCNNTransform(100, 140, image_mean=[0.0] * 3, image_std=[1.0] * 3, size_divisible=1).eval()
+    boxes = torch.tensor([[3.0, 4.0, 20.5, 31.0]])
+    for path in sorted(coco_root.val_dir.glob('*.jpg'))[:20]:
+        image = read_image(str(path))
+        results = dict(img=image, gt_bboxes=boxes.numpy())
+        found = ResizeShortestEdge(short_side=100, max_size=140, backend='torch')(results)
+        rgb = torch.from_numpy(image[:, :, ::-1].copy()).permute(2, 0, 1).float()
+        images, targets = transform([rgb], [{'boxes': boxes, 'labels': torch.tensor([1])}])
+        assert found['img_shape'] == images.image_sizes[0]
+        assert found['img'].dtype == np.float32
+        expected = images.tensors[0].permute(1, 2, 0).numpy()[:, :, ::-1]
+        np.testing.assert_allclose(found['img'], expected, rtol=0, atol=1e-3)
+        np.testing.assert_allclose(found['gt_bboxes'], targets[0]['boxes'].numpy(), rtol=1e-6)
+
+
+def test_cv2_backend_is_mmcvs(coco_root):
+    for path in sorted(coco_root.val_dir.glob('*.jpg'))[:20]:
+        image = read_image(str(path))
+        np.testing.assert_array_equal(image, mmcv.imread(path))  # Pillow and OpenCV decode alike
+        found = ResizeShortestEdge(short_side=100, max_size=140, backend='cv2')(dict(img=image))
+        np.testing.assert_array_equal(found['img'], mmcv.imrescale(image, (140, 100)))
+
+
+def test_without_antialiasing_single_pixels_are_missed():
+    """Every fourth column is white; to a fourth of the width, an unfiltered sample lies between two black columns."""
+    image = np.zeros((8, 64, 3), dtype=np.uint8)
+    image[:, ::4] = 255
+    means = {
+        backend: ResizeShortestEdge(short_side=2, backend=backend)(dict(img=image))['img'].mean()
+        for backend in ('pillow', 'cv2', 'torch')
+    }
+    assert means['cv2'] == means['torch'] == 0
+    assert means['pillow'] == pytest.approx(255 / 4, abs=3)
 
 
 def test_boxes_follow_each_side():
@@ -123,6 +178,7 @@ def test_the_seed_decides():
         lambda: ResizeShortestEdge(short_side=(1.5,)),
         lambda: ResizeShortestEdge(short_side=8, max_size=-1),
         lambda: ResizeShortestEdge(short_side=8, interpolation='linear'),
+        lambda: ResizeShortestEdge(short_side=8, backend='opencv'),
         lambda: Resize(scale=5),
         lambda: Resize(scale=(5, 6, 7)),
         lambda: RandomFlip(prob=1.5),
@@ -131,6 +187,11 @@ def test_the_seed_decides():
 def test_wrong_arguments(build):
     with pytest.raises(ConfigError, match='expected'):
         build()
+
+
+def test_other_backends_have_bilinear_only():
+    with pytest.raises(ConfigError, match="interpolation is 'nearest': backend cv2 has bilinear only"):
+        ResizeShortestEdge(short_side=8, interpolation='nearest', backend='cv2')
 
 
 def test_a_pillow_image_of_the_same_size_is_left_alone():

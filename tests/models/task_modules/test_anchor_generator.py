@@ -48,16 +48,36 @@ def test_rounding_around_the_centre() -> None:
     assert anchors.tolist() == [[-23, -11, 23, 11], [-19, -11, 27, 11]]
 
 
-def test_rounded_is_torchvisions() -> None:
+@pytest.mark.parametrize(
+    ('size', 'shapes'),
+    [
+        ((128, 192), [(32, 48), (16, 24), (8, 12), (4, 6), (2, 3)]),
+        ((96, 160), [(24, 40), (12, 20), (6, 10), (3, 5), (2, 3)]),  # p6 is rounded up
+    ],
+)
+def test_is_torchvisions(size: tuple[int, int], shapes: list[tuple[int, int]]) -> None:
     ratios = (0.5, 1.0, 2.0)
-    shapes = [(32, 48), (16, 24), (8, 12), (4, 6), (2, 3)]
-    generator = AnchorGenerator(strides=(4, 8, 16, 32, 64), sizes=SIZES, ratios=ratios, round_to_pixels=True)
+    generator = AnchorGenerator(
+        strides=(4, 8, 16, 32, 64), sizes=SIZES, ratios=ratios, round_to_pixels=True, strides_from_maps=True
+    )
     reference = TorchvisionAnchorGenerator(SIZES, (ratios,) * 5)
-    images = ImageList(torch.zeros(1, 3, 128, 192), [(128, 192)])
+    images = ImageList(torch.zeros(1, 3, *size), [size])
     (expected,) = reference(images, [torch.zeros(1, 1, *shape) for shape in shapes])
     levels = generator.grid(shapes)
     assert [len(level) for level in levels] == [h * w * 3 for h, w in shapes]
     torch.testing.assert_close(torch.cat(levels), expected)
+
+
+def test_strides_from_maps_by_hand() -> None:
+    """An input of 800x1216 has a p6 of 13x19 cells: 800 // 13 = 61 and 1216 // 19 = 64 pixels apart."""
+    arguments = dict(strides=(4, 64), sizes=((32,), (512,)), ratios=(1.0,))
+    last = []
+    for strides_from_maps in (False, True):
+        levels = AnchorGenerator(strides_from_maps=strides_from_maps, **arguments).grid([(200, 304), (13, 19)])
+        assert levels[0][-1].tolist() == [1212 - 16, 796 - 16, 1212 + 16, 796 + 16]
+        last.append(levels[1][-1].tolist())
+    assert last[0] == [18 * 64 - 256, 12 * 64 - 256, 18 * 64 + 256, 12 * 64 + 256]
+    assert last[1] == [18 * 64 - 256, 12 * 61 - 256, 18 * 64 + 256, 12 * 61 + 256]
 
 
 def test_unrounded_area_and_ratio() -> None:

@@ -62,6 +62,15 @@ def test_sides_grow_at_most_by_the_ratio() -> None:
     )
 
 
+def test_shrinking_is_limited_only_if_asked() -> None:
+    """Of 1000 pixels, a log ratio of -5 leaves 1000 * exp(-5) = 6.74; the limit is a 62.5th, 16 pixels."""
+    box, deltas = torch.tensor([0.0, 0.0, 1000.0, 1000.0]), torch.tensor([0.0, 0.0, -5.0, -4.0])
+    free = DeltaXYWHCoder().decode(box, deltas)
+    limited = DeltaXYWHCoder(limit_shrinking=True).decode(box, deltas)
+    assert (free[2:] - free[:2]).tolist() == pytest.approx([1000 * math.exp(-5), 1000 * math.exp(-4)], abs=1e-3)
+    assert (limited[2:] - limited[:2]).tolist() == pytest.approx([16.0, 1000 * math.exp(-4)], abs=1e-3)
+
+
 def test_clamp_is_on_the_weighted_delta() -> None:
     """A delta of 10 with weight 5 is a log ratio of 2, below log(1000 / 16) = 4.1: not clamped."""
     decoded = DeltaXYWHCoder(weights=RCNN_WEIGHTS).decode(

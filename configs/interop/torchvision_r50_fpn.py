@@ -1,0 +1,82 @@
+"""The rules of torchvision's fasterrcnn_resnet50_fpn, and its checkpoints.
+
+python tools/test.py configs/interop/torchvision_r50_fpn.py fasterrcnn_resnet50_fpn_coco-258fb6c6.pth \\
+    --cfg-options model.backbone.norm.eps=0.0
+
+Every point where the projects differ is set here, in the order of docs/peers.md. torchvision sets the norms' eps to 0
+for the checkpoint that it publishes, and for no other.
+"""
+
+_base_ = ['../faster_rcnn/r50_fpn_1x_coco.py']
+
+model = dict(
+    data_preprocessor=dict(
+        mean=(0.485 * 255, 0.456 * 255, 0.406 * 255), std=(0.229 * 255, 0.224 * 255, 0.225 * 255), bgr_to_rgb=True
+    ),
+    backbone=dict(
+        style='pytorch',
+        norm=dict(type='FrozenBN', eps=1e-5),
+        norm_eval=False,
+        init_cfg=dict(type='Pretrained', checkpoint='torchvision://resnet50'),
+    ),
+    rpn_head=dict(
+        anchor_generator=dict(round_to_pixels=True, strides_from_maps=True),
+        box_coder=dict(limit_shrinking=False),
+        assigner=dict(min_pos_iou=0.0, reassign_low_quality=False),
+        loss_bbox=dict(_delete_=True, type='SmoothL1Loss', beta=1 / 9),
+        normalizer='sampled',
+        post_nms_train=2000,
+        min_side=1e-3,
+    ),
+    roi_head=dict(
+        roi_extractor=dict(
+            sampling_ratio=2,
+            aligned=False,
+            canonical_size=224.0,
+            canonical_level=4.0,
+            eps_inside=0.0,
+            eps_outside=1e-6,
+        ),
+        bbox_head=dict(num_classes=90),
+        box_coder=dict(limit_shrinking=False),
+        loss_bbox=dict(_delete_=True, type='SmoothL1Loss', beta=1 / 9),
+        min_side=1e-2,
+    ),
+)
+
+# torchvision's label is COCO's category id, of which ten are not used; here labels begin at 0, one below.
+classes = (
+    'person', 'bicycle', 'car', 'motorcycle', 'airplane', 'bus', 'train', 'truck', 'boat', 'traffic light',
+    'fire hydrant', 'N/A', 'stop sign', 'parking meter', 'bench', 'bird', 'cat', 'dog', 'horse', 'sheep',
+    'cow', 'elephant', 'bear', 'zebra', 'giraffe', 'N/A', 'backpack', 'umbrella', 'N/A', 'N/A',
+    'handbag', 'tie', 'suitcase', 'frisbee', 'skis', 'snowboard', 'sports ball', 'kite', 'baseball bat',
+    'baseball glove', 'skateboard', 'surfboard', 'tennis racket', 'bottle', 'N/A', 'wine glass', 'cup', 'fork',
+    'knife', 'spoon', 'bowl', 'banana', 'apple', 'sandwich', 'orange', 'broccoli', 'carrot', 'hot dog', 'pizza',
+    'donut', 'cake', 'chair', 'couch', 'potted plant', 'bed', 'N/A', 'dining table', 'N/A', 'N/A', 'toilet',
+    'N/A', 'tv', 'laptop', 'mouse', 'remote', 'keyboard', 'cell phone', 'microwave', 'oven', 'toaster',
+    'sink', 'refrigerator', 'N/A', 'book', 'clock', 'vase', 'scissors', 'teddy bear', 'hair drier', 'toothbrush',
+)  # fmt: skip
+
+train_pipeline = [
+    dict(type='LoadImage'),
+    dict(type='FilterBoxes', min_side=0.0),
+    dict(type='RandomFlip', prob=0.5),
+    dict(type='ResizeShortestEdge', short_side=800, max_size=1333, backend='torch'),
+    dict(type='PackDetInputs'),
+]
+test_pipeline = [
+    dict(type='LoadImage'),
+    dict(type='ResizeShortestEdge', short_side=800, max_size=1333, backend='torch'),
+    dict(type='PackDetInputs'),
+]
+train_dataloader = dict(
+    dataset=dict(metainfo=dict(classes=classes), filter_cfg=dict(filter_empty_gt=True), pipeline=train_pipeline)
+)
+val_dataloader = dict(dataset=dict(metainfo=dict(classes=classes), pipeline=test_pipeline))
+test_dataloader = dict(dataset=dict(metainfo=dict(classes=classes), pipeline=test_pipeline))
+
+train_cfg = dict(max_epochs=26)
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.001, by_epoch=False, begin=0, end=1001),
+    dict(type='MultiStepLR', by_epoch=True, begin=0, end=26, milestones=[16, 22], gamma=0.1),
+]
