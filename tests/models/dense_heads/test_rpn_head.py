@@ -1,6 +1,7 @@
 """Two images of 32 x 48 and 24 x 40 pixels, two levels of stride 8 and 16, three anchors a cell."""
 
 import math
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -148,6 +149,46 @@ def test_sampled_losses_count_the_quota() -> None:
     losses, _ = head.loss(features(), TRUTH, SIZES)
     assert losses['loss_rpn_cls'].item() == pytest.approx(math.log(2))
     assert losses['rpn_num_pos'] <= 4
+
+
+class DenseHead(RPNHead):
+    """Predicts in a way of its own, for all the base knows."""
+
+    def forward(self, features: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        return super().forward(features)
+
+
+@pytest.mark.parametrize('autocast', [False, True])
+@pytest.mark.parametrize('truth', [TRUTH, NO_TRUTH])
+def test_few_samples_give_the_gradients_of_the_dense_pass(truth: GroundTruth, autocast: bool) -> None:
+    """8 of 90 anchors an image: the loss is taken at these alone. Maps and weights get what a pass over all gives."""
+    maps = [f.double().requires_grad_() for f in features()]
+    head = make_head(num=8).double()
+    found, expected = [], []
+    for cls, gradients in ((RPNHead, found), (DenseHead, expected)):
+        head.__class__ = cls
+        torch.manual_seed(3)
+        with torch.autocast('cpu', torch.bfloat16, enabled=autocast):
+            inputs = [f.float() for f in maps] if autocast else maps
+            losses, proposals = (head.float() if autocast else head).loss(inputs, truth, SIZES)
+        total = losses['loss_rpn_cls'] + losses['loss_rpn_bbox']
+        gradients += [total, *torch.autograd.grad(total, [*maps, *head.parameters()])]
+        gradients += [losses['rpn_num_pos'], proposals.boxes]
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, **(dict(atol=2e-3, rtol=0.03) if autocast else {}))
+
+
+def test_few_samples_are_not_predicted_by_the_dense_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise the test above compares the dense pass with itself."""
+    calls = []
+    predict_at = RPNHead._predict_at
+    monkeypatch.setattr(RPNHead, '_predict_at', lambda *args: calls.append(args[0]) or predict_at(*args))
+    sparse, dense, own = make_head(num=8), make_head(num=80), make_head(num=8)
+    own.__class__ = DenseHead
+    for head in (sparse, dense, own):
+        losses, _ = head.loss(features(), TRUTH, SIZES)
+        assert losses['loss_rpn_cls'].requires_grad
+    assert calls == [sparse]
 
 
 def slow_proposals(head: RPNHead, image: int, maps: list[Tensor], pre: int, post: int) -> list[tuple[float, Tensor]]:
