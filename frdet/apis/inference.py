@@ -13,7 +13,7 @@ from torch import nn
 
 from frdet.config import check_config, load_config
 from frdet.datasets.coco_json import read_coco
-from frdet.engine import load_checkpoint
+from frdet.engine import load_checkpoint, with_layout
 from frdet.errors import ConfigError, DataError
 from frdet.interop import load_strictly
 from frdet.registry import DETECTORS, TRANSFORMS
@@ -61,7 +61,7 @@ def init_detector(
                 f'{checkpoint} was trained on {len(meta["classes"])} classes, the config has {count}: '
                 f'set model.roi_head.bbox_head.num_classes={len(meta["classes"])}, or give its own checkpoint'
             )
-        load_strictly(model, loaded['state_dict'], str(checkpoint))
+        load_strictly(model, loaded['state_dict'], with_layout(str(checkpoint), loaded))
     model.dataset_meta = meta if 'classes' in meta else {'classes': _classes(cfg, model)}
     model.cfg = cfg
     device = device or ('cuda' if torch.cuda.is_available() else 'cpu')

@@ -15,7 +15,7 @@ from torch import nn
 from frdet.apis.launch import settle_launcher
 from frdet.config import check_config
 from frdet.datasets import settle_workers
-from frdet.engine.hooks import FitCheckpointHook
+from frdet.engine.hooks import FitCheckpointHook, StartFromCheckpointHook
 from frdet.errors import CheckpointError, ConfigError, UserError
 
 GRACE = 3  # seconds
@@ -67,6 +67,8 @@ def train_detector(
         run.append(runner)
         if cfg.get('resume') and source is not None:
             runner.register_hook(FitCheckpointHook(source=source, resume=True))
+        elif source is not None:
+            runner.register_hook(StartFromCheckpointHook(source=source))
         return runner.train()
 
 

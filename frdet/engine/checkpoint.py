@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmengine.logging import HistoryBuffer
+from mmengine.logging import HistoryBuffer, print_log
 from mmengine.runner import CheckpointLoader
 
 from frdet.errors import CheckpointError
-from frdet.interop import load_file
+from frdet.interop import class_names, convert_state_dict, layout_in_words, load_file, unwrap
 
 _HISTORY = 'frdet.history'
 #: Every kind of address MMEngine knows: the loaders it has for them would trust the file.
@@ -27,6 +27,10 @@ _SCHEMES = [
 def load_from_disk(filename: str, map_location: Any = None) -> dict[str, Any]:
     """MMEngine's loader of every address, through ``frdet.interop.load_file``: no code in a file is run.
 
+    What MMEngine saved while training is returned as it is. Any other file gives ``state_dict``, converted to frdet's
+    names where all of it is another project's Faster R-CNN, and ``meta``, with the names of the classes if the file
+    has them; the layout is logged, and is the text under ``layout``.
+
     Raises:
         CheckpointError: the file is missing, unreadable, refused, or no checkpoint.
     """
@@ -35,24 +39,40 @@ def load_from_disk(filename: str, map_location: Any = None) -> dict[str, Any]:
         raise CheckpointError(
             f'{filename} holds a {type(content).__name__}, expected a checkpoint: a dict with state_dict'
         )
-    return content
+    if 'message_hub' in content and isinstance(content.get('state_dict'), dict):
+        return content
+    state = unwrap(content, filename)
+    layout = layout_in_words(state)
+    if layout in ('layout detectron2', 'layout torchvision'):
+        state = dict(convert_state_dict(state, name=filename))
+    state = {name: torch.from_numpy(v.copy()) if isinstance(v, np.ndarray) else v for name, v in state.items()}
+    print_log(f'{filename}: {layout}', logger='current')
+    meta = content['meta'] if isinstance(content.get('meta'), dict) else {}
+    if (classes := class_names(content)) and 'classes' not in (meta.get('dataset_meta') or {}):
+        meta = {**meta, 'dataset_meta': {'classes': classes}}
+    kept = content if 'state_dict' in content else {}
+    return {**kept, 'state_dict': state, 'meta': meta, 'layout': layout}
 
 
 CheckpointLoader.register_scheme(prefixes=_SCHEMES, loader=load_from_disk, force=True)
 
 
 def load_checkpoint(path: str, map_location: Any = 'cpu') -> dict[str, Any]:
-    """A checkpoint with the keys ``state_dict`` and ``meta``; a bare state dict gets an empty ``meta``.
+    """A checkpoint with the keys ``state_dict`` and ``meta``; see ``load_from_disk``.
 
     Raises:
         CheckpointError: the file is missing, unreadable, refused, or no checkpoint.
     """
-    content = load_from_disk(path, map_location)
-    checkpoint = content if isinstance(content.get('state_dict'), dict) else {'state_dict': content}
-    if not all(isinstance(value, torch.Tensor) for value in checkpoint['state_dict'].values()):
-        keys = ', '.join(map(str, content))[:80]
-        raise CheckpointError(f'{path} has the keys {keys}: expected state_dict, as train.py writes')
-    return {'meta': {}, **checkpoint}
+    checkpoint = {'meta': {}, **load_from_disk(path, map_location)}
+    for name, value in checkpoint['state_dict'].items():
+        if not isinstance(value, torch.Tensor):
+            raise CheckpointError(f'{path}: {name} is a {type(value).__name__}, expected a tensor, as train.py writes')
+    return checkpoint
+
+
+def with_layout(source: str, checkpoint: dict[str, Any]) -> str:
+    """``source``, and the layout recognised in it, for errors about a checkpoint that does not fit."""
+    return f'{source} ({checkpoint.get("layout") or layout_in_words(checkpoint["state_dict"])})'
 
 
 def to_plain(value: Any) -> Any:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from frdet.errors import CheckpointError
+from frdet.interop.names import RESNET, Rule, to_ours
 
 NORM_EPS = 1e-5
 _PARTS = {'2a': '1', '2b': '2', '2c': '3'}
@@ -19,16 +20,20 @@ class Layout(NamedTuple):
 
     Attributes:
         name: for the log.
-        pattern: what every key of a weight of the backbone matches, and no key of another layout.
-        rename: a match -> frdet's name, or None for a weight that a backbone does not have.
+        rename: a name -> frdet's name, or None for what a backbone does not have.
     """
 
     name: str
-    pattern: re.Pattern
-    rename: Callable[[re.Match], str | None]
+    rename: Callable[[str], str | None]
 
 
-def _caffe2_name(match: re.Match) -> str | None:
+_CAFFE2 = re.compile(r'(?:(conv1)|(res_conv1_bn)|res([2-5])_(\d+)_branch(1|2[abc])(_bn)?)_([wsb])')
+
+
+def _caffe2_name(name: str) -> str | None:
+    match = _CAFFE2.fullmatch(name)
+    if match is None:
+        return None
     stem, stem_norm, stage, block, branch, is_norm, kind = match.groups()
     kind = {'w': 'weight', 's': 'weight', 'b': 'bias'}[kind]
     if stem:
@@ -42,38 +47,13 @@ def _caffe2_name(match: re.Match) -> str | None:
     return f'{place}.{"bn" if is_norm else "conv"}{_PARTS[branch]}.{kind}'
 
 
-def _detectron2_name(match: re.Match) -> str:
-    stage, block, conv, is_norm, kind = match.groups()
-    place = '' if stage is None else f'layer{int(stage) - 1}.{block}.'
-    if conv == 'shortcut':
-        return f'{place}downsample.{int(bool(is_norm))}.{kind}'
-    return f'{place}{"bn" if is_norm else "conv"}{conv.removeprefix("conv")}.{kind}'
-
-
-_KINDS = 'weight|bias|running_mean|running_var|num_batches_tracked'
+_OURS = [Rule(rule.ours, rule.ours) for rule in RESNET]
+_IN_A_DETECTOR = [Rule(rule.ours, f'backbone.{rule.ours}') for rule in RESNET]
 LAYOUTS = (
-    Layout(
-        'Caffe2 (R-50.pkl of detectron2)',
-        re.compile(r'(?:(conv1)|(res_conv1_bn)|res([2-5])_(\d+)_branch(1|2[abc])(_bn)?)_([wsb])'),
-        _caffe2_name,
-    ),
-    Layout(
-        'detectron2',
-        re.compile(
-            rf'(?:backbone\.bottom_up\.|backbone\.)?(?:stem|res([2-5])\.(\d+))\.(conv[123]|shortcut)(\.norm)?\.({_KINDS})'
-        ),
-        _detectron2_name,
-    ),
-    Layout(
-        'MMDetection or frdet detector',
-        re.compile(rf'backbone\.((?:conv1|bn1|layer[1-4]\.\d+\.\w+(?:\.\d+)?)\.(?:{_KINDS}))'),
-        lambda match: match[1],
-    ),
-    Layout(
-        'torchvision',
-        re.compile(rf'((?:conv1|bn1|layer[1-4]\.\d+\.\w+(?:\.\d+)?)\.(?:{_KINDS}))'),
-        lambda match: match[1],
-    ),
+    Layout('Caffe2 (R-50.pkl of detectron2)', _caffe2_name),
+    Layout('detectron2', lambda name: to_ours(re.sub(r'^backbone\.(bottom_up\.)?', '', name), RESNET)),
+    Layout('MMDetection or frdet detector', lambda name: to_ours(name, _IN_A_DETECTOR)),
+    Layout('torchvision', lambda name: to_ours(name, _OURS)),
 )
 #: Keys a backbone has no use for: classifiers, and what an optimiser kept.
 _NOT_OF_A_BACKBONE = re.compile(r'(fc|fc1000|pred|head\.fc|stem\.fc|linear)[._].*|.*_momentum')
@@ -94,23 +74,21 @@ def convert_backbone(state: dict[str, Any], source: str) -> tuple[dict[str, Tens
     """
     names = [name for name in state if not _NOT_OF_A_BACKBONE.fullmatch(name)]
     for layout in LAYOUTS:
-        matches = {name: match for name in names if (match := layout.pattern.fullmatch(name))}
+        renamed = {name: new for name in names if (new := layout.rename(name))}
         # A backbone of another kind may have a few names in common, such as conv1.weight.
-        if any(re.match(r'layer\d', layout.rename(match) or '') for match in matches.values()):
+        if any(new.startswith('layer') for new in renamed.values()):
             break
     else:
         raise CheckpointError(
             f'{source}: no ResNet in a known layout. It has {", ".join(names[:4]) or "no weights"}, ...; '
             'expected names such as res2_0_branch2a_w, res2.0.conv1.weight or layer1.0.conv1.weight'
         )
-    converted = {}
-    for name, match in matches.items():
-        if (new_name := layout.rename(match)) is not None:
-            converted[new_name] = _to_tensor(state[name], name, source)
+    converted = {new: to_tensor(state[name], name, source) for name, new in renamed.items()}
     return _with_statistics(converted), layout.name
 
 
-def _to_tensor(value: Any, name: str, source: str) -> Tensor:
+def to_tensor(value: Any, name: str, source: str) -> Tensor:
+    """An array or a tensor as a tensor, in float32 unless it holds integers; CheckpointError for anything else."""
     if isinstance(value, np.ndarray):
         if value.dtype.kind not in 'fiu':
             raise CheckpointError(f'{source}: {name} is an array of {value.dtype}, expected numbers')

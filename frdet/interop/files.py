@@ -1,6 +1,7 @@
 """Reading files of weights without running what is in them: a pickle is a program, and these come from anywhere."""
 
 import collections
+import errno
 import pickle
 from pathlib import Path
 from typing import Any
@@ -96,7 +97,7 @@ def load_file(path_or_url: str | Path, map_location: Any = 'cpu') -> Any:
 
 def _why(path: Path, error: Exception) -> str:
     reason = str(error).strip() or type(error).__name__
-    if isinstance(error, OSError):
+    if isinstance(error, OSError) and error.errno != errno.EINVAL:  # torch seeks beyond the end of a truncated file
         return f'Checkpoint {path} cannot be read: {error.strerror or reason}'
     refused = isinstance(error, pickle.UnpicklingError) and ('admitted' in reason or 'GLOBAL' in reason)
     if refused:

@@ -5,14 +5,13 @@ from typing import Any
 
 from mmengine.logging import print_log
 from mmengine.model import update_init_info
-from torch import Tensor, nn
+from torch import nn
 
 from frdet.errors import CheckpointError
 from frdet.interop.backbones import convert_backbone
 from frdet.interop.files import load_file, unwrap
+from frdet.interop.fit import load_strictly
 from frdet.registry import WEIGHT_INITIALIZERS
-
-_COUNTER = 'num_batches_tracked'
 
 
 @WEIGHT_INITIALIZERS.register_module()
@@ -46,48 +45,11 @@ class Pretrained:
             if not state:
                 raise CheckpointError(f'{self.checkpoint}: nothing in it is named {prefix}...')
         converted, layout = convert_backbone(state, self.checkpoint)
-        load_strictly(module, converted, self.checkpoint)
+        load_strictly(module, converted, f'{self.checkpoint} (layout {layout})')
         print_log(f'{type(module).__name__}: weights of {self.checkpoint}, layout {layout}', logger='current')
         _warn_of_stride(module, layout)
         if hasattr(module, '_params_init_info'):
             update_init_info(module, init_info=f'Pretrained: {self.checkpoint}, layout {layout}')
-
-
-def check_fit(module: nn.Module, state: dict[str, Tensor], source: str) -> None:
-    """Compare names and shapes of ``state`` with the module's; BatchNorm's counters of batches may differ.
-
-    Raises:
-        CheckpointError: something is missing, left over or of another shape; the first few are named.
-    """
-    own = module.state_dict()
-    named, given = ({n for n in names if not n.endswith(_COUNTER)} for names in (own, state))
-    shapes = [
-        f'{name} {tuple(state[name].shape)} (model: {tuple(value.shape)})'
-        for name, value in own.items()
-        if name in state and state[name].shape != value.shape
-    ]
-    problems = (
-        ('lacks', sorted(named - given)),
-        ('has, unlike the model,', sorted(given - named)),
-        ('has another shape of', shapes),
-    )
-    found = [f'{verb} {", ".join(names[:3])}{_more(names[3:])}' for verb, names in problems if names]
-    if found:
-        raise CheckpointError(
-            f'{source} does not fit {type(module).__name__}: it {"; it ".join(found)}.\n'
-            "Give the checkpoint of this config's model, or change the model to fit: depth, norm, number of classes"
-        )
-
-
-def load_strictly(module: nn.Module, state: dict[str, Tensor], source: str) -> None:
-    """Load ``state`` into ``module``, if it passes ``check_fit``."""
-    check_fit(module, state, source)
-    # Counters of batches are all that may be missing.
-    module.load_state_dict(state, strict=False)
-
-
-def _more(names: list[str]) -> str:
-    return f' and {len(names)} more' if names else ''
 
 
 def _warn_of_stride(module: nn.Module, layout: str) -> None:

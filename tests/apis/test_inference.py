@@ -1,5 +1,7 @@
 """A detector from a config and a checkpoint, on images."""
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,9 @@ from PIL import Image
 from frdet.apis import inference_detector, init_detector
 from frdet.config import load_config
 from frdet.errors import CheckpointError, ConfigError, DataError
+from frdet.interop import convert_state_dict, read_detector, write_detector
 from frdet.registry import DETECTORS
+from tests.interop.test_files import Trap
 
 CONFIG = 'configs/quickstart/r18_fpn_shapes.py'
 SMALL = [
@@ -127,3 +131,68 @@ def test_missing_files(config, tmp_path):
         init_detector(config, tmp_path / 'none.pth', cfg_options=SMALL)
     with pytest.raises(ConfigError):
         init_detector(tmp_path / 'none.py')
+
+
+PLAIN = [*SMALL, 'model.neck.norm=None', 'model.roi_head.bbox_head.class_agnostic=False']
+
+
+@pytest.fixture(scope='module')
+def native(config, tmp_path_factory):
+    """A checkpoint without norms in the FPN, which no other layout has, and its detections."""
+    path = tmp_path_factory.mktemp('native') / 'native.pth'
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = DETECTORS.build(load_config(config, PLAIN).model)
+    model.roi_head.bbox_head.fc_cls.bias.data = torch.arange(7.0)  # classes and background can be told apart
+    torch.save({'state_dict': model.state_dict(), 'meta': {'dataset_meta': {'classes': CLASSES}}}, path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ('layout', 'name'),
+    [
+        ('frdet', 'a.pth'),
+        ('mmdet2', 'a.pth'),
+        ('mmdet3', 'a.pth'),
+        ('detectron2', 'a.pth'),
+        ('detectron2', 'a.pkl'),
+        ('torchvision', 'a.pth'),
+    ],
+)
+def test_every_layout_detects_the_same(config, native, tmp_path, picture, capfd, layout, name):
+    expected = inference_detector(init_detector(config, native, 'cpu', PLAIN), picture[0]).pred_instances
+    write_detector(tmp_path / name, read_detector(native)[0], layout, CLASSES)
+    capfd.readouterr()
+    model = init_detector(config, tmp_path / name, 'cpu', PLAIN)
+    lines = [line for line in ''.join(capfd.readouterr()).splitlines() if 'layout' in line]
+    recognised = 'frdet' if layout.startswith('mmdet') else layout
+    assert len(lines) == 1 and name in lines[0] and f'layout {recognised}' in lines[0]
+    if recognised == 'frdet':
+        assert model.dataset_meta['classes'] == CLASSES
+    found = inference_detector(model, picture[0]).pred_instances
+    assert len(found) > 0
+    for key in ('bboxes', 'scores', 'labels'):
+        assert torch.equal(found[key], expected[key])
+
+
+def test_another_projects_checkpoint_that_does_not_fit(config, native, tmp_path):
+    state = read_detector(native)[0]
+    write_detector(tmp_path / 'a.pkl', state, 'detectron2')
+    with pytest.raises(CheckpointError, match=r'a\.pkl \(layout detectron2\) does not fit.*shared_fcs\.0\.weight'):
+        init_detector(config, tmp_path / 'a.pkl', 'cpu', [*PLAIN, 'model.roi_head.bbox_head.fc_channels=16'])
+    mask = {**convert_state_dict(state, target='detectron2'), 'roi_heads.mask_head.deconv.weight': torch.ones(1)}
+    torch.save({'model': mask}, tmp_path / 'mask.pth')
+    with pytest.raises(CheckpointError, match='detectron2, but it has a mask head: roi_heads.mask_head.deconv.weight'):
+        init_detector(config, tmp_path / 'mask.pth', 'cpu', PLAIN)
+    torch.save({'w': torch.ones(1)}, tmp_path / 'w.pth')
+    with pytest.raises(CheckpointError, match='no known layout of a detector'):
+        init_detector(config, tmp_path / 'w.pth', 'cpu', PLAIN)
+
+
+@pytest.mark.parametrize('name', ['trap.pth', 'trap.pkl'])
+def test_code_is_refused_and_not_run(config, tmp_path, name):
+    with open(tmp_path / name, 'wb') as file:
+        (pickle.dump if name.endswith('pkl') else torch.save)({'model': Trap(tmp_path / 'sprung')}, file)
+    with pytest.raises(CheckpointError, match='refused'):
+        init_detector(config, tmp_path / name, 'cpu', SMALL)
+    assert not (tmp_path / 'sprung').exists()

@@ -74,7 +74,7 @@ def test_load_checkpoint(tmp_path):
     torch.save({'state_dict': state, 'meta': {'epoch': 3}}, tmp_path / 'full.pth')
     assert load_checkpoint(str(tmp_path / 'full.pth'))['meta'] == {'epoch': 3}
     torch.save({'epoch': 3}, tmp_path / 'none.pth')
-    with pytest.raises(CheckpointError, match='expected state_dict'):
+    with pytest.raises(CheckpointError, match='expected a dict of parameters'):
         load_checkpoint(str(tmp_path / 'none.pth'))
     torch.save([1], tmp_path / 'list.pth')
     with pytest.raises(CheckpointError, match='holds a list'):

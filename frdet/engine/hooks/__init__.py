@@ -1,7 +1,7 @@
 """Hooks: what happens around a training or test step."""
 
 from frdet.engine.hooks.check_setup import CheckSetupHook
-from frdet.engine.hooks.checkpoint import FitCheckpointHook, PlainCheckpointHook
+from frdet.engine.hooks.checkpoint import FitCheckpointHook, PlainCheckpointHook, StartFromCheckpointHook
 from frdet.engine.hooks.draw import DrawDetectionsHook
 from frdet.engine.hooks.non_finite import NonFiniteHook, NonFiniteLossError
 from frdet.engine.hooks.progress import EvalProgressHook
@@ -14,4 +14,5 @@ __all__ = [
     'NonFiniteHook',
     'NonFiniteLossError',
     'PlainCheckpointHook',
+    'StartFromCheckpointHook',
 ]

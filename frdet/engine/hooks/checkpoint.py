@@ -5,10 +5,11 @@ from typing import Any
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
+from torch import nn
 
-from frdet.engine.checkpoint import from_plain, to_plain
+from frdet.engine.checkpoint import from_plain, to_plain, with_layout
 from frdet.errors import CheckpointError
-from frdet.interop.pretrained import check_fit
+from frdet.interop.fit import check_fit, fit_to_start
 from frdet.registry import HOOKS
 
 
@@ -34,7 +35,7 @@ class PlainCheckpointHook(Hook):
 class FitCheckpointHook(Hook):
     """Refuses a checkpoint that does not fit the model, where MMEngine would warn and go on with random weights.
 
-    Testing and resuming add it. Fine-tuning from ``load_from`` does not: its classifier may differ.
+    Testing and resuming add it; training from ``load_from`` adds ``StartFromCheckpointHook``.
 
     Args:
         source: the file, for the error.
@@ -49,10 +50,33 @@ class FitCheckpointHook(Hook):
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Raise CheckpointError unless every parameter is there in its shape."""
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        check_fit(model, checkpoint.get('state_dict', checkpoint), self.source)
+        check_fit(_model(runner), checkpoint['state_dict'], with_layout(self.source, checkpoint))
         if self.resume and (lacking := {'meta', 'message_hub', 'optimizer'} - set(checkpoint)):
             raise CheckpointError(
                 f'{self.source} has no {", ".join(sorted(lacking))} to resume from: '
                 f'give its weights as a start instead, --cfg-options load_from={self.source}'
             )
+
+
+@HOOKS.register_module()
+class StartFromCheckpointHook(Hook):
+    """As ``FitCheckpointHook`` for fine-tuning: the layers that depend on the classes may differ, and start anew.
+
+    Args:
+        source: the file, for errors.
+    """
+
+    priority = 'VERY_LOW'
+
+    def __init__(self, *, source: str):
+        self.source = source
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Leave in the checkpoint what fits; raise CheckpointError unless that is all the model needs."""
+        source = with_layout(self.source, checkpoint)
+        checkpoint['state_dict'] = fit_to_start(_model(runner), checkpoint['state_dict'], source)
+
+
+def _model(runner: Runner) -> nn.Module:
+    model: Any = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    return model

@@ -1,0 +1,64 @@
+"""A Faster R-CNN checkpoint for another project: python tools/convert_checkpoint.py SRC DST --to LAYOUT"""
+
+import argparse
+from pathlib import Path
+
+from frdet.apis import run_tool
+from frdet.errors import CheckpointError
+from frdet.interop import (
+    BGR,
+    LAYOUTS,
+    RGB,
+    change_input,
+    map_coco_classes,
+    map_coco_names,
+    read_detector,
+    resolve,
+    write_detector,
+)
+from frdet.interop.checkpoints import check_target
+from frdet.interop.detectors import num_classes
+
+INPUTS = {'bgr-to-rgb': (BGR, RGB), 'rgb-to-bgr': (RGB, BGR)}
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description='Convert a Faster R-CNN checkpoint between projects.')
+    parser.add_argument('source', metavar='SRC', help='path or URL of a checkpoint of any of the projects')
+    parser.add_argument('target', metavar='DST', help='file to write: .pth, or .pkl for detectron2')
+    parser.add_argument('--to', required=True, choices=LAYOUTS, help='whose names to write')
+    parser.add_argument('--from', dest='layout', default='auto', choices=('auto', *LAYOUTS), help='default: recognised')
+    parser.add_argument(
+        '--classes', type=int, choices=(80, 90), help="COCO's classes in a row, or by category id, as torchvision"
+    )
+    parser.add_argument(
+        '--input', choices=INPUTS, help='for images as detectron2 (BGR, std 1) or as torchvision (RGB, ImageNet std)'
+    )
+    parser.add_argument('--overwrite', action='store_true', help='replace DST if it exists')
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    source, target = resolve(args.source), Path(args.target)
+    check_target(target, args.to)
+    if source.exists() and target.exists() and source.samefile(target):
+        raise CheckpointError(f'{target} is the file to convert: give another one to write')
+    if target.exists() and not args.overwrite:
+        raise CheckpointError(f'{target} exists: give another file, or --overwrite')
+    state, layout, classes = read_detector(source, args.layout)
+    if args.classes:
+        state = map_coco_classes(state, args.classes, args.source)
+        classes = classes and map_coco_names(classes, args.classes)
+    if args.input:
+        before, after = INPUTS[args.input]
+        state = change_input(state, source=before, target=after)
+    write_detector(target, state, args.to, classes)
+    print(
+        f'{args.source}: {layout}, {num_classes(state)} classes, {len(state)} parameters; '
+        f'written to {target} as {args.to}'
+    )
+
+
+if __name__ == '__main__':
+    run_tool(main)
