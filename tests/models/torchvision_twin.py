@@ -43,11 +43,11 @@ def torchvision_model(depth: int, images: list[Tensor]) -> TorchvisionFasterRCNN
         min_size=SHORT_SIDE,  # which the images have: they are not resized
         max_size=10000,
     )
-    _calibrate(model, images)
+    calibrate(model, images)
     return model
 
 
-def _calibrate(model: TorchvisionFasterRCNN, images: list[Tensor]) -> None:
+def calibrate(model: TorchvisionFasterRCNN, images: list[Tensor]) -> None:
     """Norm statistics from the data, the last norm of a block at 0.3, and predictions of a sensible spread.
 
     Under norms that do nothing random weights double the activations from block to block.
