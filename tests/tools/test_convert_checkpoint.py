@@ -111,13 +111,21 @@ def test_names_follow_the_classes(tmp_path, convert):
     assert written[10:13] == ('c10', 'N/A', 'c11')
 
 
+def test_names_that_are_not_as_many_as_the_classes_are_left_out(tmp_path, convert):
+    torch.save({'state_dict': tiny(classes=80), 'meta': {'CLASSES': CLASSES}}, tmp_path / 'a.pth')
+    convert('a.pth', 'b.pth', '--to', 'frdet', '--classes', 90)
+    assert torch.load('b.pth', weights_only=True)['meta'] == {}
+
+
 def test_an_existing_file_is_kept_unless_told(tmp_path, convert):
     write(tmp_path / 'a.pth')
     (tmp_path / 'b.pth').write_text('mine')
     with pytest.raises(CheckpointError, match='--overwrite'):
         convert('a.pth', 'b.pth', '--to', 'mmdet2')
     assert (tmp_path / 'b.pth').read_text() == 'mine'
+    os.link(tmp_path / 'b.pth', tmp_path / 'opened')
     convert('a.pth', 'b.pth', '--to', 'mmdet2', '--overwrite')
+    assert (tmp_path / 'opened').read_text() == 'mine'  # replaced in one step: who reads the old file reads all of it
     assert_equal(read_detector('b.pth')[0], tiny())
 
 
