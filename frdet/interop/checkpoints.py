@@ -11,7 +11,7 @@ from torch import Tensor
 
 from frdet.errors import CheckpointError
 from frdet.interop.backbones import convert_backbone
-from frdet.interop.detectors import LAYOUTS, convert_state_dict, misfits, recognise
+from frdet.interop.detectors import LAYOUTS, convert_state_dict, misfits, num_classes, recognise
 from frdet.interop.files import load_file, unwrap
 
 _PICKLES = ('.pkl', '.pickle')
@@ -37,7 +37,8 @@ def layout_in_words(state: dict[str, Any]) -> str:
 
 
 def read_detector(path: str | Path, source: str = 'auto') -> tuple[dict[str, Tensor], str, tuple[str, ...] | None]:
-    """A detector's weights under frdet's names, the layout they came in, and its class names if the file has them.
+    """A detector's weights under frdet's names, the layout they came in, and its class names if the file has one
+    for each class.
 
     Args:
         path: a path or any address that ``resolve`` takes.
@@ -55,7 +56,10 @@ def read_detector(path: str | Path, source: str = 'auto') -> tuple[dict[str, Ten
             f"model.backbone.init_cfg=dict(type='Pretrained', checkpoint='{path}')"
         )
     converted = convert_state_dict(state, source=layout or 'auto', name=str(path))
-    return converted, layout or source, class_names(content)
+    classes = class_names(content)
+    # A data set's names outlive its labels: a head trained on other classes than they say is left unnamed.
+    fit = classes is not None and len(classes) == num_classes(converted)
+    return converted, layout or source, classes if fit else None
 
 
 def _is_backbone(state: dict[str, Any]) -> bool:
@@ -93,8 +97,8 @@ def write_detector(
                 torch.save(content, file)
         temporary.chmod(0o644)
         os.replace(temporary, path)
-    except OSError as error:
-        raise CheckpointError(f'Cannot write {path}: {error.strerror or error}') from error
+    except (OSError, RuntimeError) as error:  # torch raises the latter where a disk is full
+        raise CheckpointError(f'Cannot write {path}: {getattr(error, "strerror", None) or error}') from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)

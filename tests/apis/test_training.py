@@ -2,6 +2,7 @@
 
 import functools
 import json
+import pickle
 
 import pytest
 import torch
@@ -9,7 +10,9 @@ import torch
 from frdet.apis import test_detector as evaluate_detector
 from frdet.apis import train_detector
 from frdet.errors import CheckpointError, ConfigError, DataError, UserError
+from frdet.registry import DETECTORS
 from tests.engine import toy
+from tests.interop.test_files import Trap
 
 
 def short(tmp_path, **changes):
@@ -149,3 +152,64 @@ def test_scalars_are_json_lines(tmp_path):
     records = [json.loads(line) for line in file.read_text().splitlines()]
     assert [r['iter'] for r in records if 'loss' in r] == [1, 2, 3, 4]
     assert records[-1]['coco/bbox_mAP'] == 0.12
+
+
+@DETECTORS.register_module(force=True)
+class ToyWithClasses(toy.ToyDetector):
+    """With the layers that depend on the number of classes."""
+
+    def __init__(self, *, num_classes=2):
+        super().__init__(num_classes=num_classes)
+        head = torch.nn.Module()
+        head.num_classes = num_classes
+        head.fc_cls, head.fc_reg = torch.nn.Linear(3, num_classes + 1), torch.nn.Linear(3, 4)
+        self.roi_head.bbox_head = head
+
+
+def train_from(tmp_path, state):
+    """Train with ``load_from`` and a rate of zero; returns the model and the warnings in the log."""
+    torch.save({'state_dict': state}, tmp_path / 'start.pth')
+    cfg = short(tmp_path, load_from=str(tmp_path / 'start.pth'), **{'optim_wrapper.optimizer.lr': 0.0})
+    cfg.model = dict(type='ToyWithClasses')
+    cfg.find_unused_parameters = True
+    model = train_detector(cfg)
+    (log,) = (tmp_path / 'made' / 'work').glob('*/*.log')
+    return model, [line for line in log.read_text().splitlines() if 'WARNING' in line and 'start.pth' in line]
+
+
+def test_load_from_other_classes(tmp_path):
+    state = ToyWithClasses(num_classes=7).state_dict()
+    model, warnings = train_from(tmp_path, state)
+    (warning,) = warnings
+    assert '7 classes, the model 2' in warning and 'fc_cls start anew' in warning
+    assert torch.equal(model.layer[0].weight, state['layer.0.weight'])
+    assert torch.equal(model.roi_head.bbox_head.fc_reg.weight, state['roi_head.bbox_head.fc_reg.weight'])
+
+
+def test_load_from_more_than_the_model(tmp_path):
+    _, warnings = train_from(tmp_path, {**ToyWithClasses().state_dict(), 'mask_head.w': torch.ones(1)})
+    (warning,) = warnings
+    assert 'mask_head.w: left out' in warning
+
+
+@pytest.mark.parametrize('name', ['layer.0.weight', 'roi_head.bbox_head.fc_cls.bias'])
+def test_load_from_less_than_the_model_leaves_nothing(tmp_path, name):
+    """Training would go on with random weights."""
+    state = ToyWithClasses().state_dict()
+    del state[name]
+    message = refused(tmp_path, CheckpointError, lambda: train_from(tmp_path, state))
+    assert f'lacks {name}' in message and 'start.pth' in message
+
+
+@pytest.mark.parametrize('name', ['trap.pth', 'trap.pkl'])
+@pytest.mark.parametrize('task', ['train', 'test'])
+def test_code_in_a_checkpoint_is_refused_and_not_run(tmp_path, name, task):
+    with open(tmp_path / name, 'wb') as file:
+        (pickle.dump if name.endswith('pkl') else torch.save)({'model': Trap(tmp_path / 'sprung')}, file)
+    path = str(tmp_path / name)
+    if task == 'train':
+        call = functools.partial(train_detector, short(tmp_path, load_from=path))
+    else:
+        call = functools.partial(evaluate_detector, short(tmp_path), path)
+    assert 'refused' in refused(tmp_path, CheckpointError, call)
+    assert not (tmp_path / 'sprung').exists()

@@ -13,6 +13,7 @@ from frdet.engine.checkpoint import from_plain, to_plain
 from frdet.errors import CheckpointError
 from tests.engine import toy
 from tests.interop.test_files import Trap
+from tests.interop.tiny import assert_equal, tiny
 
 
 def weights(run):
@@ -97,3 +98,37 @@ def test_plain_and_back():
     assert isinstance(history, HistoryBuffer)
     assert [part.tolist() for part in history.data] == [[1.5, 2.5], [1, 2]]
     assert history.max_length == 10
+
+
+@pytest.mark.parametrize('layout', ['detectron2', 'torchvision'])
+def test_another_projects_names_are_converted(tmp_path, layout):
+    """What else is in such a file, an optimiser's state of other parameters, is left behind."""
+    torch.save({'model': tiny(layout), 'optimizer': {'state': {}}, 'iteration': 9}, tmp_path / 'a.pth')
+    loaded = CheckpointLoader.load_checkpoint(str(tmp_path / 'a.pth'))
+    assert_equal(loaded['state_dict'], tiny())
+    assert loaded['layout'] == f'layout {layout}'
+    assert set(loaded) == {'state_dict', 'meta', 'layout'}
+
+
+def test_what_was_saved_while_training_is_untouched(tmp_path):
+    """Even under another project's names: a plugin's model may wrap torchvision's."""
+    content = {'state_dict': tiny('torchvision'), 'optimizer': {'lr': 1}, 'meta': {'epoch': 3}, 'message_hub': {}}
+    torch.save(content, tmp_path / 'a.pth')
+    loaded = CheckpointLoader.load_checkpoint(str(tmp_path / 'a.pth'))
+    assert_equal(loaded.pop('state_dict'), content.pop('state_dict'))
+    assert loaded == content
+
+
+@pytest.mark.parametrize('name', ['head.w', 'roi_heads.mask_head.w'])
+def test_names_that_are_not_all_known_stay(tmp_path, name):
+    state = {'w': torch.ones(1)} if name == 'head.w' else tiny('torchvision')
+    torch.save({**state, name: torch.ones(1)}, tmp_path / 'a.pth')
+    assert_equal(load_checkpoint(str(tmp_path / 'a.pth'))['state_dict'], {**state, name: torch.ones(1)})
+
+
+def test_class_names_of_mmdetection_2(tmp_path):
+    torch.save({'state_dict': tiny(), 'meta': {'CLASSES': ('cat', 'dog'), 'epoch': 3}}, tmp_path / 'a.pth')
+    loaded = load_checkpoint(str(tmp_path / 'a.pth'))
+    assert loaded['meta']['dataset_meta'] == {'classes': ('cat', 'dog')}
+    assert loaded['meta']['epoch'] == 3
+    assert_equal(loaded['state_dict'], tiny())

@@ -11,11 +11,15 @@ import pytest
 import torch
 import torchvision
 
+from frdet.config import load_config
+from frdet.datasets import write_shapes
 from frdet.errors import CheckpointError
-from frdet.interop import BGR, RGB, change_input, map_coco_classes, read_detector
+from frdet.interop import BGR, RGB, change_input, map_coco_classes, read_detector, write_detector
+from frdet.registry import DETECTORS
 from tests.engine.toy import ROOT
 from tests.interop.test_files import Trap
 from tests.interop.tiny import assert_equal, tiny
+from tests.tools.test_bad_input import QUICK, options
 from tests.tools.test_train_and_test import run_tool
 
 CLASSES = ('cat', 'dog')
@@ -107,13 +111,21 @@ def test_names_follow_the_classes(tmp_path, convert):
     assert written[10:13] == ('c10', 'N/A', 'c11')
 
 
+def test_names_that_are_not_as_many_as_the_classes_are_left_out(tmp_path, convert):
+    torch.save({'state_dict': tiny(classes=80), 'meta': {'CLASSES': CLASSES}}, tmp_path / 'a.pth')
+    convert('a.pth', 'b.pth', '--to', 'frdet', '--classes', 90)
+    assert torch.load('b.pth', weights_only=True)['meta'] == {}
+
+
 def test_an_existing_file_is_kept_unless_told(tmp_path, convert):
     write(tmp_path / 'a.pth')
     (tmp_path / 'b.pth').write_text('mine')
     with pytest.raises(CheckpointError, match='--overwrite'):
         convert('a.pth', 'b.pth', '--to', 'mmdet2')
     assert (tmp_path / 'b.pth').read_text() == 'mine'
+    os.link(tmp_path / 'b.pth', tmp_path / 'opened')
     convert('a.pth', 'b.pth', '--to', 'mmdet2', '--overwrite')
+    assert (tmp_path / 'opened').read_text() == 'mine'  # replaced in one step: who reads the old file reads all of it
     assert_equal(read_detector('b.pth')[0], tiny())
 
 
@@ -207,3 +219,38 @@ def test_commands_of_the_documentation(tmp_path, convert):
         assert (tmp_path / args[1]).is_file()
         layout = args[args.index('--to') + 1]
         assert read_detector(tmp_path / args[1])[1] == ('frdet' if layout.startswith('mmdet') else layout)
+
+
+@pytest.fixture(scope='module')
+def shapes(tmp_path_factory):
+    return write_shapes(tmp_path_factory.mktemp('drawn') / 'shapes', num_train=4, num_val=2)
+
+
+def small_detector(path, layout, shapes):
+    """A file of another project, and the options of a config that describes the same network."""
+    plain = ['model.neck.norm=None', 'model.roi_head.bbox_head.class_agnostic=False']
+    write_detector(path, DETECTORS.build(load_config(QUICK, plain).model).state_dict(), layout)
+    return options(shapes, *plain)
+
+
+def test_evaluating_torchvisions_file(tmp_path, shapes):
+    given = small_detector(tmp_path / 't.pth', 'torchvision', shapes)
+    done = run_tool('test', QUICK, tmp_path / 't.pth', '--work-dir', tmp_path / 'w', *given, root=tmp_path)
+    output = done.stdout + done.stderr
+    assert done.returncode == 0, output
+    assert output.count('t.pth: layout torchvision') == 1
+    assert 'bbox_mAP' in output
+
+
+def test_training_from_detectron2s_file(tmp_path, shapes):
+    given = small_detector(tmp_path / 'd.pkl', 'detectron2', shapes)
+    done = run_tool(
+        'train', QUICK, '--work-dir', tmp_path / 'w', '--no-validate', *given, f'load_from={tmp_path / "d.pkl"}',
+        'optim_wrapper.optimizer.lr=0.0', 'default_hooks.checkpoint.interval=1', root=tmp_path,
+    )  # fmt: skip
+    output = done.stdout + done.stderr
+    assert done.returncode == 0, output
+    assert output.count('d.pkl: layout detectron2') == 1
+    assert 'start anew' not in output and 'missing keys' not in output
+    given, trained = (read_detector(tmp_path / name)[0] for name in ('d.pkl', 'w/epoch_1.pth'))
+    assert all(torch.equal(trained[name], value) for name, value in given.items() if 'running' not in name)
