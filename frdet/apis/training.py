@@ -69,6 +69,8 @@ def train_detector(
             runner.register_hook(FitCheckpointHook(source=source, resume=True))
         elif source is not None:
             runner.register_hook(StartFromCheckpointHook(source=source))
+        if source is not None:
+            _without_pretrained(runner.model)
         return runner.train()
 
 
@@ -116,6 +118,14 @@ def test_detector(
 
 
 test_detector.__test__ = False  # type: ignore[attr-defined]  # pytest takes the name for a test
+
+
+def _without_pretrained(model: nn.Module) -> None:
+    """A checkpoint gives every weight: what ``init_cfg`` names need not be there, nor be downloaded."""
+    for module in model.modules():
+        init_cfg = getattr(module, 'init_cfg', None)
+        if isinstance(init_cfg, dict) and init_cfg.get('type') == 'Pretrained':
+            module.init_cfg = None  # type: ignore[assignment]
 
 
 def _set_resume(cfg: Config, resume: bool | str) -> None:

@@ -1,11 +1,13 @@
 """train_detector and test_detector around MMEngine's Runner."""
 
+import copy
 import functools
 import json
 import pickle
 
 import pytest
 import torch
+from mmengine.model import Sequential
 
 from frdet.apis import test_detector as evaluate_detector
 from frdet.apis import train_detector
@@ -166,6 +168,24 @@ class ToyWithClasses(toy.ToyDetector):
         self.roi_head.bbox_head = head
 
 
+LAYER = toy.ToyDetector().layer
+
+
+@DETECTORS.register_module(force=True)
+class ToyWithBackbone(toy.ToyDetector):
+    """With a part that has an ``init_cfg``."""
+
+    def __init__(self, *, inner_init_cfg):
+        super().__init__()
+        self.inner = Sequential(*copy.deepcopy(LAYER), init_cfg=inner_init_cfg)
+
+    def forward(self, inputs, data_samples=None, mode='tensor'):
+        losses = super().forward(inputs, data_samples, mode)
+        if mode == 'loss':
+            losses['loss_inner'] = self.inner(torch.zeros(2, 1, 1, 1)).sum()
+        return losses
+
+
 def train_from(tmp_path, state):
     """Train with ``load_from`` and a rate of zero; returns the model and the warnings in the log."""
     torch.save({'state_dict': state}, tmp_path / 'start.pth')
@@ -199,6 +219,20 @@ def test_load_from_less_than_the_model_leaves_nothing(tmp_path, name):
     del state[name]
     message = refused(tmp_path, CheckpointError, lambda: train_from(tmp_path, state))
     assert f'lacks {name}' in message and 'start.pth' in message
+
+
+def test_weights_that_load_from_replaces_need_not_be_there(tmp_path):
+    """A user with a whole checkpoint may have no ImageNet weights, and no network."""
+    init_cfg = dict(type='Pretrained', checkpoint=str(tmp_path / 'imagenet.pth'))
+    state = {f'{part}.{name}': value for part in ('layer', 'inner') for name, value in LAYER.state_dict().items()}
+    torch.save({'state_dict': state}, tmp_path / 'start.pth')
+    for changes in ({}, {'load_from': str(tmp_path / 'start.pth')}):
+        cfg = short(tmp_path, **changes)
+        cfg.model = dict(type='ToyWithBackbone', inner_init_cfg=init_cfg)
+        if not changes:
+            assert 'imagenet.pth' in refused(tmp_path, CheckpointError, lambda cfg=cfg: train_detector(cfg))
+        else:
+            assert train_detector(cfg).calls == 4
 
 
 @pytest.mark.parametrize('name', ['trap.pth', 'trap.pkl'])
