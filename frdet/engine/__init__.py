@@ -1,7 +1,8 @@
-"""Training: checkpoints, the optimiser, hooks. Importing this package registers all of them."""
+"""Training: checkpoints, the optimiser, the Runner, hooks. Importing this package registers all of them."""
 
 from frdet.engine import hooks
 from frdet.engine.checkpoint import load_checkpoint
 from frdet.engine.optim import AutocastOptimWrapper, GroupedOptimWrapperConstructor
+from frdet.engine.runner import DetRunner
 
-__all__ = ['AutocastOptimWrapper', 'GroupedOptimWrapperConstructor', 'hooks', 'load_checkpoint']
+__all__ = ['AutocastOptimWrapper', 'DetRunner', 'GroupedOptimWrapperConstructor', 'hooks', 'load_checkpoint']

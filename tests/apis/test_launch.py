@@ -22,6 +22,34 @@ def test_one_process_changes_nothing():
     assert 'model_wrapper_cfg' not in cfg
 
 
+@pytest.fixture
+def two_processes_with_gpus(monkeypatch):
+    for name, value in (('RANK', '0'), ('LOCAL_RANK', '0'), ('WORLD_SIZE', '2')):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr('torch.cuda.is_available', lambda: True)
+
+
+@pytest.mark.usefixtures('two_processes_with_gpus')
+def test_the_configs_own_wrapper_wins():
+    def wrapper(**cfg):
+        cfg = Config(cfg)
+        settle_launcher(cfg, 'pytorch')
+        return cfg.model_wrapper_cfg
+
+    default = dict(
+        type='MMDistributedDataParallel',
+        broadcast_buffers=False,
+        find_unused_parameters=False,
+        gradient_as_bucket_view=True,
+    )
+    assert wrapper() == default
+    assert wrapper(find_unused_parameters=True) == {**default, 'find_unused_parameters': True}
+    given = dict(gradient_as_bucket_view=False, bucket_cap_mb=50)
+    assert wrapper(model_wrapper_cfg=given) == {**default, **given}
+    other = dict(type='MMFullyShardedDataParallel', use_orig_params=True)
+    assert wrapper(model_wrapper_cfg=other) == other
+
+
 @pytest.mark.parametrize(('launcher', 'named'), [('pytorch', 'torchrun'), ('slurm', 'srun')])
 def test_not_started_by_the_launcher(monkeypatch, launcher, named):
     for name in ('RANK', 'LOCAL_RANK', 'WORLD_SIZE', 'SLURM_PROCID', 'SLURM_NTASKS'):
@@ -61,7 +89,7 @@ def test_two_processes_train(tmp_path):
     done = launched('dist_train.sh', config, 2, '--work-dir', tmp_path / 'work')
     output = done.stdout + done.stderr
     assert done.returncode == 0, output
-    assert 'the current batch size is 6. Scaling the original LR by 0.375' in output
+    assert 'processes 2 x images 3 x accumulated 1 = 6, so 0.02 x 6 / 16 = 0.0075' in output
     (file,) = (tmp_path / 'work').glob('*/vis_data/scalars.json')
     records = [json.loads(line) for line in file.read_text().splitlines()]
     assert [r['iter'] for r in records if 'loss' in r] == [1, 2, 3, 4]
@@ -74,6 +102,14 @@ def test_an_error_in_one_process_ends_both(tmp_path):
     done = launched('dist_train.sh', config, 2, '--work-dir', tmp_path / 'work')
     assert done.returncode != 0
     assert re.search(r'^error.*the box head has 5', done.stderr, re.MULTILINE)
+    assert not (tmp_path / 'work').exists()
+
+
+def test_synchronised_norms_need_gpus(tmp_path):
+    config = write_config(tmp_path / 'toy.py', sync_bn='torch')
+    done = launched('dist_train.sh', config, 2, '--work-dir', tmp_path / 'work', CUDA_VISIBLE_DEVICES='')
+    assert done.returncode != 0
+    assert re.search(r'^error.*SyncBN on several processes needs GPUs', done.stderr, re.MULTILINE)
     assert not (tmp_path / 'work').exists()
 
 
