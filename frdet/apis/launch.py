@@ -1,6 +1,7 @@
 """Several processes: how they exchange gradients, and what MMEngine sets up for GPUs made to work on CPUs too."""
 
 import datetime
+import inspect
 import os
 import subprocess
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.dist import is_distributed
+from torch.nn.parallel import DistributedDataParallel
 
 from frdet.errors import ConfigError
 
@@ -52,9 +54,12 @@ def _wrapper(cfg: Config) -> dict[str, Any]:
     given = dict(cfg.get('model_wrapper_cfg') or {})
     if given.get('type', DDP) != DDP:
         return given
+    # Where torch has the new name, the old one warns.
+    renamed = 'forward_sync_buffers' in inspect.signature(DistributedDataParallel).parameters
+    buffers = 'forward_sync_buffers' if renamed and 'broadcast_buffers' not in given else 'broadcast_buffers'
     return {
         'type': DDP,
-        'broadcast_buffers': False,
+        buffers: False,
         # Every trained parameter gets a gradient from every batch, also from one without boxes.
         'find_unused_parameters': cfg.get('find_unused_parameters', False),
         # Saves a copy of all gradients: they live in the buffers that are exchanged.

@@ -30,7 +30,12 @@ def two_processes_with_gpus(monkeypatch):
 
 
 @pytest.mark.usefixtures('two_processes_with_gpus')
-def test_the_configs_own_wrapper_wins():
+def test_the_configs_own_wrapper_wins(monkeypatch):
+    # As of torch 2.14; before, the third was the first's name.
+    def torchs_wrapper(module, *, forward_sync_buffers=None, gradient_as_bucket_view=False, broadcast_buffers=None): ...
+
+    monkeypatch.setattr('frdet.apis.launch.DistributedDataParallel', torchs_wrapper)
+
     def wrapper(**cfg):
         cfg = Config(cfg)
         settle_launcher(cfg, 'pytorch')
@@ -38,7 +43,7 @@ def test_the_configs_own_wrapper_wins():
 
     default = dict(
         type='MMDistributedDataParallel',
-        broadcast_buffers=False,
+        forward_sync_buffers=False,
         find_unused_parameters=False,
         gradient_as_bucket_view=True,
     )
@@ -46,6 +51,10 @@ def test_the_configs_own_wrapper_wins():
     assert wrapper(find_unused_parameters=True) == {**default, 'find_unused_parameters': True}
     given = dict(gradient_as_bucket_view=False, bucket_cap_mb=50)
     assert wrapper(model_wrapper_cfg=given) == {**default, **given}
+    given = dict(broadcast_buffers=True)
+    assert 'forward_sync_buffers' not in wrapper(model_wrapper_cfg=given)
+    monkeypatch.setattr('frdet.apis.launch.DistributedDataParallel', lambda module, *, broadcast_buffers=True: None)
+    assert wrapper()['broadcast_buffers'] is False
     other = dict(type='MMFullyShardedDataParallel', use_orig_params=True)
     assert wrapper(model_wrapper_cfg=other) == other
 
