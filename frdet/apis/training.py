@@ -1,4 +1,4 @@
-"""Training and testing a config: its last settings, then MMEngine's Runner."""
+"""Training and testing a config: its last settings, then the Runner."""
 
 import contextlib
 import os
@@ -9,12 +9,13 @@ from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.dist import is_main_process
-from mmengine.runner import Runner, find_latest_checkpoint
+from mmengine.runner import find_latest_checkpoint
 from torch import nn
 
 from frdet.apis.launch import settle_launcher
 from frdet.config import check_config
 from frdet.datasets import settle_workers
+from frdet.engine import DetRunner
 from frdet.engine.hooks import FitCheckpointHook, StartFromCheckpointHook
 from frdet.errors import CheckpointError, ConfigError, UserError
 
@@ -63,7 +64,7 @@ def train_detector(
     source = _settle(cfg, work_dir)
     with _no_leftovers(cfg.work_dir) as run:
         settle_launcher(cfg, launcher)
-        runner = Runner.from_cfg(cfg)
+        runner = DetRunner.from_cfg(cfg)
         run.append(runner)
         if cfg.get('resume') and source is not None:
             runner.register_hook(FitCheckpointHook(source=source, resume=True))
@@ -111,7 +112,7 @@ def test_detector(
     _settle(cfg, work_dir)
     with _no_leftovers(cfg.work_dir) as run:
         settle_launcher(cfg, launcher)
-        runner = Runner.from_cfg(cfg)
+        runner = DetRunner.from_cfg(cfg)
         run.append(runner)
         runner.register_hook(FitCheckpointHook(source=str(checkpoint)))
         return runner.test()
@@ -180,7 +181,7 @@ def _settle(cfg: Config, work_dir: str | None) -> str | None:
 
 
 @contextlib.contextmanager
-def _no_leftovers(work_dir: str) -> Iterator[list[Runner]]:
+def _no_leftovers(work_dir: str) -> Iterator[list[DetRunner]]:
     """Remove a folder made inside the context if a UserError ends it before the first step.
 
     Yields:
@@ -189,7 +190,7 @@ def _no_leftovers(work_dir: str) -> Iterator[list[Runner]]:
     # Looked at before the processes join, so that none sees what another one made.
     path = Path(work_dir).resolve()
     made = [p for p in (path, *path.parents) if not p.exists()]
-    run: list[Runner] = []
+    run: list[DetRunner] = []
     try:
         yield run
     except UserError:

@@ -22,6 +22,43 @@ def test_one_process_changes_nothing():
     assert 'model_wrapper_cfg' not in cfg
 
 
+@pytest.fixture
+def two_processes_with_gpus(monkeypatch):
+    for name, value in (('RANK', '0'), ('LOCAL_RANK', '0'), ('WORLD_SIZE', '2')):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr('torch.cuda.is_available', lambda: True)
+
+
+@pytest.mark.usefixtures('two_processes_with_gpus')
+def test_the_configs_own_wrapper_wins(monkeypatch):
+    # As of torch 2.14; before, the third was the first's name.
+    def torchs_wrapper(module, *, forward_sync_buffers=None, gradient_as_bucket_view=False, broadcast_buffers=None): ...
+
+    monkeypatch.setattr('frdet.apis.launch.DistributedDataParallel', torchs_wrapper)
+
+    def wrapper(**cfg):
+        cfg = Config(cfg)
+        settle_launcher(cfg, 'pytorch')
+        return cfg.model_wrapper_cfg
+
+    default = dict(
+        type='MMDistributedDataParallel',
+        forward_sync_buffers=False,
+        find_unused_parameters=False,
+        gradient_as_bucket_view=True,
+    )
+    assert wrapper() == default
+    assert wrapper(find_unused_parameters=True) == {**default, 'find_unused_parameters': True}
+    given = dict(gradient_as_bucket_view=False, bucket_cap_mb=50)
+    assert wrapper(model_wrapper_cfg=given) == {**default, **given}
+    given = dict(broadcast_buffers=True)
+    assert 'forward_sync_buffers' not in wrapper(model_wrapper_cfg=given)
+    monkeypatch.setattr('frdet.apis.launch.DistributedDataParallel', lambda module, *, broadcast_buffers=True: None)
+    assert wrapper()['broadcast_buffers'] is False
+    other = dict(type='MMFullyShardedDataParallel', use_orig_params=True)
+    assert wrapper(model_wrapper_cfg=other) == other
+
+
 @pytest.mark.parametrize(('launcher', 'named'), [('pytorch', 'torchrun'), ('slurm', 'srun')])
 def test_not_started_by_the_launcher(monkeypatch, launcher, named):
     for name in ('RANK', 'LOCAL_RANK', 'WORLD_SIZE', 'SLURM_PROCID', 'SLURM_NTASKS'):
@@ -61,7 +98,7 @@ def test_two_processes_train(tmp_path):
     done = launched('dist_train.sh', config, 2, '--work-dir', tmp_path / 'work')
     output = done.stdout + done.stderr
     assert done.returncode == 0, output
-    assert 'the current batch size is 6. Scaling the original LR by 0.375' in output
+    assert 'processes 2 x images 3 x accumulated 1 = 6, so 0.02 x 6 / 16 = 0.0075' in output
     (file,) = (tmp_path / 'work').glob('*/vis_data/scalars.json')
     records = [json.loads(line) for line in file.read_text().splitlines()]
     assert [r['iter'] for r in records if 'loss' in r] == [1, 2, 3, 4]
@@ -74,6 +111,14 @@ def test_an_error_in_one_process_ends_both(tmp_path):
     done = launched('dist_train.sh', config, 2, '--work-dir', tmp_path / 'work')
     assert done.returncode != 0
     assert re.search(r'^error.*the box head has 5', done.stderr, re.MULTILINE)
+    assert not (tmp_path / 'work').exists()
+
+
+def test_synchronised_norms_need_gpus(tmp_path):
+    config = write_config(tmp_path / 'toy.py', sync_bn='torch')
+    done = launched('dist_train.sh', config, 2, '--work-dir', tmp_path / 'work', CUDA_VISIBLE_DEVICES='')
+    assert done.returncode != 0
+    assert re.search(r'^error.*SyncBN on several processes needs GPUs', done.stderr, re.MULTILINE)
     assert not (tmp_path / 'work').exists()
 
 

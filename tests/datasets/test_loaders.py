@@ -6,6 +6,11 @@ from torch.utils.data import DataLoader
 from frdet.datasets import settle_workers
 
 
+@pytest.fixture(autouse=True)
+def without_gpu(monkeypatch):
+    monkeypatch.setattr('torch.cuda.is_available', lambda: False)
+
+
 def config(num_workers):
     loader = dict(batch_size=1, num_workers=num_workers, persistent_workers=True, prefetch_factor=4)
     return ConfigDict(train_dataloader=loader, val_dataloader=None, test_cfg=dict(persistent_workers=True))
@@ -27,3 +32,12 @@ def test_with_workers_nothing_changes():
 
 def test_other_sections_are_left_alone():
     assert settle_workers(config(0)).test_cfg == dict(persistent_workers=True)
+
+
+def test_batches_for_a_gpu_are_pinned(monkeypatch):
+    monkeypatch.setattr('torch.cuda.is_available', lambda: True)
+    loader = dict(batch_size=1, num_workers=2)
+    cfg = ConfigDict(train_dataloader=loader, val_dataloader=dict(loader, pin_memory=False), test_dataloader=None)
+    settle_workers(cfg)
+    assert cfg.train_dataloader == dict(loader, pin_memory=True)
+    assert cfg.val_dataloader == dict(loader, pin_memory=False)

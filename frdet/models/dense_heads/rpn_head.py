@@ -160,7 +160,7 @@ class RPNHead(BaseModule):
         gt_index = assigned.gt_index.gather(1, sampled.index)
         gt_boxes = truth.boxes.gather(1, gt_index[..., None].expand(-1, -1, 4))
         if self.normalizer == 'quota':
-            avg_factor = anchors.new_tensor(float(self.sampler.num * len(logits)))
+            avg_factor: Tensor | float = float(self.sampler.num * len(logits))
         else:
             avg_factor = sampled.valid.sum().clamp(min=1)
         return {

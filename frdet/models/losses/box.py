@@ -108,7 +108,7 @@ def box_loss(
     """Loss of ``deltas`` predicted on ``boxes`` to reach ``targets``, all (..., 4), where ``positive`` (...)."""
     deltas = deltas.float()
     # Elsewhere boxes and targets may be padding: a legal stand-in keeps numbers finite, the weight 0 does the rest.
-    unit = boxes.new_tensor([0.0, 0.0, 1.0, 1.0])
+    unit = (torch.arange(4, device=boxes.device) > 1).to(boxes)  # (0, 0, 1, 1), without a copy from the host
     boxes = torch.where(positive[..., None], boxes, unit)
     targets = torch.where(positive[..., None], targets, unit)
     if loss.takes_boxes:

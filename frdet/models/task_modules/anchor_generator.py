@@ -79,5 +79,5 @@ class AnchorGenerator:
             x = (torch.arange(width, device=device, dtype=torch.float32) + self.offset) * x_stride
             y, x = torch.meshgrid(y, x, indexing='ij')
             centres = torch.stack([x, y, x, y], dim=-1)
-            levels.append((centres[:, :, None] + cell.to(device)).view(-1, 4))
+            levels.append((centres[:, :, None] + cell.to(device, non_blocking=True)).view(-1, 4))
         return levels

@@ -1,0 +1,88 @@
+"""The learning rate follows the images of a step, once."""
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from frdet.engine import DetRunner
+from frdet.errors import ConfigError
+from frdet.registry import DETECTORS
+from tests.engine import toy
+from tests.engine.toy import ToyDetector
+
+
+@DETECTORS.register_module(force=True)
+class SyncedToy(ToyDetector):
+    def __init__(self, **kwargs):
+        super().__init__(norm=nn.SyncBatchNorm(2), **kwargs)
+
+
+def runner(work_dir, **changes):
+    return DetRunner.from_cfg(toy.config(work_dir, **{'train_cfg.max_epochs': 1, **changes}))
+
+
+def logged(work_dir):
+    return '\n'.join(path.read_text() for path in sorted(work_dir.glob('*/*.log')))
+
+
+def rates(work_dir):
+    lines = [line for path in sorted(work_dir.glob('*/vis_data/scalars.json')) for line in path.open()]
+    return {r['iter']: r['lr'] for r in map(json.loads, lines) if 'loss' in r}
+
+
+def warmup(peak, iteration):
+    """Of the first 1000 iterations of schedule_1x; ``iteration`` counts from 1."""
+    done = (iteration - 1) / 1000
+    return pytest.approx(peak * (0.001 * (1 - done) + done))
+
+
+def test_accumulated_images_count(tmp_path):
+    """3 images on one process, 4 times before a step: 12 for a rate that is meant for 16."""
+    runner(tmp_path, **{'optim_wrapper.accumulative_counts': 4}).train()
+    assert 'processes 1 x images 3 x accumulated 4 = 12, so 0.02 x 12 / 16 = 0.015' in logged(tmp_path)
+    # The schedule counts iterations, so the rate rises within the accumulation too.
+    assert rates(tmp_path) == {i: warmup(0.015, i) for i in (1, 2, 3, 4)}
+
+
+def test_switched_off(tmp_path):
+    runner(tmp_path, **{'optim_wrapper.accumulative_counts': 4, 'auto_scale_lr.enable': False}).train()
+    assert rates(tmp_path)[4] == warmup(0.02, 4)
+    assert 'Learning rate:' not in logged(tmp_path)
+
+
+def test_the_base_is_needed(tmp_path):
+    with pytest.raises(ConfigError, match='base_batch_size'):
+        runner(tmp_path, auto_scale_lr=dict(enable=True, base_batch_size=None)).train()
+
+
+def test_resuming_scales_once(tmp_path):
+    """A second epoch goes on as if it had not been interrupted, at 0.02 * 3 / 16."""
+    runner(tmp_path).train()
+    runner(tmp_path, resume=True, **{'train_cfg.max_epochs': 2}).train()
+    assert rates(tmp_path) == {i: warmup(0.00375, i) for i in range(1, 9)}
+    assert 'before the schedule' not in logged(tmp_path)
+
+
+def test_resuming_with_another_batch_keeps_the_rate_and_says_so(tmp_path):
+    runner(tmp_path).train()
+    changes = {'train_cfg.max_epochs': 2, 'train_dataloader.batch_size': 6}
+    runner(tmp_path, resume=True, **changes).train()
+    assert rates(tmp_path)[5] == warmup(0.00375, 5)
+    assert '0.00375 before the schedule, as in the checkpoint, although this config gives 0.0075' in logged(tmp_path)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='where there is a GPU the norm is synchronised')
+def test_synchronised_norms_test_without_gpus(tmp_path, monkeypatch):
+    """Two processes on CPUs: torch's wrapper would refuse the norm, which in testing has nothing to synchronise."""
+    alone = runner(tmp_path)
+    wrapped = []
+    monkeypatch.setattr('mmengine.runner.Runner.wrap_model', lambda self, cfg, model: wrapped.append(model))
+    alone._distributed = True
+    with pytest.raises(ConfigError, match='SyncBN on several processes needs GPUs'):
+        alone.wrap_model(None, SyncedToy())
+    alone._train_loop = None
+    alone.wrap_model(None, SyncedToy())
+    (model,) = wrapped
+    assert not isinstance(model.norm, nn.SyncBatchNorm) and model.norm.num_features == 2
