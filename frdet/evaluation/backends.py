@@ -1,6 +1,7 @@
 """COCO's evaluation by pycocotools or by faster-coco-eval, behind one function each."""
 
 import copy
+import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -61,7 +62,7 @@ def _without_mask(item: dict) -> dict:
     return item
 
 
-def _run(
+def _evaluator(
     coco_class: Any,
     eval_class: Any,
     annotations: dict[str, Any],
@@ -69,7 +70,7 @@ def _run(
     img_ids: list[int],
     cat_ids: list[int],
     max_dets: list[int],
-) -> CocoEval:
+) -> Any:
     truth, found = coco_class(), coco_class()
     truth.dataset = copy.deepcopy(annotations)  # the evaluators write into it
     # What their loadRes would do, but also for an empty list.
@@ -85,11 +86,14 @@ def _run(
     evaluator.params.catIds = sorted(cat_ids)
     evaluator.params.maxDets = max_dets
     evaluator.evaluate()
+    return evaluator
+
+
+def _result(evaluator: Any) -> CocoEval:
     evaluator.accumulate()
-    parts = evaluator.eval
-    return CocoEval(
-        np.asarray(parts['precision']), np.asarray(parts['recall']), evaluator.params.iouThrs, sorted(cat_ids)
-    )
+    params = evaluator.params
+    precision, recall = (np.array(evaluator.eval[key]) for key in ('precision', 'recall'))
+    return CocoEval(precision, recall, params.iouThrs, list(params.catIds))
 
 
 def with_pycocotools(*args: Any) -> CocoEval:
@@ -97,14 +101,47 @@ def with_pycocotools(*args: Any) -> CocoEval:
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
-    return _run(COCO, COCOeval, *args)
+    return _result(_evaluator(COCO, COCOeval, *args))
 
 
 def with_faster_coco_eval(*args: Any) -> CocoEval:
-    """The same in C++. It leaves out the 2e-16 by which pycocotools keeps a division from being one by zero."""
+    """The same in C++, and to the last bit."""
     from faster_coco_eval import COCO, COCOeval_faster
 
-    return _run(COCO, COCOeval_faster, *args)
+    # Apart from accumulating, so that _first_alone can accumulate once more.
+    evaluator = _evaluator(COCO, functools.partial(COCOeval_faster, separate_eval=True), *args)
+    result = _result(evaluator)
+    result.precision[(result.precision == 1) & _first_alone(evaluator)] = 1 / (1 + np.spacing(1))
+    return result
 
 
-BACKENDS: dict[str, Backend] = {'pycocotools': with_pycocotools, 'faster_coco_eval': with_faster_coco_eval}
+def _first_alone(evaluator: Any) -> np.ndarray:
+    """Where pycocotools' best precision is a little below 1, and faster-coco-eval's 1: (T, 1, K, A, M) bool.
+
+    pycocotools divides by the number of detections plus 2e-16, which changes nothing from two detections on. With the
+    best detection right, precision is 1 / (1 + 2e-16) at the first object found; it becomes 1 if the second is right
+    too. So the precision at the second object is asked for, at a recall between 1 and 2 of the K x A counts of objects.
+    """
+    from faster_coco_eval import faster_eval_api_cpp
+
+    params = copy.copy(evaluator._paramsEval)
+    counts = _objects(evaluator.cocoGt.dataset['annotations'], params)
+    distinct, place = np.unique(-counts, return_inverse=True)  # most objects first, for ascending recalls
+    params.recThrs = 1.5 / np.maximum(-distinct, 1)
+    again = faster_eval_api_cpp.COCOevalAccumulate(params, evaluator._evalImgs_cpp)
+    classes, areas = np.indices(counts.shape)
+    second = np.array(again['precision'])[:, place.reshape(counts.shape), classes, areas]
+    return (second < 1)[:, None]
+
+
+def _objects(annotations: list[dict[str, Any]], params: Any) -> np.ndarray:
+    """(K, A): objects of each class and area in the images evaluated, crowds apart."""
+    tested, classes = set(params.imgIds), {cat_id: k for k, cat_id in enumerate(params.catIds)}
+    counts = np.zeros((len(classes), len(params.areaRng)), dtype=int)
+    for item in annotations:
+        if item['image_id'] in tested and item['category_id'] in classes and not item['iscrowd']:
+            counts[classes[item['category_id']]] += [low <= item['area'] <= high for low, high in params.areaRng]
+    return counts
+
+
+BACKENDS: dict[str, Backend] = {'faster_coco_eval': with_faster_coco_eval, 'pycocotools': with_pycocotools}
