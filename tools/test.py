@@ -13,6 +13,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('checkpoint', help='path or URL of the weights')
     parser.add_argument('--out', metavar='FILE', help="write the detections as COCO's results JSON")
     parser.add_argument('--show-dir', metavar='DIR', help='write pictures of the detections')
+    parser.add_argument('--amp', action='store_true', help='bfloat16 where it is safe, on CPU and GPU')
     parser.add_argument('--work-dir', help='folder of the log; default: work_dirs/<name of the config>')
     parser.add_argument(
         '--cfg-options', nargs='+', default=[], metavar='KEY=VALUE', help='change the config: a.b.0.c=VALUE'
@@ -29,6 +30,7 @@ def main() -> None:
         work_dir=args.work_dir,
         out=args.out,
         show_dir=args.show_dir,
+        amp=args.amp,
         launcher=args.launcher,
     )
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from frdet.config import check_config, load_config
 from frdet.datasets.coco_json import read_coco
-from frdet.engine import load_checkpoint, with_layout
+from frdet.engine import load_checkpoint, predict_in_bfloat16, with_layout
 from frdet.errors import ConfigError, DataError
 from frdet.interop import load_strictly
 from frdet.registry import DETECTORS, TRANSFORMS
@@ -27,6 +27,7 @@ def init_detector(
     checkpoint: str | Path | None = None,
     device: str | torch.device | None = None,
     cfg_options: dict[str, Any] | list[str] | None = None,
+    amp: bool = False,
 ) -> nn.Module:
     """A detector ready for ``inference_detector``.
 
@@ -35,6 +36,7 @@ def init_detector(
         checkpoint: path or address of its weights; None leaves them random.
         device: where it runs; a GPU if there is one where None.
         cfg_options: overrides, as ``--cfg-options`` of the tools.
+        amp: compute in bfloat16 where it is safe.
 
     Returns:
         The model in evaluation mode: ``model.cfg`` is its config, ``model.dataset_meta['classes']`` names the labels.
@@ -64,6 +66,8 @@ def init_detector(
         load_strictly(model, loaded['state_dict'], with_layout(str(checkpoint), loaded))
     model.dataset_meta = meta if 'classes' in meta else {'classes': _classes(cfg, model)}
     model.cfg = cfg
+    if amp:
+        predict_in_bfloat16(model)
     device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
     return model.to(device).eval()
 

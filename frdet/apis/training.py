@@ -9,13 +9,14 @@ from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.dist import is_main_process
+from mmengine.model import is_model_wrapper
 from mmengine.runner import find_latest_checkpoint
 from torch import nn
 
 from frdet.apis.launch import settle_launcher
 from frdet.config import check_config
 from frdet.datasets import settle_workers
-from frdet.engine import DetRunner
+from frdet.engine import DetRunner, predict_in_bfloat16
 from frdet.engine.hooks import FitCheckpointHook, StartFromCheckpointHook
 from frdet.errors import CheckpointError, ConfigError, UserError
 
@@ -82,6 +83,7 @@ def test_detector(
     work_dir: str | None = None,
     out: str | None = None,
     show_dir: str | None = None,
+    amp: bool = False,
     launcher: str = 'none',
 ) -> dict[str, float]:
     """Evaluate a checkpoint on the config's test data.
@@ -92,6 +94,7 @@ def test_detector(
         work_dir: folder of the log; see ``train_detector``.
         out: where to write the detections as COCO's results JSON.
         show_dir: where to write pictures of the detections.
+        amp: compute in bfloat16 where it is safe.
         launcher: 'none', 'pytorch' (torchrun) or 'slurm'.
 
     Returns:
@@ -115,6 +118,8 @@ def test_detector(
         runner = DetRunner.from_cfg(cfg)
         run.append(runner)
         runner.register_hook(FitCheckpointHook(source=str(checkpoint)))
+        if amp:
+            predict_in_bfloat16(runner.model.module if is_model_wrapper(runner.model) else runner.model)
         return runner.test()
 
 

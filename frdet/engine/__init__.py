@@ -2,7 +2,7 @@
 
 from frdet.engine import hooks
 from frdet.engine.checkpoint import load_checkpoint, with_layout
-from frdet.engine.optim import AutocastOptimWrapper, GroupedOptimWrapperConstructor
+from frdet.engine.optim import AutocastOptimWrapper, GroupedOptimWrapperConstructor, predict_in_bfloat16
 from frdet.engine.runner import DetRunner
 
 __all__ = [
@@ -11,5 +11,6 @@ __all__ = [
     'GroupedOptimWrapperConstructor',
     'hooks',
     'load_checkpoint',
+    'predict_in_bfloat16',
     'with_layout',
 ]

@@ -93,3 +93,14 @@ class AutocastOptimWrapper(OptimWrapper):
         device = next(model.parameters()).device.type
         with super().optim_context(model), torch.autocast(device, self.dtype):
             yield
+
+
+def predict_in_bfloat16(model: Any) -> None:
+    """Let ``model.test_step`` compute in bfloat16 where it is safe, as training under ``--amp``."""
+    test_step = model.test_step
+
+    def step(data: Any) -> Any:
+        with torch.autocast(next(model.parameters()).device.type, torch.bfloat16):
+            return test_step(data)
+
+    model.test_step = step

@@ -84,6 +84,17 @@ def test_a_list_gives_a_list(model, picture):
     assert inference_detector(model, []) == []
 
 
+def test_bfloat16(config, checkpoint, model, picture):
+    """The heads' outputs are rounded, so scores are close and not the same."""
+    rough = init_detector(config, checkpoint, device='cpu', cfg_options=SMALL, amp=True)
+    kinds = []
+    rough.backbone.register_forward_hook(lambda module, inputs, outputs: kinds.append(outputs[0].dtype))
+    found, expected = (inference_detector(m, picture[0]).pred_instances.scores[:5] for m in (rough, model))
+    assert kinds == [torch.bfloat16] and found.dtype == torch.float32
+    torch.testing.assert_close(found, expected, atol=0.02, rtol=0)
+    assert not torch.equal(found, expected)
+
+
 @pytest.mark.parametrize(('shape', 'dtype'), [((4, 4), 'u1'), ((4, 4, 3), 'f4'), ((3, 4, 4), 'u1'), ((0, 4, 3), 'u1')])
 def test_an_array_that_is_no_image(model, shape, dtype):
     with pytest.raises(DataError, match='expected'):

@@ -53,6 +53,22 @@ def test_amp_seed_and_determinism(tmp_path, monkeypatch):
     assert torch.are_deterministic_algorithms_enabled()
 
 
+@pytest.mark.parametrize('amp', [False, True])
+def test_tests_in_bfloat16(tmp_path, monkeypatch, amp):
+    seen = set()
+    forward = toy.ToyDetector.forward
+
+    def watched(self, *args, **kwargs):
+        result = forward(self, *args, **kwargs)
+        seen.update(self.dtypes)
+        return result
+
+    monkeypatch.setattr(toy.ToyDetector, 'forward', watched)
+    torch.save({'state_dict': toy.ToyDetector().state_dict()}, tmp_path / 'toy.pth')
+    assert evaluate_detector(short(tmp_path), str(tmp_path / 'toy.pth'), amp=amp) == {'coco/bbox_mAP': 0.12}
+    assert seen == {torch.bfloat16 if amp else torch.float32}
+
+
 def test_amp_needs_the_plain_wrapper(tmp_path):
     with pytest.raises(ConfigError, match='AmpOptimWrapper'):
         train_detector(short(tmp_path, **{'optim_wrapper.type': 'AmpOptimWrapper'}), amp=True)
