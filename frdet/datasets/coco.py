@@ -10,10 +10,11 @@ from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
 
 from frdet.datasets.coco_json import CocoAnnotations, read_coco
-from frdet.errors import ConfigError, DataError
+from frdet.errors import BrokenImageError, ConfigError, DataError
 from frdet.registry import DATASETS, TRANSFORMS
 
 FILTERS = ('filter_empty_gt', 'min_size')
+MAX_IN_A_ROW = 10  # broken images that follow one another, before training stops
 
 
 @DATASETS.register_module()
@@ -24,6 +25,10 @@ class CocoDataset(BaseDataset):
     the image and cut to it, ``gt_labels`` (n,) int64, ``gt_crowd`` (n,) bool. Label k is ``metainfo['classes'][k]``,
     and category id ``cat_ids[k]`` in the file. Where no classes are chosen they are those of the file by ascending
     category id, as in detectron2.
+
+    Unless ``test_mode``, the image after it stands in for one that is missing or cannot be decoded: no random number is
+    drawn for that, and so a resumed run sees the same. The sample's ``broken_images`` then has a message for each image
+    left out, which ``BrokenImagesHook`` logs and counts.
 
     Args:
         ann_file: annotation file, relative to ``data_root`` or absolute.
@@ -40,6 +45,7 @@ class CocoDataset(BaseDataset):
     Raises:
         ConfigError: ``filter_cfg``, ``data_prefix`` or the type of ``classes`` is wrong.
         DataError: a folder or file is missing, the file is no COCO file, a class is not in it, or no image is left.
+        BrokenImageError: on access, in ``test_mode`` or where ten images in a row are broken.
     """
 
     def __init__(
@@ -107,6 +113,24 @@ class CocoDataset(BaseDataset):
             'gt_crowd': np.frombuffer(packed['crowd'], dtype=bool).copy(),
             'sample_idx': packed['sample_idx'],
         }
+
+    def prepare_data(self, idx: int) -> Any:
+        """Image ``idx`` after the pipeline, or the next one that is whole; see the class."""
+        broken: list[str] = []
+        while True:
+            try:
+                data = super().prepare_data((idx + len(broken)) % len(self))
+                break
+            except BrokenImageError as error:
+                broken.append(str(error))
+                if self.test_mode or len(broken) == min(MAX_IN_A_ROW, len(self)):
+                    raise
+        if broken:
+            sample: Any = data.get('data_samples') if isinstance(data, dict) else None
+            if not hasattr(sample, 'set_metainfo'):  # nobody could count it
+                raise BrokenImageError(broken[0])
+            sample.set_metainfo({'broken_images': broken})
+        return data
 
     def get_cat_ids(self, idx: int) -> list[int]:
         """Labels in image ``idx``, for MMEngine's ``ClassBalancedDataset``."""
