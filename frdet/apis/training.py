@@ -19,6 +19,8 @@ from frdet.engine.hooks import FitCheckpointHook
 from frdet.errors import CheckpointError, ConfigError, UserError
 
 GRACE = 3  # seconds
+TRAINING = ('train_dataloader', 'train_cfg', 'optim_wrapper')
+VALIDATION = ('val_dataloader', 'val_cfg', 'val_evaluator')
 
 
 def train_detector(
@@ -53,6 +55,9 @@ def train_detector(
             had not begun.
     """
     check_config(cfg)
+    _need(cfg, 'Training', 'model', *TRAINING)
+    if validate and any(cfg.get(key) is not None for key in VALIDATION):
+        _need(cfg, 'Validation', *VALIDATION)
     _set_resume(cfg, resume)
     if amp:
         _set_amp(cfg)
@@ -96,6 +101,7 @@ def test_detector(
         UserError: config, data or checkpoint are wrong.
     """
     check_config(cfg)
+    _need(cfg, 'Testing', 'model', 'test_dataloader', 'test_cfg', 'test_evaluator')
     cfg.load_from, cfg.resume = str(checkpoint), False
     if out is not None:
         _set_out(cfg, out)
@@ -114,6 +120,14 @@ def test_detector(
 
 
 test_detector.__test__ = False  # type: ignore[attr-defined]  # pytest takes the name for a test
+
+
+def _need(cfg: Config, what: str, *keys: str) -> None:
+    # Not their truth: test_cfg = dict() is a loop.
+    if missing := [key for key in keys if cfg.get(key) is None]:
+        raise ConfigError(
+            f'{what} needs {", ".join(keys)}: {cfg.filename or "the config"} has no {" and no ".join(missing)}'
+        )
 
 
 def _set_resume(cfg: Config, resume: bool | str) -> None:

@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from mmengine.dataset import BaseDataset
@@ -13,8 +13,23 @@ from frdet.datasets.coco_json import CocoAnnotations, read_coco
 from frdet.errors import BrokenImageError, ConfigError, DataError
 from frdet.registry import DATASETS, TRANSFORMS
 
-FILTERS = ('filter_empty_gt', 'min_size')
 MAX_IN_A_ROW = 10  # broken images that follow one another, before training stops
+
+
+class ImagePrefix(TypedDict):
+    """Folders of a data set."""
+
+    img: str
+
+
+class ImageFilter(TypedDict, total=False):
+    """Images to leave out of training."""
+
+    filter_empty_gt: bool
+    min_size: int
+
+
+FILTERS = tuple(ImageFilter.__annotations__)
 
 
 @DATASETS.register_module()
@@ -53,10 +68,10 @@ class CocoDataset(BaseDataset):
         *,
         ann_file: str,
         data_root: str = '',
-        data_prefix: dict[str, str],
+        data_prefix: ImagePrefix,
         pipeline: Sequence[dict | Callable] = (),
         metainfo: dict[str, Any] | None = None,
-        filter_cfg: dict[str, Any] | None = None,
+        filter_cfg: ImageFilter | None = None,
         test_mode: bool = False,
         **kwargs: Any,
     ):
@@ -64,6 +79,8 @@ class CocoDataset(BaseDataset):
             raise ConfigError(f'filter_cfg has {", ".join(unknown)}: it takes {", ".join(FILTERS)}')
         if set(data_prefix) != {'img'}:
             raise ConfigError(f'data_prefix is {dict(data_prefix)!r}: expected dict(img=<folder of the images>)')
+        if near := difflib.get_close_matches('classes', set(metainfo or ()) - {'classes'}, n=1, cutoff=0.8):
+            raise ConfigError(f'metainfo has {near[0]}: did you mean classes?')
         self.cat_ids: list[int] = []
         super().__init__(
             ann_file=str(ann_file),

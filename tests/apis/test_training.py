@@ -149,3 +149,26 @@ def test_scalars_are_json_lines(tmp_path):
     records = [json.loads(line) for line in file.read_text().splitlines()]
     assert [r['iter'] for r in records if 'loss' in r] == [1, 2, 3, 4]
     assert records[-1]['coco/bbox_mAP'] == 0.12
+
+
+@pytest.mark.parametrize(
+    ('missing', 'message'),
+    [
+        ('model', 'Training needs model, train_dataloader, .* has no model'),
+        ('train_dataloader', 'has no train_dataloader'),
+        ('optim_wrapper', 'has no optim_wrapper'),
+        ('val_evaluator', 'Validation needs val_dataloader, val_cfg, val_evaluator: .* has no val_evaluator'),
+    ],
+)
+def test_a_part_that_is_missing(tmp_path, missing, message):
+    cfg = toy.config(tmp_path)
+    cfg[missing] = None
+    with pytest.raises(ConfigError, match=message):
+        train_detector(cfg)
+
+
+def test_testing_needs_an_evaluator(tmp_path):
+    cfg = toy.config(tmp_path)
+    cfg.test_evaluator = None
+    with pytest.raises(ConfigError, match='Testing needs .* has no test_evaluator'):
+        evaluate_detector(cfg, 'x.pth')
