@@ -12,8 +12,10 @@ from mmengine.dist import is_main_process
 from mmengine.runner import Runner, find_latest_checkpoint
 from torch import nn
 
+from frdet.apis.classes import classes_of_split, settle_num_classes
 from frdet.apis.launch import settle_launcher
 from frdet.config import check_config
+from frdet.config.places import HOOK_SLOTS
 from frdet.datasets import settle_workers
 from frdet.engine.hooks import FitCheckpointHook
 from frdet.errors import CheckpointError, ConfigError, UserError
@@ -66,6 +68,7 @@ def train_detector(
         cfg.val_dataloader = cfg.val_cfg = cfg.val_evaluator = None
         cfg.get('default_hooks', {}).get('checkpoint', {}).pop('save_best', None)
     source = _settle(cfg, work_dir)
+    settle_num_classes(cfg, lambda: classes_of_split(cfg, 'train'))
     with _no_leftovers(cfg.work_dir) as run:
         settle_launcher(cfg, launcher)
         runner = Runner.from_cfg(cfg)
@@ -108,6 +111,7 @@ def test_detector(
     if show_dir is not None:
         cfg.setdefault('default_hooks', {}).setdefault('visualization', dict(type='DrawDetectionsHook'))
         cfg.default_hooks.visualization.out_dir = show_dir
+    settle_num_classes(cfg, lambda: classes_of_split(cfg, 'test'))
     # Nothing is trained: without these three the Runner builds no training data.
     cfg.train_dataloader = cfg.train_cfg = cfg.optim_wrapper = cfg.param_scheduler = None
     _settle(cfg, work_dir)
@@ -171,6 +175,10 @@ def _settle(cfg: Config, work_dir: str | None) -> str | None:
     if not cfg.get('work_dir'):
         cfg.work_dir = str(Path('work_dirs') / Path(cfg.filename or 'config').stem)
     settle_workers(cfg)
+    # MMEngine drops those of its own hooks that are None, and stops at others.
+    for slot in [slot for slot, hook in (cfg.get('default_hooks') or {}).items() if hook is None]:
+        if slot not in HOOK_SLOTS:
+            del cfg.default_hooks[slot]
     source = cfg.get('load_from')
     if source is None and cfg.get('resume') and Path(cfg.work_dir, 'last_checkpoint').is_file():
         source = find_latest_checkpoint(cfg.work_dir)

@@ -172,3 +172,14 @@ def test_testing_needs_an_evaluator(tmp_path):
     cfg.test_evaluator = None
     with pytest.raises(ConfigError, match='Testing needs .* has no test_evaluator'):
         evaluate_detector(cfg, 'x.pth')
+
+
+def test_a_default_hook_can_be_left_out(tmp_path):
+    """Without its check, a checkpoint of other classes is tested, as the check's error says."""
+    cfg = short(tmp_path, **{'default_hooks.timer': None, 'default_hooks.progress': None})
+    train_detector(cfg, work_dir=str(tmp_path / 'a'))
+    changes = {'test_dataloader.dataset.metainfo': dict(classes=('dog', 'cat'))}
+    with pytest.raises(ConfigError, match=r'set default_hooks\.check_setup=None'):
+        evaluate_detector(short(tmp_path, **changes), str(tmp_path / 'a' / 'epoch_1.pth'))
+    cfg = short(tmp_path, **changes, **{'default_hooks.check_setup': None})
+    assert evaluate_detector(cfg, str(tmp_path / 'a' / 'epoch_1.pth'))
