@@ -48,7 +48,7 @@ class Registry(MMEngineRegistry):
             ConfigError: no such name; the message names this registry, the nearest names, and the registry that does
                 hold the name.
         """
-        if not isinstance(key, str):
+        if not isinstance(key, str) or not key:
             raise ConfigError(f'{self.name}: expected a name as type, found {key!r}')
         self.import_from_location()
         scope, _, name = key.rpartition('.')

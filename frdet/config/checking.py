@@ -49,7 +49,7 @@ def check_config(cfg: Config) -> None:
         if key in RUNNER_KEYS:
             checker.check_value(cfg, key, '')
             checker.check(value, key)
-            if key == 'default_scope' and value and find_spec(value) is None:
+            if key == 'default_scope' and value and not (value.isidentifier() and find_spec(value)):
                 raise checker.error(key, f'found {value!r}, which is no installed package: expected {SCOPE!r}')
             if key == 'log_level' and value not in LOG_LEVELS:
                 raise checker.error(key, f'found {value!r}, expected one of {", ".join(LOG_LEVELS)}')
