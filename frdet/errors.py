@@ -22,5 +22,9 @@ class DataError(UserError):
     """A data set, an annotation file or an image is missing or wrong."""
 
 
+class BrokenImageError(DataError):
+    """An image is missing or cannot be decoded. Training goes on without it; see ``CocoDataset``."""
+
+
 class CheckpointError(UserError):
     """A checkpoint or a file of pretrained weights is missing, unreadable or does not fit."""

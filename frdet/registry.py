@@ -34,6 +34,11 @@ class Registry(MMEngineRegistry):
         super().__init__(name, parent=parent, scope=SCOPE, locations=locations or [])
         Registry.all.append(self)
 
+    @property
+    def plural(self) -> str:
+        """The name of several of its components."""
+        return f'{self.name}es' if self.name.endswith('s') else f'{self.name}s'
+
     def get(self, key: str) -> type:
         """The class registered as ``key``, here or in MMEngine's registry of this kind.
 
@@ -43,7 +48,7 @@ class Registry(MMEngineRegistry):
             ConfigError: no such name; the message names this registry, the nearest names, and the registry that does
                 hold the name.
         """
-        if not isinstance(key, str):
+        if not isinstance(key, str) or not key:
             raise ConfigError(f'{self.name}: expected a name as type, found {key!r}')
         self.import_from_location()
         scope, _, name = key.rpartition('.')
@@ -78,7 +83,7 @@ class Registry(MMEngineRegistry):
     def _miss(self, key: str) -> str:
         name = key.rpartition('.')[2]
         here = set(self.module_dict) | set(self.parent.module_dict if self.parent else ())
-        message = f'{key!r} is not in the registry of {self.name}s'
+        message = f'{key!r} is not in the registry of {self.plural}'
         if holders := [r for r in Registry.all if r is not self and name in _names(r)]:
             return f'{message}: it is {_a(holders[0].name)}, and stands where {_a(self.name)} belongs'
         if near := difflib.get_close_matches(name, here, n=3):
@@ -142,7 +147,7 @@ def arguments_of(target: Callable) -> tuple[set[str], set[str], bool]:
     accepted: set[str] = set()
     required: set[str] = set()
     open_ended = False
-    filled: set[str] | None = set()
+    filled: tuple[set[str], int] | None = (set(), 0)  # by name, and how many by position
     for cls in inspect.getmro(target) if inspect.isclass(target) else (target,):
         function = cls.__dict__.get('__init__') if inspect.isclass(cls) else cls
         if function is None:
@@ -153,33 +158,38 @@ def arguments_of(target: Callable) -> tuple[set[str], set[str], bool]:
             return accepted, required, True
         parameters = list(inspect.signature(function).parameters.values())
         parameters = parameters[1:] if inspect.isclass(cls) else parameters
-        for p in parameters:
+        for place, p in enumerate(parameters):
             if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and p.name not in accepted:
                 accepted.add(p.name)
-                if p.default is p.empty and filled is not None and p.name not in filled:
+                if p.default is p.empty and filled is not None and p.name not in filled[0] and place >= filled[1]:
                     required.add(p.name)
         if not any(p.kind is p.VAR_KEYWORD for p in parameters):
             return accepted, required, False
         open_ended = True
-        filled = None if filled is None else _filled_in(function, filled)
+        filled = None if filled is None else _filled_in(function, filled[0])
     return accepted, required, open_ended
 
 
-def _filled_in(function: Callable, before: set[str]) -> set[str] | None:
-    """``before`` and the arguments that a constructor may give to its parent's itself; None where that cannot be read.
+def _filled_in(function: Callable, before: set[str]) -> tuple[set[str], int] | None:
+    """What a constructor may give to its parent's itself: ``before`` and other names, and how many by position.
 
     Any keyword or string in its body counts: it may call ``super().__init__(a=1, **kwargs)`` or set ``kwargs['a']``.
+    None where that cannot be read.
     """
     try:
         nodes = list(ast.walk(ast.parse(textwrap.dedent(inspect.getsource(function)))))
     except (OSError, TypeError, SyntaxError):
         return None
     calls = [n for n in nodes if isinstance(n, ast.Call) and getattr(n.func, 'attr', '') == '__init__']
-    if any(call.args for call in calls):  # by position: which ones, only the parent could tell
+    # The constructor's own `*args` is empty: a config gives keywords alone.
+    own = {p.name for p in inspect.signature(function).parameters.values() if p.kind is p.VAR_POSITIONAL}
+    positions = [[a for a in call.args if getattr(getattr(a, 'value', None), 'id', '') not in own] for call in calls]
+    unbound = any(call.args and not isinstance(getattr(call.func, 'value', None), ast.Call) for call in calls)
+    if unbound or any(isinstance(a, ast.Starred) for given in positions for a in given):
         return None
     keywords = {n.arg for n in nodes if isinstance(n, ast.keyword) and n.arg}
     strings = {n.value for n in nodes if isinstance(n, ast.Constant) and isinstance(n.value, str)}
-    return before | keywords | strings
+    return before | keywords | strings, max(map(len, positions), default=0)
 
 
 # The parts of a detector.

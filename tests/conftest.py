@@ -16,7 +16,14 @@ if 'PYTEST_XDIST_WORKER_COUNT' in os.environ:
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 from mmengine.utils import ManagerMixin
+
+# `--hypothesis-profile=long` searches a hundred times as long; the option is applied after this line.
+_shared = dict(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+settings.register_profile('quick', max_examples=50, **_shared)
+settings.register_profile('long', max_examples=5000, **_shared)
+settings.load_profile('quick')
 
 TRAIN_ANN = 'annotations/instances_train2017.json'
 VAL_ANN = 'annotations/instances_val2017.json'

@@ -23,6 +23,15 @@ def test_config_is_whole(path):
     assert sum(p.numel() for p in model.parameters()) > 1_000_000
 
 
+@pytest.mark.parametrize('path', CONFIGS, ids=relative)
+def test_the_check_needs_no_data(path, tmp_path, monkeypatch):
+    """Neither images nor annotations are there, nor weights; afterwards nothing is there that was not before."""
+    monkeypatch.setenv('FRDET_DATA_ROOT', str(tmp_path / 'nowhere'))
+    monkeypatch.chdir(tmp_path)
+    check_config(load_config(path))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_reference_model():
     """detectron2 counts 41.7 million parameters in R50-FPN, the frozen ones among them."""
     cfg = load_config(ROOT / 'configs/faster_rcnn/r50_fpn_1x_cocoval.py')

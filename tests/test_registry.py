@@ -172,7 +172,7 @@ def test_names_are_unique_across_our_kinds():
 
 def test_argument_that_a_class_fills_in_itself_is_not_required():
     class Base:
-        def __init__(self, *, a, b, c=1):
+        def __init__(self, a, b, c=1):
             pass
 
     class Keyword(Base):
@@ -195,7 +195,20 @@ def test_argument_that_a_class_fills_in_itself_is_not_required():
     assert arguments_of(Keyword) == ({'a', 'b', 'c'}, {'b'}, False)
     assert arguments_of(Item) == ({'a', 'b', 'c'}, {'a'}, False)
     assert arguments_of(Both) == ({'a', 'b', 'c'}, set(), False)
-    assert arguments_of(Position)[1] == set()
+
+    class First(Base):
+        def __init__(self, *args, **kwargs):
+            super().__init__(1, *args, **kwargs)
+
+    class Unknown(Base):
+        def __init__(self, *args, **kwargs):
+            given = [1, 2]
+            super().__init__(*given, **kwargs)
+
+    # A config gives keywords alone: `args` is empty.
+    assert arguments_of(Position)[1] == {'a', 'b'}
+    assert arguments_of(First)[1] == {'b'}
+    assert arguments_of(Unknown)[1] == set()
 
 
 def test_class_without_constructor_takes_nothing():

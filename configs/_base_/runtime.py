@@ -11,6 +11,7 @@ default_hooks = dict(
     visualization=dict(type='DrawDetectionsHook', out_dir=None, score_thr=0.3),
     check_setup=dict(type='CheckSetupHook'),  # class counts, FrozenBN without weights
     non_finite=dict(type='NonFiniteHook', interval=1),  # stops at a loss that is NaN
+    broken_images=dict(type='BrokenImagesHook', max_share=0.01),  # missing or undecodable: counted, not trained on
     plain_checkpoint=dict(type='PlainCheckpointHook'),  # checkpoints without code in them
     progress=dict(type='EvalProgressHook'),
 )

@@ -11,6 +11,7 @@ from mmengine.dataset import Compose, pseudo_collate
 from mmengine.logging import print_log
 from torch import nn
 
+from frdet.apis.classes import settle_num_classes
 from frdet.config import check_config, load_config
 from frdet.datasets.coco_json import read_coco
 from frdet.engine import load_checkpoint, predict_in_bfloat16, with_layout
@@ -52,11 +53,11 @@ def init_detector(
     else:
         cfg = load_config(config, cfg_options)
     check_config(cfg)
+    loaded = load_checkpoint(str(checkpoint)) if checkpoint is not None else None
+    meta = dict(loaded['meta'].get('dataset_meta') or {}) if loaded is not None else {}
+    settle_num_classes(cfg, lambda: meta['classes'] if 'classes' in meta else _classes(cfg, None))
     model = DETECTORS.build(cfg.model)
-    meta: dict[str, Any] = {}
-    if checkpoint is not None:
-        loaded = load_checkpoint(str(checkpoint))
-        meta = dict(loaded['meta'].get('dataset_meta') or {})
+    if loaded is not None:
         count = _num_classes(model)
         if count is not None and 'classes' in meta and len(meta['classes']) != count:
             raise ConfigError(
@@ -64,7 +65,7 @@ def init_detector(
                 f'set model.roi_head.bbox_head.num_classes={len(meta["classes"])}, or give its own checkpoint'
             )
         load_strictly(model, loaded['state_dict'], with_layout(str(checkpoint), loaded))
-    model.dataset_meta = meta if 'classes' in meta else {'classes': _classes(cfg, model)}
+    model.dataset_meta = meta if 'classes' in meta else {'classes': _classes(cfg, _num_classes(model))}
     model.cfg = cfg
     if amp:
         predict_in_bfloat16(model)
@@ -117,10 +118,9 @@ def _num_classes(model: nn.Module) -> int | None:
     return getattr(head, 'num_classes', None)
 
 
-def _classes(cfg: Config, model: nn.Module) -> tuple[str, ...]:
-    """Class names where the checkpoint has none: the config's, else the test annotations', else numbers."""
+def _classes(cfg: Config, count: int | None) -> tuple[str, ...]:
+    """Class names where the checkpoint has none: the config's, else the test annotations', else ``count`` numbers."""
     dataset = cfg.test_dataloader.dataset
-    count = _num_classes(model)
     classes = (dataset.get('metainfo') or {}).get('classes')
     if not isinstance(classes, (list, tuple)):
         try:

@@ -13,14 +13,18 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import find_latest_checkpoint
 from torch import nn
 
+from frdet.apis.classes import classes_of_split, settle_num_classes
 from frdet.apis.launch import settle_launcher
 from frdet.config import check_config
+from frdet.config.places import HOOK_SLOTS
 from frdet.datasets import settle_workers
 from frdet.engine import DetRunner, predict_in_bfloat16
 from frdet.engine.hooks import FitCheckpointHook, StartFromCheckpointHook
 from frdet.errors import CheckpointError, ConfigError, UserError
 
 GRACE = 3  # seconds
+TRAINING = ('train_dataloader', 'train_cfg', 'optim_wrapper')
+VALIDATION = ('val_dataloader', 'val_cfg', 'val_evaluator')
 
 
 def train_detector(
@@ -55,6 +59,9 @@ def train_detector(
             had not begun.
     """
     check_config(cfg)
+    _need(cfg, 'Training', 'model', *TRAINING)
+    if validate and any(cfg.get(key) is not None for key in VALIDATION):
+        _need(cfg, 'Validation', *VALIDATION)
     _set_resume(cfg, resume)
     if amp:
         _set_amp(cfg)
@@ -63,6 +70,7 @@ def train_detector(
         cfg.val_dataloader = cfg.val_cfg = cfg.val_evaluator = None
         cfg.get('default_hooks', {}).get('checkpoint', {}).pop('save_best', None)
     source = _settle(cfg, work_dir)
+    settle_num_classes(cfg, lambda: classes_of_split(cfg, 'train'))
     with _no_leftovers(cfg.work_dir) as run:
         settle_launcher(cfg, launcher)
         runner = DetRunner.from_cfg(cfg)
@@ -104,12 +112,14 @@ def test_detector(
         UserError: config, data or checkpoint are wrong.
     """
     check_config(cfg)
+    _need(cfg, 'Testing', 'model', 'test_dataloader', 'test_cfg', 'test_evaluator')
     cfg.load_from, cfg.resume = str(checkpoint), False
     if out is not None:
         _set_out(cfg, out)
     if show_dir is not None:
         cfg.setdefault('default_hooks', {}).setdefault('visualization', dict(type='DrawDetectionsHook'))
         cfg.default_hooks.visualization.out_dir = show_dir
+    settle_num_classes(cfg, lambda: classes_of_split(cfg, 'test'))
     # Nothing is trained: without these three the Runner builds no training data.
     cfg.train_dataloader = cfg.train_cfg = cfg.optim_wrapper = cfg.param_scheduler = None
     _settle(cfg, work_dir)
@@ -132,6 +142,14 @@ def _without_pretrained(model: nn.Module) -> None:
         init_cfg = getattr(module, 'init_cfg', None)
         if isinstance(init_cfg, dict) and init_cfg.get('type') == 'Pretrained':
             module.init_cfg = None  # type: ignore[assignment]
+
+
+def _need(cfg: Config, what: str, *keys: str) -> None:
+    # Not their truth: test_cfg = dict() is a loop.
+    if missing := [key for key in keys if cfg.get(key) is None]:
+        raise ConfigError(
+            f'{what} needs {", ".join(keys)}: {cfg.filename or "the config"} has no {" and no ".join(missing)}'
+        )
 
 
 def _set_resume(cfg: Config, resume: bool | str) -> None:
@@ -175,6 +193,10 @@ def _settle(cfg: Config, work_dir: str | None) -> str | None:
     if not cfg.get('work_dir'):
         cfg.work_dir = str(Path('work_dirs') / Path(cfg.filename or 'config').stem)
     settle_workers(cfg)
+    # MMEngine drops those of its own hooks that are None, and stops at others.
+    for slot in [slot for slot, hook in (cfg.get('default_hooks') or {}).items() if hook is None]:
+        if slot not in HOOK_SLOTS:
+            del cfg.default_hooks[slot]
     source = cfg.get('load_from')
     if source is None and cfg.get('resume') and Path(cfg.work_dir, 'last_checkpoint').is_file():
         source = find_latest_checkpoint(cfg.work_dir)

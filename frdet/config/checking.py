@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any
 
 from mmengine.config import Config
@@ -18,12 +19,14 @@ from frdet.config.places import (
     dataloader_keys,
     declared_at,
     find_component,
+    least,
     place_registry,
 )
-from frdet.config.values import found, mismatch
+from frdet.config.values import Declared, fields_of, found, mismatch
 from frdet.errors import ConfigError
 from frdet.registry import OPTIM_WRAPPER_CONSTRUCTORS, SCOPE, Registry, arguments_of, check_arguments
 
+LOG_LEVELS = ('CRITICAL', 'ERROR', 'WARNING', 'INFO', 'DEBUG', 'NOTSET')
 #: Constructors of the optimizer wrapper whose ``paramwise_cfg`` has the keys that MMEngine documents.
 _DOCUMENTED_CONSTRUCTORS = (None, 'DefaultOptimWrapperConstructor', 'GroupedOptimWrapperConstructor')
 
@@ -46,6 +49,10 @@ def check_config(cfg: Config) -> None:
         if key in RUNNER_KEYS:
             checker.check_value(cfg, key, '')
             checker.check(value, key)
+            if key == 'default_scope' and value and not (value.isidentifier() and find_spec(value)):
+                raise checker.error(key, f'found {value!r}, which is no installed package: expected {SCOPE!r}')
+            if key == 'log_level' and value not in LOG_LEVELS:
+                raise checker.error(key, f'found {value!r}, expected one of {", ".join(LOG_LEVELS)}')
         elif meant := _meant(key, value):
             raise checker.error(key, f'unknown key: did you mean {meant}?')
 
@@ -63,18 +70,22 @@ class _Checker:
                 self.check_item(item, f'{place}.{i}')
             return
         if not isinstance(value, dict):
+            if _is_misplaced(value, place):
+                raise self.error(place, f'{found(value)}, expected {_a_component(place_registry(place))}')
             return
         if place in PLAIN and not (place in TOP and 'type' in value):
             self.check_setting(value, place)
         elif place in DATALOADERS:
             self.check_keys(value, place, dataloader_keys())
+            if 'dataset' not in value:
+                raise self.error(place, 'has no dataset: it needs dataset=dict(type=...)')
         elif 'type' in value or self.default_type(value, place):
             if not self.check_component(value, place):
                 return
         elif place == 'optim_wrapper' and 'constructor' in value:
             return  # several optimizers, under names of that constructor's
-        elif (registry := place_registry(place)) is not None and not place.rpartition('.')[2].startswith('loss_'):
-            raise self.error(place, f'found {dict(value)!r}, expected a dict with a `type` of the {registry.name}s')
+        elif (registry := place_registry(place)) is not None and not _is_no_loss(place):
+            raise self.error(place, f'found {dict(value)!r}, expected {_a_component(registry)}')
         for key, inner in value.items():
             inside = f'{place}.{key}'
             if inside == 'optim_wrapper.paramwise_cfg' and value.get('constructor') not in _DOCUMENTED_CONSTRUCTORS:
@@ -86,12 +97,26 @@ class _Checker:
         """An item of a list: where components belong, nothing else that can be written in a config will do."""
         registry = place_registry(place)
         if registry is not None and isinstance(item, (str, int, float)):
-            raise self.error(place, f'{found(item)}, expected a dict with a `type` of the {registry.name}s')
+            raise self.error(place, f'{found(item)}, expected {_a_component(registry)}')
         self.check(item, place)
 
     def check_value(self, node: Any, key: str, place: str) -> None:
-        if expected := mismatch(node[key], declared_at(node, key, place)):
-            raise self.error(f'{place}.{key}' if place else key, f'{found(node[key])}, expected {expected}')
+        value, said, inside = node[key], declared_at(node, key, place), f'{place}.{key}' if place else key
+        if expected := mismatch(value, said):
+            raise self.error(inside, f'{found(value)}, expected {expected}')
+        if (lowest := least(inside)) is not None and isinstance(value, (int, float)) and value < lowest:
+            raise self.error(inside, f'{found(value)}, expected at least {lowest}')
+        if isinstance(value, dict) and (fields := fields_of(said.annotation)) is not None:
+            self.check_fields(value, inside, *fields)
+
+    def check_fields(self, node: dict, place: str, types: dict[str, Any], required: set[str]) -> None:
+        """A dict of which the component around it declares every key."""
+        self.check_keys(node, place, set(types))
+        if missing := sorted(required - set(node)):
+            raise self.error(place, f'has no {", ".join(missing)}: it takes {", ".join(sorted(types))}')
+        for key, value in node.items():
+            if expected := mismatch(value, Declared(types.get(key, Any))):
+                raise self.error(f'{place}.{key}', f'{found(value)}, expected {expected}')
 
     def check_component(self, node: dict, place: str) -> bool:
         """Whether what stands inside is to be checked, too: another package's components follow its own rules."""
@@ -115,9 +140,19 @@ class _Checker:
                 culprit = 'constructor'
                 OPTIM_WRAPPER_CONSTRUCTORS.get(constructor)
         except ConfigError as error:
-            raise self.error(f'{place}.{culprit}', str(error), shown=place) from None
+            message = str(error)
+            if culprit not in ('type', 'constructor') and self.is_left_over(place, culprit):
+                message += (
+                    "\nThe base has it, whose component is another: _delete_=True in the dict drops the base's keys"
+                )
+            raise self.error(f'{place}.{culprit}', message, shown=place) from None
         scope = kind.rpartition('.')[0] if isinstance(kind, str) else ''
         return scope in ('', SCOPE, 'mmengine') and '_scope_' not in node
+
+    def is_left_over(self, place: str, key: str) -> bool:
+        """Whether ``key`` was written in another file than the ``type`` beside it."""
+        files = [self.origin(f'{place}.{name}').rpartition(':')[0] for name in ('type', key)]
+        return all(files) and files[0] != files[1]
 
     def check_setting(self, node: dict, place: str) -> None:
         self.check_keys(node, place, set(PLAIN[place]))
@@ -143,6 +178,23 @@ class _Checker:
         origin = self.origin(place)
         where = f' ({origin})' if origin else ''
         return ConfigError(f'{shown or place}{where}: {message}')
+
+
+def _is_misplaced(value: Any, place: str) -> bool:
+    """Whether a plain value stands where MMEngine builds a component from a dict."""
+    parts = place.split('.')
+    built = len(parts) == 2 and parts[0] in (*DATALOADERS, 'default_hooks') or place == 'optim_wrapper.optimizer'
+    return built and isinstance(value, (str, int, float)) and place_registry(place) is not None
+
+
+def _is_no_loss(place: str) -> bool:
+    """A plugin may have a dict such as ``loss_weights``; what is always a loss, in the shipped heads, is not one."""
+    name = place.rpartition('.')[2]
+    return name.startswith('loss_') and name not in ('loss_cls', 'loss_bbox')
+
+
+def _a_component(registry: Registry | None) -> str:
+    return f'a dict with a `type` of the {registry.plural if registry is not None else "components"}'
 
 
 def _meant(key: str, value: Any) -> str | None:

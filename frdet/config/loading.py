@@ -1,8 +1,8 @@
 """From a config file, and the files it inherits from, to one config."""
 
 import ast
-import difflib
 import logging
+import re
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,8 +13,9 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 
-from frdet.config.origins import base_files, origin_finder
+from frdet.config.origins import base_files, config_origins, leaves, no_file, origin_finder, shown_path, variables_used
 from frdet.config.overrides import apply_overrides, parse_overrides
+from frdet.config.places import RUNNER_KEYS
 from frdet.errors import ConfigError
 
 
@@ -32,7 +33,7 @@ def load_config(path: str | Path, overrides: dict[str, Any] | Sequence[str] | No
     """
     path = Path(path)
     if not path.is_file():
-        raise ConfigError(_missing(path))
+        raise ConfigError(no_file(path))
     cfg = _read(path)
     if unset := next(_without_default('', cfg), None):
         raise ConfigError(
@@ -43,6 +44,7 @@ def load_config(path: str | Path, overrides: dict[str, Any] | Sequence[str] | No
     imports = {key: value for key, value in changes.items() if key.partition('.')[0] == 'custom_imports'}
     apply_overrides(cfg, imports)
     _import_custom(cfg, path)
+    _refuse_used_variables(cfg, changes)
     # Only now: whether a component takes an argument is read from its class.
     apply_overrides(cfg, {key: value for key, value in changes.items() if key not in imports})
     return cfg
@@ -51,6 +53,19 @@ def load_config(path: str | Path, overrides: dict[str, Any] | Sequence[str] | No
 def dump_config(cfg: Config) -> str:
     """The whole config as Python text, which reads back as the same config."""
     return cfg.pretty_text
+
+
+def _refuse_used_variables(cfg: Config, changes: dict[str, Any]) -> None:
+    """An override of a variable comes after the values that the file has made of it: it would change nothing."""
+    for key in changes:
+        name = key.partition('.')[0]
+        if name in cfg and name not in RUNNER_KEYS and name in variables_used(cfg):
+            held = [place for place, value in leaves('', cfg) if value == cfg[name] and place != name]
+            hint = f'override {" and ".join(held[:3])}' if held else 'override what is made of it'
+            raise ConfigError(
+                f'Override {key}: {name} is a variable of the config, and other values were made of it when the file '
+                f'ran: nothing would change; {hint}'
+            )
 
 
 def _read(path: Path) -> Config:
@@ -66,10 +81,28 @@ def _read(path: Path) -> Config:
     try:
         with _quiet():
             return Config.fromfile(path, import_custom_modules=False, lazy_import=lazy)
-    except FileNotFoundError as error:
-        raise ConfigError(f'{path}: a file in its _base_ does not exist: {error}') from None
     except (Exception, SystemExit) as error:
-        raise ConfigError(f'{path} cannot be read{_line(error)}: {type(error).__name__}: {error}') from error
+        raise ConfigError(
+            _clash(path, error) or f'{path} cannot be read{_line(error)}: {_said(path, error)}'
+        ) from error
+
+
+def _clash(path: Path, error: BaseException) -> str | None:
+    """What MMEngine says of a dict that stands where a base has something else, with its place."""
+    said = re.match(r"(\w+)=.* cannot inherit from base .* of type <class '(\w+)'>", str(error), re.DOTALL)
+    if not isinstance(error, TypeError) or said is None:
+        return None
+    name, kind = said.groups()
+    places = {key: str(origin) for key, origin in config_origins(path).items() if key.rpartition('.')[2] == name}
+    key = next((key for key, origin in places.items() if origin.rpartition(':')[0] == shown_path(path)), name)
+    origin = f' ({places[key]})' if key in places else ''
+    return f'{key}{origin}: found a dict, the base has a {kind}: write a {kind}, or put _delete_=True into the dict'
+
+
+def _said(path: Path, error: BaseException) -> str:
+    if isinstance(error, (KeyError, AttributeError)) and '{{_base_.' in path.read_text().replace(' ', ''):
+        return f'its {{{{_base_.<key>}}}} names {error}, a key that no file in _base_ has'
+    return f'{type(error).__name__}: {error}'
 
 
 @contextmanager
@@ -91,22 +124,6 @@ def _line(error: BaseException) -> str:
     """Where a module's own lines raised ``error``; these run at module level."""
     frames = [f for f in traceback.extract_tb(error.__traceback__) if f.name == '<module>']
     return f' ({frames[-1].filename}:{frames[-1].lineno})' if frames else ''
-
-
-def _missing(path: Path) -> str:
-    if path.is_dir():
-        return f'Config {path} is a folder: expected a file in it, as {", ".join(_names(path)[:8]) or "it has none"}'
-    message = f'Config {path} does not exist'
-    if not path.parent.is_dir():
-        return f'{message}, nor does the folder {path.parent}'
-    names = _names(path.parent)
-    if near := difflib.get_close_matches(path.name, names, n=3):
-        return f'{message}: did you mean {" or ".join(str(path.parent / name) for name in near)}?'
-    return f'{message}; {path.parent} holds {", ".join(names[:8]) or "no config"}'
-
-
-def _names(folder: Path) -> list[str]:
-    return sorted(p.name for p in folder.glob('*.py'))
 
 
 def _without_default(key: str, node: Any) -> Iterator[str]:

@@ -1,11 +1,15 @@
 """Where in its files each value of a config was written, found by reading the files as text."""
 
 import ast
+import difflib
+import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from mmengine.config import Config
+
+from frdet.errors import ConfigError
 
 
 class Origin(NamedTuple):
@@ -29,13 +33,13 @@ def config_origins(path: str | Path) -> dict[str, Origin]:
         assigned = _assigned(file)
         for name, value in assigned.items():
             if name != '_base_':
-                _collect(name, value, value.lineno, _shown(file), origins, assigned)
+                _collect(name, value, value.lineno, shown_path(file), origins, assigned)
     return origins
 
 
 def mark_overridden(cfg: Config, key: str, value: Any) -> None:
     """Note that an override set the dotted ``key`` of ``cfg``, of a dict its keys: the files' lines hold no more."""
-    changed = [leaf for leaf, _ in _leaves(key, value)]
+    changed = [leaf for leaf, _ in leaves(key, value)]
     object.__setattr__(cfg, _OVERRIDDEN, (*_overridden(cfg), *changed))  # beside the config's keys, not among them
 
 
@@ -49,7 +53,7 @@ def origin_finder(cfg: Config) -> Callable[[str], str]:
 def origin_table(cfg: Config) -> str:
     """Every value of ``cfg``, a line each: dotted key, value, and the file and line that set it, or ``override``."""
     find = origin_finder(cfg)
-    rows = [(f'{key} = {value!r}', find(key)) for key, value in _leaves('', cfg)]
+    rows = [(f'{key} = {value!r}', find(key)) for key, value in leaves('', cfg)]
     width = min(max((len(text) for text, _ in rows), default=0), 90)
     return '\n'.join(f'{text:<{width}}  # {where}' if where else text for text, where in rows)
 
@@ -66,7 +70,8 @@ def _find(key: str, origins: dict[str, Origin], overridden: tuple[str, ...]) -> 
     return str(origins.get(key, ''))
 
 
-def _leaves(key: str, node: Any) -> Iterator[tuple[str, Any]]:
+def leaves(key: str, node: Any) -> Iterator[tuple[str, Any]]:
+    """Dotted key and value of all that is no dict, or list of dicts, in ``node``, which stands under ``key``."""
     if isinstance(node, (dict, Config)) and len(node):
         items: Iterable[tuple[str, Any]] = node.items()
     elif isinstance(node, (list, tuple)) and any(isinstance(v, dict) for v in node):
@@ -75,22 +80,63 @@ def _leaves(key: str, node: Any) -> Iterator[tuple[str, Any]]:
         yield key, node
         return
     for name, value in items:
-        yield from _leaves(f'{key}.{name}' if key else name, value)
+        yield from leaves(f'{key}.{name}' if key else name, value)
 
 
 def base_files(path: str | Path) -> list[Path]:
-    """A config and the files it inherits from that exist, in the order they are merged: the config is the last."""
+    """A config and the files it inherits from that exist, in the order they are merged: the config is the last.
+
+    Raises:
+        ConfigError: a file inherits from one that does not exist, from itself, or names its base in a wrong way.
+    """
     files: list[Path] = []
-    _add_files(Path(path).resolve(), files, ())
+    if Path(path).is_file():  # a config may outlive its file
+        _add_files(Path(path).resolve(), files, ())
     return files
 
 
 def _add_files(path: Path, files: list[Path], below: tuple[Path, ...]) -> None:
-    if path in below or not path.is_file():
-        return
-    for base in _bases(_assigned(path).get('_base_')):
-        _add_files((path.parent / base).resolve(), files, (*below, path))
+    node = _assigned(path).get('_base_')
+    where = f'{Origin(shown_path(path), node.lineno if node is not None else 1)}: _base_'
+    for base in _bases(node, where):
+        inherited = (path.parent / base).resolve()
+        if inherited in (*below, path):
+            circle = ' <- '.join(shown_path(file) for file in (*below, path, inherited))
+            raise ConfigError(f'{where} is a circle, {circle}: no config can inherit from itself')
+        if not inherited.is_file():
+            raise ConfigError(f'{where}: {no_file(inherited)}')
+        _add_files(inherited, files, (*below, path))
     files.append(path)
+
+
+def no_file(path: Path) -> str:
+    """That there is no config at ``path``, and which are near."""
+    if path.is_dir():
+        return f'Config {path} is a folder: expected a file in it, as {", ".join(_names(path)[:8]) or "it has none"}'
+    message = f'Config {path} does not exist'
+    if not path.parent.is_dir():
+        return f'{message}, nor does the folder {path.parent}'
+    names = _names(path.parent)
+    if near := difflib.get_close_matches(path.name, names, n=3):
+        return f'{message}: did you mean {" or ".join(str(path.parent / name) for name in near)}?'
+    return f'{message}; {path.parent} holds {", ".join(names[:8]) or "no config"}'
+
+
+def _names(folder: Path) -> list[str]:
+    return sorted(p.name for p in folder.glob('*.py'))
+
+
+def variables_used(cfg: Config) -> set[str]:
+    """Names that the files of ``cfg`` assign at the top and use for other values: those are made when a file runs."""
+    used: set[str] = set()
+    for file in base_files(cfg.filename) if cfg.filename else []:
+        try:
+            nodes = list(ast.walk(ast.parse(file.read_bytes())))
+        except (SyntaxError, ValueError):
+            continue
+        used |= {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
+        used |= set(re.findall(r'_base_\.(\w+)', file.read_text(encoding='utf-8', errors='replace')))
+    return used
 
 
 def _assigned(path: Path) -> dict[str, ast.expr]:
@@ -108,17 +154,21 @@ def _assigned(path: Path) -> dict[str, ast.expr]:
     }
 
 
-def _bases(node: ast.expr | None) -> list[str]:
+def _bases(node: ast.expr | None, where: str) -> list[str]:
+    """The files that ``_base_`` names. Those of another package (``mmdet::a/b.py``) MMEngine finds."""
     try:
         value = ast.literal_eval(node) if node is not None else []
     except ValueError:  # computed
         return []
-    if not isinstance(value, (str, list, tuple)):
-        return []
-    return [b for b in ([value] if isinstance(value, str) else value) if isinstance(b, str)]
+    bases = [value] if isinstance(value, str) else value
+    if not isinstance(bases, (list, tuple)) or not all(isinstance(base, str) for base in bases):
+        raise ConfigError(f'{where} is {value!r}, expected the path of a config or a list of them')
+    return [base for base in bases if '::' not in base]
 
 
-def _shown(path: Path) -> str:
+def shown_path(path: Path) -> str:
+    """``path`` below the working directory, or as it is."""
+    path = path.resolve()
     try:
         return str(path.relative_to(Path.cwd()))
     except ValueError:

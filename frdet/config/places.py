@@ -132,8 +132,25 @@ PLAIN: dict[str, dict[str, Any]] = {
 #: The slots of MMEngine's default hooks; a config may add more.
 HOOK_SLOTS = {'runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint', 'visualization'}
 
+#: The least a number may be, by place.
+_LEAST = {
+    **{f'{loader}.batch_size': 1 for loader in DATALOADERS},
+    **{f'{loader}.num_workers': 0 for loader in DATALOADERS},
+    'auto_scale_lr.base_batch_size': 1,
+    'optim_wrapper.optimizer.lr': 0,
+    'train_cfg.max_epochs': 1,
+    'train_cfg.max_iters': 1,
+    'train_cfg.val_interval': 1,
+    'model.roi_head.bbox_head.num_classes': 1,
+}
+
 #: Dicts whose keys the user names.
 FREE = ('metainfo', 'custom_keys', 'backend_args')
+
+
+def least(place: str) -> int | None:
+    """The least that the number at ``place`` may be, where that is known."""
+    return _LEAST.get(place)
 
 
 def place_registry(place: str) -> Registry | None:

@@ -64,6 +64,14 @@ def mismatch(value: Any, said: Declared, old: Any = NOTHING) -> str | None:
     return None
 
 
+def fields_of(annotation: Any) -> tuple[dict[str, Any], set[str]] | None:
+    """Types of the keys of a ``TypedDict``, which may be optional, and those it must have; None of anything else."""
+    for one in (annotation, *typing.get_args(annotation)):
+        if typing.is_typeddict(one):
+            return typing.get_type_hints(one), set(one.__required_keys__)
+    return None
+
+
 def found(value: Any) -> str:
     """``value`` and its type, as an error shows them."""
     return f'found {reprlib.repr(value)} ({"dict" if isinstance(value, dict) else type(value).__name__})'
@@ -80,6 +88,7 @@ def fits(value: Any, annotation: Any) -> bool:
     if origin is typing.Literal:
         return value in args
     cls = type(None) if annotation is None else origin or annotation
+    cls = dict if typing.is_typeddict(cls) else cls
     plain = isinstance(value, (str, bool, int, float, list, tuple, dict, type(None)))
     if not inspect.isclass(cls) or cls in (object, Any, NOTHING) or not plain:
         return True
@@ -119,6 +128,8 @@ def _like(old: Any) -> str:
 
 
 def _shown(annotation: Any) -> str:
+    if fields_of(annotation) is not None:
+        return 'a dict'
     if inspect.isclass(annotation) and not typing.get_args(annotation):
         return annotation.__name__
     return re.sub(r'\b(?:\w+\.)+', '', str(annotation))

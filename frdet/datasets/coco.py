@@ -3,20 +3,36 @@
 import difflib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
 
 from frdet.datasets.coco_json import CocoAnnotations, read_coco
-from frdet.errors import ConfigError, DataError
+from frdet.errors import BrokenImageError, ConfigError, DataError
 from frdet.registry import DATASETS, TRANSFORMS
 
-FILTERS = ('filter_empty_gt', 'min_size')
 #: Name of a label that no category has, so that labels can follow another project's numbers.
 UNUSED_CLASS = 'N/A'
 UNUSED_ID = -1
+MAX_IN_A_ROW = 10  # broken images that follow one another, before training stops
+
+
+class ImagePrefix(TypedDict):
+    """Folders of a data set."""
+
+    img: str
+
+
+class ImageFilter(TypedDict, total=False):
+    """Images to leave out of training."""
+
+    filter_empty_gt: bool
+    min_size: int
+
+
+FILTERS = tuple(ImageFilter.__annotations__)
 
 
 @DATASETS.register_module()
@@ -27,6 +43,10 @@ class CocoDataset(BaseDataset):
     the image and cut to it, ``gt_labels`` (n,) int64, ``gt_crowd`` (n,) bool. Label k is ``metainfo['classes'][k]``,
     and category id ``cat_ids[k]`` in the file. Where no classes are chosen they are those of the file by ascending
     category id, as in detectron2.
+
+    Unless ``test_mode``, the image after it stands in for one that is missing or cannot be decoded: no random number is
+    drawn for that, and so a resumed run sees the same. The sample's ``broken_images`` then has a message for each image
+    left out, which ``BrokenImagesHook`` logs and counts.
 
     Args:
         ann_file: annotation file, relative to ``data_root`` or absolute.
@@ -43,6 +63,7 @@ class CocoDataset(BaseDataset):
     Raises:
         ConfigError: ``filter_cfg``, ``data_prefix`` or the type of ``classes`` is wrong.
         DataError: a folder or file is missing, the file is no COCO file, a class is not in it, or no image is left.
+        BrokenImageError: on access, in ``test_mode`` or where ten images in a row are broken.
     """
 
     def __init__(
@@ -50,10 +71,10 @@ class CocoDataset(BaseDataset):
         *,
         ann_file: str,
         data_root: str = '',
-        data_prefix: dict[str, str],
+        data_prefix: ImagePrefix,
         pipeline: Sequence[dict | Callable] = (),
         metainfo: dict[str, Any] | None = None,
-        filter_cfg: dict[str, Any] | None = None,
+        filter_cfg: ImageFilter | None = None,
         test_mode: bool = False,
         **kwargs: Any,
     ):
@@ -61,6 +82,8 @@ class CocoDataset(BaseDataset):
             raise ConfigError(f'filter_cfg has {", ".join(unknown)}: it takes {", ".join(FILTERS)}')
         if set(data_prefix) != {'img'}:
             raise ConfigError(f'data_prefix is {dict(data_prefix)!r}: expected dict(img=<folder of the images>)')
+        if near := difflib.get_close_matches('classes', set(metainfo or ()) - {'classes'}, n=1, cutoff=0.8):
+            raise ConfigError(f'metainfo has {near[0]}: did you mean classes?')
         self.cat_ids: list[int] = []
         super().__init__(
             ann_file=str(ann_file),
@@ -110,6 +133,24 @@ class CocoDataset(BaseDataset):
             'gt_crowd': np.frombuffer(packed['crowd'], dtype=bool).copy(),
             'sample_idx': packed['sample_idx'],
         }
+
+    def prepare_data(self, idx: int) -> Any:
+        """Image ``idx`` after the pipeline, or the next one that is whole; see the class."""
+        broken: list[str] = []
+        while True:
+            try:
+                data = super().prepare_data((idx + len(broken)) % len(self))
+                break
+            except BrokenImageError as error:
+                broken.append(str(error))
+                if self.test_mode or len(broken) == min(MAX_IN_A_ROW, len(self)):
+                    raise
+        if broken:
+            sample: Any = data.get('data_samples') if isinstance(data, dict) else None
+            if not hasattr(sample, 'set_metainfo'):  # nobody could count it
+                raise BrokenImageError(broken[0])
+            sample.set_metainfo({'broken_images': broken})
+        return data
 
     def get_cat_ids(self, idx: int) -> list[int]:
         """Labels in image ``idx``, for MMEngine's ``ClassBalancedDataset``."""

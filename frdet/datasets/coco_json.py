@@ -2,6 +2,7 @@
 
 import gc
 import json
+import reprlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 from frdet.errors import DataError
 
 FAR = 1e9  # pixels: no coordinate lies further out, NaN and infinity included
+MAX_ID = 2**63 - 1  # ids are held in 64 bits
 SECTIONS = ('images', 'annotations', 'categories')
 LAYOUT = 'expected COCO\'s object detection layout, {"images": [...], "annotations": [...], "categories": [...]}'
 
@@ -42,7 +44,7 @@ def read_coco(path: str | Path) -> CocoAnnotations:
     Raises:
         DataError: the file is not JSON, is not in COCO's layout, or an item is wrong; the message names the item.
     """
-    content = _load(path)
+    content = load_sections(path)
     images, categories = _images(path, content['images']), _categories(path, content['categories'])
     annotations = content['annotations']
     index_of = {image['id']: index for index, image in enumerate(images)}
@@ -56,7 +58,7 @@ def read_coco(path: str | Path) -> CocoAnnotations:
         well = xywh.shape == (count, 4) and category_id.shape == crowd.shape == (count,)
         well = well and xywh.dtype.kind in 'iuf' and bool((np.abs(xywh) <= FAR).all())
         well = well and category_ids.issuperset(category_id.tolist()) and {0, 1}.issuperset(crowd.tolist())
-    except (KeyError, TypeError, ValueError, AttributeError):
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError):
         well = False
     if not well:
         raise _first_bad_annotation(path, annotations, index_of, category_ids)
@@ -69,7 +71,12 @@ def read_coco(path: str | Path) -> CocoAnnotations:
     return CocoAnnotations(images, categories, boxes, image_index, category_id.astype(np.int64), crowd.astype(bool))
 
 
-def _load(path: str | Path) -> dict[str, list]:
+def load_sections(path: str | Path) -> dict[str, list]:
+    """The three lists of an annotation file, without masks; what stands in them is not looked at.
+
+    Raises:
+        DataError: the file cannot be read, is not JSON, or lacks one of the lists.
+    """
     try:
         with open(path, encoding='utf-8') as file, _no_garbage_collection():
             content = json.load(file, object_hook=_without_masks)
@@ -112,7 +119,7 @@ def _images(path: str | Path, images: list) -> list[dict[str, Any]]:
     seen = set()
     for index, image in enumerate(images):
         where = f'{path}: images[{index}]'
-        _check(where, image, id=_is_int, file_name=_is_name, height=_is_side, width=_is_side)
+        check_image(where, image)
         if image['id'] in seen:
             raise DataError(f'{where} repeats the id {image["id"]}: every image needs an id of its own')
         seen.add(image['id'])
@@ -123,7 +130,7 @@ def _categories(path: str | Path, categories: list) -> dict[str, int]:
     seen: dict[str, int] = {}
     for index, category in enumerate(categories):
         where = f'{path}: categories[{index}]'
-        _check(where, category, id=_is_int, name=_is_name)
+        check_category(where, category)
         if category['name'] in seen or category['id'] in seen.values():
             raise DataError(
                 f'{where} repeats the name {category["name"]!r} or the id {category["id"]}: both must be unique'
@@ -140,8 +147,7 @@ def _first_bad_annotation(path: str | Path, annotations: list, image_ids: Any, c
     for index, annotation in enumerate(annotations):
         where = f'{path}: annotations[{index}]'
         try:
-            _check(where, annotation, image_id=_is_int, category_id=_is_int, bbox=_is_xywh)
-            _check(where, {'iscrowd': 0, **annotation}, iscrowd=_is_flag)
+            check_annotation(where, annotation)
         except DataError as error:
             return error
         name = f'{where} (id {annotation.get("id")})'
@@ -152,12 +158,29 @@ def _first_bad_annotation(path: str | Path, annotations: list, image_ids: Any, c
     raise AssertionError('every annotation passes one by one, but not together')
 
 
+def check_image(where: str, image: Any) -> None:
+    """Raise DataError, which begins with ``where``, unless ``image`` is an item of images."""
+    _check(where, image, id=_is_int, file_name=_is_name, height=_is_side, width=_is_side)
+
+
+def check_category(where: str, category: Any) -> None:
+    """Raise DataError, which begins with ``where``, unless ``category`` is an item of categories."""
+    _check(where, category, id=_is_int, name=_is_name)
+
+
+def check_annotation(where: str, annotation: Any) -> None:
+    """Raise DataError, which begins with ``where``, unless ``annotation`` is an item of annotations."""
+    _check(where, annotation, image_id=_is_int, category_id=_is_int, bbox=_is_xywh)
+    _check(where, {'iscrowd': 0, **annotation}, iscrowd=_is_flag)
+
+
 def _is_int(value: Any) -> str:
-    return '' if isinstance(value, int) and not isinstance(value, bool) else 'an integer'
+    fits = isinstance(value, int) and not isinstance(value, bool) and abs(value) <= MAX_ID
+    return '' if fits else 'an integer of 64 bits'
 
 
 def _is_side(value: Any) -> str:
-    return '' if not _is_int(value) and value > 0 else 'a positive number of pixels'
+    return '' if not _is_int(value) and 0 < value <= FAR else 'a positive number of pixels'
 
 
 def _is_name(value: Any) -> str:
@@ -177,14 +200,15 @@ def _is_xywh(value: Any) -> str:
 def _check(where: str, item: Any, **fields: Any) -> None:
     """Raise DataError unless ``item`` is a dict whose fields pass; a check returns '' or what it expected."""
     if not isinstance(item, dict):
-        raise DataError(f'{where} is {_short(item)}: expected an object with {", ".join(fields)}')
+        raise DataError(f'{where} is {short(item)}: expected an object with {", ".join(fields)}')
     for field, check in fields.items():
         if field not in item:
             raise DataError(f'{where} has no {field}: it needs {", ".join(fields)}')
         if expected := check(item[field]):
-            raise DataError(f'{where} has {field} {_short(item[field])}: expected {expected}')
+            raise DataError(f'{where} has {field} {short(item[field])}: expected {expected}')
 
 
-def _short(value: Any) -> str:
-    text = repr(value)
+def short(value: Any) -> str:
+    """``value`` in a line of an error, whatever a file may hold."""
+    text = reprlib.repr(value)
     return text if len(text) <= 60 else text[:57] + '...'

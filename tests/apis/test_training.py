@@ -263,3 +263,37 @@ def test_code_in_a_checkpoint_is_refused_and_not_run(tmp_path, name, task):
         call = functools.partial(evaluate_detector, short(tmp_path), path)
     assert 'refused' in refused(tmp_path, CheckpointError, call)
     assert not (tmp_path / 'sprung').exists()
+
+
+@pytest.mark.parametrize(
+    ('missing', 'message'),
+    [
+        ('model', 'Training needs model, train_dataloader, .* has no model'),
+        ('train_dataloader', 'has no train_dataloader'),
+        ('optim_wrapper', 'has no optim_wrapper'),
+        ('val_evaluator', 'Validation needs val_dataloader, val_cfg, val_evaluator: .* has no val_evaluator'),
+    ],
+)
+def test_a_part_that_is_missing(tmp_path, missing, message):
+    cfg = toy.config(tmp_path)
+    cfg[missing] = None
+    with pytest.raises(ConfigError, match=message):
+        train_detector(cfg)
+
+
+def test_testing_needs_an_evaluator(tmp_path):
+    cfg = toy.config(tmp_path)
+    cfg.test_evaluator = None
+    with pytest.raises(ConfigError, match='Testing needs .* has no test_evaluator'):
+        evaluate_detector(cfg, 'x.pth')
+
+
+def test_a_default_hook_can_be_left_out(tmp_path):
+    """Without its check, a checkpoint of other classes is tested, as the check's error says."""
+    cfg = short(tmp_path, **{'default_hooks.timer': None, 'default_hooks.progress': None})
+    train_detector(cfg, work_dir=str(tmp_path / 'a'))
+    changes = {'test_dataloader.dataset.metainfo': dict(classes=('dog', 'cat'))}
+    with pytest.raises(ConfigError, match=r'set default_hooks\.check_setup=None'):
+        evaluate_detector(short(tmp_path, **changes), str(tmp_path / 'a' / 'epoch_1.pth'))
+    cfg = short(tmp_path, **changes, **{'default_hooks.check_setup': None})
+    assert evaluate_detector(cfg, str(tmp_path / 'a' / 'epoch_1.pth'))

@@ -77,7 +77,15 @@ def test_missing_config_names_the_nearest(tmp_path):
         ('import sys\nsys.exit(3)\n', r'c\.py:2\): SystemExit'),
         ("import os\na = os.environ['FRDET_TEST_UNSET']\n", r'c\.py:2\): KeyError'),
         ('def f():\n    return 1 / 0\na = f()\n', r'c\.py:3\): ZeroDivisionError'),
-        ("_base_ = './gone.py'\n", r'_base_ does not exist'),
+        ("\n_base_ = './opn.py'\n", r'c\.py:2: _base_: Config .*opn\.py does not exist: did you mean .*/open\.py'),
+        ("_base_ = './c.py'\n", r'c\.py:1: _base_ is a circle, .*c\.py <- .*c\.py: no config can'),
+        ("_base_ = './round.py'\n", r'round\.py:1: _base_ is a circle, .*c\.py <- .*round\.py <- .*c\.py'),
+        ("_base_ = ['./whole.py', 3]\n", r"c\.py:1: _base_ is \['./whole.py', 3\], expected the path"),
+        ("_base_ = './whole.py'\nc = {{_base_.lst}}\n", r"names 'lst', a key that no file in _base_ has"),
+        (
+            "_base_ = './whole.py'\nd = dict(\n    items=dict(x=1))\n",
+            r'd\.items \(.*c\.py:3\): found a dict, the base has a li',
+        ),
         ('a = 1\nb = a + undefined\n', r'c\.py:2\): NameError'),
         ("_base_ = './dict.py'\na = 1\n", r'dict\.py:3\): ZeroDivisionError'),
     ],
@@ -85,6 +93,8 @@ def test_missing_config_names_the_nearest(tmp_path):
 def test_broken_config(tmp_path, text, message):
     write(tmp_path, 'dict.py', '\n\na = 3 / 0\n')
     write(tmp_path, 'open.py', 'a = (\n')
+    write(tmp_path, 'round.py', "_base_ = './c.py'\n")
+    write(tmp_path, 'whole.py', 'd = dict(items=[1])\n')
     with pytest.raises(ConfigError, match=message):
         load_config(write(tmp_path, 'c.py', text))
 
@@ -149,3 +159,17 @@ def test_override_may_name_a_class_that_another_override_imports(tmp_path, monke
     path = write(tmp_path, 'c.py', 'model = dict(neck=None)\n')
     overrides = ['model.neck.width=5', 'model.neck.type=LoadingTestNeck', 'custom_imports.imports=[frdet_test_necks]']
     assert load_config(path, overrides).model.neck == dict(type='LoadingTestNeck', width=5)
+
+
+def test_override_of_a_variable_that_was_used_already(tmp_path):
+    """The file has run: ``b.root`` would stay what it is."""
+    text = "root = 'data/x'\nb = dict(root=root)\nfree = 3\n"
+    path = write(tmp_path, 'c.py', f"_base_ = '{write(tmp_path, 'base.py', text)}'\n")
+    with pytest.raises(
+        ConfigError, match=r'Override root: root is a variable .*: nothing would change; override b\.root'
+    ):
+        load_config(path, ['root=data/y'])
+    assert load_config(path, ['free=4']).free == 4  # code may read it
+    path = write(tmp_path, 'd.py', "_base_ = './base.py'\nc = dict(v={{_base_.free}})\n")
+    with pytest.raises(ConfigError, match=r'Override free: .*override c\.v'):
+        load_config(path, ['free=4'])

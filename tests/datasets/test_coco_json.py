@@ -3,9 +3,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from frdet.datasets import CocoDataset
+from frdet.datasets.checking.annotations import check_annotations
+from frdet.datasets.checking.findings import ERRORS, Findings
+from frdet.datasets.checking.images import find_images
 from frdet.datasets.coco_json import read_coco
 from frdet.errors import DataError
 
@@ -96,20 +100,98 @@ def test_masks_are_not_kept(write_coco, content):
     assert len(read_coco(write_coco(content) / 'ann.json').boxes) == 5
 
 
-values: st.SearchStrategy[Any] = st.one_of(
-    st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=3), st.lists(st.integers(0, 9), max_size=5)
+numbers = st.one_of(st.integers(), st.floats(), st.sampled_from([2**63, -(2**63), 10**400, 10**18]))
+texts = st.one_of(st.text(max_size=3), st.sampled_from(['../../a', '/etc/passwd', 'a\0b', '.', '\ud800', '\x1b[2J']))
+scalars = st.one_of(st.none(), st.booleans(), numbers, texts)
+anything: st.SearchStrategy[Any] = st.recursive(
+    scalars, lambda inner: st.lists(inner, max_size=5) | st.dictionaries(texts, inner, max_size=3), max_leaves=8
 )
+names = st.sampled_from(
+    ['images', 'annotations', 'categories', 'id', 'image_id', 'category_id', 'bbox', 'iscrowd', 'file_name', 'width']
+)
+layouts = st.recursive(anything, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=5))
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-@given(field=st.sampled_from(['image_id', 'category_id', 'bbox', 'iscrowd']), value=values)
-def test_any_value_is_read_or_refused_in_words(tmp_path, field, value):
-    item = {'id': 1, 'image_id': 1, 'category_id': 1, 'bbox': [0, 0, 1, 1], field: value}
+def one_of_everything() -> dict[str, Any]:
+    return {
+        'images': [{'id': 1, 'file_name': 'a.jpg', 'height': 5, 'width': 5}],
+        'annotations': [{'id': 1, 'image_id': 1, 'category_id': 1, 'bbox': [0, 0, 1, 1], 'iscrowd': 0}],
+        'categories': [{'id': 1, 'name': 'a'}],
+    }
+
+
+@st.composite
+def nearly_right(draw):
+    """A right file of which one to three values are replaced, or keys dropped."""
+    content = one_of_everything()
+    for _ in range(draw(st.integers(1, 3))):
+        section = draw(st.sampled_from(list(content)))
+        item = content[section][0]
+        if not isinstance(item, dict) or draw(st.integers(0, 9)) == 0:
+            content[section][draw(st.integers(0, 0))] = draw(anything)
+        elif draw(st.booleans()):
+            item[draw(st.sampled_from(sorted(item) or ['id']))] = draw(anything)
+        else:
+            item['bbox'] = draw(st.lists(numbers, min_size=4, max_size=4))
+    return content
+
+
+@given(content=st.one_of(layouts, nearly_right()))
+def test_any_file_is_read_or_refused_in_words(tmp_path, content):
+    """By the reader and by the data set on it; and what they refuse, the check reports."""
     path = tmp_path / 'any.json'
-    image = {'id': 1, 'file_name': 'a.jpg', 'height': 5, 'width': 5}
-    content = {'images': [image], 'annotations': [item], 'categories': [{'id': 1, 'name': 'a'}]}
     path.write_text(json.dumps(content))
+    findings = Findings()
+    records, _ = check_annotations(path, findings)
+    find_images(records, tmp_path, findings)
     try:
-        assert len(read_coco(path).boxes) == 1
+        read = read_coco(path)
     except DataError as error:
-        assert 'annotations[0]' in str(error)
+        assert str(error).startswith(str(path))
+        assert {kind for kind in findings if kind in ERRORS and kind != 'missing image'}
+        return
+    assert len(read.boxes) == len(read.image_index) == len(content['annotations'])
+    assert np.isfinite(read.boxes).all()
+    pipeline = [dict(type='LoadImage')]
+    try:
+        dataset = CocoDataset(data_root=tmp_path, ann_file='any.json', data_prefix=dict(img=''), pipeline=pipeline)
+        dataset[0]
+    except DataError as error:
+        assert 'lists no image' in str(error) or 'is not on disk' in str(error) or 'cannot be decoded' in str(error)
+
+
+@pytest.mark.parametrize(
+    'text',
+    [
+        '[' * 100_000,
+        '{"images": ' + '[' * 900 + ']' * 900 + ', "annotations": [], "categories": []}',
+        json.dumps(one_of_everything()).replace('[0, 0, 1, 1]', '[' * 900 + ']' * 900),
+        json.dumps(one_of_everything()).replace('"image_id": 1', '"image_id": ' + '{"a":' * 900 + '1' + '}' * 900),
+        json.dumps(one_of_everything()).replace('"width": 5', '"width": 1' + '0' * 5000),
+        json.dumps(one_of_everything()).replace('"width": 5', '"width": Infinity'),
+    ],
+)
+def test_hostile_files(tmp_path, text):
+    (tmp_path / 'a.json').write_text(text)
+    findings = Findings()
+    with pytest.raises(DataError):
+        read_coco(tmp_path / 'a.json')
+    check_annotations(tmp_path / 'a.json', findings)
+    assert findings.has_errors
+
+
+@pytest.mark.parametrize(
+    ('section', 'change'),
+    [
+        ('images', {'id': 2**63}),
+        ('images', {'width': 10**400}),
+        ('annotations', {'bbox': [0, 0, 1, 10**400]}),
+        ('annotations', {'bbox': [0.5, 0, 1, 10**400]}),
+        ('annotations', {'category_id': 10**30}),
+        ('categories', {'id': 10**30}),
+    ],
+)
+def test_numbers_beyond_64_bits(write_coco, content, section, change):
+    content[section][0].update(change)
+    with pytest.raises(DataError, match=rf'{section}\[0\]'):
+        read_coco(write_coco(content) / 'ann.json')

@@ -5,30 +5,44 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from frdet.errors import DataError
+from frdet.errors import BrokenImageError, DataError
 from frdet.registry import TRANSFORMS
 
 
 def read_image(path: str, *, name: str = '') -> np.ndarray:
     """The image at ``path`` as (H, W, 3) uint8 BGR, turned as its EXIF orientation says; grey and CMYK become colour.
 
-    The decoder is Pillow's, as in detectron2: other decoders differ by a few grey levels.
+    The decoder is Pillow's, as in detectron2: other decoders differ by a few grey levels. Of 16 bits the upper 8 are
+    taken, of a transparent image the colours.
 
     Args:
         name: what to call the image in an error; its path where empty.
 
     Raises:
-        DataError: the file is missing or is no whole image.
+        BrokenImageError: the file is missing or is no whole image.
     """
     name = name or f'image {path}'
     try:
         with Image.open(path) as image:
-            pixels = np.asarray(ImageOps.exif_transpose(image).convert('RGB'))
+            pixels = np.asarray(_eight_bits(ImageOps.exif_transpose(image)).convert('RGB'))
     except FileNotFoundError:
-        raise DataError(f'{name} is not on disk: add the file, or remove it from the annotations') from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f'{name} cannot be decoded ({error}): replace the file') from None
+        raise BrokenImageError(f'{name} is not on disk: add the file, or remove it from the annotations') from None
+    except Exception as error:  # a decoder that reads garbage may raise anything
+        reason = str(error) or type(error).__name__
+        raise BrokenImageError(f'{name} cannot be decoded ({reason}): replace the file') from None
     return np.ascontiguousarray(pixels[:, :, ::-1])
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Pillow takes the upper byte of 16-bit colour, but of 16-bit grey it would make all above 255 white."""
+    if image.mode == 'F':
+        raise ValueError('its pixels are floating-point numbers of unknown range')
+    if not image.mode.startswith('I'):
+        return image
+    values = np.asarray(image)
+    if values.min() < 0 or values.max() > 0xFFFF:
+        raise ValueError('its pixels have 32 bits and an unknown range')
+    return Image.fromarray((values >> 8).astype(np.uint8))
 
 
 @TRANSFORMS.register_module()
@@ -36,7 +50,8 @@ class LoadImage:
     """Reads ``img_path``; an ``img`` that is there already is taken as it is.
 
     Raises:
-        DataError: the image is missing or broken, or its size is not the one its record states.
+        BrokenImageError: the image is missing or cannot be decoded.
+        DataError: its size is not the one its record states.
     """
 
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:

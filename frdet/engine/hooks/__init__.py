@@ -1,5 +1,6 @@
 """Hooks: what happens around a training or test step."""
 
+from frdet.engine.hooks.broken_images import BrokenImagesHook
 from frdet.engine.hooks.check_setup import CheckSetupHook
 from frdet.engine.hooks.checkpoint import FitCheckpointHook, PlainCheckpointHook, StartFromCheckpointHook
 from frdet.engine.hooks.draw import DrawDetectionsHook
@@ -7,6 +8,7 @@ from frdet.engine.hooks.non_finite import NonFiniteHook, NonFiniteLossError
 from frdet.engine.hooks.progress import EvalProgressHook
 
 __all__ = [
+    'BrokenImagesHook',
     'CheckSetupHook',
     'DrawDetectionsHook',
     'EvalProgressHook',

@@ -16,20 +16,33 @@ OPTION = 'model.roi_head.bbox_head.num_classes'
 
 @HOOKS.register_module()
 class CheckSetupHook(Hook):
-    """Refuses a class count that is not the data set's, and FrozenBN without statistics.
+    """Refuses classes that are not the data set's, in their number or their order, and FrozenBN without statistics.
 
-    A detector that has no ``roi_head.bbox_head.num_classes``, and a data set without ``metainfo['classes']``, are not
-    checked.
+    The classes of training are compared with those of validation; a checkpoint's, where it is tested or resumed, with
+    those of the data. Fine-tuning from ``load_from`` may change them. A detector that has no
+    ``roi_head.bbox_head.num_classes``, and a data set without ``metainfo['classes']``, are not checked.
     """
 
     priority = 'VERY_HIGH'
 
+    def __init__(self) -> None:
+        self._learnt: Any = None  # classes of the checkpoint
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Remember the classes that the checkpoint was trained on."""
+        meta = checkpoint.get('meta')
+        self._learnt = _classes_in(meta.get('dataset_meta') if isinstance(meta, dict) else None)
+
     def before_train(self, runner: Runner) -> None:
         """Check the data of training and validation, and the weights, which are loaded by now."""
         model = _unwrapped(runner.model)
+        if runner._resume:
+            compare_classes(self._learnt, 'the checkpoint', runner.train_dataloader.dataset, 'train_dataloader')
         check_classes(model, runner.train_dataloader.dataset, 'train_dataloader')
         if runner.val_loop is not None:
             check_classes(model, runner.val_dataloader.dataset, 'val_dataloader')
+            trained = _classes_in(getattr(runner.train_dataloader.dataset, 'metainfo', None))
+            compare_classes(trained, 'train_dataloader', runner.val_dataloader.dataset, 'val_dataloader')
         if has_untouched_frozen_norm(model):
             raise ConfigError(
                 'FrozenBN has no statistics: no weights were loaded into it, and training diverges to NaN. Give '
@@ -40,19 +53,45 @@ class CheckSetupHook(Hook):
     def before_test(self, runner: Runner) -> None:
         """Check the data of testing."""
         check_classes(_unwrapped(runner.model), runner.test_dataloader.dataset, 'test_dataloader')
+        compare_classes(self._learnt, 'the checkpoint', runner.test_dataloader.dataset, 'test_dataloader')
 
 
 def check_classes(model: nn.Module, dataset: Any, name: str) -> None:
     """Raise ConfigError if the data set ``name`` has another number of classes than the model's box head."""
     head = getattr(getattr(model, 'roi_head', None), 'bbox_head', None)
     expected = getattr(head, 'num_classes', None)
-    classes = (getattr(dataset, 'metainfo', None) or {}).get('classes')
+    classes = _classes_in(getattr(dataset, 'metainfo', None))
     if expected is not None and classes is not None and len(classes) != expected:
         few = ', '.join(classes[:4]) + (', ...' if len(classes) > 4 else '')
         raise ConfigError(
             f'{name} has {len(classes)} classes ({few}), the box head has {expected}: set {OPTION}={len(classes)}, '
             f'or choose classes with {name}.dataset.metainfo.classes'
         )
+
+
+def compare_classes(learnt: Any, source: str, dataset: Any, name: str) -> None:
+    """Raise ConfigError if the data set ``name`` has other class names than ``learnt``, or in another order.
+
+    Args:
+        learnt: names that the labels had in training; None is not compared.
+        source: what has them.
+    """
+    classes = _classes_in(getattr(dataset, 'metainfo', None))
+    if learnt is None or classes is None or list(learnt) == list(classes):
+        return
+    if len(learnt) != len(classes):
+        found = f'has {len(learnt)} classes, {name} has {len(classes)}'
+    else:
+        label = next(i for i, pair in enumerate(zip(learnt, classes, strict=True)) if pair[0] != pair[1])
+        found = f'calls label {label} {learnt[label]!r}, {name} calls it {classes[label]!r}'
+    raise ConfigError(
+        f'{source[0].upper()}{source[1:]} {found}: detections would get wrong names. Choose the same classes in that '
+        f'order with {name}.dataset.metainfo.classes, or, if only names differ, set default_hooks.check_setup=None'
+    )
+
+
+def _classes_in(meta: Any) -> Any:
+    return meta.get('classes') if isinstance(meta, dict) else None
 
 
 def _unwrapped(model: nn.Module) -> nn.Module:

@@ -6,6 +6,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from frdet.errors import ConfigError
 from frdet.registry import BBOX_HEADS
 
 
@@ -14,19 +15,23 @@ class FCBBoxHead(BaseModule):
     """Shared fully connected layers, then class scores with the background last, and deltas.
 
     Args:
-        num_classes: K, without the background.
+        num_classes: K, without the background. None in a config is the number of the data set's classes, which
+            training, testing and ``init_detector`` fill in.
         in_channels: channels of the pooled features.
         roi_size: their height and width.
         fc_channels: channels of each shared layer.
         num_fcs: how many there are.
         class_agnostic: one box for all classes, not one for each.
         init_cfg: MMEngine's.
+
+    Raises:
+        ConfigError: ``num_classes`` is no positive number.
     """
 
     def __init__(
         self,
         *,
-        num_classes: int,
+        num_classes: int | None,
         in_channels: int,
         roi_size: int,
         fc_channels: int,
@@ -35,6 +40,11 @@ class FCBBoxHead(BaseModule):
         init_cfg: dict | list[dict] | None = None,
     ):
         super().__init__(init_cfg)
+        if num_classes is None or num_classes < 1:
+            raise ConfigError(
+                f'FCBBoxHead: num_classes is {num_classes}, expected a positive number. train_detector, test_detector '
+                "and init_detector replace None by the number of the data set's classes"
+            )
         self.num_classes = num_classes
         self.class_agnostic = class_agnostic
         sizes = [in_channels * roi_size**2] + [fc_channels] * num_fcs

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from frdet.engine.hooks.check_setup import check_classes
+from frdet.engine.hooks import CheckSetupHook
+from frdet.engine.hooks.check_setup import check_classes, compare_classes
 from frdet.errors import ConfigError
 from frdet.models.layers import FrozenBatchNorm2d
 from tests.engine import toy
@@ -50,3 +51,52 @@ def test_frozen_norm_with_weights_of_load_from(tmp_path):
     torch.save({'state_dict': {**state, 'norm.running_var': torch.full((3,), 2.0)}}, tmp_path / 'w.pth')
     run.train()
     assert run.iter == 4
+
+
+def saved(tmp_path, classes):
+    """A checkpoint after one epoch on ``classes``."""
+    named = dict(type='ToyDataset', metainfo=dict(classes=classes))
+    changes = {'train_dataloader.dataset': named, 'val_dataloader.dataset': named, 'train_cfg.max_epochs': 1}
+    toy.runner(tmp_path, **changes).train()
+    return str(tmp_path / 'epoch_1.pth')
+
+
+def test_a_checkpoint_of_other_classes_is_not_tested(tmp_path):
+    """Same number, another order: every detection would be called by the wrong name."""
+    path = saved(tmp_path / 'a', ('dog', 'cat'))
+    run = toy.runner(tmp_path / 'b', load_from=path)
+    with pytest.raises(ConfigError, match="The checkpoint calls label 0 'dog', test_dataloader calls it 'cat'"):
+        run.test()
+    assert toy.runner(tmp_path / 'd', load_from=saved(tmp_path / 'e', ('cat', 'dog'))).test()
+
+
+def test_a_checkpoint_of_other_classes_is_not_resumed_but_fine_tuned(tmp_path):
+    path = saved(tmp_path / 'a', ('cat', 'horse'))
+    changes = {'train_cfg.max_epochs': 2, 'load_from': path}
+    run = toy.runner(tmp_path / 'b', resume=True, **changes)
+    with pytest.raises(ConfigError, match="The checkpoint calls label 1 'horse', train_dataloader calls it 'dog'"):
+        run.train()
+    assert run.model.calls == 0
+    run = toy.runner(tmp_path / 'c', **changes)
+    run.train()
+    assert run.iter == 8
+
+
+def test_validation_in_another_order(tmp_path):
+    turned = dict(type='ToyDataset', metainfo=dict(classes=('dog', 'cat')))
+    run = toy.runner(tmp_path, **{'val_dataloader.dataset': turned})
+    with pytest.raises(ConfigError, match="Train_dataloader calls label 0 'cat', val_dataloader calls it 'dog'"):
+        run.train()
+    assert run.model.calls == 0
+
+
+@pytest.mark.parametrize('meta', [None, 3, {}, {'dataset_meta': None}, {'dataset_meta': {'CLASSES': ('a',)}}])
+def test_a_checkpoint_that_names_no_classes(tmp_path, meta):
+    compared = CheckSetupHook()
+    compared.after_load_checkpoint(None, {'meta': meta})
+    compare_classes(compared._learnt, 'the checkpoint', toy.ToyDataset(), 'test_dataloader')
+
+
+def test_another_number_of_classes():
+    with pytest.raises(ConfigError, match='The checkpoint has 3 classes, test_dataloader has 2'):
+        compare_classes(['a', 'b', 'c'], 'the checkpoint', toy.ToyDataset(), 'test_dataloader')

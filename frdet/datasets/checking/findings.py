@@ -1,0 +1,70 @@
+"""What can be found in a data set, and the table of what was."""
+
+from typing import NamedTuple
+
+from terminaltables import AsciiTable
+
+EXAMPLES = 3
+
+#: Kind of finding -> what comes of it. With an error, training or evaluation would stop or be wrong.
+ERRORS = {
+    'unreadable annotation file': 'stops',
+    'wrong image record': 'stops',
+    'wrong category record': 'stops',
+    'wrong annotation': 'stops',
+    'repeated image id': 'stops',
+    'repeated category': 'stops',
+    'repeated annotation id': 'wrong evaluation',
+    'annotation of no image': 'stops',
+    'annotation of no category': 'stops',
+    'box not finite': 'stops',
+    'box of negative size': 'its object is learnt as background',
+    'box outside its image': 'its object is learnt as background',
+    'most boxes leave their images': 'wrong boxes: are they x1 y1 x2 y2, not x y width height?',
+    'missing image': 'skipped in training, stops evaluation',
+    'undecodable image': 'skipped in training, stops evaluation',
+    'image of another size': 'stops',
+}
+#: Kind -> how frdet deals with it.
+NOTES = {
+    'box without area': 'left out by FilterBoxes',
+    'box leaves its image': 'cut to the image',
+    'grey image': 'read as colour',
+    'palette image': 'read as colour',
+    'CMYK image': 'read as colour',
+    'image with transparency': 'its colours are read',
+    '16-bit image': 'the upper 8 bits are read',
+    'image turned by EXIF': 'turned',
+}
+
+
+class Finding(NamedTuple):
+    """How often something was found, and where first."""
+
+    times: int
+    examples: tuple[str, ...]
+
+
+class Findings(dict[str, Finding]):
+    """Kind of finding -> how often and where."""
+
+    def add(self, kind: str, example: str) -> None:
+        """Count ``kind``, which must be one of ``ERRORS`` or ``NOTES``, once more."""
+        assert kind in ERRORS or kind in NOTES, kind
+        times, examples = self.get(kind, Finding(0, ()))
+        self[kind] = Finding(times + 1, examples + (example,) if times < EXAMPLES else examples)
+
+    @property
+    def has_errors(self) -> bool:
+        """Whether anything found makes a run stop or go wrong."""
+        return any(kind in ERRORS for kind in self)
+
+    def table(self) -> str:
+        """A row for each kind, errors first."""
+        rows = [['', 'found', 'count', 'consequence', 'first']]
+        for severity, kinds in (('error', ERRORS), ('note', NOTES)):
+            for kind, consequence in kinds.items():
+                if kind in self:
+                    times, examples = self[kind]
+                    rows.append([severity, kind, str(times), consequence, '\n'.join(examples)])
+        return AsciiTable(rows).table

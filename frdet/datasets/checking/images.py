@@ -1,0 +1,116 @@
+"""Checking image files: that they are there, and, by reading each, that they are what their records say."""
+
+import os
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from multiprocessing import get_context, parent_process
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from PIL import ExifTags, Image
+
+from frdet.datasets.checking.findings import Findings
+from frdet.datasets.coco_json import short
+from frdet.datasets.progress import track
+from frdet.datasets.transforms.loading import read_image
+from frdet.errors import BrokenImageError, DataError
+
+CHUNK = 16  # images handed to a process at once
+
+
+class ImageFile(NamedTuple):
+    """A file, what to call it, and the (width, height) that its record states."""
+
+    path: str
+    name: str
+    size: tuple[int, int]
+
+
+def find_images(records: Sequence[dict[str, Any]], folder: str | Path, findings: Findings) -> list[ImageFile]:
+    """The images of ``records`` that are on disk; the others are added to ``findings``."""
+    found = []
+    for record in records:
+        path = Path(folder, record['file_name'])
+        name = f'{short(record["file_name"])} (id {record["id"]})'
+        if path.is_file():
+            found.append(ImageFile(str(path), name, (record['width'], record['height'])))
+        else:
+            findings.add('missing image', name)
+    return found
+
+
+def read_images(images: Sequence[ImageFile], workers: int, findings: Findings) -> None:
+    """Read every image, in ``workers`` processes, and add what is found to ``findings``.
+
+    Raises:
+        DataError: the system ended one of the processes, for want of memory or because a decoder crashed.
+    """
+    pool = ProcessPoolExecutor(workers, mp_context=get_context('fork'), initializer=_end_with_parent)
+    try:
+        with _interrupts_held():  # one amid the start of the processes would leave them behind
+            results = pool.map(inspect_image, images, chunksize=CHUNK)
+        for found in track(results, 'Reading images', total=len(images)):
+            for kind, example in found:
+                findings.add(kind, example)
+    except BrokenProcessPool:
+        raise DataError(
+            'A process that read images was killed, by the system for want of memory or by a crash in a decoder: '
+            'try --workers 1'
+        ) from None
+    finally:  # after Ctrl-C, too: what has not begun is dropped, the processes end
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Ctrl-C waits until the end of the context, and never reaches processes that are started in it."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
+def _end_with_parent() -> None:
+    """A process of the pool would wait for work for ever where the one that started it was killed."""
+
+    def watch() -> None:
+        if (parent := parent_process()) is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def inspect_image(image: ImageFile) -> list[tuple[str, str]]:
+    """What is to be said of one image: pairs of kind and example."""
+    try:
+        height, width = read_image(image.path, name=image.name).shape[:2]
+        kinds = _peculiarities(image.path)
+    except BrokenImageError as error:
+        return [('undecodable image', str(error))]
+    found = [(kind, image.name) for kind in kinds]
+    if image.size != (width, height):
+        stated = f'{image.size[0]}x{image.size[1]}'
+        found.append(('image of another size', f'{image.name} is {width}x{height}, its record says {stated}'))
+    return found
+
+
+def _peculiarities(path: str) -> list[str]:
+    """Kinds of images that other readers stumble over, of one that can be read."""
+    with Image.open(path) as image:
+        mode = image.mode
+        is_kind = {
+            'grey image': mode[0] in '1LI' and mode != 'LAB',
+            'palette image': mode[0] == 'P',
+            'CMYK image': mode == 'CMYK',
+            'image with transparency': mode in ('LA', 'PA', 'RGBA', 'RGBa') or 'transparency' in image.info,
+            # Pillow opens 16-bit colour as RGB, and names what it decodes from only in the tiles.
+            '16-bit image': mode[0] == 'I' or any(';16' in str(tile) for tile in image.tile),
+            'image turned by EXIF': image.getexif().get(ExifTags.Base.Orientation, 1) in range(2, 9),
+        }
+        return [kind for kind, holds in is_kind.items() if holds]
