@@ -6,8 +6,9 @@ import torch
 from mmengine.model import BaseModel
 from mmengine.registry import DefaultScope
 from mmengine.structures import InstanceData
-from torch import Tensor
+from torch import Tensor, nn
 
+from frdet.models.compiling import compiled
 from frdet.registry import BACKBONES, DENSE_HEADS, DETECTORS, NECKS, PREPROCESSORS, ROI_HEADS, SCOPE
 from frdet.structures import DetDataSample, batch_ground_truth, clip_boxes
 
@@ -22,6 +23,8 @@ class FasterRCNN(BaseModel):
         rpn_head: feature maps -> proposals.
         roi_head: feature maps and proposals -> detections.
         data_preprocessor: the data loader's batch -> network input.
+        compile: run backbone and neck through ``torch.compile``, which takes a minute or two at the first batch; as
+            they are, with a warning, where there is no C++ compiler.
         init_cfg: MMEngine's.
     """
 
@@ -33,6 +36,7 @@ class FasterRCNN(BaseModel):
         rpn_head: dict,
         roi_head: dict,
         data_preprocessor: dict,
+        compile: bool = False,
         init_cfg: dict | list[dict] | None = None,
     ):
         super().__init__(PREPROCESSORS.build(data_preprocessor), init_cfg)
@@ -40,6 +44,7 @@ class FasterRCNN(BaseModel):
         self.neck = NECKS.build(neck) if neck is not None else None
         self.rpn_head = DENSE_HEADS.build(rpn_head)
         self.roi_head = ROI_HEADS.build(roi_head)
+        self.compile_features = compile
         self.to(memory_format=torch.channels_last)
 
     def init_weights(self) -> None:
@@ -60,8 +65,8 @@ class FasterRCNN(BaseModel):
 
     def extract_features(self, inputs: Tensor) -> tuple[Tensor, ...]:
         """Images (N, 3, H, W) -> feature maps, finest first."""
-        features = self.backbone(inputs)
-        return self.neck(features) if self.neck is not None else features
+        run = compiled(_features) if self.compile_features else _features
+        return run(self.backbone, self.neck, inputs)
 
     def loss(self, inputs: Tensor, data_samples: list[DetDataSample]) -> dict[str, Tensor]:
         """Losses of a batch of normalised images (N, 3, H, W) with their ground truth.
@@ -88,6 +93,11 @@ class FasterRCNN(BaseModel):
         for sample, found in zip(data_samples, detections, strict=True):
             sample.pred_instances = to_original(found, sample.img_shape, sample.ori_shape)
         return data_samples
+
+
+def _features(backbone: nn.Module, neck: nn.Module | None, inputs: Tensor) -> tuple[Tensor, ...]:
+    features = backbone(inputs)
+    return neck(features) if neck is not None else features
 
 
 def _image_sizes(inputs: Tensor, data_samples: list[DetDataSample]) -> Tensor:
