@@ -8,7 +8,7 @@ param_scheduler = [
 optim_wrapper = dict(
     type='OptimWrapper',
     constructor='GroupedOptimWrapperConstructor',
-    optimizer=dict(type='SGD', lr=0.02, momentum=0.9, weight_decay=0.0001),
+    optimizer=dict(type='SGD', lr=0.02, momentum=0.9, weight_decay=0.0001, fused=True),
     paramwise_cfg=dict(norm_decay_mult=0.0),  # and bias_lr_mult, bias_decay_mult; without them biases are as weights
     # clip_grad=dict(max_norm=35, norm_type=2) clips
 )
