@@ -9,13 +9,14 @@ from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.dist import is_main_process
-from mmengine.runner import Runner, find_latest_checkpoint
+from mmengine.runner import Runner
 from torch import nn
 
 from frdet.apis.launch import settle_launcher
 from frdet.config import check_config
 from frdet.datasets import settle_workers
-from frdet.engine.hooks import FitCheckpointHook
+from frdet.engine.hooks import FitCheckpointHook, StopHook
+from frdet.engine.saving import newest_whole
 from frdet.errors import CheckpointError, ConfigError, UserError
 
 GRACE = 3  # seconds
@@ -37,8 +38,8 @@ def train_detector(
     Args:
         cfg: a whole config; it is changed.
         work_dir: folder of checkpoints and logs; ``work_dirs/<name of the config>`` if neither this nor ``cfg`` has it.
-        resume: True goes on from the newest checkpoint in ``work_dir``, or begins if there is none; a path goes on from
-            that checkpoint.
+        resume: True goes on from the newest checkpoint in ``work_dir`` that is whole, or begins if there is none; a
+            path goes on from that checkpoint.
         amp: compute in bfloat16 where it is safe.
         seed: of the random generators; MMEngine draws one where None.
         deterministic: choose algorithms whose result does not vary from run to run.
@@ -51,6 +52,7 @@ def train_detector(
     Raises:
         UserError: config, data or checkpoint are wrong. A ``work_dir`` that this call made is removed again if training
             had not begun.
+        SystemExit: SIGTERM or SIGUSR1 stopped the run, its code is 75; see ``StopHook``.
     """
     check_config(cfg)
     _set_resume(cfg, resume)
@@ -67,7 +69,10 @@ def train_detector(
         run.append(runner)
         if cfg.get('resume') and source is not None:
             runner.register_hook(FitCheckpointHook(source=source, resume=True))
-        return runner.train()
+        stop = StopHook()
+        runner.register_hook(stop)
+        with stop.catching():
+            return runner.train()
 
 
 def test_detector(
@@ -158,8 +163,8 @@ def _settle(cfg: Config, work_dir: str | None) -> str | None:
         cfg.work_dir = str(Path('work_dirs') / Path(cfg.filename or 'config').stem)
     settle_workers(cfg)
     source = cfg.get('load_from')
-    if source is None and cfg.get('resume') and Path(cfg.work_dir, 'last_checkpoint').is_file():
-        source = find_latest_checkpoint(cfg.work_dir)
+    if source is None and cfg.get('resume'):
+        source = cfg.load_from = newest_whole(cfg.work_dir)
     if source is not None and '://' not in source and not Path(source).expanduser().is_file():
         raise CheckpointError(
             f'No checkpoint {source}: give the path of a file that train.py wrote, such as epoch_12.pth'

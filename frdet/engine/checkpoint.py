@@ -5,6 +5,7 @@ MMEngine saves the history of every logged figure as an object of its own class.
 tensors, which any ``torch.load(path, weights_only=True)`` reads, and turned back on loading.
 """
 
+import zipfile
 from collections import Counter
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import CheckpointLoader
 
+from frdet.engine.saving import check_whole
 from frdet.errors import CheckpointError
 from frdet.interop import load_file
 
@@ -28,8 +30,10 @@ def load_from_disk(filename: str, map_location: Any = None) -> dict[str, Any]:
     """MMEngine's loader of every address, through ``frdet.interop.load_file``: no code in a file is run.
 
     Raises:
-        CheckpointError: the file is missing, unreadable, refused, or no checkpoint.
+        CheckpointError: the file is missing, damaged, unreadable, refused, or no checkpoint.
     """
+    if zipfile.is_zipfile(filename):  # not an address, nor a file of other tools
+        check_whole(filename)
     content = load_file(filename, map_location)
     if not isinstance(content, dict):
         raise CheckpointError(
