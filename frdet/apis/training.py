@@ -1,6 +1,7 @@
 """Training and testing a config: its last settings, then MMEngine's Runner."""
 
 import contextlib
+import errno
 import os
 import shutil
 import time
@@ -71,7 +72,7 @@ def train_detector(
             runner.register_hook(FitCheckpointHook(source=source, resume=True))
         stop = StopHook()
         runner.register_hook(stop)
-        with stop.catching():
+        with stop.catching(), _failing_disk(cfg.work_dir):
             return runner.train()
 
 
@@ -170,6 +171,20 @@ def _settle(cfg: Config, work_dir: str | None) -> str | None:
             f'No checkpoint {source}: give the path of a file that train.py wrote, such as epoch_12.pth'
         )
     return source
+
+
+@contextlib.contextmanager
+def _failing_disk(work_dir: str) -> Iterator[None]:
+    """Word the error where a log could not be written, which may happen before a checkpoint is due."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS) and Path(work_dir).is_dir():
+            raise
+        raise UserError(
+            f'Training stopped: {work_dir} could not be written ({error.strerror}). Checkpoints in it are whole.\n'
+            'Make room or mend the folder, then go on with --resume'
+        ) from error
 
 
 @contextlib.contextmanager
