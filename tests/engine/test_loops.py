@@ -1,6 +1,8 @@
 """A run that was stopped after any iteration goes on as if it had not been, and reads no image again."""
 
 import random
+import subprocess
+import sys
 from collections import Counter
 from types import SimpleNamespace
 
@@ -17,6 +19,26 @@ from tests.engine import toy
 
 LAST = 10  # iterations: two epochs of 14 images, 3 a batch, of which the last is not full
 ALONE = dict(num_workers=0)
+
+# Models are not wrapped, so that each process has its own weights, of which the checkpoint holds the first one's.
+SCRIPT = """
+import sys
+from pathlib import Path
+import torch
+from tests.engine.test_loops import ALONE, check_goes_on, train
+
+rank, folder = int(sys.argv[1]), Path(sys.argv[2])
+torch.distributed.init_process_group('gloo', init_method=f'file://{folder}/meet', rank=rank, world_size=2)
+length = {'train_dataloader.dataset.length': 16}
+whole = train(folder / 'straight', 'EpochBased', ALONE, **length)
+torch.distributed.barrier()
+resumed = train(folder / 'resumed', 'EpochBased', ALONE, folder / 'straight/iter_2.pth', **length)
+assert (len(whole.seen), len(resumed.seen)) == (6, 4)
+assert resumed.seen == whole.seen[2:] and resumed.inputs == whole.inputs[2:]
+if rank == 0:
+    check_goes_on(resumed, whole, 2)
+torch.distributed.destroy_process_group()
+"""
 
 
 @DATASETS.register_module(force=True)
@@ -47,11 +69,13 @@ class NoisyDetector(toy.ToyDetector):
         self.layer.append(nn.Dropout(0.5))
         self.losses = []
         self.seen = []
+        self.inputs = []
 
     def forward(self, inputs, data_samples=None, mode='tensor'):
         out = super().forward(inputs, data_samples, mode)
         if mode == 'loss':
             out['loss_cls'] = out['loss_cls'] * random.random() + np.random.rand()
+            self.inputs.append(torch.stack(inputs).flatten().tolist())
             self.losses.append(out['loss_cls'].item())
             self.seen.append([sample.img_id - 100 for sample in data_samples])
         return out
@@ -88,6 +112,7 @@ def train(work_dir, *args, **kwargs):
         work_dir=work_dir,
         losses=run.model.losses,
         seen=run.model.seen,
+        inputs=run.model.inputs,
         rates=[group['lr'] for group in optimizer['param_groups']],
         states=[*run.model.state_dict().values(), *(s['momentum_buffer'] for s in optimizer['state'].values())],
         reads=[int(line) for line in (work_dir / 'reads').read_text().split()],
@@ -98,6 +123,7 @@ def check_goes_on(resumed, straight, stop):
     """That ``resumed`` is the rest of ``straight`` after ``stop`` iterations."""
     assert resumed.losses == straight.losses[stop:]
     assert resumed.seen == straight.seen[stop:]
+    assert resumed.inputs == straight.inputs[stop:]
     assert resumed.rates == straight.rates
     assert all(map(torch.equal, resumed.states, straight.states))
 
@@ -137,6 +163,11 @@ def test_workers_and_samplers_change_nothing(straight, tmp_path, loop, stop, wor
     check_goes_on(resumed, whole, stop)
     ahead = Counter(resumed.reads) - Counter(sum(whole.seen[stop:], []))
     assert ahead.total() <= (0 if loop == 'EpochBased' else 3 * 2 * workers['num_workers'])  # 2 batches each
+
+
+def test_processes_go_on_each_where_it_was(tmp_path):
+    run = [subprocess.Popen([sys.executable, '-c', SCRIPT, str(rank), tmp_path], cwd=toy.ROOT) for rank in range(2)]
+    assert [process.wait(timeout=120) for process in run] == [0, 0]
 
 
 @pytest.mark.parametrize('loop', ['EpochBased', 'Infinite'])
