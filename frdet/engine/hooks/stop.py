@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from mmengine.dist import barrier
 from mmengine.hooks import Hook
+from mmengine.optim import OptimWrapperDict
 from mmengine.runner import Runner
 
 from frdet.engine.hooks.saving import CheckpointHook
@@ -60,8 +61,9 @@ class StopHook(Hook):
             loader.worker_init_fn = partial(_init_worker, loader.worker_init_fn)
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
-        """Leave between two iterations."""
-        if self._agreed():
+        """Leave between two steps of the optimiser: gradients summed up over iterations are in no checkpoint."""
+        optim = runner.optim_wrapper
+        if (isinstance(optim, OptimWrapperDict) or optim.should_update()) and self._agreed():
             self._leave(runner)
 
     def before_val_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:

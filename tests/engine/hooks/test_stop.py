@@ -96,6 +96,15 @@ def test_iterations_are_not_epochs(tmp_path):
     assert {'iter_5.pth', 'iter_6.pth', 'iter_8.pth'} == {n for n in checkpoints(tmp_path) if n.startswith('iter')}
 
 
+def test_summed_gradients_are_used_first(tmp_path):
+    summed = {'optim_wrapper.accumulative_counts': 2}
+    stopped(tmp_path / 'stopped', 2, **summed)
+    assert pointed(tmp_path / 'stopped')['meta']['iter'] == 4
+    model = train_detector(toy.config(tmp_path / 'stopped', **TWO, **summed), resume=True)
+    whole = train_detector(toy.config(tmp_path / 'whole', **TWO, **summed)).state_dict()
+    assert all(torch.equal(value, whole[name]) for name, value in model.state_dict().items())
+
+
 @pytest.mark.parametrize('epoch', [1, 2])
 def test_a_validation_that_was_cut_short_is_done_again(tmp_path, epoch):
     stopped(tmp_path, 4 * epoch, 'val')
