@@ -20,5 +20,7 @@ fi
 # torchrun would give each process one thread.
 threads=$(($(nproc) / processes))
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$((threads > 0 ? threads : 1))}"
+# torchrun passes on those it names; sbatch --signal=USR1 is common.
+export PET_SIGNALS_TO_HANDLE="${PET_SIGNALS_TO_HANDLE:-SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1}"
 exec "${PYTHON:-python}" -m torch.distributed.run "${rendezvous[@]}" --nproc-per-node="$processes" \
     "$root/tools/train.py" "${targets[@]}" --launcher pytorch "$@"

@@ -1,6 +1,7 @@
 """Training and testing a config: its last settings, then the Runner."""
 
 import contextlib
+import errno
 import os
 import shutil
 import time
@@ -10,7 +11,6 @@ from pathlib import Path
 from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.model import is_model_wrapper
-from mmengine.runner import find_latest_checkpoint
 from torch import nn
 
 from frdet.apis.classes import classes_of_split, settle_num_classes
@@ -19,7 +19,8 @@ from frdet.config import check_config
 from frdet.config.places import HOOK_SLOTS
 from frdet.datasets import settle_workers
 from frdet.engine import DetRunner, predict_in_bfloat16
-from frdet.engine.hooks import FitCheckpointHook, StartFromCheckpointHook
+from frdet.engine.hooks import FitCheckpointHook, StartFromCheckpointHook, StopHook
+from frdet.engine.saving import newest_whole
 from frdet.errors import CheckpointError, ConfigError, UserError
 
 GRACE = 3  # seconds
@@ -43,8 +44,8 @@ def train_detector(
     Args:
         cfg: a whole config; it is changed.
         work_dir: folder of checkpoints and logs; ``work_dirs/<name of the config>`` if neither this nor ``cfg`` has it.
-        resume: True goes on from the newest checkpoint in ``work_dir``, or begins if there is none; a path goes on from
-            that checkpoint.
+        resume: True goes on from the newest checkpoint in ``work_dir`` that is whole, or begins if there is none; a
+            path goes on from that checkpoint.
         amp: compute in bfloat16 where it is safe.
         seed: of the random generators; MMEngine draws one where None.
         deterministic: choose algorithms whose result does not vary from run to run.
@@ -57,6 +58,7 @@ def train_detector(
     Raises:
         UserError: config, data or checkpoint are wrong. A ``work_dir`` that this call made is removed again if training
             had not begun.
+        SystemExit: SIGTERM or SIGUSR1 stopped the run, its code is 75; see ``StopHook``.
     """
     check_config(cfg)
     _need(cfg, 'Training', 'model', *TRAINING)
@@ -81,7 +83,10 @@ def train_detector(
             runner.register_hook(StartFromCheckpointHook(source=source))
         if source is not None:
             _without_pretrained(runner.model)
-        return runner.train()
+        stop = StopHook()
+        runner.register_hook(stop)
+        with stop.catching(), _failing_disk(cfg.work_dir):
+            return runner.train()
 
 
 def test_detector(
@@ -198,13 +203,27 @@ def _settle(cfg: Config, work_dir: str | None) -> str | None:
         if slot not in HOOK_SLOTS:
             del cfg.default_hooks[slot]
     source = cfg.get('load_from')
-    if source is None and cfg.get('resume') and Path(cfg.work_dir, 'last_checkpoint').is_file():
-        source = find_latest_checkpoint(cfg.work_dir)
+    if source is None and cfg.get('resume'):
+        source = cfg.load_from = newest_whole(cfg.work_dir)
     if source is not None and '://' not in source and not Path(source).expanduser().is_file():
         raise CheckpointError(
             f'No checkpoint {source}: give the path of a file that train.py wrote, such as epoch_12.pth'
         )
     return source
+
+
+@contextlib.contextmanager
+def _failing_disk(work_dir: str) -> Iterator[None]:
+    """Word the error where a log could not be written, which may happen before a checkpoint is due."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS) and Path(work_dir).is_dir():
+            raise
+        raise UserError(
+            f'Training stopped: {work_dir} could not be written ({error.strerror}). Checkpoints in it are whole.\n'
+            'Make room or mend the folder, then go on with --resume'
+        ) from error
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ MMEngine saves the history of every logged figure as an object of its own class.
 tensors, which any ``torch.load(path, weights_only=True)`` reads, and turned back on loading.
 """
 
+import zipfile
 from collections import Counter
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from mmengine.logging import HistoryBuffer, print_log
 from mmengine.runner import CheckpointLoader
 
+from frdet.engine.saving import check_whole
 from frdet.errors import CheckpointError
 from frdet.interop import class_names, convert_state_dict, layout_in_words, load_file, unwrap
 
@@ -32,8 +34,10 @@ def load_from_disk(filename: str, map_location: Any = None) -> dict[str, Any]:
     has them; the layout is logged, and is the text under ``layout``.
 
     Raises:
-        CheckpointError: the file is missing, unreadable, refused, or no checkpoint.
+        CheckpointError: the file is missing, damaged, unreadable, refused, or no checkpoint.
     """
+    if zipfile.is_zipfile(filename):  # not an address, nor a file of other tools
+        check_whole(filename)
     content = load_file(filename, map_location)
     if not isinstance(content, dict):
         raise CheckpointError(

@@ -6,10 +6,13 @@ from frdet.engine.hooks.checkpoint import FitCheckpointHook, PlainCheckpointHook
 from frdet.engine.hooks.draw import DrawDetectionsHook
 from frdet.engine.hooks.non_finite import NonFiniteHook, NonFiniteLossError
 from frdet.engine.hooks.progress import EvalProgressHook
+from frdet.engine.hooks.saving import CheckpointHook
+from frdet.engine.hooks.stop import StopHook
 
 __all__ = [
     'BrokenImagesHook',
     'CheckSetupHook',
+    'CheckpointHook',
     'DrawDetectionsHook',
     'EvalProgressHook',
     'FitCheckpointHook',
@@ -17,4 +20,5 @@ __all__ = [
     'NonFiniteLossError',
     'PlainCheckpointHook',
     'StartFromCheckpointHook',
+    'StopHook',
 ]

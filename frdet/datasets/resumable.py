@@ -1,0 +1,118 @@
+"""Batches from any position on, each the same whether the run came there straight, resumed, or with other workers.
+
+What is random about an image is drawn from generators seeded with its position: seed of the run, process, iteration and
+place in the batch. So no history of a worker matters, and what lies before the first batch need not be read.
+"""
+
+import random
+from collections.abc import Iterator
+from itertools import count, islice
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from frdet.errors import DataError
+
+
+def seed_generators(*position: int) -> None:
+    """Seed Python's, numpy's and torch's generators, those of the GPUs included, with numbers >= 0."""
+    seed = int(np.random.SeedSequence(position).generate_state(1)[0])
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+class _Index(int):
+    """The index of an image, with the position it is read for."""
+
+    position: tuple[int, ...]
+
+
+class _Reader:
+    """PyTorch's protocol for reading the images of a batch: seeds the generators before each."""
+
+    def __init__(self, dataset: Dataset):
+        self.dataset = dataset
+
+    def __call__(self, indices: list[int]) -> list[Any]:
+        return [self._read(index) for index in indices]
+
+    def _read(self, index: int) -> Any:
+        if isinstance(index, _Index):
+            seed_generators(*index.position)
+        return self.dataset[int(index)]
+
+
+class _Batches(Sampler):
+    """The batches of another batch sampler from a position on, epoch by epoch or without end."""
+
+    def __init__(self, inner: Any, *, endless: bool):
+        self.inner = inner
+        self.sampler = inner.sampler
+        self.batch_size = inner.batch_size
+        self.drop_last = inner.drop_last
+        self.endless = endless
+        self.skip = 0
+        self.position: tuple[int, ...] = (0, 0, 0)
+
+    def __len__(self) -> int:
+        """Batches in an epoch of this process."""
+        return len(self.inner)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        stream = self._epochs() if self.endless else iter(self.inner)
+        seed, rank, first = self.position
+        for iteration, batch in enumerate(islice(stream, self.skip, None), first):
+            yield [_index(index, (seed, rank, iteration, place)) for place, index in enumerate(batch)]
+
+    def _epochs(self) -> Iterator[list[int]]:
+        for epoch in count():
+            if hasattr(self.sampler, 'set_epoch'):
+                self.sampler.set_epoch(epoch)
+            batch = None
+            for batch in self.inner:  # noqa: UP028 (whether there was one must be known)
+                yield batch
+            if batch is None:
+                raise DataError('The training data make no whole batch: lower batch_size, or set drop_last=False')
+
+
+def _index(value: int, position: tuple[int, ...]) -> _Index:
+    index = _Index(value)
+    index.position = position
+    return index
+
+
+_SETTINGS = (
+    'num_workers', 'collate_fn', 'pin_memory', 'timeout', 'worker_init_fn', 'multiprocessing_context', 'generator',
+    'prefetch_factor', 'persistent_workers', 'pin_memory_device', 'in_order',
+)  # fmt: skip
+
+
+class ResumableLoader(DataLoader):
+    """The batches of ``loader``, beginning where ``start`` says; images before that are not read.
+
+    Args:
+        loader: a loader that draws its batches from a batch sampler.
+        seed: of the run. A sampler built with it takes the one given to ``start``, which resuming may have changed.
+        endless: begin the next epoch where one ends, with the same workers.
+    """
+
+    def __init__(self, loader: DataLoader, *, seed: int, endless: bool = False):
+        self._batches = _Batches(loader.batch_sampler, endless=endless)
+        self._sampler_has_seed = getattr(self._batches.sampler, 'seed', None) == seed
+        loader.dataset.__getitems__ = _Reader(loader.dataset)  # type: ignore[attr-defined]
+        settings = {name: getattr(loader, name) for name in _SETTINGS}
+        super().__init__(loader.dataset, batch_sampler=self._batches, **settings)
+
+    def start(self, *, seed: int, rank: int, iteration: int, skip: int) -> None:
+        """Let the next pass begin after ``skip`` batches, with the batch of ``iteration``."""
+        self._batches.position = (seed, rank, iteration)
+        self._batches.skip = skip
+        if self._sampler_has_seed:
+            self._batches.sampler.seed = seed
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        """Begins when the first batch is asked for: MMEngine makes an iterator before it knows where to resume."""
+        yield from super().__iter__()

@@ -1,0 +1,103 @@
+"""When checkpoints are saved and which are kept."""
+
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+from mmengine.dist import is_main_process
+from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
+from mmengine.runner import Runner
+
+from frdet.engine.saving import UNFINISHED, WHOLE, write_whole
+from frdet.registry import HOOKS
+
+
+@HOOKS.register_module()
+class CheckpointHook(MMEngineCheckpointHook):
+    """MMEngine's hook of this name, with files that are whole or not there; see it for the arguments.
+
+    A checkpoint is removed only after the one that takes its place is on the disk. With ``by_epoch=False`` checkpoints
+    may also be saved within an epoch.
+    """
+
+    keep_ckpt_ids: deque[int]
+    backend_args: dict[str, Any] | None
+
+    def before_train(self, runner: Runner) -> None:
+        """Make the folder and clear it of what a killed run left half written; finish a validation cut short."""
+        is_local = '://' not in str(self.out_dir or runner.work_dir)
+        if is_local and self.backend_args is None and self.file_client_args is None:
+            self.backend_args = dict(backend=WHOLE)
+        super().before_train(runner)
+        if is_local and is_main_process():
+            folder = Path(self.out_dir)
+            folder.mkdir(parents=True, exist_ok=True)
+            for path in folder.glob(f'.*{UNFINISHED}'):
+                path.unlink(missing_ok=True)
+        if runner.message_hub.pop_info('validation_cut') and runner.val_loop is not None:
+            runner.val_loop.run()
+
+    def save_position(self, runner: Runner) -> str:
+        """Save a checkpoint between two iterations, or within a validation. Returns its path.
+
+        In a run whose checkpoints are counted in epochs, the next one takes its place.
+        """
+        meta = dict(epoch=runner.epoch, iter=runner.iter)
+        if self.by_epoch:
+            path = self.file_backend.join_path(self.out_dir, f'iter_{runner.iter}.pth')
+            self._save(runner, path, meta, extra=path)
+        else:
+            self._save_checkpoint_with_step(runner, runner.iter, meta)
+        return self.last_ckpt
+
+    def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict[str, Any]) -> None:
+        outdated = []
+        if self.max_keep_ckpts > 0 and step not in self.keep_ckpt_ids:
+            if len(self.keep_ckpt_ids) == self.max_keep_ckpts:
+                outdated.append(self._path(self.keep_ckpt_ids[0]))
+            self.keep_ckpt_ids.append(step)  # drops the first of a full one
+            runner.message_hub.update_info('keep_ckpt_ids', list(self.keep_ckpt_ids))
+        self._save(runner, self._path(step), meta, outdated=outdated)
+
+    def _save_best_checkpoint(self, runner: Runner, metrics: dict[str, Any]) -> None:
+        outdated: list[str] = []
+        self.file_backend.remove = outdated.append  # MMEngine removes the best one before it saves the better one
+        try:
+            super()._save_best_checkpoint(runner, metrics)
+        finally:
+            del self.file_backend.remove
+        self._remove(runner, outdated)
+
+    def _save(
+        self, runner: Runner, path: str, meta: dict[str, Any], *, outdated: list[str] | None = None, extra: str = ''
+    ) -> None:
+        """Save ``path``, name it in ``last_checkpoint``, then remove those outdated and the ``extra`` one before."""
+        hub = runner.message_hub
+        before = hub.get_info('extra_ckpt', '')
+        hub.update_info('extra_ckpt', extra)
+        hub.update_info('last_ckpt', path)
+        self.last_ckpt = path
+        runner.save_checkpoint(
+            self.out_dir,
+            Path(path).name,
+            self.file_client_args,
+            save_optimizer=self.save_optimizer,
+            save_param_scheduler=self.save_param_scheduler,
+            meta=meta,
+            by_epoch=self.by_epoch,
+            backend_args=self.backend_args,
+            **self.args,
+        )
+        if is_main_process():
+            write_whole(Path(runner.work_dir, 'last_checkpoint'), str(path).encode())
+        self._remove(runner, [*(outdated or []), before])
+
+    def _remove(self, runner: Runner, paths: list[str]) -> None:
+        hub = runner.message_hub
+        kept = {self.last_ckpt, *(value for key, value in hub.runtime_info.items() if key.startswith('best_ckpt'))}
+        for path in paths if is_main_process() else []:
+            if path and path not in kept and self.file_backend.isfile(path):
+                self.file_backend.remove(path)
+
+    def _path(self, step: int) -> str:
+        return self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(step))

@@ -1,0 +1,117 @@
+"""Leaving a run on a signal, with a checkpoint to go on from."""
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from types import FrameType
+from typing import Any
+
+import torch
+from mmengine.dist import barrier
+from mmengine.hooks import Hook
+from mmengine.optim import OptimWrapperDict
+from mmengine.runner import Runner
+
+from frdet.engine.hooks.saving import CheckpointHook
+
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+#: Exit code of a run that was stopped and can be resumed: EX_TEMPFAIL of sysexits.h.
+REQUEUE = 75
+#: Seconds within which a second signal counts as the first: launchers pass on what the processes got themselves.
+SAME = 1.0
+
+
+class StopHook(Hook):
+    """After a SIGTERM or SIGUSR1 to any process, saves a checkpoint at the end of the iteration and exits with 75.
+
+    A second signal ends the process at once. Workers of the data loaders take no notice of either.
+    """
+
+    priority = 'HIGHEST'  # before hooks that count the next iteration
+
+    def __init__(self) -> None:
+        self.since: float | None = None
+        self._group: Any = None
+
+    @contextlib.contextmanager
+    def catching(self) -> Iterator[None]:
+        """Catch the signals; only the main thread can."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, self._note) for number in SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                if signal.getsignal(number) == self._note:  # ignored where the run was stopped
+                    signal.signal(number, handler)
+
+    def before_train(self, runner: Runner) -> None:
+        """Let the workers of the data loaders, which do not run yet, ignore the signals."""
+        if torch.distributed.is_initialized():
+            self._group = torch.distributed.new_group(backend='gloo')  # to agree without waiting for a GPU
+        loaders = [runner.train_dataloader] + ([runner.val_dataloader] if runner.val_loop is not None else [])
+        for loader in loaders:
+            loader.worker_init_fn = partial(_init_worker, loader.worker_init_fn)
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        """Leave between two steps of the optimiser: gradients summed up over iterations are in no checkpoint."""
+        optim = runner.optim_wrapper
+        if (isinstance(optim, OptimWrapperDict) or optim.should_update()) and self._agreed():
+            self._leave(runner)
+
+    def before_val_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        """Leave within a validation, which is done anew on resuming."""
+        if self._agreed():
+            runner.message_hub.update_info('validation_cut', True)
+            self._leave(runner)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        now = time.monotonic()
+        if self.since is None:
+            self.since = now
+        elif now - self.since > SAME:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+
+    def _agreed(self) -> bool:
+        """Whether any process was signalled: all must leave after the same iteration, or some would wait forever."""
+        if self._group is None:
+            return self.since is not None
+        flag = torch.tensor(int(self.since is not None))
+        torch.distributed.all_reduce(flag, op=torch.distributed.ReduceOp.MAX, group=self._group)
+        return bool(flag)
+
+    def _leave(self, runner: Runner) -> None:
+        saver = next((hook for hook in runner.hooks if isinstance(hook, CheckpointHook)), None)
+        where = saver.save_position(runner) if saver else 'nothing, for want of a CheckpointHook'
+        runner.logger.warning(f'Stopped by a signal after iteration {runner.iter}. Saved {where}; go on with --resume')
+        runner.visualizer.close()
+        barrier()  # a launcher ends the other processes once one has left, and the first may still be saving
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+        sys.exit(REQUEUE)
+
+
+def _init_worker(inner: Callable[[int], None] | None, worker_id: int) -> None:
+    """Start a worker that outlives the signals, so that its batches do not fail the iteration that is to be finished.
+
+    Only its parent may end it so, as ``DataLoader`` does with a worker that hangs.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    threading.Thread(target=_wait_for_parent, daemon=True).start()
+    if inner is not None:
+        inner(worker_id)
+
+
+def _wait_for_parent() -> None:
+    parent = os.getppid()
+    while signal.sigwaitinfo(SIGNALS).si_pid != parent:
+        pass
+    os._exit(0)

@@ -1,0 +1,222 @@
+"""A run that is told to stop saves where it is, and goes on from there."""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from mmengine.hooks import Hook
+
+from frdet.apis import train_detector
+from frdet.engine.hooks.stop import SAME
+from frdet.registry import HOOKS
+from tests.apis.test_launch import write_config
+from tests.engine import toy
+
+TWO = {'train_cfg.max_epochs': 2}  # of 4 iterations
+
+
+@pytest.fixture(autouse=True)
+def _signals():
+    """A run that was stopped leaves them ignored, so that nothing ends the process before it has left."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@HOOKS.register_module(force=True)
+class SignalHook(Hook):
+    """Sends this process a signal in the given iteration, counted from 0, of training or of the validation after it."""
+
+    def __init__(self, *, number, iteration, stage='train'):
+        self.number = number
+        self.iteration = iteration
+        self.stage = stage
+
+    def _before_iter(self, runner, batch_idx, data_batch=None, mode='train'):
+        if mode == self.stage and runner.iter == self.iteration:
+            os.kill(os.getpid(), self.number)
+
+
+@HOOKS.register_module(force=True)
+class HangHook(Hook):
+    """The second iteration takes a minute."""
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        if runner.iter == 1:
+            print('hangs', flush=True)
+            time.sleep(60)
+
+
+def stopped(tmp_path, iteration, stage='train', number=signal.SIGTERM, **changes):
+    hook = dict(type='SignalHook', number=int(number), iteration=iteration, stage=stage)
+    with pytest.raises(SystemExit) as info:
+        train_detector(toy.config(tmp_path, custom_hooks=[hook], **{**TWO, **changes}))
+    assert info.value.code == 75
+
+
+def pointed(tmp_path):
+    return torch.load((tmp_path / 'last_checkpoint').read_text(), weights_only=True)
+
+
+def checkpoints(folder):
+    return {path.name for path in folder.glob('*.pth')}
+
+
+def validations(folder):
+    lines = [line for path in folder.glob('*/vis_data/scalars.json') for line in path.read_text().splitlines()]
+    return sum('coco/bbox_mAP' in json.loads(line) for line in lines)
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize('iteration', [0, 4, 5])
+def test_stops_after_the_iteration_and_goes_on(tmp_path, number, iteration):
+    stopped(tmp_path / 'stopped', iteration, number=number)
+    assert pointed(tmp_path / 'stopped')['meta']['iter'] == iteration + 1
+    model = train_detector(toy.config(tmp_path / 'stopped', **TWO), resume=True)
+    assert model.calls == 8 - (iteration + 1)
+    whole = train_detector(toy.config(tmp_path / 'whole', **TWO)).state_dict()
+    assert all(torch.equal(value, whole[name]) for name, value in model.state_dict().items())
+    assert checkpoints(tmp_path / 'stopped') == checkpoints(tmp_path / 'whole')  # that of the stop is replaced
+
+
+def test_iterations_are_not_epochs(tmp_path):
+    """Where checkpoints are counted in iterations, that of a stop counts among them."""
+    counted = {'default_hooks.checkpoint.by_epoch': False, 'default_hooks.checkpoint.interval': 2}
+    stopped(tmp_path, 4, **counted)
+    assert {'iter_2.pth', 'iter_4.pth', 'iter_5.pth'} <= checkpoints(tmp_path)
+    train_detector(toy.config(tmp_path, **TWO, **counted), resume=True)
+    assert {'iter_5.pth', 'iter_6.pth', 'iter_8.pth'} == {n for n in checkpoints(tmp_path) if n.startswith('iter')}
+
+
+def test_summed_gradients_are_used_first(tmp_path):
+    summed = {'optim_wrapper.accumulative_counts': 2}
+    stopped(tmp_path / 'stopped', 2, **summed)
+    assert pointed(tmp_path / 'stopped')['meta']['iter'] == 4
+    model = train_detector(toy.config(tmp_path / 'stopped', **TWO, **summed), resume=True)
+    whole = train_detector(toy.config(tmp_path / 'whole', **TWO, **summed)).state_dict()
+    assert all(torch.equal(value, whole[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize('epoch', [1, 2])
+def test_a_validation_that_was_cut_short_is_done_again(tmp_path, epoch):
+    stopped(tmp_path, 4 * epoch, 'val')
+    assert validations(tmp_path) == epoch - 1
+    model = train_detector(toy.config(tmp_path, **TWO), resume=True)
+    assert model.calls == 4 * (2 - epoch)
+    assert validations(tmp_path) == 2
+    assert 'best_coco_bbox_mAP_epoch_1.pth' in checkpoints(tmp_path)
+
+
+def test_signals_are_given_back(tmp_path):
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    train_detector(toy.config(tmp_path, **{'train_cfg.max_epochs': 1}))
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    signal.signal(signal.SIGTERM, before)
+
+
+def write_slow(path, **changes):
+    """A config that trains for minutes, with workers."""
+    loader = {f'{split}_dataloader.num_workers': 2 for split in ('train', 'val')}
+    config = write_config(path, **{'train_cfg.max_epochs': 1000, **loader, **changes})
+    config.write_text(config.read_text().replace('tests.engine.toy', 'tests.engine.hooks.test_stop'))  # imports both
+    return config
+
+
+@pytest.fixture
+def start():
+    """Starts the tool in a process group of its own."""
+    started = []
+    yield lambda *args, **env: started.append(_start(*args, **env)) or started[-1]
+    for process in started:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def _start(config, work_dir, **env):
+    command = [sys.executable, 'tools/train.py', str(config), '--work-dir', str(work_dir)]
+    if env:
+        command += ['--launcher', 'pytorch']
+    env = {**os.environ, 'PYTHONPATH': str(toy.ROOT), 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': '', **env}
+    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen(command, cwd=toy.ROOT, env=env, start_new_session=True, **pipes)
+
+
+def wait_for(process, text):
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if text in line:
+            return
+    raise AssertionError(''.join(lines))
+
+
+def end(process):
+    """Its exit code and last words, when no process of its group is left."""
+    shown, _ = process.communicate(timeout=60)
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        try:
+            os.killpg(process.pid, 0)
+        except ProcessLookupError:
+            return process.returncode, shown
+        time.sleep(0.1)
+    raise AssertionError('a worker was left')
+
+
+def test_the_whole_group_is_told(start, tmp_path):
+    """As by ``timeout``, a scheduler, or ``pkill -f train.py``: the workers get the signal, too."""
+    process = start(write_slow(tmp_path / 'slow.py'), tmp_path / 'work')
+    wait_for(process, 'checkpoint at 2 epochs')
+    os.killpg(process.pid, signal.SIGTERM)
+    os.killpg(process.pid, signal.SIGTERM)  # a launcher passes it on
+    code, shown = end(process)
+    assert code == 75, shown
+    assert 'Traceback' not in shown
+    assert pointed(tmp_path / 'work')['meta']['iter'] >= 8
+
+
+def test_a_second_signal_ends_at_once(start, tmp_path):
+    config = write_slow(tmp_path / 'slow.py', custom_hooks=[dict(type='HangHook')])
+    process = start(config, tmp_path / 'work')
+    wait_for(process, 'hangs')
+    process.send_signal(signal.SIGTERM)
+    time.sleep(SAME + 0.2)
+    assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    assert end(process)[0] == -signal.SIGTERM
+    assert not checkpoints(tmp_path / 'work')
+
+
+def test_interrupted_by_the_keyboard(start, tmp_path):
+    process = start(write_slow(tmp_path / 'slow.py'), tmp_path / 'work')
+    wait_for(process, 'checkpoint at 2 epochs')
+    os.killpg(process.pid, signal.SIGINT)
+    code, shown = end(process)
+    assert code == 130
+    assert 'Traceback' not in shown
+    assert shown.endswith('Interrupted\n')
+
+
+def test_processes_leave_together(start, tmp_path):
+    """The second of two gets the signal; both leave after the same iteration, and the first saves."""
+    config = write_slow(tmp_path / 'slow.py')
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        port = str(free.getsockname()[1])
+    env = dict(WORLD_SIZE='2', MASTER_ADDR='127.0.0.1', MASTER_PORT=port)
+    both = [start(config, tmp_path / 'work', RANK=str(rank), LOCAL_RANK=str(rank), **env) for rank in range(2)]
+    wait_for(both[0], 'checkpoint at 2 epochs')
+    both[1].send_signal(signal.SIGUSR1)
+    ends = [end(process) for process in both]
+    assert [code for code, _ in ends] == [75, 75], ends
+    iteration = pointed(tmp_path / 'work')['meta']['iter']
+    assert iteration >= 4  # of 2 in an epoch
+    assert f'after iteration {iteration}' in ends[0][1]
