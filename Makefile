@@ -8,12 +8,13 @@ override VENV := $(strip $(VENV))
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.frdet-installed
 
-.PHONY: help install demo test lint docs format sanitize clean
+.PHONY: help install demo test test-compat lint docs format sanitize clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo 'make demo     install, draw a small data set, train on it, evaluate, write pictures of the detections'
 	@echo 'make test     install, lint, run every test'
+	@echo 'make test-compat  the core of the tests with other releases of MMEngine, and with the newest PyTorch'
 	@echo 'make install  make $(VENV) with the tested versions of everything, and frdet itself (editable)'
 	@echo 'make lint     style, spelling, types, import arrows, documentation without warnings'
 	@echo 'make format   rewrite the sources in the style that lint checks'
@@ -49,6 +50,27 @@ test: lint
 	@if test -e "$$(g++ -print-file-name=libasan.so 2>/dev/null)"; then $(MAKE) --no-print-directory sanitize; \
 	  else echo 'No g++ with AddressSanitizer: the sanitized operators are not tested'; fi
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+
+# Other releases of MMEngine are unpacked in front of the installed one. PyTorch is large: a newer one than the tested one
+# gets an environment of its own.
+COMPAT_TESTS := tests/engine tests/apis tests/config tests/test_plugins.py tests/tools/test_train_and_test.py
+COMPAT_MMENGINE := mmengine==0.11.0rc3 onedl-mmengine
+
+test-compat: $(INSTALLED)
+	@set -e; for release in $(COMPAT_MMENGINE); do \
+	  folder=$(CURDIR)/build/compat/$${release%%=*}; rm -rf $$folder; \
+	  $(BIN)/pip install --quiet --no-deps --target $$folder $$release; \
+	  echo "With $$(ls -d $$folder/*.dist-info | xargs -n 1 basename)"; \
+	  PYTHONPATH=$$folder $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile $(COMPAT_TESTS); \
+	done
+	@set -e; newest=$$($(BIN)/pip index versions torch 2>/dev/null | sed -n 's/^torch (\(.*\))/\1/p'); \
+	tested=$$($(BIN)/python -c 'import torch; print(torch.__version__.split("+")[0])'); \
+	if [ "$$newest" = "$$tested" ] || [ -z "$$newest" ]; then echo "PyTorch $$tested is the newest that pip offers"; else \
+	  folder=$(CURDIR)/build/compat/torch; $(PYTHON) -m venv $$folder; \
+	  $$folder/bin/pip install --quiet "torch==$$newest" torchvision setuptools wheel; \
+	  $$folder/bin/pip install --quiet --no-build-isolation '.[test]'; \
+	  echo "With PyTorch $$newest"; $$folder/bin/python -m pytest -q -n $(JOBS) --dist loadfile $(COMPAT_TESTS); \
+	fi
 
 OPS_SOURCES := $(foreach ending,cpp cu h cuh,$(wildcard ops/*.$(ending) ops/*/*.$(ending)))
 
