@@ -49,6 +49,23 @@ struct Fp16 {
   uint16_t bits;
 };
 
+// A pixel of an enlarged line: w0 * line[i0] + w1 * line[i0 + 1], in units of 2^-kWeightBits.
+constexpr int kWeightBits = 22;
+struct Blend {
+  int32_t i0, w0, w1;
+};
+constexpr int kLineEnd = 4;  // bytes beyond a line that are read, with weight 0 or not at all
+
+struct EnlargeKernel {
+  // Every row of an image (height, width, 3) into rows of three planes (3, height, out_width). `line` is memory for
+  // 3 * width + kLineEnd bytes.
+  void (*rows)(const uint8_t* image, int64_t height, int64_t width, const Blend* blends, uint8_t* line, uint8_t* out,
+               int64_t out_width);
+  // Every column of a plane (height, width) into those of a plane (out_height, width).
+  void (*columns)(const uint8_t* plane, int64_t height, int64_t width, const Blend* blends, uint8_t* out,
+                  int64_t out_height);
+};
+
 struct Kernels {
   const char* name;
   BoxKernels<float> box32;
@@ -58,6 +75,7 @@ struct Kernels {
   WeightedSum<double, double> sum64;
   WeightedSum<Bf16, float> sum_bf16;
   WeightedSum<Fp16, float> sum_fp16;
+  EnlargeKernel enlarge;
 };
 
 const Kernels& kernels();

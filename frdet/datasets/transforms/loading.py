@@ -22,13 +22,14 @@ def read_image(path: str, *, name: str = '') -> np.ndarray:
     """
     name = name or f'image {path}'
     try:
-        with Image.open(path) as image:
-            pixels = np.asarray(ImageOps.exif_transpose(image).convert('RGB'))
+        with Image.open(path) as file:
+            image = ImageOps.exif_transpose(file).convert('RGB')
+        pixels = bytearray(image.tobytes('raw', 'BGR'))  # one that may be written to
     except FileNotFoundError:
         raise DataError(f'{name} is not on disk: add the file, or remove it from the annotations') from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f'{name} cannot be decoded ({error}): replace the file') from None
-    return np.ascontiguousarray(pixels[:, :, ::-1])
+    return np.frombuffer(pixels, dtype=np.uint8).reshape(image.height, image.width, 3)
 
 
 @TRANSFORMS.register_module()
