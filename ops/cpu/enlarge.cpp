@@ -1,7 +1,7 @@
 // Bilinear enlarging of an image, with the bits of Pillow's: rows first, to 8 bits, then columns, in fixed point.
 //
-// The first pass reads pixels of 3 interleaved channels and writes one plane a channel: in the second, the larger one,
-// neighbours in memory share their weights, and the result is laid out as the network takes it.
+// A line of 3 interleaved channels becomes one line a channel: in the second step, the larger one, neighbours in memory
+// share their weights, and the result is laid out as the network takes it.
 #include <algorithm>
 #include <cmath>
 
@@ -41,15 +41,11 @@ Tensor enlarge(const Tensor& image_in, int64_t height, int64_t width) {
             width < kLargest,
         "enlarge: from ", shape_of(image_in), " to (", height, ", ", width, "), expected sides that do not shrink");
   const Tensor image = torch::stable::contiguous(image_in);
-  const Tensor rows = torch::stable::new_empty(image, {3, in_height, width});
-  const std::vector<Blend> across = blends_of(in_width, width), down = blends_of(in_height, height);
-  std::vector<uint8_t> line(3 * in_width + kLineEnd);
-  kernels().enlarge.rows(data<uint8_t>(image), in_height, in_width, across.data(), line.data(),
-                         mutable_data<uint8_t>(rows), width);
   const Tensor result = torch::stable::new_empty(image, {3, height, width});
-  for (int64_t c = 0; c < 3; ++c)
-    kernels().enlarge.columns(data<uint8_t>(rows) + c * in_height * width, in_height, width, down.data(),
-                              mutable_data<uint8_t>(result) + c * height * width, height);
+  const std::vector<Blend> down = blends_of(in_height, height), across = blends_of(in_width, width);
+  std::vector<uint8_t> line(3 * in_width + kLineEnd), pair(6 * width);
+  kernels().enlarge.enlarge(data<uint8_t>(image), in_height, in_width, down.data(), across.data(), line.data(),
+                            pair.data(), mutable_data<uint8_t>(result), height, width);
   return result;
 }
 

@@ -185,34 +185,38 @@ void weighted_sum(A* out, const T* base, const int64_t* offset, const A* weight,
 
 constexpr int32_t kHalf = 1 << (kWeightBits - 1);
 
-// Four bytes are read for a pixel of three, out of a copy of the row that goes on beyond the last one.
-void enlarge_rows(const uint8_t* image, int64_t height, int64_t width, const Blend* blends, uint8_t* line, uint8_t* out,
-                  int64_t out_width) {
+// A line of 3 interleaved channels to one of out_width for each channel. Four bytes are read for a pixel of three.
+void enlarge_line(const uint8_t* line, const Blend* across, uint8_t* out, int64_t out_width) {
   typedef uint8_t Bytes __attribute__((vector_size(4)));
   typedef int32_t Sums __attribute__((vector_size(16)));
-  const int64_t plane = height * out_width;
-  for (int64_t y = 0; y < height; ++y, out += out_width) {
-    __builtin_memcpy(line, image + y * 3 * width, 3 * width);
-    for (int64_t x = 0; x < out_width; ++x) {
-      Bytes left, right;
-      __builtin_memcpy(&left, line + 3 * blends[x].i0, 4);
-      __builtin_memcpy(&right, line + 3 * blends[x].i0 + 3, 4);
-      const Sums sum = blends[x].w0 * __builtin_convertvector(left, Sums) +
-                       blends[x].w1 * __builtin_convertvector(right, Sums) + kHalf;
-      for (int c = 0; c < 3; ++c) out[c * plane + x] = static_cast<uint8_t>(sum[c] >> kWeightBits);
-    }
+  for (int64_t x = 0; x < out_width; ++x) {
+    Bytes left, right;
+    __builtin_memcpy(&left, line + 3 * across[x].i0, 4);
+    __builtin_memcpy(&right, line + 3 * across[x].i0 + 3, 4);
+    const Sums sum = across[x].w0 * __builtin_convertvector(left, Sums) +
+                     across[x].w1 * __builtin_convertvector(right, Sums) + kHalf;
+    for (int c = 0; c < 3; ++c) out[c * out_width + x] = static_cast<uint8_t>(sum[c] >> kWeightBits);
   }
 }
 
-void enlarge_columns(const uint8_t* plane, int64_t height, int64_t width, const Blend* blends, uint8_t* out,
-                     int64_t out_height) {
-  for (int64_t y = 0; y < out_height; ++y, out += width) {
-    const Blend blend = blends[y];
-    const uint8_t* __restrict upper = plane + blend.i0 * width;
-    const uint8_t* __restrict lower = blend.i0 + 1 < height ? upper + width : upper;
-    uint8_t* __restrict row = out;
-    for (int64_t x = 0; x < width; ++x)
-      row[x] = static_cast<uint8_t>((blend.w0 * upper[x] + blend.w1 * lower[x] + kHalf) >> kWeightBits);
+void blend_lines(const uint8_t* __restrict upper, const uint8_t* __restrict lower, Blend blend, uint8_t* __restrict out,
+                 int64_t width) {
+  for (int64_t x = 0; x < width; ++x)
+    out[x] = static_cast<uint8_t>((blend.w0 * upper[x] + blend.w1 * lower[x] + kHalf) >> kWeightBits);
+}
+
+void enlarge(const uint8_t* image, int64_t height, int64_t width, const Blend* down, const Blend* across, uint8_t* line,
+             uint8_t* pair, uint8_t* out, int64_t out_height, int64_t out_width) {
+  int64_t done = 0;  // lines
+  for (int64_t y = 0; y < out_height; ++y) {
+    const int64_t i0 = down[y].i0, i1 = i0 + 1 < height ? i0 + 1 : i0;
+    for (; done <= i1; ++done) {
+      __builtin_memcpy(line, image + done * 3 * width, 3 * width);
+      enlarge_line(line, across, pair + (done & 1) * 3 * out_width, out_width);
+    }
+    for (int64_t c = 0; c < 3; ++c)
+      blend_lines(pair + ((i0 & 1) * 3 + c) * out_width, pair + ((i1 & 1) * 3 + c) * out_width, down[y],
+                  out + (c * out_height + y) * out_width, out_width);
   }
 }
 
@@ -228,7 +232,7 @@ const Kernels table = {
     weighted_sum<double, double>,
     weighted_sum<Bf16, float>,
     weighted_sum<Fp16, float>,
-    {enlarge_rows, enlarge_columns},
+    {enlarge},
 };
 
 }  // namespace FRDET_ISA

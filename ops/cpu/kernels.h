@@ -57,13 +57,10 @@ struct Blend {
 constexpr int kLineEnd = 4;  // bytes beyond a line that are read, with weight 0 or not at all
 
 struct EnlargeKernel {
-  // Every row of an image (height, width, 3) into rows of three planes (3, height, out_width). `line` is memory for
-  // 3 * width + kLineEnd bytes.
-  void (*rows)(const uint8_t* image, int64_t height, int64_t width, const Blend* blends, uint8_t* line, uint8_t* out,
-               int64_t out_width);
-  // Every column of a plane (height, width) into those of a plane (out_height, width).
-  void (*columns)(const uint8_t* plane, int64_t height, int64_t width, const Blend* blends, uint8_t* out,
-                  int64_t out_height);
+  // An image (height, width, 3) to three planes (3, out_height, out_width). `line` is memory for 3 * width + kLineEnd
+  // bytes, `pair` for 6 * out_width: the two enlarged lines that the rows of the result lie between.
+  void (*enlarge)(const uint8_t* image, int64_t height, int64_t width, const Blend* down, const Blend* across,
+                  uint8_t* line, uint8_t* pair, uint8_t* out, int64_t out_height, int64_t out_width);
 };
 
 struct Kernels {

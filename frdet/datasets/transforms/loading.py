@@ -23,8 +23,9 @@ def read_image(path: str, *, name: str = '') -> np.ndarray:
     name = name or f'image {path}'
     try:
         with Image.open(path) as file:
-            image = ImageOps.exif_transpose(file).convert('RGB')
-        pixels = bytearray(image.tobytes('raw', 'BGR'))  # one that may be written to
+            ImageOps.exif_transpose(file, in_place=True)
+            image = file if file.mode == 'RGB' else file.convert('RGB')  # which would copy
+            pixels = bytearray(image.tobytes('raw', 'BGR'))  # one that may be written to
     except FileNotFoundError:
         raise DataError(f'{name} is not on disk: add the file, or remove it from the annotations') from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
