@@ -41,6 +41,15 @@ def _positive(text: str) -> int:
     return int(text)
 
 
+def _scale(text: str) -> float:
+    try:
+        if 0 < float(text) <= 10:
+            return float(text)
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f'{text!r}: expected a number above 0, at most 10')
+
+
 def parse_args(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest='command', required=True)
@@ -63,7 +72,7 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
     sub = commands.add_parser('start', help='imports, model, first training step')
     sub.add_argument('--steps', type=_positive, default=20, help="steps of the quick start's training")
     sub = commands.add_parser('growth', help='of a training step with batch, image, ground truth and classes')
-    sub.add_argument('--scale', type=float, default=1.0, help='of all image sides')
+    sub.add_argument('--scale', type=_scale, default=1.0, help='of all image sides')
     sub.add_argument('--plot', type=Path, help='also draw the figures here')
     for name in ('train', 'infer', 'growth'):
         commands.choices[name].add_argument('--device', type=_device, default=torch.device('cpu'))

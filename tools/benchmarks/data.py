@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from benchmarks.models import FOLDER
-from benchmarks.timing import Report, alternate, machine
 from PIL import Image
 from torch.utils.data import DataLoader, get_worker_info
 
+from benchmarks.models import FOLDER
+from benchmarks.timing import Report, alternate, machine
 from frdet.datasets import CocoDataset
 from frdet.datasets.transforms.geometry import shortest_edge_size
 from frdet.errors import DataError
@@ -83,10 +83,10 @@ def measure_input(args: argparse.Namespace) -> Report:
     report = Report(title)
     for name, times in sides.items():
         mean = statistics.mean(times)
-        report.rows.append({'': name, 'ms an image': mean, '% of the plain way': 100 * mean / plain})
+        report.rows.append({'what': name, 'ms an image': mean, '% of the plain way': 100 * mean / plain})
     for name, times in stage_times.items():
         mean = 1e3 * statistics.mean(times)
-        report.rows.append({'': f'of it {name}', 'ms an image': mean, '% of the plain way': 100 * mean / plain})
+        report.rows.append({'what': f'of it {name}', 'ms an image': mean, '% of the plain way': 100 * mean / plain})
     report.notes.append(
         f'Means over images of the medians of {args.rounds} rounds, in turn. Pixels are equal to the last bit.'
     )

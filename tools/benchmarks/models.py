@@ -94,14 +94,15 @@ def build_frdet(num_classes: int = NUM_CLASSES) -> nn.Module:
     return DETECTORS.build(load_config(CONFIG, options).model)
 
 
-def random_weights(data: Data, num_classes: int = NUM_CLASSES) -> dict[str, Tensor]:
+def random_weights(data: Data, device: torch.device, num_classes: int = NUM_CLASSES) -> dict[str, Tensor]:
     """torchvision's state dict of random weights under which numbers are like those of a trained detector.
 
-    Norms take their statistics from ``data`` and end a block at 0.3: otherwise activations would double from block to
-    block. The last layers are scaled until scores and deltas vary enough for NMS and the score threshold to have work.
+    Norms take their statistics from the first image and end a block at 0.3: otherwise activations would double from
+    block to block. The last layers are scaled until scores and deltas vary enough to give NMS and the score threshold
+    something to do.
     """
     torch.manual_seed(0)
-    model = build_torchvision(num_classes).eval()
+    model = build_torchvision(num_classes).to(device).eval()
     handles = []
     for name, module in model.named_modules():
         if isinstance(module, FrozenBatchNorm2d):
@@ -112,10 +113,10 @@ def random_weights(data: Data, num_classes: int = NUM_CLASSES) -> dict[str, Tens
     handles += [layer.register_forward_hook(_scale_once(spread)) for layer, spread in spreads.items()]
     with torch.no_grad():
         keep_size(model, data)
-        model(to_torchvision(data, torch.device('cpu'))[0])
+        model(to_torchvision(data, device)[0][:1])
     for handle in handles:
         handle.remove()
-    return model.state_dict()
+    return model.cpu().state_dict()
 
 
 def keep_size(model: FasterRCNN, data: Data) -> None:

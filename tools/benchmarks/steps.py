@@ -12,13 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from benchmarks.models import load_frdet, load_images, load_torchvision, random_weights, to_torchvision
-from benchmarks.timing import Report, alternate, machine
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
+from benchmarks.models import load_frdet, load_images, load_torchvision, random_weights, to_torchvision
+from benchmarks.timing import Report, alternate, machine
+
 Figures = dict[str, Tensor]
 Step = Callable[[], Figures]
+TOOL = Path(__file__).resolve().parents[1] / 'benchmark.py'
 _PRODUCTS = re.compile(r'convolution|conv2d|linear|::(add|b|badd)?b?mm$')
 
 
@@ -99,9 +101,9 @@ def share_outside_products(step: Step, device: torch.device) -> float:
     return 100 * (1 - products / max(total, 1e-9))
 
 
-def _memory_of(name: str, setting: Path, script: str) -> float:
+def _memory_of(name: str, setting: Path) -> float:
     """MiB, the largest resident size of a process that makes two steps of one side."""
-    done = subprocess.run([sys.executable, script, '_memory', name, str(setting)], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, str(TOOL), '_memory', name, str(setting)], capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f'the process that measures the memory of {name} failed:\n{done.stderr}')
     return json.loads(done.stdout.splitlines()[-1])
@@ -122,16 +124,16 @@ def memory_child(name: str, setting: str) -> None:
 def measure(args: argparse.Namespace) -> Report:
     """The table of ``train`` and ``infer``."""
     data, source = load_images(args.batch, args.short_side)
-    weights = random_weights(data)
+    weights = random_weights(data, args.device)
     names = ['frdet', *([args.against] if args.against else [])]
-    steps, memory = {}, {}
+    steps, memory, figures = {}, {}, {}
     for name in names:
         if args.device.type == 'cuda':
             before = torch.cuda.memory_allocated()
             torch.cuda.reset_peak_memory_stats()
         steps[name] = SIDES[name](weights, data, args)
         for _ in range(args.warmup):
-            steps[name]()
+            figures[name] = _same_names(steps[name]())
         if args.device.type == 'cuda':
             memory[name] = (torch.cuda.max_memory_allocated() - before) / 2**20
     times = alternate(steps, args.rounds, args.device, warmup=0)
@@ -140,7 +142,7 @@ def measure(args: argparse.Namespace) -> Report:
             setting = Path(folder, 'setting.pt')
             args.threads = torch.get_num_threads()
             torch.save((weights, data, args), setting)
-            memory = {name: _memory_of(name, setting, sys.argv[0]) for name in names}
+            memory = {name: _memory_of(name, setting) for name in names}
     height, width = (max(image.shape[i] for image in data['inputs']) for i in (1, 2))
     dtype = 'bfloat16' if args.amp else 'float32'
     what = 'Training step' if args.command == 'train' else 'Inference'
@@ -151,14 +153,14 @@ def measure(args: argparse.Namespace) -> Report:
         median = times[name].median
         report.rows.append(
             {
-                '': name,
+                'what': name,
                 'median s': median,
                 'min-max s': times[name].spread,
                 's/image': median / args.batch,
                 'ratio': times[names[-1]].median / median,
                 'peak MiB': memory.get(name),
                 '% outside products': share_outside_products(steps[name], args.device),
-                **{key: float(value) for key, value in _same_names(steps[name]()).items()},
+                **{key: float(value) for key, value in figures[name].items()},
             }
         )
     report.notes.append(
