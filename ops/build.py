@@ -146,7 +146,14 @@ def _cpu_commands(torch: Torch, folder: Path) -> tuple[list[list[str]], list[str
         compile_.append([*cxx, *flags, *extra, *sanitize, '-c', str(source), '-o', objects[-1]])
 
     # The slowest first.
-    for source in ('cpu/roi_align.cpp', 'cpu/nms.cpp', 'cpu/max_iou.cpp', 'schema.cpp', 'cpu/dispatch.cpp'):
+    for source in (
+        'cpu/roi_align.cpp',
+        'cpu/nms.cpp',
+        'cpu/max_iou.cpp',
+        'cpu/enlarge.cpp',
+        'schema.cpp',
+        'cpu/dispatch.cpp',
+    ):
         add(SOURCES / source, Path(source).stem, [])
     for name in INSTRUCTION_SETS if is_x86 else ['baseline']:
         names = [f'-DFRDET_ISA={name}', f'-DFRDET_ISA_NAME="{name}"']

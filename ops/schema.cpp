@@ -9,6 +9,7 @@ STABLE_TORCH_LIBRARY(frdet, m) {
   m.def(
       "max_iou(Tensor boxes, Tensor gt_boxes, Tensor? gt_valid, float min_gt_iou)"
       " -> (Tensor iou, Tensor index, Tensor gt_iou, Tensor best_of)");
+  m.def("enlarge(Tensor image, int height, int width) -> Tensor");
   m.def(
       "roi_align(Tensor input, Tensor rois, float spatial_scale, int height, int width, int sampling_ratio,"
       " bool aligned) -> Tensor");

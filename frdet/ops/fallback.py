@@ -1,14 +1,17 @@
-"""The operators on torchvision's kernels, and plain torch for what torchvision lacks.
+"""The operators on torchvision's kernels, and plain torch or Pillow for what torchvision lacks.
 
 Used where the extension is not loaded. Arguments and results are those of the functions in ``boxes.py`` and
-``pooling.py``, which say what they mean; here stands only what torchvision does differently.
+``pooling.py``, which say what they mean; here stands only what torchvision does differently. torchvision is imported
+at the first use: that takes a second, which nobody needs to wait for who has the extension.
 """
 
+from types import ModuleType
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
-from torchvision import ops as tv
 
 from frdet.structures import box_iou
 
@@ -32,6 +35,12 @@ class MaxIoU(NamedTuple):
     best_of: Tensor
 
 
+def _torchvision() -> ModuleType:
+    from torchvision import ops
+
+    return ops
+
+
 def _compared(boxes: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
     """Boxes and scores in the dtype of the arithmetic."""
     if boxes.dtype in HALF or torch.is_autocast_enabled(boxes.device.type):
@@ -40,7 +49,7 @@ def _compared(boxes: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
-    return tv.nms(*_compared(boxes, scores), iou_threshold)
+    return _torchvision().nms(*_compared(boxes, scores), iou_threshold)
 
 
 def batched_nms(boxes: Tensor, scores: Tensor, idxs: Tensor, iou_threshold: float) -> Tensor:
@@ -49,7 +58,7 @@ def batched_nms(boxes: Tensor, scores: Tensor, idxs: Tensor, iou_threshold: floa
     keep = torch.zeros_like(scores, dtype=torch.bool)
     for group in idxs.unique():
         members = (idxs == group).nonzero().squeeze(1)
-        keep[members[tv.nms(boxes[members], scores[members], iou_threshold)]] = True
+        keep[members[_torchvision().nms(boxes[members], scores[members], iou_threshold)]] = True
     order = scores.sort(descending=True, stable=True).indices
     return order[keep[order]]
 
@@ -93,9 +102,9 @@ def roi_align(
         is_nothing = is_nothing | (rois[:, 3:] < rois[:, 1:3]).any(dim=1, keepdim=True)
     rois = torch.cat([rois[:, :1], rois[:, 1:].masked_fill(is_nothing, -9e5)], dim=1)
     if input.dtype in HALF:
-        output = tv.roi_align(input.float(), rois, output_size, spatial_scale, sampling_ratio, aligned)
+        output = _torchvision().roi_align(input.float(), rois, output_size, spatial_scale, sampling_ratio, aligned)
         return output.to(input.dtype)
-    return tv.roi_align(input, rois, output_size, spatial_scale, sampling_ratio, aligned)
+    return _torchvision().roi_align(input, rois, output_size, spatial_scale, sampling_ratio, aligned)
 
 
 def multiscale_roi_align(
@@ -146,3 +155,8 @@ def max_iou(boxes: Tensor, gt_boxes: Tensor, gt_valid: Tensor | None, min_gt_iou
     number = torch.arange(num_gt, device=boxes.device)[None, :, None]
     best_of = torch.where(attained, number, -1).amax(dim=1)
     return MaxIoU(best.clamp(min=0), index.masked_fill(best <= 0, 0), gt_iou.squeeze(2).clamp(min=0), best_of)
+
+
+def enlarge(image: Tensor, height: int, width: int) -> Tensor:
+    pixels = Image.fromarray(image.numpy()).resize((width, height), Image.Resampling.BILINEAR)
+    return torch.from_numpy(np.array(pixels)).permute(2, 0, 1).contiguous()

@@ -39,6 +39,10 @@ def _register_fakes() -> None:
         index = boxes.new_empty(batch, count, dtype=torch.int64)
         return iou, index, boxes.new_empty(batch, num_gt, dtype=torch.float32), torch.empty_like(index)
 
+    @register_fake('frdet::enlarge')
+    def _(image: Tensor, height: int, width: int) -> Tensor:
+        return image.new_empty(3, height, width)
+
     @register_fake('frdet::roi_align')
     def _(input: Tensor, rois: Tensor, scale: float, height: int, width: int, *args: Any) -> Tensor:
         return input.new_empty(rois.shape[0], input.shape[1], height, width)

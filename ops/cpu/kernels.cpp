@@ -181,6 +181,45 @@ void weighted_sum(A* out, const T* base, const int64_t* offset, const A* weight,
   }
 }
 
+// ---- enlarging -----------------------------------------------------------------------------------------------------
+
+constexpr int32_t kHalf = 1 << (kWeightBits - 1);
+
+// A line of 3 interleaved channels to one of out_width for each channel. Four bytes are read for a pixel of three.
+void enlarge_line(const uint8_t* line, const Blend* across, uint8_t* out, int64_t out_width) {
+  typedef uint8_t Bytes __attribute__((vector_size(4)));
+  typedef int32_t Sums __attribute__((vector_size(16)));
+  for (int64_t x = 0; x < out_width; ++x) {
+    Bytes left, right;
+    __builtin_memcpy(&left, line + 3 * across[x].i0, 4);
+    __builtin_memcpy(&right, line + 3 * across[x].i0 + 3, 4);
+    const Sums sum = across[x].w0 * __builtin_convertvector(left, Sums) +
+                     across[x].w1 * __builtin_convertvector(right, Sums) + kHalf;
+    for (int c = 0; c < 3; ++c) out[c * out_width + x] = static_cast<uint8_t>(sum[c] >> kWeightBits);
+  }
+}
+
+void blend_lines(const uint8_t* __restrict upper, const uint8_t* __restrict lower, Blend blend, uint8_t* __restrict out,
+                 int64_t width) {
+  for (int64_t x = 0; x < width; ++x)
+    out[x] = static_cast<uint8_t>((blend.w0 * upper[x] + blend.w1 * lower[x] + kHalf) >> kWeightBits);
+}
+
+void enlarge(const uint8_t* image, int64_t height, int64_t width, const Blend* down, const Blend* across, uint8_t* line,
+             uint8_t* pair, uint8_t* out, int64_t out_height, int64_t out_width) {
+  int64_t done = 0;  // lines
+  for (int64_t y = 0; y < out_height; ++y) {
+    const int64_t i0 = down[y].i0, i1 = i0 + 1 < height ? i0 + 1 : i0;
+    for (; done <= i1; ++done) {
+      __builtin_memcpy(line, image + done * 3 * width, 3 * width);
+      enlarge_line(line, across, pair + (done & 1) * 3 * out_width, out_width);
+    }
+    for (int64_t c = 0; c < 3; ++c)
+      blend_lines(pair + ((i0 & 1) * 3 + c) * out_width, pair + ((i1 & 1) * 3 + c) * out_width, down[y],
+                  out + (c * out_height + y) * out_width, out_width);
+  }
+}
+
 }  // namespace
 
 extern const Kernels table;
@@ -193,6 +232,7 @@ const Kernels table = {
     weighted_sum<double, double>,
     weighted_sum<Bf16, float>,
     weighted_sum<Fp16, float>,
+    {enlarge},
 };
 
 }  // namespace FRDET_ISA

@@ -49,6 +49,20 @@ struct Fp16 {
   uint16_t bits;
 };
 
+// A pixel of an enlarged line: w0 * line[i0] + w1 * line[i0 + 1], in units of 2^-kWeightBits.
+constexpr int kWeightBits = 22;
+struct Blend {
+  int32_t i0, w0, w1;
+};
+constexpr int kLineEnd = 4;  // bytes beyond a line that are read, with weight 0 or not at all
+
+struct EnlargeKernel {
+  // An image (height, width, 3) to three planes (3, out_height, out_width). `line` is memory for 3 * width + kLineEnd
+  // bytes, `pair` for 6 * out_width: the two enlarged lines that the rows of the result lie between.
+  void (*enlarge)(const uint8_t* image, int64_t height, int64_t width, const Blend* down, const Blend* across,
+                  uint8_t* line, uint8_t* pair, uint8_t* out, int64_t out_height, int64_t out_width);
+};
+
 struct Kernels {
   const char* name;
   BoxKernels<float> box32;
@@ -58,6 +72,7 @@ struct Kernels {
   WeightedSum<double, double> sum64;
   WeightedSum<Bf16, float> sum_bf16;
   WeightedSum<Fp16, float> sum_fp16;
+  EnlargeKernel enlarge;
 };
 
 const Kernels& kernels();

@@ -80,7 +80,7 @@ def test_cuda_kernels_are_compiled_where_they_can_be(build: ModuleType) -> None:
     if not build.wants_cuda(build.find_torch()):
         pytest.skip('no nvcc, or a torch without CUDA')
     assert loading.status().loaded == ('cpu', 'cuda'), loading.status().missing
-    assert doctor.kernels('cuda') == doctor.kernels('cpu') != []
+    assert set(doctor.kernels('cuda')) == set(doctor.kernels('cpu')) - {'enlarge'} != set()  # made before the GPU
 
 
 def test_doctor_names_what_matters() -> None:

@@ -27,6 +27,7 @@ def arguments(device: str) -> dict[str, tuple[object, ...]]:
         'batched_nms': (boxes, scores, idxs, 0.5),
         'batched_nms_mask': (boxes, scores, idxs, 0.5),
         'max_iou': (boxes, random_boxes(6).to(device).reshape(2, 3, 4), torch.rand(2, 3, device=device) < 0.5, 0.1),
+        'enlarge': (torch.randint(256, (5, 4, 3), dtype=torch.uint8), 7, 9),
         'roi_align': (last, rois, 0.1, 3, 2, 0, True),
         'roi_align_backward': (grad, rois, 0.1, 3, 2, 2, True, [2, 4, 12, 10], True),
         'multiscale_roi_align': (maps, rois, [0.1, 0.05], 3, 2, 2, True, *rule),

@@ -23,14 +23,16 @@ def read_image(path: str, *, name: str = '') -> np.ndarray:
     """
     name = name or f'image {path}'
     try:
-        with Image.open(path) as image:
-            pixels = np.asarray(_eight_bits(ImageOps.exif_transpose(image)).convert('RGB'))
+        with Image.open(path) as file:
+            ImageOps.exif_transpose(file, in_place=True)
+            image = file if file.mode == 'RGB' else _eight_bits(file).convert('RGB')  # which would copy
+            pixels = bytearray(image.tobytes('raw', 'BGR'))  # one that may be written to
     except FileNotFoundError:
         raise BrokenImageError(f'{name} is not on disk: add the file, or remove it from the annotations') from None
     except Exception as error:  # a decoder that reads garbage may raise anything
         reason = str(error) or type(error).__name__
         raise BrokenImageError(f'{name} cannot be decoded ({reason}): replace the file') from None
-    return np.ascontiguousarray(pixels[:, :, ::-1])
+    return np.frombuffer(pixels, dtype=np.uint8).reshape(image.height, image.width, 3)
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:

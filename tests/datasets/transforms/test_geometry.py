@@ -199,3 +199,25 @@ def test_a_pillow_image_of_the_same_size_is_left_alone():
     image = results['img']
     assert Resize(scale=(60, 100))(results)['img'] is image
     assert Image.fromarray(image).size == (100, 60)
+
+
+@pytest.mark.parametrize(
+    'size', [(60, 100), (61, 100), (60, 101), (97, 333), (480, 800), (59, 101), (61, 99), (30, 50)]
+)
+def test_pixels_are_pillows(size):
+    """Larger, smaller, and larger one way only."""
+    image = make()['img']
+    expected = np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR))
+    for view in (image, np.ascontiguousarray(image[:, :, ::-1])[:, :, ::-1]):
+        results = Resize(scale=size)(dict(img=view))
+        np.testing.assert_array_equal(results['img'], expected)
+
+
+@pytest.mark.filterwarnings('error')
+@pytest.mark.parametrize('size', [(60, 100), (90, 150), (30, 50)])
+def test_read_only_images_are_resized_and_mirrored(size):
+    image = make()['img']
+    image.flags.writeable = False
+    results = RandomFlip(prob=1.0)(Resize(scale=size)(dict(img=image)))
+    mirrored = Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR).transpose(Image.FLIP_LEFT_RIGHT)
+    np.testing.assert_array_equal(results['img'], np.asarray(mirrored))

@@ -1,0 +1,171 @@
+"""Each measurement at a tiny size: what it prints and writes, not how long anything takes."""
+
+import importlib.util
+import json
+import os
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+
+from frdet.errors import ConfigError, DataError
+from tests.engine.toy import ROOT
+
+
+@pytest.fixture(scope='module')
+def tool() -> ModuleType:
+    spec = importlib.util.spec_from_file_location('benchmark', ROOT / 'tools/benchmark.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def run(tool, tmp_path, monkeypatch, capsys):
+    """Runs a command; returns its rows, after checking that the printed table has them."""
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get('PYTHONPATH')]))
+    monkeypatch.setenv('PYTHONPATH', path)
+
+    def call(*words: object) -> list[dict[str, Any]]:
+        monkeypatch.setattr('sys.argv', ['benchmark.py', *map(str, words), '--json', str(tmp_path / 'table.json')])
+        tool.main()
+        rows = json.loads((tmp_path / 'table.json').read_text())['rows']
+        table = [line for line in capsys.readouterr().out.splitlines() if line.startswith('|')]
+        assert table[0] == f'| {" | ".join(rows[0])} |'
+        assert len(table) == 2 + len(rows)
+        return rows
+
+    return call
+
+
+LOSSES = ('loss', 'loss_rpn_cls', 'loss_rpn_bbox', 'loss_cls', 'loss_bbox')
+
+
+def test_training_beside_torchvision(run, coco_root, monkeypatch):
+    monkeypatch.setenv('FRDET_DATA_ROOT', str(coco_root.root))
+    words = ('--against', 'torchvision', '--batch', 1, '--short-side', 96, '--rounds', 1, '--no-memory')
+    ours, theirs = run('train', *words)
+    assert (ours['what'], theirs['what']) == ('frdet', 'torchvision')
+    for row in (ours, theirs):
+        assert row['median s'] == row['s/image'] > 0
+        assert 0 < row['% outside products'] < 100
+        assert row['loss'] == pytest.approx(sum(row[name] for name in LOSSES[1:]), rel=1e-5)
+    assert theirs['ratio'] == 1
+    assert ours['ratio'] == pytest.approx(theirs['median s'] / ours['median s'])
+    # The same weights and images; the samples differ.
+    assert ours['loss'] == pytest.approx(theirs['loss'], rel=0.2)
+
+
+def test_training_in_bfloat16_on_drawn_images(run, monkeypatch):
+    monkeypatch.delenv('FRDET_DATA_ROOT', raising=False)
+    (row,) = run('train', '--amp', '--batch', 2, '--short-side', 64, '--rounds', 1)
+    assert row['s/image'] == row['median s'] / 2
+    # 41 million weights in float32 are 158 MiB, those trained have a gradient and a momentum; torch itself is over 100.
+    assert row['peak MiB'] > 550
+
+
+def test_inference_beside_torchvision(run, coco_root, monkeypatch):
+    monkeypatch.setenv('FRDET_DATA_ROOT', str(coco_root.root))
+    ours, theirs = run('infer', '--against', 'torchvision', '--short-side', 96, '--rounds', 1, '--no-memory')
+    assert ours['detections'] == pytest.approx(theirs['detections'], rel=0.02)
+    assert ours['detections'] > 20
+    assert ours['mean score'] == pytest.approx(theirs['mean score'], rel=0.02)
+
+
+def test_convolutions_and_products_are_told_from_the_rest(tool):
+    from benchmarks.steps import share_outside_products
+
+    a, cpu = torch.rand(400, 400), torch.device('cpu')
+    assert share_outside_products(lambda: a @ a @ a @ a, cpu) < 20
+    assert share_outside_products(lambda: torch.nn.functional.conv2d(a[None, None], a[None, None, :9, :9]), cpu) < 20
+    assert share_outside_products(lambda: a.exp().log().sin(), cpu) == 100
+
+
+def test_input(run, coco_root):
+    ours, plain, *stages = run('input', '--images', coco_root.val_dir, '--count', 3, '--short-side', 200, '--rounds', 1)
+    assert (ours['what'], plain['what'], plain['% of the plain way']) == (
+        'frdet',
+        'Pillow and NumPy',
+        pytest.approx(100),
+    )
+    assert [row['what'].split()[-1] for row in stages] == [
+        'LoadImage', 'ResizeShortestEdge', 'RandomFlip', 'PackDetInputs',
+    ]  # fmt: skip
+    assert sum(row['ms an image'] for row in stages) == pytest.approx(ours['ms an image'], rel=0.5)
+
+
+@pytest.mark.filterwarnings('ignore:This DataLoader will create')
+def test_workers_share_the_records(run):
+    rows = run('memory', '--records', 20000, '--workers', 3, '--epochs', 2)
+    assert [row['epoch'] for row in rows] == [1, 2]
+    for row in rows:
+        assert 0.9 < row['copies of the records'] < 1.3
+        assert row['PSS of a worker, MiB'] > 1
+
+
+def test_start(run):
+    rows = run('start', '--rounds', 1, '--steps', 2)
+    assert len(rows) == 5
+    assert all(row['median s'] > 0 for row in rows)
+    assert 'first training step' in rows[-1]['what']
+
+
+def test_growth(run, tmp_path):
+    rows = run('growth', '--scale', 0.08, '--rounds', 1, '--plot', tmp_path / 'new/growth.svg')
+    found = {name: [r['value'] for r in rows if r['what'] == name] for name in dict.fromkeys(r['what'] for r in rows)}
+    assert found == {
+        'images': [1, 2, 4],
+        'short side': [32, 64, 96],
+        'boxes an image': [1, 10, 100, 1000],
+        'classes': [1, 80, 1203],
+    }
+    # Pixels: 32, 64 and 96 squared are 1, 4 and 9 times the first.
+    assert [r['linear growth would be'] for r in rows[3:6]] == [1, 4, 9]
+    assert rows[2]['times the smallest'] == pytest.approx(rows[2]['median s'] / rows[0]['median s'])
+    assert '<svg' in (tmp_path / 'new/growth.svg').read_text()
+
+
+def test_eval_runs_the_tool_beside_it(tool, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr('sys.argv', ['benchmark.py', 'eval', '--a', '1'])
+    monkeypatch.setattr(tool, 'EVAL', tmp_path / 'benchmark_eval.py')
+    tool.main()
+    assert capsys.readouterr().out == 'eval is left out: there is no benchmark_eval.py\n'
+    (tmp_path / 'benchmark_eval.py').write_text('import sys\nprint(__name__, sys.argv[1:])')
+    tool.main()
+    assert capsys.readouterr().out == "__main__ ['--a', '1']\n"
+
+
+@pytest.mark.parametrize(
+    ('words', 'message'),
+    [
+        ('train --batch 0', "'0': expected a whole number of at least 1"),
+        ('train --device abacus', "'abacus' is no device: expected cpu or cuda"),
+        ('train --against detectron2', "invalid choice: 'detectron2'"),
+        ('growth --scale -1', "'-1': expected a number above 0, at most 10"),
+        ('fly', "invalid choice: 'fly'"),
+    ],
+)
+def test_mistakes_in_options(tool, capsys, words, message):
+    with pytest.raises(SystemExit, match='2'):
+        tool.parse_args(words.split())
+    assert message in capsys.readouterr().err
+
+
+def test_mistakes_about_data_and_device(tool, tmp_path, monkeypatch, coco_root):
+    def measure(*words: object) -> None:
+        tool.measure(tool.parse_args([str(word) for word in words]))
+
+    monkeypatch.delenv('FRDET_DATA_ROOT', raising=False)
+    with pytest.raises(DataError, match='No images to read: give a folder with --images, or set FRDET_DATA_ROOT'):
+        measure('input')
+    with pytest.raises(DataError, match=r'There is no folder .*none: give one that holds images'):
+        measure('input', '--images', tmp_path / 'none')
+    with pytest.raises(DataError, match=r'holds no image \(\.jpg'):
+        measure('input', '--images', tmp_path)
+    monkeypatch.setenv('FRDET_DATA_ROOT', str(coco_root.root))
+    with pytest.raises(DataError, match=r'images with boxes: expected at least --batch, 99999'):
+        measure('train', '--batch', 99999)
+    if not torch.cuda.is_available():
+        with pytest.raises(ConfigError, match='--device cuda, but torch finds no GPU here: use --device cpu'):
+            measure('train', '--device', 'cuda')

@@ -1,0 +1,85 @@
+"""How long it takes to begin: imports, a model from a config, the first step of a training."""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from benchmarks.timing import Report, Times, machine
+from frdet.datasets import write_shapes
+
+ROOT = Path(__file__).resolve().parents[2]
+QUICKSTART = ROOT / 'configs/quickstart/r18_fpn_shapes.py'
+MAIN = ROOT / 'configs/faster_rcnn/r50_fpn_1x_coco.py'
+
+# torch is imported before the clock starts.
+_IMPORT = """
+import json, time, torch
+{before}
+start = time.perf_counter()
+{after}
+print(json.dumps(time.perf_counter() - start))
+"""
+_MODEL = """
+import json, time, frdet.apis
+from frdet.config import check_config, load_config
+from frdet.registry import DETECTORS
+start = time.perf_counter()
+cfg = load_config({config!r}, {{'model.backbone.init_cfg': None}})
+check_config(cfg)
+DETECTORS.build(cfg.model)
+print(json.dumps(time.perf_counter() - start))
+"""
+
+
+def _child(*words: str, cwd: str | Path = ROOT) -> dict | float:
+    """What a Python process prints last, JSON."""
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get('PYTHONPATH')]))
+    done = subprocess.run(
+        [sys.executable, *words], cwd=cwd, capture_output=True, text=True, env={**os.environ, 'PYTHONPATH': path}
+    )
+    if done.returncode:
+        raise RuntimeError(f'python {" ".join(words)} failed:\n{done.stderr}')
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def measure(args: argparse.Namespace) -> Report:
+    """Processes of their own, in turn."""
+    mmengine = 'import mmengine.dataset, mmengine.model, mmengine.runner, mmengine.visualization'
+    scripts = {
+        ('import frdet, after torch', 0.2): _IMPORT.format(before='', after='import frdet'),
+        ('import what frdet.apis needs of MMEngine, after torch', None): _IMPORT.format(before='', after=mmengine),
+        ('import frdet.apis, after torch and these', 0.2): _IMPORT.format(before=mmengine, after='import frdet.apis'),
+        ('R50-FPN from a config', 1.5): _MODEL.format(config=str(MAIN)),
+    }
+    times: dict[tuple[str, float | None], list[float]] = {name: [] for name in scripts}
+    first_step, shares = ('from the command to the first training step, quick start', 10.0), []
+    times[first_step] = []
+    with tempfile.TemporaryDirectory() as folder:
+        write_shapes(Path(folder, 'data/shapes'))  # where the config looks
+        for i in range(args.rounds):
+            for name, script in scripts.items():
+                times[name].append(float(_child('-c', script)))  # type: ignore[arg-type]
+            begun = time.time()
+            script = str(Path(__file__).with_name('first_step.py'))
+            found = _child(script, str(QUICKSTART), str(Path(folder, f'run{i}')), str(args.steps), cwd=folder)
+            assert isinstance(found, dict)
+            times[first_step].append(found['first'] - begun)
+            shares.append(100 * found['data_share'])
+    report = Report(f'Start-up; {machine(torch.device("cpu"))}')
+    for (name, goal), all_ in times.items():
+        found_times = Times(all_)
+        report.rows.append(
+            {'what': name, 'median s': found_times.median, 'min-max s': found_times.spread, 'goal s': goal}
+        )
+    report.notes.append(
+        f'{args.rounds} rounds. Of {args.steps} steps of the quick start, {Times(shares).median:.1f}% of the time '
+        'is spent waiting for data.'
+    )
+    return report
