@@ -12,7 +12,6 @@ Images are those of FRDET_DATA_ROOT, or drawn ones. `--json FILE` writes a table
 """
 
 import argparse
-import runpy
 import sys
 from pathlib import Path
 
@@ -24,8 +23,6 @@ from frdet.errors import ConfigError
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from benchmarks.timing import Report  # noqa: E402
-
-EVAL = Path(__file__).with_name('benchmark_eval.py')
 
 
 def _device(text: str) -> torch.device:
@@ -69,6 +66,9 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
     sub.add_argument('--records', type=_positive, default=118_000)
     sub.add_argument('--workers', type=_positive, default=8)
     sub.add_argument('--epochs', type=_positive, default=4)
+    sub = commands.add_parser('eval', help='evaluation of drawn detections')
+    sub.add_argument('--count', type=_positive, default=5000, help='images')
+    sub.add_argument('--detections', type=_positive, default=100, help='of each image')
     sub = commands.add_parser('start', help='imports, model, first training step')
     sub.add_argument('--steps', type=_positive, default=20, help="steps of the quick start's training")
     sub = commands.add_parser('growth', help='of a training step with batch, image, ground truth and classes')
@@ -101,6 +101,10 @@ def measure(args: argparse.Namespace) -> Report:
         from benchmarks import growth
 
         return growth.measure(args)
+    if args.command == 'eval':
+        from benchmarks import evaluation
+
+        return evaluation.measure(args)
     if args.command == 'start':
         from benchmarks import start
 
@@ -116,13 +120,6 @@ def main() -> None:
         from benchmarks import steps
 
         return steps.memory_child(*argv[1:])
-    if argv[:1] == ['eval']:
-        if not EVAL.is_file():
-            print(f'eval is left out: there is no {EVAL.name}')
-            return
-        sys.argv = [str(EVAL), *argv[1:]]
-        runpy.run_path(str(EVAL), run_name='__main__')
-        return
     args = parse_args(argv)
     report = measure(args)
     report.print()

@@ -126,14 +126,11 @@ def test_growth(run, tmp_path):
     assert '<svg' in (tmp_path / 'new/growth.svg').read_text()
 
 
-def test_eval_runs_the_tool_beside_it(tool, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr('sys.argv', ['benchmark.py', 'eval', '--a', '1'])
-    monkeypatch.setattr(tool, 'EVAL', tmp_path / 'benchmark_eval.py')
-    tool.main()
-    assert capsys.readouterr().out == 'eval is left out: there is no benchmark_eval.py\n'
-    (tmp_path / 'benchmark_eval.py').write_text('import sys\nprint(__name__, sys.argv[1:])')
-    tool.main()
-    assert capsys.readouterr().out == "__main__ ['--a', '1']\n"
+def test_evaluation(run):
+    ours, reference = run('eval', '--count', 20, '--detections', 30, '--rounds', 1)
+    assert (ours['evaluator'], reference['evaluator']) == ('faster_coco_eval', 'pycocotools')
+    assert ours['times as fast'] == pytest.approx(reference['s, median'] / ours['s, median'])
+    assert ours['the same figures'] == 'yes'
 
 
 @pytest.mark.parametrize(
