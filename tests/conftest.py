@@ -18,6 +18,8 @@ import pytest
 import torch
 from mmengine.utils import ManagerMixin
 
+from tests.browser import _chromium, browser  # noqa: F401  # fixtures
+
 TRAIN_ANN = 'annotations/instances_train2017.json'
 VAL_ANN = 'annotations/instances_val2017.json'
 
