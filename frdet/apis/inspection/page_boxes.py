@@ -24,7 +24,7 @@ _COLOURS = {'positive': 'green', 'ignored': 'orange', 'negative': 'red'}
 
 def add_data(page: Page, record: Record) -> None:
     """The images before and after the pipeline."""
-    steps = (record.prepared.cfg.train_dataloader.dataset.get('pipeline') or []) and ' -> '.join(
+    steps = (record.prepared.cfg.train_dataloader.dataset.get('pipeline') or []) and ' → '.join(
         str(step.get('type')) for step in record.prepared.cfg.train_dataloader.dataset.pipeline
     )
     section = page.section(
@@ -98,7 +98,7 @@ def add_proposals(page: Page, record: Record) -> None:
             'clipped': selection.clipped,
             'small dropped': selection.small,
             'suppressed by NMS': selection.suppressed,
-            'outscored by other levels': ~(selection.small | selection.suppressed | selection.kept),
+            'outscored': ~(selection.small | selection.suppressed | selection.kept),
             'kept': selection.kept,
         }
         rows = []
@@ -109,7 +109,11 @@ def add_proposals(page: Page, record: Record) -> None:
             rows.append(Row([name, anchors, int(here.sum()), *counts], tags={'level': name}))
         total = [len(record.anchors[image].boxes), len(selection.level), *(int(m.sum()) for m in masks.values())]
         rows.append(Row(['all', *total]))
-        section.table(['level', 'anchors', 'after top-k', *masks], rows, caption='Proposals at every step')
+        section.table(
+            ['level', 'anchors', 'after top-k', *masks],
+            rows,
+            caption='Proposals at every step; outscored: survived NMS, but others had better scores',
+        )
         marks = _truth_marks(record, image)
         for level, name in enumerate(record.level_names):
             for kind, colour, mask in (
