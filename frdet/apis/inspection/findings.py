@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from frdet.apis.inspection.preparing import batch_size
-from frdet.apis.inspection.recording import Matching, Record
+from frdet.apis.inspection.record import Matching, Record
 from frdet.models.layers import has_untouched_frozen_norm
 from frdet.structures import box_iou
 

@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from frdet.apis.inspection.recording import PARTS, Record
+from frdet.apis.inspection.record import Record
+from frdet.apis.inspection.recording import PARTS
 from frdet.visualization.page import Page
 from frdet.visualization.plots import draw
 

@@ -98,7 +98,9 @@ def test_proposals_at_every_step(still):
             for key, value in expected[name].items():
                 assert row[key] == pytest.approx(value, abs=2), (name, key)
             assert row['kept'] == pytest.approx(chosen.count(name), abs=2)
-            assert row['outscored'] == row['after top-k'] - row['small dropped'] - row['suppressed by NMS'] - row['kept']
+            assert (
+                row['outscored'] == row['after top-k'] - row['small dropped'] - row['suppressed by NMS'] - row['kept']
+            )
         assert found['all']['kept'] == len(record.selections[image].proposals) == 150
 
 
@@ -140,9 +142,10 @@ def test_rois_know_their_level(still, shape):
     features, *_ = maps(still[1])
     box = torch.tensor([[0.0, 5.0, 5.0, 5.0 + shape[1], 5.0 + shape[0]]])
     extractor = still[1].prepared.model.roi_head.roi_extractor
-    assert _pooled_from(Call((features, box), {}, None, 0.0), extractor, features).tolist() == LevelMapper(2, 5)(
-        [box[:, 1:]]
-    ).tolist()
+    assert (
+        _pooled_from(Call((features, box), {}, None, 0.0), extractor, features).tolist()
+        == LevelMapper(2, 5)([box[:, 1:]]).tolist()
+    )
 
 
 def test_sampled_rois(still):
