@@ -19,6 +19,7 @@ from frdet.apis.inspection.record import Matching, Record
 from frdet.datasets.transforms.loading import read_image
 from frdet.visualization.page import Mark, Page, Row, Section, Tile
 
+CLEAR = 20  # proposals an image that are shown at first
 _KINDS = {1: 'positive', -1: 'ignored', 0: 'negative'}
 _COLOURS = {'positive': 'green', 'ignored': 'orange', 'negative': 'red'}
 
@@ -93,7 +94,7 @@ def add_proposals(page: Page, record: Record) -> None:
             seen = best[: _cells(height, record, best.shape[0], 0), : _cells(width, record, best.shape[1], 1)]
             tip = f'{seen.shape[1]}x{seen.shape[0]} cells\nlowest {seen.min():.3f}\nhighest {seen.max():.3f}'
             caption = f'{name}: {seen.min():.2f} to {seen.max():.2f}'
-            tiles.append(Tile(heat_map(seen, side=220), caption, tip, tags={'level': name}))
+            tiles.append(Tile(heat_map(seen, side=180), caption, tip, tags={'level': name}))
         section.gallery(tiles, caption='Objectness, dark is the lowest of a level and bright the highest')
         masks = {
             'clipped': selection.clipped,
@@ -128,6 +129,11 @@ def add_proposals(page: Page, record: Record) -> None:
                     marks.append(Mark(selection.boxes[i].tolist(), tip, colour, tags=tags, score=score))
         caption = f'Proposals; at most {DRAWN} of a kind and level, the best scores first'
         section.picture(network_input(record, image), caption, marks=marks)
+    kept = torch.cat([s.scores[s.kept] for s in record.selections]).nan_to_num(0)
+    # All of them would hide the image.
+    section.least = (
+        float(kept.sort(descending=True).values[: CLEAR * len(record.selections)].min()) if len(kept) else 0.0
+    )
 
 
 def _matching_table(section: Section, record: Record, matching: Matching) -> None:
@@ -143,6 +149,7 @@ def _matching_table(section: Section, record: Record, matching: Matching) -> Non
 
 
 def _matching_marks(record: Record, image: int, matching: Matching) -> Iterator[Mark]:
+    scores = torch.cat([scores[image].flatten() for scores in record.objectness]).nan_to_num(0)
     for value, kind in _KINDS.items():
         for sampled in (True, False) if value >= 0 else (False,):
             if kind == 'negative' and not sampled:
@@ -152,12 +159,13 @@ def _matching_marks(record: Record, image: int, matching: Matching) -> Iterator[
                 mask = (matching.label == value) & (matching.level == level) & (matching.sampled == sampled)
                 index = mask.nonzero().squeeze(1)
                 for i in index[matching.iou[index].argsort(descending=True)][:DRAWN].tolist():
-                    tip = f'{named}, {name}\nIoU {matching.iou[i]:.3f}\n{size_in_words(matching.boxes[i])}'
+                    tip = f'{named}, {name}\nIoU {matching.iou[i]:.3f}, score {scores[i]:.3f}'
+                    tip += f'\n{size_in_words(matching.boxes[i])}'
                     if value == 1:
                         tip += f'\nanswers for {describe(record, image, int(matching.gt_index[i]))}'
                     line = 'solid' if sampled else 'dashed'
-                    tags = {'level': name, 'kind': named}
-                    yield Mark(matching.boxes[i].tolist(), tip, _COLOURS[kind], line, tags=tags)
+                    tags, score = {'level': name, 'kind': named}, float(scores[i])
+                    yield Mark(matching.boxes[i].tolist(), tip, _COLOURS[kind], line, tags=tags, score=score)
 
 
 def _object(record: Record, box: list[float], label: int, line: str) -> Mark:

@@ -49,10 +49,8 @@ def _roi_marks(record: Record, rois: RoIs) -> Iterator[Mark]:
         name, label = record.level_names[int(rois.level[i])], int(rois.label[i])
         best = int(rois.scores[i].argmax())
         score = float(rois.scores[i, label].nan_to_num(0))
-        tip = (
-            f'{class_name(record, label)}: probability {score:.3f}\npooled from {name}\n{size_in_words(rois.boxes[i])}'
-        )
-        tip += f'\nbest guess {class_name(record, best)} {rois.scores[i, best]:.3f}'
+        tip = f'{class_name(record, label)}: probability {score:.3f}\npooled from {name}'
+        tip += f'\n{size_in_words(rois.boxes[i])}\nbest guess {class_name(record, best)} {rois.scores[i, best]:.3f}'
         if not rois.positive[i]:
             negatives += 1
             if negatives <= DRAWN:
