@@ -250,12 +250,10 @@ def _is_number(value: Any) -> bool:
 
 
 def data_uri(image: np.ndarray, *, lossless: bool = False) -> str:
-    """(H, W, 3) uint8 RGB as an address that holds the picture: JPEG, or PNG if small or ``lossless``."""
-    lossless = lossless or image.size < 30_000
-    stream = io.BytesIO()
-    if lossless:
-        Image.fromarray(image).save(stream, 'PNG', optimize=True)
-    else:
-        Image.fromarray(image).save(stream, 'JPEG', quality=85)
-    kind = 'png' if lossless else 'jpeg'
-    return f'data:image/{kind};base64,{base64.b64encode(stream.getvalue()).decode()}'
+    """(H, W, 3) uint8 RGB as an address that holds the picture: PNG if ``lossless`` or no larger, else JPEG."""
+    content = {kind: io.BytesIO() for kind in ('png', 'jpeg')}
+    picture = Image.fromarray(image)
+    picture.save(content['png'], 'PNG')
+    picture.save(content['jpeg'], 'JPEG', quality=85)
+    kind = 'png' if lossless or content['png'].tell() <= content['jpeg'].tell() else 'jpeg'
+    return f'data:image/{kind};base64,{base64.b64encode(content[kind].getvalue()).decode()}'

@@ -85,14 +85,15 @@ def test_numbers(value, text):
     assert number(value) == text
 
 
-@pytest.mark.parametrize(('lossless', 'kind'), [(True, 'PNG'), (False, 'JPEG')])
-def test_pictures_are_in_the_page(lossless, kind):
-    pixels = image(200, 100)
+@pytest.mark.parametrize(('lossless', 'kind', 'pattern'), [(True, 'PNG', 1), (False, 'JPEG', 1), (False, 'PNG', 0)])
+def test_pictures_are_in_the_page(lossless, kind, pattern):
+    # Rough ground costs PNG much and JPEG little; one colour costs PNG nothing.
+    pixels = (image(200, 100) + np.random.default_rng(0).integers(0, 6, (200, 100, 3), dtype=np.uint8)) * pattern
     head, content = data_uri(pixels, lossless=lossless).split(',')
     assert head == f'data:image/{kind.lower()};base64'
     found = Image.open(io.BytesIO(base64.b64decode(content)))
     assert (found.format, found.size) == (kind, (100, 200))
-    assert np.abs(np.asarray(found).astype(int) - pixels).mean() < (1 if lossless else 4)
+    assert np.abs(np.asarray(found).astype(int) - pixels).mean() <= (0 if kind == 'PNG' else 12)
 
 
 def luminance(colour):
