@@ -8,7 +8,7 @@ override VENV := $(strip $(VENV))
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.frdet-installed
 
-.PHONY: help install demo test test-compat lint docs format sanitize clean
+.PHONY: help install demo test test-compat lint docs format sanitize browser clean
 .DELETE_ON_ERROR:
 
 help:
@@ -49,7 +49,16 @@ $(DEMO_TRAINED): $(shell find frdet configs -name '*.py') tools/train.py | $(INS
 test: lint
 	@if test -e "$$(g++ -print-file-name=libasan.so 2>/dev/null)"; then $(MAKE) --no-print-directory sanitize; \
 	  else echo 'No g++ with AddressSanitizer: the sanitized operators are not tested'; fi
+	@$(MAKE) --no-print-directory browser
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+
+# The HTML pages are tested in a browser. Where there is none and it cannot be installed, these tests are skipped.
+browser:
+	@if command -v chromium > /dev/null && command -v chromedriver > /dev/null; then :; \
+	elif test "$$(id -u)" = 0 && command -v apt-get > /dev/null && \
+	  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive timeout 600 apt-get install -qq -y --no-install-recommends chromium chromium-driver; } > /dev/null 2>&1; \
+	then echo 'Installed chromium and chromium-driver for the tests of HTML pages'; \
+	else echo 'No chromium and chromedriver: the HTML pages are not tested in a browser'; fi
 
 # Other releases of MMEngine are unpacked in front of the installed one. PyTorch is large: a newer one than the tested one
 # gets an environment of its own.

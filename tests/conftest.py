@@ -19,6 +19,8 @@ import torch
 from hypothesis import HealthCheck, settings
 from mmengine.utils import ManagerMixin
 
+from tests.browser import _chromium, browser  # noqa: F401  # fixtures
+
 # `--hypothesis-profile=long` searches a hundred times as long; the option is applied after this line.
 _shared = dict(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 settings.register_profile('quick', max_examples=50, **_shared)

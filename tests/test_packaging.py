@@ -78,8 +78,10 @@ def test_wheel_holds_every_module_and_the_licence(tmp_path: Path):
     (wheel,) = tmp_path.glob('frdet-*.whl')
     shutil.unpack_archive(wheel, tmp_path / 'unpacked', format='zip')
     unpacked = tmp_path / 'unpacked'
-    in_wheel = {str(path.relative_to(unpacked)) for path in unpacked.rglob('*.py')}
-    assert in_wheel == {str(path.relative_to(ROOT)) for path in (ROOT / 'frdet').rglob('*.py')}
+    for pattern in ('*.py', 'templates/*'):
+        in_wheel = {str(path.relative_to(unpacked)) for path in unpacked.rglob(pattern)}
+        assert in_wheel == {str(path.relative_to(ROOT)) for path in (ROOT / 'frdet').rglob(pattern)}
+        assert in_wheel
     assert list(unpacked.glob('frdet-*.dist-info/**/LICENSE'))
 
 

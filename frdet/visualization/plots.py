@@ -1,0 +1,61 @@
+"""Plots in the style of the pages: SVG whose text follows a light or a dark page."""
+
+import io
+import itertools
+import re
+from collections.abc import Callable
+from typing import Any
+
+import matplotlib
+from cycler import cycler
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+
+from frdet.visualization.page import COLOURS
+
+_INK = '#010203'  # stands for the page's text colour
+_STYLE: dict[Any, Any] = {
+    'axes.facecolor': 'none',
+    'axes.edgecolor': _INK,
+    'axes.grid': True,
+    'axes.labelcolor': _INK,
+    'axes.prop_cycle': cycler(color=list(COLOURS.values())),
+    'axes.spines.right': False,
+    'axes.spines.top': False,
+    'axes.titlesize': 'medium',
+    'figure.constrained_layout.use': True,
+    'figure.facecolor': 'none',
+    'font.size': 10,
+    'grid.alpha': 0.3,
+    'grid.color': COLOURS['grey'],
+    'legend.frameon': False,
+    'svg.fonttype': 'none',  # text stays text: it can be found and read aloud
+    'text.color': _INK,
+    'text.parse_math': False,  # a class may be named a$b$
+    'xtick.color': _INK,
+    'ytick.color': _INK,
+}
+_count = itertools.count()
+
+
+def draw(
+    paint: Callable[[Any], None], *, size: tuple[float, float] = (7.0, 3.0), rows: int = 1, columns: int = 1
+) -> str:
+    """A plot as SVG, for ``Section.plot``.
+
+    Args:
+        paint: draws on the matplotlib axes it is given: one, or an array of them where there are more.
+        size: width and height in inches of 96 pixels.
+        rows, columns: of the grid of axes.
+    """
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=size)
+        paint(figure.subplots(rows, columns))
+        stream = io.StringIO()
+        FigureCanvasSVG(figure).print_svg(stream, metadata=dict.fromkeys(('Creator', 'Date', 'Format', 'Type')))
+    svg = stream.getvalue()
+    svg = svg[svg.index('<svg') :].replace(_INK, 'currentColor')
+    # Several plots in one page must not share names.
+    prefix = f'plot{next(_count)}-'
+    svg = re.sub(r'\bid="', f'id="{prefix}', svg)
+    return re.sub(r'(url\(|href=")#', rf'\1#{prefix}', svg)

@@ -1,0 +1,89 @@
+'use strict';
+(() => {
+  const root = document.documentElement;
+  const button = document.getElementById('theme');
+  const wantsDark = matchMedia('(prefers-color-scheme: dark)');
+  const isDark = () => (root.dataset.theme || (wantsDark.matches ? 'dark' : 'light')) === 'dark';
+  const nameButton = () => { button.textContent = isDark() ? 'Light' : 'Dark'; };
+  // Some browsers refuse storage to pages that were opened as files.
+  try { root.dataset.theme = localStorage.getItem('frdet-theme') || ''; } catch { }
+  button.addEventListener('click', () => {
+    root.dataset.theme = isDark() ? 'light' : 'dark';
+    try { localStorage.setItem('frdet-theme', root.dataset.theme); } catch { }
+    nameButton();
+  });
+  wantsDark.addEventListener('change', nameButton);
+  nameButton();
+
+  for (const panel of document.querySelectorAll('.toggles')) {
+    const boxes = [...panel.querySelectorAll('input[type=checkbox]')];
+    const slider = panel.querySelector('input[type=range]');
+    const items = [...panel.parentElement.querySelectorAll('[data-tags], [data-score]')].map(element => ({
+      element,
+      tags: Object.entries(JSON.parse(element.dataset.tags || '{}')),
+      score: 'score' in element.dataset ? Number(element.dataset.score) : Infinity,
+    }));
+    const update = () => {
+      const off = new Set(boxes.filter(box => !box.checked).map(box => JSON.stringify([box.dataset.key, box.value])));
+      const least = slider ? Number(slider.value) : 0;
+      if (slider) slider.parentElement.querySelector('output').textContent = slider.value;
+      let shown = 0;
+      for (const { element, tags, score } of items) {
+        const on = score >= least && tags.every(tag => !off.has(JSON.stringify(tag)));
+        element.toggleAttribute('hidden', !on);
+        shown += on;
+      }
+      panel.querySelector('.shown').textContent = `${shown} of ${items.length} shown`;
+    };
+    panel.addEventListener('input', update);
+    update();
+  }
+
+  const tip = document.getElementById('tip');
+  let current = null;
+  const show = (element, x, y) => {
+    if (current) current.classList.remove('current');
+    current = element;
+    tip.hidden = !element;
+    if (!element) return;
+    element.classList.add('current');
+    tip.textContent = element.dataset.tip;
+    tip.style.left = `${Math.max(4, Math.min(x + 14, innerWidth - tip.offsetWidth - 4))}px`;
+    tip.style.top = `${y + 14 + tip.offsetHeight > innerHeight ? Math.max(4, y - tip.offsetHeight - 10) : y + 14}px`;
+  };
+  const showAt = element => {
+    const box = element.getBoundingClientRect();
+    show(element, box.left, box.bottom - 10);
+  };
+  const visible = svg => [...svg.querySelectorAll('.mark:not([hidden])')];
+  // Boxes lie on top of each other: of those around the pointer the smallest is meant.
+  const smallest = (svg, x, y) => {
+    let best = null, least = Infinity;
+    for (const mark of visible(svg)) {
+      const box = mark.firstElementChild.getBoundingClientRect();
+      const area = box.width * box.height;
+      if (x >= box.left && x <= box.right && y >= box.top && y <= box.bottom && area < least) [best, least] = [mark, area];
+    }
+    return best;
+  };
+  for (const svg of document.querySelectorAll('svg.picture[tabindex]')) {
+    const point = event => show(smallest(svg, event.clientX, event.clientY), event.clientX, event.clientY);
+    svg.addEventListener('pointermove', point);
+    svg.addEventListener('pointerdown', point);
+    svg.addEventListener('pointerleave', () => show(null));
+    svg.addEventListener('blur', () => show(null));
+    svg.addEventListener('keydown', event => {
+      const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
+      const marks = visible(svg);
+      if (event.key === 'Escape') show(null);
+      if (!step || !marks.length) return;
+      event.preventDefault();
+      const at = marks.indexOf(current);
+      showAt(marks[at < 0 ? (step > 0 ? 0 : marks.length - 1) : (at + step + marks.length) % marks.length]);
+    });
+  }
+  for (const tile of document.querySelectorAll('li[data-tip]')) {
+    for (const name of ['pointerenter', 'focus']) tile.addEventListener(name, () => showAt(tile));
+    for (const name of ['pointerleave', 'blur']) tile.addEventListener(name, () => show(null));
+  }
+})();

@@ -1,0 +1,35 @@
+"""Make one training step of a config and show all of it on one HTML page.
+
+python tools/inspect_step.py CONFIG [--checkpoint FILE] [--image ID ...] [--out step.html] [--cfg-options KEY=VALUE ...]
+"""
+
+import argparse
+
+from frdet.apis import run_tool
+from frdet.apis.inspection import inspect_step
+from frdet.config import load_config
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description='Make one training step and show all of it on one HTML page.')
+    parser.add_argument('config', help='path of a config')
+    parser.add_argument('--checkpoint', help='weights (default: those that training starts from)')
+    parser.add_argument('--image', nargs='+', default=[], metavar='ID', help='image ids (default: the first image)')
+    parser.add_argument('--out', default='step.html', help='the page (default: %(default)s)')
+    parser.add_argument('--seed', type=int, default=0, help='of all that is random (default: %(default)s)')
+    parser.add_argument('--cfg-options', nargs='+', metavar='KEY=VALUE', help='overrides of the config')
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    cfg = load_config(args.config, args.cfg_options)
+    page, _ = inspect_step(cfg, checkpoint=args.checkpoint, images=args.image, seed=args.seed)
+    page.write(args.out)
+    for warning in page.warnings or []:
+        print(f'warning: {warning}')
+    print(f'The page is {args.out}')
+
+
+if __name__ == '__main__':
+    run_tool(main)
