@@ -13,6 +13,7 @@ default_hooks = dict(
     non_finite=dict(type='NonFiniteHook', interval=1),  # stops at a loss that is NaN
     plain_checkpoint=dict(type='PlainCheckpointHook'),  # checkpoints without code in them
     progress=dict(type='EvalProgressHook'),
+    report=dict(type='ReportHook', batches=2),  # results.csv, plots, and what tools/report.py needs
 )
 custom_hooks = []
 

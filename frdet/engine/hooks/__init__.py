@@ -5,6 +5,7 @@ from frdet.engine.hooks.checkpoint import FitCheckpointHook, PlainCheckpointHook
 from frdet.engine.hooks.draw import DrawDetectionsHook
 from frdet.engine.hooks.non_finite import NonFiniteHook, NonFiniteLossError
 from frdet.engine.hooks.progress import EvalProgressHook
+from frdet.engine.hooks.report import ReportHook
 
 __all__ = [
     'CheckSetupHook',
@@ -14,5 +15,6 @@ __all__ = [
     'NonFiniteHook',
     'NonFiniteLossError',
     'PlainCheckpointHook',
+    'ReportHook',
     'StartFromCheckpointHook',
 ]
