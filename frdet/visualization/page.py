@@ -114,6 +114,9 @@ class Section:
         text: what it shows and means, one paragraph a line.
         source: where to read on, such as a paper's section.
         off: tags that are switched off at first, such as ``{'kind': ['negative']}``.
+
+    Attributes:
+        least: where the slider of scores stands at first.
     """
 
     def __init__(self, title: str, text: str, source: str, off: Mapping[str, Iterable[str]]):
@@ -121,6 +124,7 @@ class Section:
         self.paragraphs = [line for line in text.split('\n') if line.strip()]
         self.source = source
         self.off = {key: set(values) for key, values in off.items()}
+        self.least = 0.0
         self.blocks: list[dict[str, Any]] = []
 
     def heading(self, text: str) -> None:

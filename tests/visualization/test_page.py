@@ -151,6 +151,14 @@ def test_toggles(browser, tmp_path):
     assert browser.find('output').text == '0.5'
 
 
+def test_scores_shown_at_first(browser, tmp_path):
+    page = full_page()
+    page.sections[0].least = 0.257  # the slider has steps of 0.01, and none that hides what was asked for
+    page.write(tmp_path / 'page.html')
+    browser.open(tmp_path / 'page.html')
+    assert (browser.find('output').text, browser.count('.mark')) == ('0.25', 2)
+
+
 def test_keyboard(browser, tmp_path):
     full_page().write(tmp_path / 'page.html')
     browser.open(tmp_path / 'page.html')

@@ -1,7 +1,7 @@
 """One training step of a config, made and shown on an HTML page.
 
 ``preparing`` builds what the step needs, ``recording`` makes it and keeps what passed by, ``findings`` looks for what
-is wrong, ``page_boxes`` and ``page_layers`` show it.
+is wrong, the ``page_`` modules show it.
 """
 
 import logging
@@ -13,10 +13,12 @@ from mmengine.logging import MMLogger
 from rich.console import Console
 
 from frdet.apis.inspection.findings import find_warnings, image_name
-from frdet.apis.inspection.page_boxes import add_anchors, add_data, add_proposals, add_rois
+from frdet.apis.inspection.page_boxes import add_anchors, add_data, add_proposals
 from frdet.apis.inspection.page_layers import add_activations, add_losses, add_parts, add_updates
+from frdet.apis.inspection.page_rois import add_rois
 from frdet.apis.inspection.preparing import prepare
-from frdet.apis.inspection.recording import Record, record_step
+from frdet.apis.inspection.record import Record
+from frdet.apis.inspection.recording import record_step
 from frdet.visualization.page import Page
 
 __all__ = ['inspect_step']

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from frdet.apis.inspection.preparing import batch_size
-from frdet.apis.inspection.recording import Matching, Record
+from frdet.apis.inspection.record import Matching, Record
 from frdet.models.layers import has_untouched_frozen_norm
 from frdet.structures import box_iou
 
@@ -135,8 +135,10 @@ def _stages(record: Record) -> Iterator[str]:
     for name, stage in record.stages.items():
         if stage.trained and stage.gradient == 0:
             yield f'No gradient reaches {name}, although it is trained.'
-        if stage.ratio is not None and stage.ratio > LARGE_UPDATE:
-            yield (
-                f'The step changes {name} by {stage.ratio:.1f} times its own size at the full learning rate '
-                f'{record.lr:g}: keep the warm-up, or lower the rate.'
-            )
+    large = {n: s.ratio for n, s in record.stages.items() if s.ratio is not None and s.ratio > LARGE_UPDATE}
+    if large:
+        most = ', '.join(f'{name} by {ratio:.1f}' for name, ratio in sorted(large.items(), key=lambda x: -x[1])[:3])
+        yield (
+            f'At the full learning rate {record.lr:g} one step changes {len(large)} stages by more than their own size '
+            f'({most} times): keep the warm-up, or lower the rate.'
+        )

@@ -90,7 +90,7 @@ class Stage:
         gradient: norm before clipping.
         update: norm of the change that the optimiser made.
         non_finite: values of gradients that are NaN or infinite.
-        values: some of the weights.
+        values: some of the weights, without norms and biases.
     """
 
     parameters: int
@@ -147,7 +147,7 @@ def stages_after(model: nn.Module, before: dict[str, Tensor], gradients: dict[st
             gradient=_norm([gradients[n] for n, _ in members if n in gradients]),
             update=_norm([p.detach() - before[n] for n, p in members]),
             non_finite=sum(int((~gradients[n].isfinite()).sum()) for n, _ in members if n in gradients),
-            values=torch.cat([_some(before[n]) for n, _ in members]),
+            values=torch.cat([torch.zeros(0), *(_some(before[n]) for n, _ in members if before[n].dim() > 1)]),
         )
         for stage, members in groups.items()
     }

@@ -1,30 +1,32 @@
-"""Sections about boxes: the data, anchors, proposals, RoIs."""
+"""Sections about boxes up to the first stage: the data, anchors, proposals."""
 
 from collections.abc import Iterator
-from typing import Any
 
-import matplotlib
 import numpy as np
 import torch
-from PIL import Image
-from torch import Tensor
 
-from frdet.apis.inspection.findings import best_iou, class_name, describe, image_name
-from frdet.apis.inspection.recording import Matching, Record, RoIs
+from frdet.apis.inspection.drawn_boxes import (
+    DRAWN,
+    css_colour,
+    heat_map,
+    network_input,
+    size_in_words,
+    truth_marks,
+    truth_table,
+)
+from frdet.apis.inspection.findings import class_name, describe, image_name
+from frdet.apis.inspection.record import Matching, Record
 from frdet.datasets.transforms.loading import read_image
-from frdet.structures import box_iou
-from frdet.visualization.drawing import class_colour
 from frdet.visualization.page import Mark, Page, Row, Section, Tile
 
-DRAWN = 60  # boxes of one kind, level and image on a picture
-CROPS = 24
+CLEAR = 20  # proposals an image that are shown at first
 _KINDS = {1: 'positive', -1: 'ignored', 0: 'negative'}
 _COLOURS = {'positive': 'green', 'ignored': 'orange', 'negative': 'red'}
 
 
 def add_data(page: Page, record: Record) -> None:
     """The images before and after the pipeline."""
-    steps = (record.prepared.cfg.train_dataloader.dataset.get('pipeline') or []) and ' -> '.join(
+    steps = (record.prepared.cfg.train_dataloader.dataset.get('pipeline') or []) and ' → '.join(
         str(step.get('type')) for step in record.prepared.cfg.train_dataloader.dataset.pipeline
     )
     section = page.section(
@@ -44,7 +46,7 @@ def add_data(page: Page, record: Record) -> None:
             ]
             size = f'{pixels.shape[1]}x{pixels.shape[0]}'
             section.picture(pixels, f'Before the pipeline: {size} pixels, {len(marks)} boxes', marks=marks)
-        pixels, marks = _input(record, image), []
+        pixels, marks = network_input(record, image), []
         for truth, line in ((sample.gt_instances, 'solid'), (sample.ignored_instances, 'dashed')):
             pairs = zip(truth.bboxes.tolist(), truth.labels.tolist(), strict=True)
             marks += [_object(record, box, label, line) for box, label in pairs]
@@ -67,10 +69,10 @@ def add_anchors(page: Page, record: Record) -> None:
     for image, matching in enumerate(record.anchors):
         section.heading(image_name(record, image))
         _matching_table(section, record, matching)
-        _truth_table(section, record, image, matching, 'anchors')
-        marks = _truth_marks(record, image) + list(_matching_marks(record, image, matching))
+        truth_table(section, record, image, matching, 'anchors')
+        marks = truth_marks(record, image) + list(_matching_marks(record, image, matching))
         caption = f'Anchors and ground truth (blue); at most {DRAWN} of a kind and level, the best IoU first'
-        section.picture(_input(record, image), caption, marks=marks)
+        section.picture(network_input(record, image), caption, marks=marks)
 
 
 def add_proposals(page: Page, record: Record) -> None:
@@ -92,13 +94,13 @@ def add_proposals(page: Page, record: Record) -> None:
             seen = best[: _cells(height, record, best.shape[0], 0), : _cells(width, record, best.shape[1], 1)]
             tip = f'{seen.shape[1]}x{seen.shape[0]} cells\nlowest {seen.min():.3f}\nhighest {seen.max():.3f}'
             caption = f'{name}: {seen.min():.2f} to {seen.max():.2f}'
-            tiles.append(Tile(_heat(seen, side=220), caption, tip, tags={'level': name}))
+            tiles.append(Tile(heat_map(seen, side=180), caption, tip, tags={'level': name}))
         section.gallery(tiles, caption='Objectness, dark is the lowest of a level and bright the highest')
         masks = {
             'clipped': selection.clipped,
             'small dropped': selection.small,
             'suppressed by NMS': selection.suppressed,
-            'outscored by other levels': ~(selection.small | selection.suppressed | selection.kept),
+            'outscored': ~(selection.small | selection.suppressed | selection.kept),
             'kept': selection.kept,
         }
         rows = []
@@ -109,8 +111,12 @@ def add_proposals(page: Page, record: Record) -> None:
             rows.append(Row([name, anchors, int(here.sum()), *counts], tags={'level': name}))
         total = [len(record.anchors[image].boxes), len(selection.level), *(int(m.sum()) for m in masks.values())]
         rows.append(Row(['all', *total]))
-        section.table(['level', 'anchors', 'after top-k', *masks], rows, caption='Proposals at every step')
-        marks = _truth_marks(record, image)
+        section.table(
+            ['level', 'anchors', 'after top-k', *masks],
+            rows,
+            caption='Proposals at every step; outscored: survived NMS, but others had better scores',
+        )
+        marks = truth_marks(record, image)
         for level, name in enumerate(record.level_names):
             for kind, colour, mask in (
                 ('before NMS', 'orange', ~selection.small & ~selection.kept),
@@ -118,38 +124,16 @@ def add_proposals(page: Page, record: Record) -> None:
             ):
                 index = (mask & (selection.level == level)).nonzero().squeeze(1)
                 for i in index[selection.scores[index].argsort(descending=True)][:DRAWN].tolist():
-                    tip = f'{kind}, {name}\nscore {selection.scores[i]:.3f}\n{_size(selection.boxes[i])}'
+                    tip = f'{kind}, {name}\nscore {selection.scores[i]:.3f}\n{size_in_words(selection.boxes[i])}'
                     tags, score = {'level': name, 'kind': kind}, float(selection.scores[i].nan_to_num(0))
                     marks.append(Mark(selection.boxes[i].tolist(), tip, colour, tags=tags, score=score))
         caption = f'Proposals; at most {DRAWN} of a kind and level, the best scores first'
-        section.picture(_input(record, image), caption, marks=marks)
-
-
-def add_rois(page: Page, record: Record) -> None:
-    """The second stage: RoIs, what they see, and how positives are refined."""
-    section = page.section(
-        'RoIs and their refinement',
-        'The second stage is trained on a sample of the proposals. Each is pooled from the level that fits its size, '
-        'classified, and moved by its deltas. A positive is shown three times: dotted as it was proposed, solid as it '
-        'was refined, dashed the ground truth it should reach.',
-        source='Fast R-CNN, sections 2.1 to 2.3; Mask R-CNN, section 3 (RoIAlign); FPN, equation 1 (levels)',
-        off={'kind': ['negative']},
+        section.picture(network_input(record, image), caption, marks=marks)
+    kept = torch.cat([s.scores[s.kept] for s in record.selections]).nan_to_num(0)
+    # All of them would hide the image.
+    section.least = (
+        float(kept.sort(descending=True).values[: CLEAR * len(record.selections)].min()) if len(kept) else 0.0
     )
-    for image, (matching, rois) in enumerate(zip(record.matched, record.rois, strict=True)):
-        section.heading(image_name(record, image))
-        rows = []
-        for level, name in enumerate(record.level_names):
-            here = rois.level == level
-            if here.any():
-                positives = int((rois.positive & here).sum())
-                rows.append(Row([name, int(here.sum()), positives, int(here.sum()) - positives], tags={'level': name}))
-        rows.append(Row(['all', len(rois.level), int(rois.positive.sum()), int((~rois.positive).sum())]))
-        section.table(['level', 'RoIs', 'positive', 'negative'], rows, caption='Sampled RoIs by level')
-        _truth_table(section, record, image, matching, 'proposals')
-        section.picture(_input(record, image), 'Sampled RoIs', marks=list(_roi_marks(record, rois)))
-        order = torch.cat([rois.positive.nonzero().squeeze(1), (~rois.positive).nonzero().squeeze(1)])[:CROPS]
-        tiles = [_crop(record, image, rois, i) for i in order.tolist()]
-        section.gallery(tiles, caption='What RoIs see: the image under them, and the mean of what was pooled')
 
 
 def _matching_table(section: Section, record: Record, matching: Matching) -> None:
@@ -164,20 +148,8 @@ def _matching_table(section: Section, record: Record, matching: Matching) -> Non
     section.table(['level', 'anchors', *columns], rows, caption='Anchors by level')
 
 
-def _truth_table(section: Section, record: Record, image: int, matching: Matching, what: str) -> None:
-    boxes = record.samples[image].gt_instances.bboxes.cpu()
-    rows = []
-    for index, iou in enumerate(best_iou(matching, boxes).tolist() if len(boxes) else []):
-        mine = (matching.label == 1) & (matching.gt_index == index)
-        levels = matching.level[mine].bincount(minlength=len(record.level_names)).tolist()
-        where = ', '.join(f'{n} {c}' for n, c in zip(record.level_names, levels, strict=True) if c)
-        row = [describe(record, image, index), iou, int(mine.sum()), int((mine & matching.sampled).sum())]
-        rows.append(Row([*row, where or 'none'] if what == 'anchors' else row))
-    head = ['ground truth', 'best IoU', f'positive {what}', 'sampled'] + (['by level'] if what == 'anchors' else [])
-    section.table(head, rows, caption=f'The {what} that answer for each ground truth')
-
-
 def _matching_marks(record: Record, image: int, matching: Matching) -> Iterator[Mark]:
+    scores = torch.cat([scores[image].flatten() for scores in record.objectness]).nan_to_num(0)
     for value, kind in _KINDS.items():
         for sampled in (True, False) if value >= 0 else (False,):
             if kind == 'negative' and not sampled:
@@ -187,91 +159,22 @@ def _matching_marks(record: Record, image: int, matching: Matching) -> Iterator[
                 mask = (matching.label == value) & (matching.level == level) & (matching.sampled == sampled)
                 index = mask.nonzero().squeeze(1)
                 for i in index[matching.iou[index].argsort(descending=True)][:DRAWN].tolist():
-                    tip = f'{named}, {name}\nIoU {matching.iou[i]:.3f}\n{_size(matching.boxes[i])}'
+                    tip = f'{named}, {name}\nIoU {matching.iou[i]:.3f}, score {scores[i]:.3f}'
+                    tip += f'\n{size_in_words(matching.boxes[i])}'
                     if value == 1:
                         tip += f'\nanswers for {describe(record, image, int(matching.gt_index[i]))}'
                     line = 'solid' if sampled else 'dashed'
-                    tags = {'level': name, 'kind': named}
-                    yield Mark(matching.boxes[i].tolist(), tip, _COLOURS[kind], line, tags=tags)
-
-
-def _roi_marks(record: Record, rois: RoIs) -> Iterator[Mark]:
-    before, after = (box_iou(x[:, None], rois.targets[:, None]).flatten() for x in (rois.boxes, rois.refined))
-    negatives = 0
-    for i in range(len(rois.boxes)):
-        name, label = record.level_names[int(rois.level[i])], int(rois.label[i])
-        best = int(rois.scores[i].argmax())
-        score = float(rois.scores[i, label].nan_to_num(0))
-        tip = f'{class_name(record, label)}: probability {score:.3f}\npooled from {name}\n{_size(rois.boxes[i])}'
-        tip += f'\nbest guess {class_name(record, best)} {rois.scores[i, best]:.3f}'
-        if not rois.positive[i]:
-            negatives += 1
-            if negatives <= DRAWN:
-                yield Mark(rois.boxes[i].tolist(), tip, 'red', tags={'level': name, 'kind': 'negative'}, score=score)
-            continue
-        tip += f'\nIoU {before[i]:.3f}, refined {after[i]:.3f}'
-        colour = _class_colour(label)
-        for kind, box, line, shade in (
-            ('before', rois.boxes[i], 'dotted', colour),
-            ('after', rois.refined[i], 'solid', colour),
-            ('ground truth', rois.targets[i], 'dashed', 'blue'),
-        ):
-            tags = {'level': name, 'kind': kind}
-            yield Mark(box.tolist(), f'{kind}, {tip}', shade, line, tags=tags, score=score)
-
-
-def _crop(record: Record, image: int, rois: RoIs, i: int) -> Tile:
-    pixels, side = _input(record, image), 96
-    height, width = pixels.shape[:2]
-    x1, y1, x2, y2 = (round(float(v)) for v in rois.boxes[i].nan_to_num(0))
-    x1, y1 = min(max(x1, 0), width - 1), min(max(y1, 0), height - 1)
-    seen = Image.fromarray(pixels[y1 : max(y2, y1 + 1), x1 : max(x2, x1 + 1)]).resize((side, side))
-    both = np.concatenate([np.asarray(seen), _heat(rois.pooled[i].mean(dim=0), side=side)], axis=1)
-    name, label = record.level_names[int(rois.level[i])], class_name(record, int(rois.label[i]))
-    kind = 'positive' if rois.positive[i] else 'negative crop'
-    tip = f'{label}, {name}\n{_size(rois.boxes[i])}\nprobability {rois.scores[i, int(rois.label[i])]:.3f}'
-    return Tile(both, f'{label}, {name}', tip, tags={'level': name, 'crops': kind.removesuffix(' crop')})
-
-
-def _truth_marks(record: Record, image: int) -> list[Mark]:
-    truth = record.samples[image].gt_instances
-    return [
-        Mark(box, describe(record, image, i), 'blue', label=class_name(record, label), tags={'kind': 'ground truth'})
-        for i, (box, label) in enumerate(zip(truth.bboxes.tolist(), truth.labels.tolist(), strict=True))
-    ]
+                    tags, score = {'level': name, 'kind': named}, float(scores[i])
+                    yield Mark(matching.boxes[i].tolist(), tip, _COLOURS[kind], line, tags=tags, score=score)
 
 
 def _object(record: Record, box: list[float], label: int, line: str) -> Mark:
     name = class_name(record, label)
-    tip = f'{name}\n{_size(torch.tensor(box))}{", crowd" if line == "dashed" else ""}'
-    return Mark(box, tip, _class_colour(label), line, label=name)
-
-
-def _input(record: Record, image: int) -> np.ndarray:
-    """(H, W, 3) RGB: what the pipeline handed to the model."""
-    return np.ascontiguousarray(record.prepared.items[image]['inputs'].numpy()[::-1].transpose(1, 2, 0))
+    tip = f'{name}\n{size_in_words(torch.tensor(box))}{", crowd" if line == "dashed" else ""}'
+    return Mark(box, tip, css_colour(label), line, label=name)
 
 
 def _cells(length: int, record: Record, cells: int, axis: int) -> int:
     """Cells of a map that lie on the image, which is ``length`` pixels along ``axis``, and not on padding."""
     padded = record.samples[0].batch_input_shape[axis]
     return max(1, min(cells, -(-length * cells // padded)))
-
-
-def _heat(values: Tensor, side: int) -> np.ndarray:
-    """(h, w) numbers as (H, W, 3) colours, the longer side enlarged to ``side`` pixels."""
-    values = values.nan_to_num(0)
-    spread = (values - values.min()) / (values.max() - values.min()).clamp(min=1e-12)
-    colours = (matplotlib.colormaps['viridis'](spread.numpy())[..., :3] * 255).astype(np.uint8)
-    scale = side / max(values.shape)
-    size = (max(1, round(values.shape[1] * scale)), max(1, round(values.shape[0] * scale)))
-    return np.asarray(Image.fromarray(colours).resize(size, Image.Resampling.NEAREST))
-
-
-def _size(box: Any) -> str:
-    x1, y1, x2, y2 = box.tolist()
-    return f'{x2 - x1:.0f}x{y2 - y1:.0f} pixels at ({x1:.0f}, {y1:.0f})'
-
-
-def _class_colour(label: int) -> str:
-    return 'rgb({}, {}, {})'.format(*class_colour(label))

@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from frdet.apis.inspection.recording import PARTS, Record
+from frdet.apis.inspection.record import Record
+from frdet.apis.inspection.recording import PARTS
 from frdet.visualization.page import Page
 from frdet.visualization.plots import draw
 
@@ -79,18 +80,26 @@ def add_activations(page: Page, record: Record) -> None:
         'Activations and weights',
         'What the layers gave for these images. Healthy layers keep a spread of the same order from one to the next; a '
         'channel that is never above 0 passes no gradient through its ReLU: it is dead for these images.',
-        source='ResNet (He et al. 2015), section 3.3; Kaiming initialisation (He et al. 2015), section 2.2',
+        source='Delving Deep into Rectifiers (He et al. 2015), section 2.2',
     )
     rows = [
         [n, 'x'.join(map(str, s.shape)), s.mean, s.std, s.low, s.high, f'{s.zeros:.0%}', s.dead(n), s.non_finite]
         for n, s in record.layers.items()
     ]
-    head = ['layer', 'output', 'mean', 'spread', 'lowest', 'highest', 'not above 0', 'dead channels', 'not finite']
-    section.table(head, rows, caption='Layers; the output is of the last call where a layer serves several levels')
+    head = ['layer', 'output', 'mean', 'spread', 'lowest', 'highest', '≤ 0', 'dead channels', 'not finite']
+    section.table(
+        head,
+        rows,
+        caption='Layers; the output is of the last call where a layer serves several levels',
+    )
     shown = {name: stats.values for name, stats in record.layers.items() if len(stats.values)}
     section.plot(_histograms(shown), 'Activations of the layers: shares of values', alt=_alt('activations', shown))
     weights = {name: stage.values for name, stage in record.stages.items() if stage.values.isfinite().any()}
-    section.plot(_histograms(weights), 'Weights of the stages before the step', alt=_alt('weights', weights))
+    section.plot(
+        _histograms(weights),
+        'Weights of the stages before the step, without norms and biases',
+        alt=_alt('weights', weights),
+    )
 
 
 def add_updates(page: Page, record: Record) -> None:
@@ -130,7 +139,8 @@ def _histograms(values: dict[str, Tensor], columns: int = 4) -> str:
         for axes, (name, value) in zip(grid.flat, values.items(), strict=False):
             finite = value[value.isfinite()]
             low, high = torch.quantile(finite, torch.tensor([0.001, 0.999])).tolist()
-            axes.hist(finite.numpy(), bins=40, range=(low, high) if high > low else None)
+            counts, edges = np.histogram(finite.numpy(), bins=40, range=(low, high) if high > low else None)
+            axes.stairs(counts, edges, fill=True)  # one path, where bars are forty
             axes.set_title(name.removeprefix('roi_head.'), fontsize=7)
             axes.tick_params(labelsize=6)
             axes.set_yticks([])

@@ -1,11 +1,10 @@
-"""One training step, and everything that passed through it.
+"""Making one training step, and keeping what passes through it.
 
 Shapes: B images, L levels, N boxes an image (anchors, or proposals with the ground truth), R sampled RoIs.
 """
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,114 +14,13 @@ from torch import Tensor
 from frdet import ops
 from frdet.apis.inspection.layers import LayerStats, Stage, layers_to_watch, stages_after, weights_before
 from frdet.apis.inspection.preparing import Prepared
+from frdet.apis.inspection.record import Loss, Matching, Record, RoIs, Selection
 from frdet.apis.inspection.spying import Call, Spy, spying
 from frdet.errors import ConfigError
 from frdet.models.dense_heads import rpn_head as rpn_module
 from frdet.models.task_modules import Proposals
 
 PARTS = ('data_preprocessor', 'backbone', 'neck', 'rpn_head', 'roi_head')
-
-
-@dataclass(frozen=True)
-class Matching:
-    """What became of the boxes of one image.
-
-    Attributes:
-        boxes: (N, 4).
-        level: (N,) index of the feature map.
-        label: (N,) 1 positive, 0 negative, -1 ignored.
-        gt_index: (N,) the ground truth of a positive.
-        iou: (N,) with the ground truth that fits best.
-        sampled: (N,) bool, trained on.
-    """
-
-    boxes: Tensor
-    level: Tensor
-    label: Tensor
-    gt_index: Tensor
-    iou: Tensor
-    sampled: Tensor
-
-
-@dataclass(frozen=True)
-class Selection:
-    """Proposals of one image on their way, all levels in one row of n candidates: those that passed the top-k.
-
-    Attributes:
-        boxes: (n, 4) clipped.
-        scores: (n,) objectness 0 to 1.
-        level: (n,).
-        clipped, small, suppressed, kept: (n,) bool; a candidate that is none of the last three lost against better ones
-            in the choice over all levels.
-        proposals: boxes that went on.
-    """
-
-    boxes: Tensor
-    scores: Tensor
-    level: Tensor
-    clipped: Tensor
-    small: Tensor
-    suppressed: Tensor
-    kept: Tensor
-    proposals: Tensor
-
-
-@dataclass(frozen=True)
-class RoIs:
-    """The RoIs that the second stage was trained on, of one image.
-
-    Attributes:
-        boxes: (R, 4), refined: (R, 4) by the deltas of the true class; targets: (R, 4) the ground truth of positives.
-        level: (R,) that they were pooled from.
-        label: (R,) with the background last; positive: (R,) bool.
-        scores: (R, K + 1) probabilities.
-        pooled: (R, C, S, S).
-    """
-
-    boxes: Tensor
-    refined: Tensor
-    targets: Tensor
-    level: Tensor
-    label: Tensor
-    positive: Tensor
-    scores: Tensor
-    pooled: Tensor
-
-
-@dataclass(frozen=True)
-class Loss:
-    """A loss: its value is weight * total / normaliser, over ``count`` terms."""
-
-    name: str
-    value: float
-    normaliser: float
-    weight: float
-    count: int
-
-    @property
-    def total(self) -> float:
-        return self.value * self.normaliser / self.weight if self.weight else 0.0
-
-
-@dataclass(frozen=True)
-class Record:
-    """One training step."""
-
-    prepared: Prepared
-    samples: list[Any]
-    seconds: dict[str, float]
-    shapes: dict[str, list[tuple[int, ...]]]
-    level_names: list[str]
-    objectness: list[Tensor]  # a level each, (B, H, W, A), 0 to 1
-    anchors: list[Matching]
-    selections: list[Selection]
-    matched: list[Matching]
-    rois: list[RoIs]
-    losses: list[Loss]
-    figures: dict[str, float]
-    layers: dict[str, LayerStats]
-    stages: dict[str, Stage]
-    lr: float
 
 
 def record_step(prepared: Prepared) -> Record:

@@ -1,0 +1,71 @@
+import json
+
+import pytest
+
+from frdet.datasets.shapes import write_shapes
+from tests.apis.inspection.steps import coco_config
+from tests.tools.test_train_and_test import run_tool
+
+CONFIG = 'configs/quickstart/r18_fpn_shapes.py'
+HOSTILE = '<img src=x onerror="document.title=1">'
+
+
+@pytest.fixture(scope='module')
+def hostile_root(tmp_path_factory):
+    """Drawn data of which a class is called as nobody should call one."""
+    root = write_shapes(tmp_path_factory.mktemp('drawn') / 'shapes', num_train=3, num_val=1)
+    path = root / 'annotations/instances_train2017.json'
+    content = json.loads(path.read_text())
+    content['categories'][0]['name'] = HOSTILE
+    for annotation in content['annotations'][::2]:
+        annotation['category_id'] = content['categories'][0]['id']
+    path.write_text(json.dumps(content))
+    return root
+
+
+def inspect(root, out, *args):
+    return run_tool(
+        'inspect_step', CONFIG, '--out', out, *args, '--cfg-options', f'train_dataloader.dataset.data_root={root}',
+        root=root,
+    )  # fmt: skip
+
+
+def test_writes_a_page(hostile_root, tmp_path, browser):
+    page = tmp_path / 'new/step.html'
+    done = inspect(hostile_root, page, '--image', 1, 3)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.splitlines()[-1] == f'The page is {page}'
+    assert 'warning: The weights are random' in done.stdout
+    browser.check(page)
+    browser.open(page)
+    assert browser.run('return document.title') == 'One training step'
+    headings = browser.run('return [...document.querySelectorAll("#s3 h3")].map(e => e.textContent)')
+    assert headings == ['image 1', 'image 3']
+    # Switching a level off hides its boxes and its rows of the tables, and nothing else.
+    for section in (3, 4, 5):
+        box = browser.find(f'#s{section} input[value=p2]')
+        rows = f'#s{section} tbody tr'
+        before, marks = browser.count(rows), browser.count(f'#s{section} .mark')
+        box.click()
+        assert browser.count(rows) == before - 2
+        assert browser.count(f'#s{section} .mark') < marks
+    box = browser.find('#s3 input[value="negative, sampled"]')
+    marks = browser.count('#s3 .mark')
+    box.click()
+    assert browser.count('#s3 .mark') > marks
+
+
+def test_what_is_wrong_is_said_in_words(hostile_root, tmp_path):
+    done = inspect(hostile_root, tmp_path / 'a.html', '--image', 99)
+    assert done.returncode == 1
+    assert 'error: No image 99 among the 3' in done.stderr
+    assert 'Traceback' not in done.stderr
+    assert not (tmp_path / 'a.html').exists()
+
+
+def test_images_of_a_config(coco_root, tmp_path, browser):
+    from frdet.apis.inspection import inspect_step
+
+    page, _ = inspect_step(coco_config(coco_root))
+    page.write(tmp_path / 'step.html')
+    browser.check(tmp_path / 'step.html')
