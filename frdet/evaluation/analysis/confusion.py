@@ -34,8 +34,8 @@ def confusion_matrix(
     np.add.at(matrix, (truth.label[taken[hits]], found.label[hits]), 1)
     missed = ~truth.crowd
     missed[taken[hits]] = False
-    np.add.at(matrix, (truth.label[missed], num_classes), 1)
+    matrix[:num_classes, num_classes] = np.bincount(truth.label[missed], minlength=num_classes)
     false = kept & (taken < 0)
     false[pairs.found[in_crowd]] = False
-    np.add.at(matrix, (num_classes, found.label[false]), 1)
+    matrix[num_classes, :num_classes] = np.bincount(found.label[false], minlength=num_classes)
     return matrix

@@ -118,7 +118,7 @@ def _mean_ap(
     counts: np.ndarray,
     lacking: np.ndarray | int = 0,
 ) -> float:
-    """Mean AP of the ``counted`` detections, over classes with objects: ``counts`` (K,), of which some are ``lacking``."""
+    """Mean AP of ``counted`` detections, over classes with objects: ``counts`` (K,), of which some are ``lacking``."""
     values = []
     for k in np.flatnonzero(counts):
         rows = counted & (label == k)

@@ -73,7 +73,8 @@ def read_log(work_dir: str | Path) -> Log:
         if first is not None and all(first <= record['iter'] for record in log.train + log.val):
             log = Log([], [], False, [])
         if first is not None:
-            log = log._replace(**{k: [r for r in getattr(log, k) if r['iter'] < first] for k in ('train', 'val')})
+            train_before, val_before = ([r for r in records if r['iter'] < first] for records in (log.train, log.val))
+            log = Log(train_before, val_before, log.by_epoch, log.folders)
         if first is not None or (folder / RUN).is_file():
             log = Log(log.train + train, log.val + val, log.by_epoch or by_epoch, [*log.folders, folder])
     return log

@@ -78,15 +78,20 @@ class Run:
             self.missing.append(f'No {store.RUN}: the run was trained without ReportHook, or by an earlier version')
         return found
 
+    @property
+    def config_file(self) -> Path | None:
+        """The config of the last piece, all bases and overrides in it."""
+        paths = [path for folder in self.log.folders if (path := folder / 'config.py').is_file()]
+        return paths[-1] if paths else None
+
     @cached_property
     def config(self) -> Config | None:
-        """The config of the last piece, all bases and overrides in it."""
-        paths = [path for folder in reversed(self.log.folders) if (path := folder / 'config.py').is_file()]
+        """``config_file``, read."""
         try:
             # What the config imports need not be here to read it.
-            return Config.fromfile(paths[0], import_custom_modules=False) if paths else None
+            return Config.fromfile(self.config_file, import_custom_modules=False) if self.config_file else None
         except Exception as error:  # a config is code: it may raise anything
-            self.missing.append(f'The config {paths[0]} cannot be read: {error}')
+            self.missing.append(f'The config {self.config_file} cannot be read: {error}')
             return None
 
     @cached_property
