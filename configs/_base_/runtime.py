@@ -14,6 +14,7 @@ default_hooks = dict(
     broken_images=dict(type='BrokenImagesHook', max_share=0.01),  # missing or undecodable: counted, not trained on
     plain_checkpoint=dict(type='PlainCheckpointHook'),  # checkpoints without code in them
     progress=dict(type='EvalProgressHook'),
+    report=dict(type='ReportHook', batches=2),  # results.csv, plots, and what tools/report.py needs
 )
 custom_hooks = []
 

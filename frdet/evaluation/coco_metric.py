@@ -78,6 +78,7 @@ class CocoMetric(BaseMetric):
         self.outfile = outfile
         self.max_dets = tuple(max_dets)
         self.backend = backend
+        self.evaluation: CocoEval | None = None  # COCO's arrays of the last evaluation, on the first process
         self._annotations = read_annotations(ann_file)
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
@@ -112,6 +113,7 @@ class CocoMetric(BaseMetric):
             evaluation = BACKENDS[self.backend](
                 self._annotations, records, sorted(detections), used_ids, list(self.max_dets)
             )
+        self.evaluation = evaluation
         figures = self._figures(evaluation)
         logger.info('\n' + AsciiTable([['figure', 'value'], *([k, f'{v:.4f}'] for k, v in figures.items())]).table)
         if self.classwise:

@@ -135,6 +135,10 @@ class Section:
         """A paragraph."""
         self.blocks.append({'kind': 'text', 'text': text})
 
+    def code(self, text: str, *, label: str) -> None:
+        """Text as it is, such as a config; ``label`` names it for screen readers."""
+        self.blocks.append({'kind': 'code', 'text': text, 'label': label})
+
     def table(self, head: Sequence[str], rows: Iterable[Row | Sequence[Any]], *, caption: str) -> None:
         """A table that scrolls by itself where it is wide. Numbers are formatted; None is a dash."""
         filled = [row if isinstance(row, Row) else Row(row) for row in rows]

@@ -4,10 +4,12 @@ import io
 import itertools
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import matplotlib
 from cycler import cycler
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
@@ -48,10 +50,9 @@ def draw(
         size: width and height in inches of 96 pixels.
         rows, columns: of the grid of axes.
     """
+    stream = io.StringIO()
     with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=size)
-        paint(figure.subplots(rows, columns))
-        stream = io.StringIO()
+        figure = _painted(paint, size, rows, columns)
         FigureCanvasSVG(figure).print_svg(stream, metadata=dict.fromkeys(('Creator', 'Date', 'Format', 'Type')))
     svg = stream.getvalue()
     svg = svg[svg.index('<svg') :].replace(_INK, 'currentColor')
@@ -59,3 +60,24 @@ def draw(
     prefix = f'plot{next(_count)}-'
     svg = re.sub(r'\bid="', f'id="{prefix}', svg)
     return re.sub(r'(url\(|href=")#', rf'\1#{prefix}', svg)
+
+
+def save(
+    paint: Callable[[Any], None],
+    path: str | Path,
+    *,
+    size: tuple[float, float] = (7.0, 3.0),
+    rows: int = 1,
+    columns: int = 1,
+) -> None:
+    """The same plot as a PNG on white; the arguments are those of ``draw``."""
+    with matplotlib.rc_context(_STYLE):
+        colours = {key: '#1b1f24' for key, value in _STYLE.items() if value == _INK}
+        with matplotlib.rc_context({**colours, 'figure.facecolor': 'white'}):
+            FigureCanvasAgg(_painted(paint, size, rows, columns)).print_png(str(path))
+
+
+def _painted(paint: Callable[[Any], None], size: tuple[float, float], rows: int, columns: int) -> Figure:
+    figure = Figure(figsize=size)
+    paint(figure.subplots(rows, columns))
+    return figure

@@ -6,6 +6,7 @@ from frdet.engine.hooks.checkpoint import FitCheckpointHook, PlainCheckpointHook
 from frdet.engine.hooks.draw import DrawDetectionsHook
 from frdet.engine.hooks.non_finite import NonFiniteHook, NonFiniteLossError
 from frdet.engine.hooks.progress import EvalProgressHook
+from frdet.engine.hooks.report import ReportHook
 from frdet.engine.hooks.saving import CheckpointHook
 from frdet.engine.hooks.stop import StopHook
 
@@ -19,6 +20,7 @@ __all__ = [
     'NonFiniteHook',
     'NonFiniteLossError',
     'PlainCheckpointHook',
+    'ReportHook',
     'StartFromCheckpointHook',
     'StopHook',
 ]

@@ -1,0 +1,125 @@
+"""A validation's detections and annotations as arrays."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from frdet.errors import DataError
+from frdet.evaluation.backends import read_annotations
+
+
+class Objects(NamedTuple):
+    """N annotated objects.
+
+    Attributes:
+        image: (N,) int64, place in the list of images.
+        label: (N,) int64, place in the list of classes.
+        boxes: (N, 4) float64 xyxy in pixels of the image.
+        crowd: (N,) bool, regions that count neither as found nor as missed.
+    """
+
+    image: np.ndarray
+    label: np.ndarray
+    boxes: np.ndarray
+    crowd: np.ndarray
+
+
+class Detected(NamedTuple):
+    """N detections: ``image``, ``label`` and ``boxes`` as for ``Objects``, ``scores`` (N,) float64."""
+
+    image: np.ndarray
+    label: np.ndarray
+    boxes: np.ndarray
+    scores: np.ndarray
+
+
+class Results(NamedTuple):
+    """What was there and what was found in a list of images.
+
+    Attributes:
+        images: COCO's record of every image, by ascending id.
+        classes: names by label.
+        cat_ids: category id of each.
+        truth, found: objects and detections.
+    """
+
+    images: list[dict[str, Any]]
+    classes: list[str]
+    cat_ids: list[int]
+    truth: Objects
+    found: Detected
+
+
+def read_results(
+    ann_file: str | Path,
+    detections: str | Path,
+    *,
+    img_ids: Sequence[int] | None = None,
+    classes: Sequence[str] | None = None,
+) -> Results:
+    """Read an annotation file and the detections that ``CocoMetric.outfile`` has.
+
+    Args:
+        ann_file: COCO's annotations.
+        detections: COCO's results JSON.
+        img_ids: the images that were evaluated; all where None.
+        classes: names in label order, those of the file by ascending id where None. Names it lacks are left out.
+
+    Raises:
+        DataError: a file cannot be read or is in another layout.
+    """
+    content = read_annotations(ann_file)
+    ids = {category['name']: category['id'] for category in sorted(content['categories'], key=lambda c: c['id'])}
+    names = [name for name in (classes or ids) if name in ids]
+    label_of = {ids[name]: label for label, name in enumerate(names)}
+    wanted = None if img_ids is None else set(img_ids)
+    images = sorted(
+        (image for image in content['images'] if wanted is None or image['id'] in wanted), key=lambda i: i['id']
+    )
+    place_of = {image['id']: place for place, image in enumerate(images)}
+    found = _read_detections(detections)
+    try:
+        truth_rows = _rows(content['annotations'], place_of, label_of)
+        found_rows = _rows(found, place_of, label_of)
+        crowd = np.array([bool(item['iscrowd']) for item in truth_rows], dtype=bool)
+        scores = np.array([item['score'] for item in found_rows], dtype=np.float64)
+        return Results(
+            images,
+            names,
+            [ids[name] for name in names],
+            Objects(*_arrays(truth_rows, place_of, label_of), crowd),
+            Detected(*_arrays(found_rows, place_of, label_of), scores),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(
+            f'{ann_file} and {detections} are not COCO annotations and results ({error}): expected image_id, '
+            'category_id, bbox and score'
+        ) from None
+
+
+def _read_detections(path: str | Path) -> list[dict[str, Any]]:
+    try:
+        content = json.loads(Path(path).read_text(encoding='utf-8'))
+    except OSError as error:
+        raise DataError(f'Detections {path} cannot be read: {error.strerror}') from None
+    except ValueError as error:
+        raise DataError(f"{path} is not JSON ({error}): expected COCO's results") from None
+    if not isinstance(content, list):
+        raise DataError(f"{path} holds a {type(content).__name__}: expected COCO's results, a list of detections")
+    return content
+
+
+def _rows(items: list[dict[str, Any]], place_of: dict[int, int], label_of: dict[int, int]) -> list[dict[str, Any]]:
+    return [item for item in items if item['image_id'] in place_of and item['category_id'] in label_of]
+
+
+def _arrays(
+    rows: list[dict[str, Any]], place_of: dict[int, int], label_of: dict[int, int]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    boxes = np.array([item['bbox'] for item in rows], dtype=np.float64).reshape(-1, 4)
+    boxes[:, 2:] += boxes[:, :2]
+    image = np.array([place_of[item['image_id']] for item in rows], dtype=np.int64)
+    return image, np.array([label_of[item['category_id']] for item in rows], dtype=np.int64), boxes

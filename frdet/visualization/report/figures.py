@@ -1,0 +1,159 @@
+"""The plots of a report: each function returns what ``frdet.visualization.plots`` draws, and its arguments."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.colors import LinearSegmentedColormap, to_rgb
+
+from frdet.evaluation.analysis import precision_curve
+from frdet.evaluation.analysis.statistics import SIZE_EDGES
+from frdet.evaluation.backends import CocoEval
+from frdet.visualization.page import COLOURS
+from frdet.visualization.report.logs import Log
+from frdet.visualization.report.run import Analysis, Run
+
+#: Figures of a validation over time, by the end of their names.
+FIGURES = {'bbox_mAP': 'AP', 'bbox_mAP_50': 'AP50', 'bbox_mAP_75': 'AP75'}
+MANY_CLASSES = 20
+# Transparent to blue: it lies on a light page as well as on a dark one, below text in the page's ink.
+_BLUES = LinearSegmentedColormap.from_list('blues', [(*to_rgb(COLOURS['blue']), alpha) for alpha in (0.0, 0.65)])
+
+
+class Plot(NamedTuple):
+    """Arguments of ``plots.draw`` and ``plots.save``."""
+
+    paint: Callable[[Any], None]
+    size: tuple[float, float]
+    rows: int
+    columns: int
+
+
+def curves(run: Run) -> Plot:
+    """Losses, learning rate, AP, and seconds an iteration, over the iterations."""
+    log = run.log
+
+    def paint(axes: np.ndarray) -> None:
+        (losses, ap), (rate, time) = axes
+        for name in log.losses:
+            losses.plot(*log.series(name), label=name, **_line(len(log.train)))
+        for ending, label in FIGURES.items():
+            points = [(r['iter'], value) for r in log.val if (value := run.figure(r, ending)) is not None]
+            ap.plot(*np.array(points).reshape(-1, 2).T, marker='o', markersize=3, label=label)
+        rate.plot(*log.series('lr'), **_line(len(log.train)))
+        time.plot(*log.series('time'), label='all', **_line(len(log.train)))
+        time.plot(*log.series('data_time'), label='waiting for data', **_line(len(log.train)))
+        titles = ('Loss', 'Average precision', 'Learning rate', 'Seconds an iteration')
+        for axis, title in zip((losses, ap, rate, time), titles, strict=True):
+            axis.set(title=title, xlabel='iteration', ylim=(0, None))
+            if axis.get_legend_handles_labels()[0]:
+                axis.legend(fontsize='small')
+
+    return Plot(paint, (9.0, 5.6), 2, 2)
+
+
+def memory(log: Log) -> Plot:
+    """Memory of the GPU over the iterations."""
+
+    def paint(axis: Any) -> None:
+        axis.plot(*log.series('memory'), **_line(len(log.train)))
+        axis.set(title='Memory of the GPU in MB', xlabel='iteration', ylim=(0, None))
+
+    return Plot(paint, (7.0, 2.6), 1, 1)
+
+
+def precision_recall(evaluation: CocoEval | None, analysis: Analysis | None) -> Plot:
+    """Precision against recall, and F1, precision and recall against the least score kept."""
+
+    def paint(axes: np.ndarray) -> None:
+        if evaluation is not None:
+            recalls = np.linspace(0, 1, evaluation.precision.shape[1])
+            for label, iou in (('IoU 0.5', 0.5), ('IoU 0.75', 0.75), ('mean of 0.5 to 0.95', None)):
+                axes[0].plot(recalls, precision_curve(evaluation, iou=iou), label=label)
+            axes[0].legend(fontsize='small')
+        axes[0].set(title='Mean over classes', xlabel='recall', ylabel='precision', xlim=(0, 1), ylim=(0, 1.02))
+        if analysis is not None and len(analysis.f1.scores):
+            f1 = analysis.f1
+            for name, values in (('F1', f1.f1), ('precision', f1.precision), ('recall', f1.recall)):
+                axes[1].plot(*_thinned(f1.scores, values), label=name)
+            axes[1].axvline(f1.threshold, color=COLOURS['grey'], linestyle='--')
+            axes[1].legend(fontsize='small')
+        axes[1].set(title='All classes together, IoU 0.5', xlabel='least score', xlim=(0, 1), ylim=(0, 1.02))
+
+    return Plot(paint, (9.0, 3.4), 1, 2)
+
+
+def confusion(matrix: np.ndarray, classes: Sequence[str]) -> Plot:
+    """Shares of every row of a confusion matrix (K + 1, K + 1)."""
+    names = [*classes, 'background']
+    share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+
+    def paint(axis: Any) -> None:
+        axis.imshow(share, cmap=_BLUES, vmin=0, vmax=1, aspect='auto')
+        small = {'fontsize': 9 if len(names) <= MANY_CLASSES else 5}
+        axis.set_xticks(range(len(names)), names, rotation=90, **small)
+        axis.set_yticks(range(len(names)), names, **small)
+        axis.set(xlabel='found', ylabel='annotated')
+        axis.grid(False)
+        if len(names) <= MANY_CLASSES:
+            for row, column in np.argwhere(matrix):
+                axis.text(column, row, str(matrix[row, column]), ha='center', va='center', fontsize=8)
+
+    side = 2.5 + len(names) * (0.42 if len(names) <= MANY_CLASSES else 0.09)
+    return Plot(paint, (side + 1, side), 1, 1)
+
+
+def error_costs(costs: Mapping[str, float]) -> Plot:
+    """What every kind of error costs."""
+
+    def paint(axis: Any) -> None:
+        axis.barh(list(costs)[::-1], list(costs.values())[::-1], color=COLOURS['orange'])
+        axis.set(xlabel='AP at IoU 0.5 that is lost')
+
+    return Plot(paint, (7.0, 2.4), 1, 1)
+
+
+def labels(statistics: Mapping[str, Any]) -> Plot:
+    """Objects of each class, sizes of boxes, boxes an image."""
+
+    def paint(axes: np.ndarray) -> None:
+        counts = np.array(statistics['objects'])
+        order = np.argsort(-counts, kind='stable')[:MANY_CLASSES]
+        axes[0].barh([statistics['classes'][k] for k in order][::-1], counts[order][::-1])
+        axes[0].set(title='Objects' if len(counts) <= MANY_CLASSES else f'Objects, {MANY_CLASSES} commonest classes')
+        axes[1].stairs(statistics['sizes'], SIZE_EDGES, fill=True, alpha=0.7)
+        axes[1].set(title='Box size', xlabel='square root of the area, pixels', xscale='log')
+        ticks = (4, 16, 32, 96, 256, 1024)
+        axes[1].set_xticks(ticks, [str(k) for k in ticks])
+        axes[1].minorticks_off()
+        axes[2].bar(range(len(statistics['per_image'])), statistics['per_image'], width=0.9)
+        axes[2].set(title='Images by number of boxes', xlabel='boxes')
+
+    height = 1.6 + 0.15 * min(len(statistics['classes']), MANY_CLASSES)
+    return Plot(paint, (9.0, max(2.6, height)), 1, 3)
+
+
+def comparison(runs: Mapping[str, Run]) -> Plot:
+    """AP and loss of several runs."""
+
+    def paint(axes: np.ndarray) -> None:
+        for name, run in runs.items():
+            axes[0].plot(*run.log.series('loss'), label=name, **_line(len(run.log.train)))
+            points = [(r['iter'], value) for r in run.log.val if (value := run.figure(r, 'bbox_mAP')) is not None]
+            axes[1].plot(*np.array(points).reshape(-1, 2).T, marker='o', markersize=3, label=name)
+        for axis, title in zip(axes, ('Loss', 'Average precision'), strict=True):
+            axis.set(title=title, xlabel='iteration', ylim=(0, None))
+        axes[1].legend(fontsize='small')
+
+    return Plot(paint, (9.0, 3.4), 1, 2)
+
+
+def _line(count: int) -> dict[str, Any]:
+    """A few points are shown as such: a single one draws no line."""
+    return {'marker': 'o', 'markersize': 3} if count < 3 else {}
+
+
+def _thinned(x: np.ndarray, y: np.ndarray, most: int = 400) -> tuple[np.ndarray, np.ndarray]:
+    """At most about ``most`` points of a curve."""
+    step = max(1, len(x) // most)
+    return x[::step], y[::step]

@@ -1,0 +1,37 @@
+"""``results.csv`` and the plots in the work folder."""
+
+import csv
+from pathlib import Path
+
+from frdet.visualization.plots import save
+from frdet.visualization.report import figures
+from frdet.visualization.report.logs import table
+from frdet.visualization.report.run import read_run
+
+
+def write_files(work_dir: str | Path) -> list[Path]:
+    """Write ``results.csv``, ``curves.png`` and, after a validation, ``precision_recall.png`` and
+    ``confusion_matrix.png``.
+
+    Returns:
+        Their paths.
+
+    Raises:
+        ConfigError: ``work_dir`` is no work folder of a training.
+    """
+    run, folder = read_run(work_dir), Path(work_dir)
+    head, rows = table(run.log)
+    written = [folder / 'results.csv']
+    with open(written[0], 'w', encoding='utf-8', newline='') as file:
+        writer = csv.writer(file)
+        writer.writerow(head)
+        writer.writerows([['' if value is None else value for value in row] for row in rows])
+    plots = {'curves.png': figures.curves(run)}
+    if run.evaluation is not None or run.analysis is not None:
+        plots['precision_recall.png'] = figures.precision_recall(run.evaluation, run.analysis)
+    if run.analysis is not None:
+        plots['confusion_matrix.png'] = figures.confusion(run.analysis.confusion, run.analysis.results.classes)
+    for name, (paint, size, rows_, columns) in plots.items():
+        save(paint, folder / name, size=size, rows=rows_, columns=columns)
+        written.append(folder / name)
+    return written

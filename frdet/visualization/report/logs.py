@@ -1,0 +1,145 @@
+"""The numbers a training logged, its resumed pieces put together."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from frdet.errors import ConfigError
+from frdet.visualization.report.store import RUN, load_facts
+
+SCALARS = 'scalars.json'
+PLACES = ('epoch', 'iter', 'step')  # say where a record stands
+#: What a validation logs besides the evaluators' figures.
+TIMES = ('time', 'data_time', 'memory')
+
+
+class Log(NamedTuple):
+    """What was logged.
+
+    Attributes:
+        train: records of training by ascending ``iter``: ``lr``, losses, ``time`` and others.
+        val: records of validations by ascending ``iter``, the iteration they came after; without ``TIMES``.
+        by_epoch: whether ``epoch`` counts passes over the data.
+        folders: ``vis_data`` of the pieces, the oldest first.
+    """
+
+    train: list[dict[str, Any]]
+    val: list[dict[str, Any]]
+    by_epoch: bool
+    folders: list[Path]
+
+    def series(self, name: str, *, of: str = 'train') -> tuple[np.ndarray, np.ndarray]:
+        """(n,) iterations and (n,) values of one number."""
+        records = [record for record in getattr(self, of) if name in record]
+        return np.array([record['iter'] for record in records]), np.array([record[name] for record in records])
+
+    @property
+    def losses(self) -> list[str]:
+        """Names of losses, their sum first."""
+        names = {name: None for record in self.train for name in record if 'loss' in name}
+        return sorted(names, key=lambda name: name != 'loss')
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of all iterations together, validations left out."""
+        iters, times = self.series('time')
+        return float((np.diff(iters, prepend=0) * times).sum()) if len(iters) else 0.0
+
+
+def read_log(work_dir: str | Path) -> Log:
+    """Put together what the pieces of a training logged.
+
+    A piece that went on from a checkpoint replaces what an earlier one logged from there on; one that began anew
+    replaces all.
+
+    Raises:
+        ConfigError: ``work_dir`` is no work folder of a training.
+    """
+    if not Path(work_dir).is_dir():
+        raise ConfigError(f'No folder {work_dir}: give the work folder of a training, such as work_dirs/<config>')
+    folders = sorted(Path(work_dir).glob('*/vis_data'))
+    if not folders:
+        raise ConfigError(
+            f'{work_dir} is no work folder: it has no <time>/vis_data, which tools/train.py makes. '
+            'Give the folder that holds the checkpoints'
+        )
+    log = Log([], [], False, [])
+    for folder in folders:
+        train, val, by_epoch = _read_piece(folder)
+        first = min((record['iter'] for record in train + val), default=None)
+        if first is not None and all(first <= record['iter'] for record in log.train + log.val):
+            log = Log([], [], False, [])
+        if first is not None:
+            train_before, val_before = ([r for r in records if r['iter'] < first] for records in (log.train, log.val))
+            log = Log(train_before, val_before, log.by_epoch, log.folders)
+        if first is not None or (folder / RUN).is_file():
+            log = Log(log.train + train, log.val + val, log.by_epoch or by_epoch, [*log.folders, folder])
+    return log
+
+
+def _read_piece(folder: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]], bool]:
+    facts = load_facts(folder)
+    per_epoch = facts.iters_per_epoch if facts else None
+    train: list[dict[str, Any]] = []
+    val: list[dict[str, Any]] = []
+    for record in _records(folder / SCALARS):
+        if 'iter' in record:
+            train.append(record)
+            continue
+        # A validation's own step is the epoch; without its length, the last iteration logged before is close.
+        place = record.get('step', 0) * per_epoch if per_epoch else (train[-1]['iter'] if train else 0)
+        kept = {name: value for name, value in record.items() if name not in (*PLACES, *TIMES)}
+        val.append({'iter': place, 'epoch': record.get('step', 0), **kept})
+    epochs = {record.get('epoch') for record in train}
+    return train, val, per_epoch is not None or (facts is None and len(epochs) > 1)
+
+
+def _records(path: Path) -> Iterator[dict[str, Any]]:
+    try:
+        lines = path.read_text(encoding='utf-8').splitlines()
+    except OSError:
+        return
+    for line in lines:
+        try:
+            record = json.loads(line)
+        except ValueError:  # the run was killed while it wrote this line
+            continue
+        if isinstance(record, dict):
+            yield {name: value for name, value in record.items() if isinstance(value, (int, float))}
+
+
+def table(log: Log) -> tuple[list[str], list[list[float | int | None]]]:
+    """Head and rows of ``results.csv``.
+
+    A row is an epoch, or what lies between two validations where training does not go by epochs: the means of what was
+    logged meanwhile, the last learning rate, the most memory, and the figures of the validation at its end.
+    """
+    ends = [record['iter'] for record in log.val]
+    rows: dict[int, dict[str, Any]] = {}
+    for record in log.train:
+        key = record['epoch'] if log.by_epoch else int(np.searchsorted(ends, record['iter']))
+        rows.setdefault(key, {'records': [], 'figures': {}})['records'].append(record)
+    for number, record in enumerate(log.val):
+        key = record['epoch'] if log.by_epoch else number
+        rows.setdefault(key, {'records': [], 'figures': {}})['figures'] = record
+    names = list(dict.fromkeys(name for record in log.train for name in record if name not in PLACES))
+    figures = list(dict.fromkeys(name for record in log.val for name in record if name not in PLACES))
+    head = [*(['epoch'] if log.by_epoch else []), 'iter', *names, *figures]
+    lines = []
+    for key in sorted(rows):
+        records, found = rows[key]['records'], rows[key]['figures']
+        last = max([record['iter'] for record in records] + [found.get('iter', 0)])
+        values = [_summary(name, [record[name] for record in records if name in record]) for name in names]
+        lines.append([*([key] if log.by_epoch else []), last, *values, *(found.get(name) for name in figures)])
+    return head, lines
+
+
+def _summary(name: str, values: list[float]) -> float | None:
+    if not values:
+        return None
+    if name.endswith('lr'):
+        return values[-1]
+    return max(values) if name == 'memory' else float(np.mean(values))

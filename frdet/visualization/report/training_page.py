@@ -1,0 +1,199 @@
+"""The page of one training."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from frdet.evaluation.analysis import KINDS, class_table
+from frdet.evaluation.analysis.curves import COLUMNS
+from frdet.visualization.page import Page, Section
+from frdet.visualization.plots import draw
+from frdet.visualization.report import figures, pictures
+from frdet.visualization.report.run import Analysis, Run, read_run
+
+TIDE = 'Bolya et al., TIDE: A General Toolbox for Identifying Object Detection Errors, ECCV 2020'
+KIND_TEXTS = {
+    'classification': 'overlaps an object of another class by IoU 0.5 or more',
+    'localisation': 'overlaps an object of its class by 0.1 to 0.5',
+    'both': 'overlaps an object of another class by 0.1 to 0.5',
+    'duplicate': 'overlaps an object that a better detection found',
+    'background': 'overlaps no object by 0.1',
+    'missed': 'an object that no detection is about',
+}
+CONFUSIONS = 15  # rows of the table
+
+
+def write_page(work_dir: str | Path, out: str | Path) -> Path:
+    """Write the page of the training in ``work_dir``.
+
+    Raises:
+        ConfigError: it is no work folder of a training, or ``out`` cannot be written.
+    """
+    run = read_run(work_dir)
+    page = Page(f'Training of {run.name}', facts=_facts(run), warnings=run.missing)
+    _figures(page, run)
+    _curves(page, run)
+    if run.evaluation is not None or run.analysis is not None:
+        _precision(page, run)
+    if run.analysis is not None:
+        _classes(page, run, run.analysis)
+        _confusion(page, run.analysis)
+        _errors(page, run.analysis)
+        _pictures(page, run, run.analysis)
+    _batches(page, run)
+    _labels(page, run)
+    _settings(page, run)
+    page.write(out)
+    return Path(out)
+
+
+def _facts(run: Run) -> dict[str, Any]:
+    log, best = run.log, run.best
+    facts: dict[str, Any] = {'iterations': log.train[-1]['iter'] if log.train else 0}
+    if log.by_epoch and (records := log.train or log.val):
+        facts['epochs'] = max(record['epoch'] for record in records)
+    if best is not None:
+        facts['best AP'] = run.figure(best, 'bbox_mAP')
+    facts['hours'] = log.seconds / 3600
+    facts['pieces'] = len(log.folders)
+    return facts
+
+
+def _plot(section: Section, plot: figures.Plot, caption: str) -> None:
+    paint, size, rows, columns = plot
+    section.plot(draw(paint, size=size, rows=rows, columns=columns), caption)
+
+
+def _figures(page: Page, run: Run) -> None:
+    if not run.log.val:
+        return
+    best, last = run.best or run.log.val[-1], run.log.val[-1]
+    section = page.section('Figures', 'Average precision and recall as COCO defines them.')
+    head = ['figure', f'best AP, iteration {best["iter"]:,}', f'last, iteration {last["iter"]:,}']
+    names = [name for name in last if name not in ('iter', 'epoch')]
+    rows = [[name, *(_defined(record.get(name)) for record in (best, last))] for name in names]
+    section.table(head, rows, caption='Validation')
+
+
+def _defined(value: float | None) -> float | None:
+    """COCO's -1 stands for no object."""
+    return None if value is None or value < 0 else value
+
+
+def _curves(page: Page, run: Run) -> None:
+    if not run.log.train and not run.log.val:
+        return
+    section = page.section('Curves', 'What was logged, over the iterations; pieces of a resumed training put together.')
+    _plot(section, figures.curves(run), 'Losses, learning rate, average precision and time')
+    if len(run.log.series('memory')[0]):
+        _plot(section, figures.memory(run.log), 'Memory')
+
+
+def _precision(page: Page, run: Run) -> None:
+    section = page.section(
+        'Precision and recall',
+        "Left: COCO's precision at 101 recalls. Right: what keeping only detections from a score on gives; the dashed "
+        'line is where F1 is best.',
+    )
+    _plot(section, figures.precision_recall(run.evaluation, run.analysis), 'Last validation')
+
+
+def _classes(page: Page, run: Run, analysis: Analysis) -> None:
+    section = page.section(
+        'Classes',
+        'Average precision of each class in all and by size; and F1, precision and recall at IoU 0.5 from the score on '
+        'that suits the class best.',
+    )
+    results = analysis.results
+    objects = np.bincount(results.truth.label[~results.truth.crowd], minlength=len(results.classes))
+    precisions = np.full((len(results.classes), len(COLUMNS)), np.nan)
+    if run.evaluation is not None:
+        place = {cat_id: row for row, cat_id in enumerate(run.evaluation.cat_ids)}
+        table = class_table(run.evaluation)
+        for label, cat_id in enumerate(results.cat_ids):
+            if cat_id in place:
+                precisions[label] = table[place[cat_id]]
+    rows = []
+    for label, (name, f1) in enumerate(zip(results.classes, analysis.class_f1, strict=True)):
+        there = len(f1.scores) and objects[label]
+        at_best = [values[f1.best] for values in (f1.f1, f1.precision, f1.recall, f1.scores)] if there else [None] * 4
+        values = [None if np.isnan(value) else float(value) for value in precisions[label]]
+        rows.append([name, int(objects[label]), *values, *at_best])
+    rows.sort(key=lambda row: -1.0 if row[2] is None else row[2], reverse=True)
+    head = ['class', 'objects', *COLUMNS, 'best F1', 'precision', 'recall', 'from score']
+    section.table(head, rows, caption='Classes, the best first')
+
+
+def _confusion(page: Page, analysis: Analysis) -> None:
+    section = page.section(
+        'Confusion',
+        f'Detections that score {analysis.score:.2f} or more, where F1 is best, paired with objects by IoU of 0.5 or '
+        'more whatever their classes. Shades are shares of a row. Last column: missed. Last row: found in nothing.',
+    )
+    names, matrix = [*analysis.results.classes, 'background'], analysis.confusion
+    _plot(section, figures.confusion(matrix, analysis.results.classes), 'Annotated class by found class')
+    wrong = matrix * ~np.eye(len(matrix), dtype=bool)
+    order = np.argsort(-wrong, axis=None, kind='stable')[:CONFUSIONS]
+    pairs = [np.unravel_index(place, matrix.shape) for place in order]
+    rows = [[names[row], names[column], int(wrong[row, column])] for row, column in pairs if wrong[row, column]]
+    section.table(['annotated', 'found', 'times'], rows, caption='The most frequent confusions')
+
+
+def _errors(page: Page, analysis: Analysis) -> None:
+    section = page.section(
+        'Errors',
+        f'Every detection counts here, whatever its score. AP at IoU 0.5 is {analysis.errors.ap:.3f}; the cost of a '
+        'kind is how much it would rise if all errors of that kind were mended, and no other.',
+        source=TIDE,
+    )
+    errors = analysis.errors
+    _plot(section, figures.error_costs(errors.cost), 'Cost of each kind of error')
+    rows = [[kind, KIND_TEXTS[kind], errors.counts[kind], errors.cost[kind]] for kind in KINDS]
+    section.table(['error', 'a detection that', 'times', 'AP lost'], rows, caption='Kinds of errors')
+
+
+def _pictures(page: Page, run: Run, analysis: Analysis) -> None:
+    colours = ', '.join(f'{kind} {colour}' for kind, colour in pictures.KIND_COLOURS.items())
+    section = page.section(
+        'Worst images',
+        f'The images with the most errors from score {analysis.score:.2f} on. Missed objects are dashed. {colours}.',
+        off={'error': [pictures.RIGHT]},
+    )
+    for picture in pictures.worst_images(run, analysis):
+        section.picture(picture.image, picture.caption, marks=picture.marks)
+    section = page.section('Detections', f'Images spread over the validation; detections from {analysis.score:.2f} on.')
+    section.gallery(pictures.samples(run, analysis), caption='Annotated left, found right')
+
+
+def _batches(page: Page, run: Run) -> None:
+    if not run.batches:
+        return
+    section = page.section('Training batches', 'What the model was given first, after augmentation.')
+    for number, path in enumerate(run.batches, start=1):
+        section.picture(np.asarray(Image.open(path).convert('RGB')), f'Batch {number}')
+
+
+def _labels(page: Page, run: Run) -> None:
+    if run.facts is None or not run.facts.labels:
+        return
+    section = page.section('Labels', 'Boxes by class, by size and by image; crowds are left out.')
+    for name, statistics in run.facts.labels.items():
+        section.heading(f'{name.capitalize()}: {statistics["num_images"]:,} images')
+        _plot(section, figures.labels(statistics), f'Labels of the {name} data')
+        columns = ('objects', 'images', 'small', 'medium', 'large')
+        rows = zip(statistics['classes'], *(statistics[column] for column in columns), strict=True)
+        section.table(['class', *columns], [list(row) for row in rows], caption=f'Classes of the {name} data')
+
+
+def _settings(page: Page, run: Run) -> None:
+    section = page.section('Settings')
+    if run.facts is not None:
+        section.heading('Command')
+        section.code(run.facts.command, label='Command')
+        section.table(['name', 'value'], run.facts.versions, caption='Versions')
+    if run.config_file is not None:
+        section.heading('Config')
+        section.text('With all its bases and overrides.')
+        section.code(run.config_file.read_text(encoding='utf-8'), label='Config')
