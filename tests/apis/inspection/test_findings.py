@@ -161,5 +161,7 @@ def test_no_data(drawn):
     cfg.train_dataloader.dataset.filter_cfg = dict(min_size=5000)
     with pytest.raises(DataError, match='0 of 4 images'):
         inspect_step(cfg)
-    with pytest.raises(DataError, match='empty'):
-        inspect_step(shapes_config(drawn, **{'train_dataloader.dataset.indices': []}))
+    cfg = shapes_config(drawn)
+    cfg.train_dataloader.dataset.update(indices=[], serialize_data=False)
+    with pytest.raises(DataError, match='The training data of the config are empty'):
+        inspect_step(cfg)
