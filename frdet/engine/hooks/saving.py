@@ -51,10 +51,10 @@ class CheckpointHook(MMEngineCheckpointHook):
         return self.last_ckpt
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict[str, Any]) -> None:
-        outdated = []
+        outdated = ''
         if self.max_keep_ckpts > 0 and step not in self.keep_ckpt_ids:
             if len(self.keep_ckpt_ids) == self.max_keep_ckpts:
-                outdated.append(self._path(self.keep_ckpt_ids[0]))
+                outdated = self._path(self.keep_ckpt_ids[0])
             self.keep_ckpt_ids.append(step)  # drops the first of a full one
             runner.message_hub.update_info('keep_ckpt_ids', list(self.keep_ckpt_ids))
         self._save(runner, self._path(step), meta, outdated=outdated)
@@ -68,10 +68,8 @@ class CheckpointHook(MMEngineCheckpointHook):
             del self.file_backend.remove
         self._remove(runner, outdated)
 
-    def _save(
-        self, runner: Runner, path: str, meta: dict[str, Any], *, outdated: list[str] | None = None, extra: str = ''
-    ) -> None:
-        """Save ``path``, name it in ``last_checkpoint``, then remove those outdated and the ``extra`` one before."""
+    def _save(self, runner: Runner, path: str, meta: dict[str, Any], *, outdated: str = '', extra: str = '') -> None:
+        """Save ``path``, name it in ``last_checkpoint``, then remove the outdated one and the ``extra`` one before."""
         hub = runner.message_hub
         before = hub.get_info('extra_ckpt', '')
         hub.update_info('extra_ckpt', extra)
@@ -90,7 +88,7 @@ class CheckpointHook(MMEngineCheckpointHook):
         )
         if is_main_process():
             write_whole(Path(runner.work_dir, 'last_checkpoint'), str(path).encode())
-        self._remove(runner, [*(outdated or []), before])
+        self._remove(runner, [outdated, before])
 
     def _remove(self, runner: Runner, paths: list[str]) -> None:
         hub = runner.message_hub
