@@ -10,7 +10,7 @@ default_hooks = dict(
     sampler_seed=dict(type='DistSamplerSeedHook'),
     visualization=dict(type='DrawDetectionsHook', out_dir=None, score_thr=0.3),
     check_setup=dict(type='CheckSetupHook'),  # class counts, FrozenBN without weights
-    non_finite=dict(type='NonFiniteHook', interval=1),  # stops at a loss that is NaN
+    non_finite=dict(type='NonFiniteHook', interval=1),  # refuses a step that is NaN; action='skip' goes on
     plain_checkpoint=dict(type='PlainCheckpointHook'),  # checkpoints without code in them
     progress=dict(type='EvalProgressHook'),
 )

@@ -16,7 +16,7 @@ from frdet.apis.launch import settle_launcher
 from frdet.config import check_config
 from frdet.datasets import settle_workers
 from frdet.engine import DetRunner
-from frdet.engine.hooks import FitCheckpointHook, StartFromCheckpointHook
+from frdet.engine.hooks import FitCheckpointHook, NonFiniteError, StartFromCheckpointHook
 from frdet.errors import CheckpointError, ConfigError, UserError
 
 GRACE = 3  # seconds
@@ -193,9 +193,9 @@ def _no_leftovers(work_dir: str) -> Iterator[list[DetRunner]]:
     run: list[DetRunner] = []
     try:
         yield run
-    except UserError:
+    except UserError as error:
         # Not runner.iter, which would build the data that may just have failed.
-        begun = bool(run) and run[0].message_hub.get_info('iter', 0) > 0
+        begun = isinstance(error, NonFiniteError) or (bool(run) and run[0].message_hub.get_info('iter', 0) > 0)
         if not is_main_process():
             # Launchers kill every process as soon as one has ended: the first one has to clean up before.
             time.sleep(GRACE)

@@ -3,7 +3,7 @@
 from frdet.engine.hooks.check_setup import CheckSetupHook
 from frdet.engine.hooks.checkpoint import FitCheckpointHook, PlainCheckpointHook, StartFromCheckpointHook
 from frdet.engine.hooks.draw import DrawDetectionsHook
-from frdet.engine.hooks.non_finite import NonFiniteHook, NonFiniteLossError
+from frdet.engine.hooks.non_finite import NonFiniteError, NonFiniteHook
 from frdet.engine.hooks.progress import EvalProgressHook
 
 __all__ = [
@@ -11,8 +11,8 @@ __all__ = [
     'DrawDetectionsHook',
     'EvalProgressHook',
     'FitCheckpointHook',
+    'NonFiniteError',
     'NonFiniteHook',
-    'NonFiniteLossError',
     'PlainCheckpointHook',
     'StartFromCheckpointHook',
 ]
