@@ -11,6 +11,7 @@ default_hooks = dict(
     visualization=dict(type='DrawDetectionsHook', out_dir=None, score_thr=0.3),
     check_setup=dict(type='CheckSetupHook'),  # class counts, FrozenBN without weights
     non_finite=dict(type='NonFiniteHook', interval=1),  # refuses a step that is NaN; action='skip' goes on
+    hang=dict(type='HangHook', timeout=600),  # ends several processes when one makes no progress for 600 s
     plain_checkpoint=dict(type='PlainCheckpointHook'),  # checkpoints without code in them
     progress=dict(type='EvalProgressHook'),
 )
@@ -19,7 +20,7 @@ custom_hooks = []
 env_cfg = dict(
     cudnn_benchmark=False,
     mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
-    dist_cfg=dict(backend='nccl'),  # gloo where there is no GPU
+    dist_cfg=dict(backend='nccl'),  # gloo where there is no GPU; timeout=SECONDS of an exchange, 1800
 )
 randomness = dict(seed=None, deterministic=False)
 

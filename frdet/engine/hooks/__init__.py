@@ -3,6 +3,7 @@
 from frdet.engine.hooks.check_setup import CheckSetupHook
 from frdet.engine.hooks.checkpoint import FitCheckpointHook, PlainCheckpointHook, StartFromCheckpointHook
 from frdet.engine.hooks.draw import DrawDetectionsHook
+from frdet.engine.hooks.hang import HangHook
 from frdet.engine.hooks.non_finite import NonFiniteError, NonFiniteHook
 from frdet.engine.hooks.progress import EvalProgressHook
 
@@ -11,6 +12,7 @@ __all__ = [
     'DrawDetectionsHook',
     'EvalProgressHook',
     'FitCheckpointHook',
+    'HangHook',
     'NonFiniteError',
     'NonFiniteHook',
     'PlainCheckpointHook',
