@@ -10,6 +10,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Print a config with all it inherits.')
     parser.add_argument('config', help='path of the config')
     parser.add_argument('--origin', action='store_true', help='print each value with the file and line that set it')
+    parser.add_argument('--safe-config', action='store_true', help='read a config of data alone, without running it')
     parser.add_argument(
         '--cfg-options', nargs='+', default=[], metavar='KEY=VALUE', help='change the config: a.b.0.c=VALUE'
     )
@@ -18,7 +19,7 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    cfg = load_config(args.config, args.cfg_options)
+    cfg = load_config(args.config, args.cfg_options, safe=args.safe_config)
     check_config(cfg)
     print(origin_table(cfg) if args.origin else dump_config(cfg))
 

@@ -15,6 +15,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--show-dir', metavar='DIR', help='write pictures of the detections')
     parser.add_argument('--amp', action='store_true', help='bfloat16 where it is safe, on CPU and GPU')
     parser.add_argument('--work-dir', help='folder of the log; default: work_dirs/<name of the config>')
+    parser.add_argument('--safe-config', action='store_true', help='read a config of data alone, without running it')
     parser.add_argument(
         '--cfg-options', nargs='+', default=[], metavar='KEY=VALUE', help='change the config: a.b.0.c=VALUE'
     )
@@ -25,7 +26,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     test_detector(
-        load_config(args.config, args.cfg_options),
+        load_config(args.config, args.cfg_options, safe=args.safe_config),
         args.checkpoint,
         work_dir=args.work_dir,
         out=args.out,

@@ -25,6 +25,7 @@ def parse_args() -> argparse.Namespace:
         '--deterministic', action='store_true', help='only algorithms that give the same result each time'
     )
     parser.add_argument('--no-validate', action='store_true', help='do not evaluate during training')
+    parser.add_argument('--safe-config', action='store_true', help='read a config of data alone, without running it')
     parser.add_argument(
         '--cfg-options', nargs='+', default=[], metavar='KEY=VALUE', help='change the config: a.b.0.c=VALUE'
     )
@@ -35,7 +36,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     train_detector(
-        load_config(args.config, args.cfg_options),
+        load_config(args.config, args.cfg_options, safe=args.safe_config),
         work_dir=args.work_dir,
         resume=args.resume,
         amp=args.amp,

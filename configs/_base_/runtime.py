@@ -10,8 +10,9 @@ default_hooks = dict(
     sampler_seed=dict(type='DistSamplerSeedHook'),
     visualization=dict(type='DrawDetectionsHook', out_dir=None, score_thr=0.3),
     check_setup=dict(type='CheckSetupHook'),  # class counts, FrozenBN without weights
-    non_finite=dict(type='NonFiniteHook', interval=1),  # stops at a loss that is NaN
+    non_finite=dict(type='NonFiniteHook', interval=1),  # refuses a step that is NaN; action='skip' goes on
     broken_images=dict(type='BrokenImagesHook', max_share=0.01),  # missing or undecodable: counted, not trained on
+    hang=dict(type='HangHook', timeout=600),  # ends several processes when one makes no progress for 600 s
     plain_checkpoint=dict(type='PlainCheckpointHook'),  # checkpoints without code in them
     progress=dict(type='EvalProgressHook'),
     report=dict(type='ReportHook', batches=2),  # results.csv, plots, and what tools/report.py needs
@@ -21,7 +22,7 @@ custom_hooks = []
 env_cfg = dict(
     cudnn_benchmark=False,
     mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
-    dist_cfg=dict(backend='nccl'),  # gloo where there is no GPU
+    dist_cfg=dict(backend='nccl'),  # gloo where there is no GPU; timeout=SECONDS of an exchange, 1800
 )
 randomness = dict(seed=None, deterministic=False)
 

@@ -19,7 +19,7 @@ from frdet.config import check_config
 from frdet.config.places import HOOK_SLOTS
 from frdet.datasets import settle_workers
 from frdet.engine import DetRunner, predict_in_bfloat16
-from frdet.engine.hooks import FitCheckpointHook, StartFromCheckpointHook, StopHook
+from frdet.engine.hooks import FitCheckpointHook, NonFiniteError, StartFromCheckpointHook, StopHook
 from frdet.engine.saving import newest_whole
 from frdet.errors import CheckpointError, ConfigError, UserError
 
@@ -239,9 +239,9 @@ def _no_leftovers(work_dir: str) -> Iterator[list[DetRunner]]:
     run: list[DetRunner] = []
     try:
         yield run
-    except UserError:
+    except UserError as error:
         # Not runner.iter, which would build the data that may just have failed.
-        begun = bool(run) and run[0].message_hub.get_info('iter', 0) > 0
+        begun = isinstance(error, NonFiniteError) or (bool(run) and run[0].message_hub.get_info('iter', 0) > 0)
         if not is_main_process():
             # Launchers kill every process as soon as one has ended: the first one has to clean up before.
             time.sleep(GRACE)

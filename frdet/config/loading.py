@@ -16,25 +16,30 @@ from mmengine.logging import MMLogger
 from frdet.config.origins import base_files, config_origins, leaves, no_file, origin_finder, shown_path, variables_used
 from frdet.config.overrides import apply_overrides, parse_overrides
 from frdet.config.places import RUNNER_KEYS
+from frdet.config.safe import read_safely, refuse_imports
 from frdet.errors import ConfigError
 
 
-def load_config(path: str | Path, overrides: dict[str, Any] | Sequence[str] | None = None) -> Config:
+def load_config(
+    path: str | Path, overrides: dict[str, Any] | Sequence[str] | None = None, *, safe: bool = False
+) -> Config:
     """Read a Python config with its ``_base_`` files, import what ``custom_imports`` names, apply overrides.
 
-    Configs are Python and run as such: read only those you trust.
+    Configs are Python and run as such: read only those you trust, or with ``safe``.
 
     Args:
         path: the config file.
         overrides: ``'a.b=1'`` strings as of ``--cfg-options``, or a dict from dotted keys to values.
+        safe: run nothing, import nothing; see ``read_safely`` for what may stand in such a config.
 
     Raises:
-        ConfigError: the file or a base is missing or does not run, an import fails, an override is wrong.
+        ConfigError: the file or a base is missing or does not run, an import fails, an override is wrong; with ``safe``
+            also what is more than data.
     """
     path = Path(path)
     if not path.is_file():
         raise ConfigError(no_file(path))
-    cfg = _read(path)
+    cfg = read_safely(path) if safe else _read(path)
     if unset := next(_without_default('', cfg), None):
         raise ConfigError(
             f'{origin_finder(cfg)(unset) or path}: {unset} names an environment variable without a default: '
@@ -43,10 +48,14 @@ def load_config(path: str | Path, overrides: dict[str, Any] | Sequence[str] | No
     changes = overrides if isinstance(overrides, dict) else parse_overrides(overrides or [])
     imports = {key: value for key, value in changes.items() if key.partition('.')[0] == 'custom_imports'}
     apply_overrides(cfg, imports)
+    if safe:
+        refuse_imports(cfg)
     _import_custom(cfg, path)
     _refuse_used_variables(cfg, changes)
     # Only now: whether a component takes an argument is read from its class.
     apply_overrides(cfg, {key: value for key, value in changes.items() if key not in imports})
+    if safe:
+        refuse_imports(cfg)
     return cfg
 
 

@@ -4,7 +4,8 @@ from frdet.engine.hooks.broken_images import BrokenImagesHook
 from frdet.engine.hooks.check_setup import CheckSetupHook
 from frdet.engine.hooks.checkpoint import FitCheckpointHook, PlainCheckpointHook, StartFromCheckpointHook
 from frdet.engine.hooks.draw import DrawDetectionsHook
-from frdet.engine.hooks.non_finite import NonFiniteHook, NonFiniteLossError
+from frdet.engine.hooks.hang import HangHook
+from frdet.engine.hooks.non_finite import NonFiniteError, NonFiniteHook
 from frdet.engine.hooks.progress import EvalProgressHook
 from frdet.engine.hooks.report import ReportHook
 from frdet.engine.hooks.saving import CheckpointHook
@@ -17,8 +18,9 @@ __all__ = [
     'DrawDetectionsHook',
     'EvalProgressHook',
     'FitCheckpointHook',
+    'HangHook',
+    'NonFiniteError',
     'NonFiniteHook',
-    'NonFiniteLossError',
     'PlainCheckpointHook',
     'ReportHook',
     'StartFromCheckpointHook',

@@ -1,50 +1,125 @@
-"""Training stops where a loss is no number."""
+"""A step whose loss or gradient is no number is not taken."""
 
-from typing import Any
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
+from mmengine.dist import all_gather_object, all_reduce, get_rank
 from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
+from torch import Tensor
 
-from frdet.errors import UserError
+from frdet.engine.diagnosis import diagnose, restore_buffers, rng_state, save_step
+from frdet.errors import ConfigError, UserError
 from frdet.registry import HOOKS
 
 
-class NonFiniteLossError(UserError):
-    """A loss became NaN or infinite."""
+class NonFiniteError(UserError):
+    """A loss or a gradient became NaN or infinite."""
 
 
 @HOOKS.register_module()
 class NonFiniteHook(Hook):
-    """Stops training at a loss that is NaN or infinite, and names the losses and the images of the batch.
+    """Looks at loss and gradients between the backward pass and the step, and keeps a bad step from being taken.
+
+    The batch is then computed again, with a look at every module's output, to say where it began; what is needed to
+    compute it once more goes to ``non_finite_iter_N.pth`` in the work folder, for ``tools/replay.py``. All processes
+    agree on one number, which is read once: on a GPU that is the only wait of a step, and it comes when all of the
+    backward pass is queued.
 
     Args:
-        interval: iterations from one check to the next.
+        interval: iterations from one look to the next. Above 1, bad steps in between are taken.
+        action: 'stop' ends the run; 'skip' drops the gradients of the step and goes on. With accumulated gradients,
+            those of the iterations before it are dropped, too.
+        max_skips: of consecutive steps; one more ends the run.
+
+    Raises:
+        NonFiniteError: names the losses, the module or parameter where it began, and the images of the batch.
     """
 
-    def __init__(self, *, interval: int = 1):
-        self.interval = interval
+    priority = 'VERY_LOW'  # the state of the generators is kept as late as can be
 
-    def after_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None
-    ) -> None:
-        """Raise NonFiniteLossError if a figure with ``loss`` in its name is not finite."""
-        losses = {name: torch.as_tensor(value).detach() for name, value in (outputs or {}).items() if 'loss' in name}
-        if not losses or not self.every_n_train_iters(runner, self.interval):
+    def __init__(self, *, interval: int = 1, action: Literal['stop', 'skip'] = 'stop', max_skips: int = 5):
+        if action not in ('stop', 'skip'):
+            raise ConfigError(f"NonFiniteHook: action is {action!r}, expected 'stop' or 'skip'")
+        self.interval = interval
+        self.action = action
+        self.max_skips = max_skips
+        self._skipped = 0
+        self._batch: Any = None
+        self._rng: dict[str, Tensor] = {}
+        self._buffers: list[Tensor] = []
+
+    def before_train(self, runner: Runner) -> None:
+        """Put the look behind the optimiser wrapper's backward pass, whatever kind of wrapper it is."""
+        wrapper = runner.optim_wrapper
+        if isinstance(wrapper, OptimWrapper):
+            wrapper.backward = functools.partial(self._backward, runner, wrapper.backward)
+
+    def after_train(self, runner: Runner) -> None:
+        """Take it away again."""
+        vars(runner.optim_wrapper).pop('backward', None)
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        """Keep what it takes to compute the step again."""
+        self._batch, self._rng = data_batch, rng_state()
+        # BatchNorm's running figures would not recover.
+        self._buffers = [buffer.clone() for buffer in _bare(runner.model).buffers()]
+
+    def _backward(self, runner: Runner, backward: Callable, loss: Tensor, **kwargs: Any) -> None:
+        backward(loss, **kwargs)
+        if not self.every_n_train_iters(runner, self.interval):
             return
-        # One transfer from the device for all of them.
-        values = torch.stack([value.float().mean() for value in losses.values()]).tolist()
-        bad = {name: v for name, v in zip(losses, values, strict=True) if v != v or v in (float('inf'), -float('inf'))}
-        if not bad:
+        if _all_are_finite(loss, runner.optim_wrapper):
+            self._skipped = 0
             return
-        parts = {name: v for name, v in bad.items() if name != 'loss'} or bad
-        rate = runner.optim_wrapper.get_lr()['lr'][0]
-        raise NonFiniteLossError(
-            f'Training stopped in iteration {runner.iter + 1} (epoch {runner.epoch + 1}): '
-            f'{", ".join(f"{name} is {v}" for name, v in parts.items())}. Images: {_images(data_batch)}.\n'
-            f'Check their boxes; or lower the learning rate (now {rate:.3g}), lengthen the warm-up, or clip gradients '
-            'with optim_wrapper.clip_grad'
+        message = self._explained(runner, loss)
+        self._skipped += 1
+        if self.action == 'stop' or self._skipped > self.max_skips:
+            raise NonFiniteError(f'Training stopped in {message}')
+        runner.logger.warning(f'Skipped {message}')
+        if not hasattr(runner.optim_wrapper, 'loss_scaler'):  # which skips by itself
+            runner.optim_wrapper.zero_grad()  # without gradients a step changes nothing
+
+    def _explained(self, runner: Runner, loss: Tensor) -> str:
+        """Compute the batch again, save it where it is the cause, and tell; the same words in every process."""
+        model, wrapper, rank = _bare(runner.model), runner.optim_wrapper, get_rank()
+        restore_buffers(model, self._buffers)
+        found = diagnose(model, self._batch, self._rng, wrapper.optim_context(model))
+        what = f'the loss was {loss.item()}; computed again, {found}' if found.is_finite else str(found)
+        path = Path(runner.work_dir, f'non_finite_iter_{runner.iter + 1}{f"_rank{rank}" if rank else ""}.pth')
+        words = (
+            f'iteration {runner.iter + 1} (epoch {runner.epoch + 1}{f", process {rank}" if rank else ""}): {what}. '
+            f'Images: {_images(self._batch)}.\nThe step was not taken; tools/replay.py CONFIG {path} repeats it. '
+            f'Check the boxes; or lower the learning rate (now {wrapper.get_lr()["lr"][0]:.3g}), lengthen the warm-up, '
+            'or clip gradients with optim_wrapper.clip_grad'
         )
+        told = all_gather_object((found.is_finite, words))
+        finite, message = min(told)
+        if found.is_finite == finite:
+            step = dict(iter=runner.iter + 1, batch=self._batch, rng=self._rng, message=words)
+            dtype = str(getattr(wrapper, 'dtype', '')).removeprefix('torch.')
+            save_step(path, model, **step, autocast=dtype)
+        return message
+
+
+def _all_are_finite(loss: Tensor, wrapper: OptimWrapper) -> bool:
+    """Whether the loss and the gradients of every process are finite, and the gradients' norm is, too."""
+    total = loss.detach().float()
+    if not hasattr(wrapper, 'loss_scaler'):  # a scale that is too large for some gradient is found by trying
+        params = (p for group in wrapper.optimizer.param_groups for p in group['params'])
+        total = total + torch.nn.utils.get_total_norm([p.grad for p in params if p.grad is not None])
+    bad = (~torch.isfinite(total)).int()
+    all_reduce(bad, 'max')
+    return not bad.item()
+
+
+def _bare(model: Any) -> Any:
+    return model.module if is_model_wrapper(model) else model
 
 
 def _images(data_batch: Any) -> str:

@@ -1,0 +1,28 @@
+"""A step that training refused to take, computed again."""
+
+import torch
+from mmengine.config import Config
+
+from frdet.config import check_config
+from frdet.engine.diagnosis import Diagnosis, diagnose, load_step
+from frdet.engine.optim import DTYPES
+from frdet.interop.fit import load_strictly
+from frdet.registry import DETECTORS
+
+
+def replay_step(cfg: Config, path: str) -> Diagnosis:
+    """Compute the step in a ``non_finite_iter_N.pth`` again, with its weights, random numbers and precision.
+
+    It runs on the kind of device that it ran on, if there is one.
+
+    Raises:
+        ConfigError: the config is wrong.
+        CheckpointError: the file is no such file, or does not fit the config's model.
+    """
+    check_config(cfg)
+    step = load_step(path)
+    model = DETECTORS.build(cfg.model)
+    load_strictly(model, step['state_dict'], path)
+    device = 'cuda' if 'cuda' in step['rng'] and torch.cuda.is_available() else 'cpu'
+    autocast = torch.autocast(device, DTYPES[step['autocast']]) if step['autocast'] else None
+    return diagnose(model.to(device).train(), step['batch'], step['rng'], autocast)

@@ -1,0 +1,193 @@
+"""``--safe-config``: a config read without running it, and without importing what it names."""
+
+import ast
+import operator
+import os
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from frdet.config.places import find_component
+from frdet.errors import ConfigError
+
+_NUMBERS: dict[type, Callable] = {
+    ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,
+    ast.FloorDiv: operator.floordiv, ast.UAdd: operator.pos, ast.USub: operator.neg, ast.Not: operator.not_,
+}  # fmt: skip
+_METHODS = ('strip', 'lstrip', 'rstrip', 'removeprefix', 'removesuffix')  # of strings
+#: Keys under which MMEngine takes a string for a class, and imports the module of that name if it knows none.
+_CLASSES = ('type', 'constructor', 'runner_type')
+_VARIABLE = re.compile(r'\{\{\s*\$\s*(\w+)\s*:\s*([^\s{}]*)\s*\}\}')
+_SIZE = 1 << 20  # bytes of a file, and characters or items of a value
+
+
+def read_safely(path: Path, below: tuple[Path, ...] = ()) -> Config:
+    """A config with its ``_base_`` files, all of it data: literals, ``dict(...)``, and names assigned before.
+
+    Numbers may be calculated with + - * / //, strings, lists and tuples be joined by +, strings be formatted by
+    f-strings and stripped, dicts be spread by ``**``. ``{{$NAME:default}}`` is filled in.
+
+    Raises:
+        ConfigError: anything else; the message names file and line. A class that is registered nowhere, or in another
+            package; ``custom_imports``.
+    """
+    path = path.resolve()
+    if path in below:
+        raise ConfigError(f'{path} inherits from itself')
+    assigned = _File(path).read()
+    bases = assigned.pop('_base_', [])
+    bases = [bases] if isinstance(bases, str) else bases
+    if not isinstance(bases, (list, tuple)) or not all(isinstance(base, str) for base in bases):
+        raise ConfigError(f'{path}: _base_ is {bases!r}, expected a path or several')
+    merged: dict[str, Any] = {}
+    for base in bases:
+        values = read_safely(path.parent / base, (*below, path)).to_dict()
+        if twice := sorted(merged.keys() & values.keys()):
+            raise ConfigError(f'{path}: several of its _base_ files set {", ".join(twice)}')
+        merged.update(values)
+    cfg = Config(merged)
+    cfg.merge_from_dict(assigned)
+    whole = Config(cfg.to_dict(), filename=str(path))
+    if not below:
+        refuse_imports(whole)
+    return whole
+
+
+def refuse_imports(cfg: Config) -> None:
+    """Raise ConfigError where building ``cfg`` would import a module that it names."""
+    if cfg.get('custom_imports'):
+        raise ConfigError('custom_imports runs the modules it names: not with --safe-config')
+    for place, key, value in _strings('', cfg.to_dict()):
+        if key == '_scope_' or (place == 'default_scope' and value not in ('frdet', 'mmengine')):
+            raise ConfigError(f'{place}: found {value!r}, which imports that package: not with --safe-config')
+        component = key in _CLASSES and place != 'optim_wrapper.clip_grad.type'
+        if component and ('.' in value or (find_component(value, '') is None)):
+            raise ConfigError(
+                f'{place}: {value!r} is registered nowhere, and would be imported: --safe-config takes the components '
+                'of frdet and MMEngine by their names'
+            )
+
+
+def _strings(place: str, node: Any) -> Iterator[tuple[str, str, str]]:
+    """Dotted place, key and value of every string that stands under a key."""
+    items = enumerate(node) if isinstance(node, (list, tuple)) else node.items()
+    for key, value in items:
+        inner = f'{place}.{key}' if place else str(key)
+        if isinstance(value, str):
+            yield inner, str(key), value
+        elif isinstance(value, (dict, list, tuple)):
+            yield from _strings(inner, value)
+
+
+class _File:
+    """The values that one file assigns."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.names: dict[str, Any] = {}
+
+    def read(self) -> dict[str, Any]:
+        """All names, with their last values."""
+        try:
+            if self.path.suffix != '.py' or self.path.stat().st_size > _SIZE:
+                raise ConfigError(f'{self.path}: --safe-config reads .py files of up to {_SIZE >> 20} MiB')
+            tree = ast.parse(self.path.read_bytes())
+        except OSError as error:
+            raise ConfigError(f'{self.path} cannot be read: {error.strerror}') from None
+        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+            line = getattr(error, 'lineno', None)
+            raise ConfigError(f'{self.path}{f":{line}" if line else ""} is no Python: {error}') from None
+        for node in tree.body:
+            if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):  # a docstring
+                continue
+            if not isinstance(node, ast.Assign) or not all(isinstance(t, ast.Name) for t in node.targets):
+                raise self.refusal(node)
+            for target in node.targets:
+                self.names[target.id] = self.value(node.value)  # type: ignore[attr-defined]
+        return {name: value for name, value in self.names.items() if not name.startswith('__')}
+
+    def value(self, node: ast.expr) -> Any:
+        """What an expression means; never by calling what it names."""
+        found = self._value(node)
+        if isinstance(found, (str, list, tuple, dict)) and len(found) > _SIZE:
+            raise ConfigError(f'{self.path}:{node.lineno}: a value of {len(found)} items is too large')
+        return found
+
+    def _value(self, node: ast.expr) -> Any:
+        if isinstance(node, ast.Constant) and isinstance(node.value, (str, int, float, bool, type(None))):
+            return self._filled(node) if isinstance(node.value, str) else node.value
+        if isinstance(node, ast.Name) and node.id in self.names:
+            return self.names[node.id]
+        if isinstance(node, (ast.List, ast.Tuple)):
+            items = [self.value(item) for item in node.elts]
+            return items if isinstance(node, ast.List) else tuple(items)
+        if isinstance(node, ast.Dict):
+            return self._dict(zip(node.keys, node.values, strict=True), node)
+        if isinstance(node, ast.Call):
+            return self._call(node)
+        if isinstance(node, (ast.BinOp, ast.UnaryOp)):
+            return self._calculated(node)
+        if isinstance(node, ast.JoinedStr):
+            return ''.join(self._formatted(part) for part in node.values)
+        raise self.refusal(node)
+
+    def _dict(self, items: Any, node: ast.expr) -> dict:
+        made: dict = {}
+        for key, value in items:
+            inner = self.value(value)
+            if key is None and not isinstance(inner, dict):
+                raise self.refusal(node)
+            name = self.value(key) if isinstance(key, ast.expr) else key
+            if not isinstance(name, (str, int, float, type(None))):
+                raise self.refusal(node)
+            made.update(inner if key is None else {name: inner})
+        return made
+
+    def _call(self, node: ast.Call) -> Any:
+        if isinstance(node.func, ast.Name) and node.func.id == 'dict' and 'dict' not in self.names and not node.args:
+            return self._dict(((k.arg, k.value) for k in node.keywords), node)
+        if isinstance(node.func, ast.Attribute) and node.func.attr in _METHODS and not node.keywords:
+            text, *args = (self.value(part) for part in (node.func.value, *node.args))
+            if len(args) < 2 and all(isinstance(part, str) for part in (text, *args)):
+                return getattr(str, node.func.attr)(text, *args)
+        raise self.refusal(node)
+
+    def _calculated(self, node: ast.BinOp | ast.UnaryOp) -> Any:
+        parts = [node.operand] if isinstance(node, ast.UnaryOp) else [node.left, node.right]
+        values = [self.value(part) for part in parts]
+        numbers = all(isinstance(v, (int, float)) and abs(v) < 1e300 for v in values)
+        joined = isinstance(node.op, ast.Add) and isinstance(values[0], (str, list, tuple))
+        operation = _NUMBERS.get(type(node.op))
+        if operation is None or not (numbers or joined and type(values[0]) is type(values[1])):
+            raise self.refusal(node)
+        try:
+            return operation(*values)
+        except ArithmeticError as error:
+            raise ConfigError(f'{self.path}:{node.lineno}: {error}') from None
+
+    def _formatted(self, node: ast.expr) -> str:
+        if isinstance(node, ast.Constant):
+            return self.value(node)
+        value = self.value(node.value) if isinstance(node, ast.FormattedValue) else None
+        plain = isinstance(node, ast.FormattedValue) and node.format_spec is None and node.conversion == -1
+        if not plain or not isinstance(value, (str, int, float)):
+            raise self.refusal(node)
+        return str(value)
+
+    def _filled(self, node: ast.Constant) -> str:
+        given = str(node.value)
+        text = _VARIABLE.sub(lambda found: os.environ.get(found[1], found[2]), given)
+        if '{{' in given and text == given:
+            raise self.refusal(node)
+        return text
+
+    def refusal(self, node: ast.AST) -> ConfigError:
+        """For what is more than data."""
+        shown = ast.unparse(node).splitlines()[0][:60]
+        return ConfigError(
+            f'{self.path}:{getattr(node, "lineno", 0)}: found {shown!r}, and --safe-config reads literals, dict(...), '
+            'names assigned before and _base_ only'
+        )

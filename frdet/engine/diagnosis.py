@@ -1,0 +1,186 @@
+"""A training step that was not finite: computed again with a look at every module, and kept in a file for later."""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from mmengine.model import BaseModel
+from mmengine.structures import BaseDataElement, InstanceData
+from torch import Tensor
+
+from frdet.engine.checkpoint import to_plain
+from frdet.engine.optim import DTYPES
+from frdet.errors import CheckpointError
+from frdet.interop import load_file
+from frdet.structures import DetDataSample
+
+_KEYS = {'iter', 'batch', 'rng', 'state_dict', 'autocast', 'message'}
+_ELEMENT = 'frdet.element'
+
+
+class Diagnosis(NamedTuple):
+    """What a step computed.
+
+    Attributes:
+        losses: of the batch, by name.
+        weight: the first parameter that is not finite itself.
+        module: the first module whose output was not finite.
+        gradient: of the parameters whose gradient was not finite, the one that the backward pass reaches first.
+    """
+
+    losses: dict[str, float]
+    weight: str | None
+    module: str | None
+    gradient: str | None
+
+    @property
+    def bad_losses(self) -> list[str]:
+        """Names of the losses that are not finite; of ``loss``, their sum, only where it is the only one."""
+        bad = [name for name, value in self.losses.items() if not torch.isfinite(torch.tensor(value))]
+        return [name for name in bad if name != 'loss'] or bad
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether all of it was."""
+        return not (self.bad_losses or self.weight or self.module or self.gradient)
+
+    def __str__(self) -> str:
+        said = [f'{name} is {self.losses[name]}' for name in self.bad_losses]
+        said += [f'the parameter {self.weight} is not finite already'] if self.weight else []
+        said += [f'the first output that is not finite is that of {self.module}'] if self.module else []
+        if self.gradient and not said:
+            said = [f'the losses are finite, the gradient of {self.gradient} is not']
+        return '; '.join(said) or 'all of it is finite'
+
+
+def rng_state() -> dict[str, Tensor]:
+    """State of the random generators that a step draws from: the CPU's, and the GPU's that is in use."""
+    on_gpu = torch.cuda.is_available() and torch.cuda.is_initialized()
+    return {'cpu': torch.get_rng_state(), **({'cuda': torch.cuda.get_rng_state()} if on_gpu else {})}
+
+
+def set_rng_state(state: dict[str, Tensor]) -> None:
+    """Undo what was drawn since ``rng_state``."""
+    torch.set_rng_state(state['cpu'].cpu())
+    if 'cuda' in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state['cuda'].cpu())
+
+
+def diagnose(
+    model: BaseModel,
+    batch: dict[str, Any],
+    rng: dict[str, Tensor],
+    autocast: AbstractContextManager | None = None,
+) -> Diagnosis:
+    """Compute the losses and gradients of a batch; parameters, their ``grad``, buffers and generators stay as they are.
+
+    Args:
+        model: not wrapped: other processes take no part.
+        batch: as the data loader gives it.
+        rng: of the random generators before the step.
+        autocast: the context of the forward pass.
+    """
+    found: list[str] = []
+    after = rng_state()
+    set_rng_state(rng)
+    with _buffers_kept(model), _outputs_watched(model, found), torch.enable_grad():
+        with autocast or nullcontext():
+            losses = model(**model.data_preprocessor(batch, True), mode='loss')
+        total, figures = model.parse_losses(losses)
+        named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+        gradients = torch.autograd.grad(total, [p for _, p in named], allow_unused=True)
+    set_rng_state(after)
+    bad = [name for (name, _), g in zip(named, gradients, strict=True) if g is not None and not _is_finite(g)]
+    return Diagnosis(
+        losses={name: float(value.detach()) for name, value in figures.items() if 'loss' in name},
+        weight=next((name for name, p in model.named_parameters() if not _is_finite(p)), None),
+        module=found[0] if found else None,
+        gradient=bad[-1] if bad else None,
+    )
+
+
+@contextmanager
+def _outputs_watched(model: torch.nn.Module, found: list[str]) -> Iterator[None]:
+    """Add to ``found`` the names of modules whose output is not finite, as they return."""
+
+    def watch(name: str) -> Any:
+        return lambda module, inputs, output: found.append(name) if not _is_finite(output) else None
+
+    handles = [m.register_forward_hook(watch(name)) for name, m in model.named_modules() if name]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def _buffers_kept(model: torch.nn.Module) -> Iterator[None]:
+    """BatchNorm counts what passes through it."""
+    kept = [buffer.clone() for buffer in model.buffers()]
+    yield
+    restore_buffers(model, kept)
+
+
+def restore_buffers(model: torch.nn.Module, kept: list[Tensor]) -> None:
+    """Copy clones of the model's buffers back."""
+    with torch.no_grad():
+        for buffer, old in zip(model.buffers(), kept, strict=True):
+            buffer.copy_(old)
+
+
+def _is_finite(value: Any) -> bool:
+    if isinstance(value, Tensor):
+        return not value.is_floating_point() or bool(torch.isfinite(value).all())
+    if isinstance(value, BaseDataElement):
+        value = dict(value.items())
+    if isinstance(value, dict):
+        value = list(value.values())
+    return not isinstance(value, (list, tuple)) or all(map(_is_finite, value))
+
+
+def save_step(path: Path, model: BaseModel, **content: Any) -> None:
+    """Write tensors and plain data that ``load_step`` reads; ``content`` has the keys but ``state_dict``."""
+    content['batch'] = _packed(content['batch'])
+    torch.save({**content, 'state_dict': model.state_dict()}, path)
+
+
+def load_step(path: str) -> dict[str, Any]:
+    """What ``save_step`` wrote; no code in the file is run.
+
+    Raises:
+        CheckpointError: the file is missing, unreadable, refused, or another kind of file.
+    """
+    content = load_file(path)
+    if not isinstance(content, dict) or (missing := sorted(_KEYS - set(content))):
+        lacks = f'lacks {", ".join(missing)}' if isinstance(content, dict) else f'holds a {type(content).__name__}'
+        raise CheckpointError(f'{path} {lacks}: give a non_finite_iter_N.pth that NonFiniteHook wrote')
+    if not isinstance(content['state_dict'], dict) or content['autocast'] not in ('', *DTYPES):
+        raise CheckpointError(f'{path} is damaged: its state_dict or autocast is not what NonFiniteHook writes')
+    return {**content, 'batch': _unpacked(content['batch'])}
+
+
+def _packed(value: Any) -> Any:
+    if isinstance(value, BaseDataElement):
+        kind = 'InstanceData' if isinstance(value, InstanceData) else 'DetDataSample'
+        return {_ELEMENT: kind, 'meta': _packed(dict(value.metainfo_items())), 'data': _packed(dict(value.items()))}
+    if isinstance(value, dict):
+        return {key: _packed(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)([_packed(item) for item in value])
+    if isinstance(value, Tensor):
+        return value.detach().cpu()
+    return str(value) if isinstance(value, Path) else to_plain(value)
+
+
+def _unpacked(value: Any) -> Any:
+    if isinstance(value, dict) and _ELEMENT in value:
+        element = (InstanceData if value[_ELEMENT] == 'InstanceData' else DetDataSample)(metainfo=value['meta'])
+        for name, item in value['data'].items():
+            element.set_field(_unpacked(item), name)
+        return element
+    if isinstance(value, dict):
+        return {key: _unpacked(item) for key, item in value.items()}
+    return type(value)([_unpacked(item) for item in value]) if isinstance(value, (list, tuple)) else value
