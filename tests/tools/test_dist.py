@@ -15,7 +15,7 @@ CONFIG = 'configs/quickstart/r18_fpn_shapes.py'
 
 @pytest.fixture(scope='module')
 def shapes(tmp_path_factory):
-    return write_shapes(tmp_path_factory.mktemp('drawn') / 'shapes', num_train=12, num_val=5)
+    return write_shapes(tmp_path_factory.mktemp('drawn') / 'shapes', num_train=13, num_val=5)
 
 
 def launch(script: str, *args: object) -> subprocess.CompletedProcess:
@@ -39,7 +39,7 @@ def test_two_processes_train_and_test(shapes, tmp_path):
     done = launch('dist_train', CONFIG, 2, '--work-dir', tmp_path / 'work', '--cfg-options', *options)
     assert done.returncode == 0, done.stdout + done.stderr
     records = [r for r in scalars(tmp_path / 'work') if 'loss' in r]
-    assert len(records) == 3  # 12 images, 2 processes of 2 images
+    assert len(records) == 4  # 13 images are 7 for each process, one of them twice; 2 at a time
     assert records[-1]['lr'] == pytest.approx(base_lr() * 4 / base_batch())
 
     out = tmp_path / 'results.json'

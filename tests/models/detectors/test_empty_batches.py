@@ -1,4 +1,4 @@
-"""A batch without any box trains models of every loss, sampler and norm; two processes: tests/apis/test_halves.py."""
+"""A batch without any box trains every part, whatever losses, samplers and norms; two processes: test_halves.py."""
 
 import pytest
 import torch
