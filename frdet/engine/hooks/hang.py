@@ -61,6 +61,6 @@ class HangHook(Hook):
                 file=sys.stderr,
                 flush=True,
             )
-            faulthandler.dump_traceback(sys.__stderr__)
+            faulthandler.dump_traceback()
             time.sleep(GRACE)
             os._exit(1)
