@@ -69,9 +69,8 @@ def main() -> int:
     cfg.train_cfg.max_epochs = args.iterations  # the hook ends it before
     hook = dict(type='MemoryHook', iterations=args.iterations, show=max(1, args.iterations // 20))
     cfg.custom_hooks = [*cfg.get('custom_hooks', []), hook]
-    with tempfile.TemporaryDirectory() as folder:
-        with contextlib.suppress(Enough):
-            train_detector(cfg, work_dir=folder, validate=False)
+    with tempfile.TemporaryDirectory() as folder, contextlib.suppress(Enough):
+        train_detector(cfg, work_dir=folder, validate=False)
     # The highest of a stretch: the allocator gives back and takes.
     before = max(MemoryHook.noted[args.warm_up // 2 : args.warm_up])
     grown = max(MemoryHook.noted[-(args.warm_up // 2) :]) - before

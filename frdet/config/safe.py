@@ -178,9 +178,9 @@ class _File:
         return str(value)
 
     def _filled(self, node: ast.Constant) -> str:
-        given = str(node.value)
-        text = _VARIABLE.sub(lambda found: os.environ.get(found[1], found[2]), given)
-        if '{{' in given and text == given:
+        written = str(node.value)
+        text = _VARIABLE.sub(lambda found: os.environ.get(found[1], found[2]), written)
+        if '{{' in _VARIABLE.sub('', written):
             raise self.refusal(node)
         return text
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from mmengine.dist import all_gather_object, all_reduce, get_rank
+from mmengine.dist import all_gather_object, all_reduce, barrier, get_rank
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper
@@ -67,8 +67,8 @@ class NonFiniteHook(Hook):
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Keep what it takes to compute the step again."""
         self._batch, self._rng = data_batch, rng_state()
-        # BatchNorm's running figures would not recover.
-        self._buffers = [buffer.clone() for buffer in _bare(runner.model).buffers()]
+        if self.action == 'skip':  # BatchNorm's running figures would not recover
+            self._buffers = [buffer.clone() for buffer in _bare(runner.model).buffers()]
 
     def _backward(self, runner: Runner, backward: Callable, loss: Tensor, **kwargs: Any) -> None:
         backward(loss, **kwargs)
@@ -88,7 +88,8 @@ class NonFiniteHook(Hook):
     def _explained(self, runner: Runner, loss: Tensor) -> str:
         """Compute the batch again, save it where it is the cause, and tell; the same words in every process."""
         model, wrapper, rank = _bare(runner.model), runner.optim_wrapper, get_rank()
-        restore_buffers(model, self._buffers)
+        if self._buffers:
+            restore_buffers(model, self._buffers)
         found = diagnose(model, self._batch, self._rng, wrapper.optim_context(model))
         what = f'the loss was {loss.item()}; computed again, {found}' if found.is_finite else str(found)
         path = Path(runner.work_dir, f'non_finite_iter_{runner.iter + 1}{f"_rank{rank}" if rank else ""}.pth')
@@ -104,6 +105,7 @@ class NonFiniteHook(Hook):
             step = dict(iter=runner.iter + 1, batch=self._batch, rng=self._rng, message=words)
             dtype = str(getattr(wrapper, 'dtype', '')).removeprefix('torch.')
             save_step(path, model, **step, autocast=dtype)
+        barrier()  # the launcher ends the others as soon as one has failed
         return message
 
 

@@ -14,6 +14,7 @@ from frdet.errors import CheckpointError, ConfigError, UserError
 from frdet.registry import DETECTORS
 from tests.apis.test_launch import launched
 from tests.engine import toy
+from tests.models.detectors.test_host_waits import NoWaits
 
 
 class _Infinite(torch.autograd.Function):
@@ -50,6 +51,7 @@ class BadBatchDetector(toy.ToyDetector):
         self.first = nn.Conv2d(1, 1, 1)
         self.drop = nn.Dropout(0.5)
         self.breaks = Break(how, value)
+        self.losses = []
 
     def forward(self, inputs, data_samples=None, mode='tensor'):
         values = torch.stack(list(inputs)).view(-1, 1, 1, 1)
@@ -58,7 +60,9 @@ class BadBatchDetector(toy.ToyDetector):
             return data_samples
         out = self.drop(self.layer(out)).float()
         constant = float('nan') if self.breaks.how == 'loss' and (values == self.breaks.value).any() else 0.0
-        return dict(loss_cls=out.square().mean() + constant, loss_bbox=out.abs().mean(), acc=torch.tensor(50.0))
+        losses = dict(loss_cls=out.square().mean() + constant, loss_bbox=out.abs().mean())
+        self.losses.append({name: value.detach() for name, value in losses.items()})
+        return dict(**losses, acc=torch.tensor(50.0))
 
 
 def config(tmp_path, how='module', value=4, **changes):
@@ -85,8 +89,8 @@ def stopped(cfg):
     return str(info.value), run, states
 
 
-def same(one, other):
-    return all(torch.equal(one[name], other[name]) for name in one)
+def same(model, state):
+    return all(torch.equal(value, state[name]) for name, value in model.named_parameters())
 
 
 @pytest.mark.parametrize('amp', [False, True])
@@ -99,7 +103,7 @@ def test_a_bad_output_is_named_and_nothing_changes(tmp_path, amp):
     assert '103 (/images/103.jpg), 104 (/images/104.jpg), 105 (/images/105.jpg)' in message
     assert 'non_finite_iter_2.pth' in message and len(message.splitlines()) == 2
     assert issubclass(NonFiniteError, UserError)
-    assert len(states) == 2 and same(run.model.state_dict(), states[1])  # parameters and BatchNorm's figures
+    assert len(states) == 2 and same(run.model, states[1])
 
 
 @pytest.mark.parametrize('clip', [None, dict(max_norm=1.0)])
@@ -109,7 +113,7 @@ def test_a_bad_gradient_is_named_and_nothing_changes(tmp_path, clip):
     message, run, states = stopped(cfg)
     # Backwards from the loss, what is behind the break is the first convolution; of it, the bias was made last.
     assert 'the losses are finite, the gradient of first.bias is not' in message
-    assert same(run.model.state_dict(), states[1])
+    assert same(run.model, states[1])
 
 
 def test_names_a_parameter_that_is_bad_already(tmp_path):
@@ -123,7 +127,7 @@ def test_accumulated_gradients_are_looked_at_in_every_iteration(tmp_path):
     """The bad batch is the second of three that make a step."""
     message, run, states = stopped(config(tmp_path, **{'optim_wrapper.accumulative_counts': 3}))
     assert 'iteration 2 ' in message and '104 (' in message
-    assert same(run.model.state_dict(), states[1])
+    assert same(run.model, states[1])
 
 
 def test_what_does_not_happen_again_is_said(tmp_path):
@@ -185,6 +189,27 @@ def test_interval(tmp_path):
     assert 'iteration 3 ' in message and 'not finite already' in message
 
 
+def test_a_gpu_waits_once_in_a_step(tmp_path):
+    """The flag is read after the backward pass, and nothing else of it."""
+    run = toy.Runner.from_cfg(config(tmp_path, None))
+    waits = {}
+
+    class Look(Hook):
+        priority = 'LOWEST'
+
+        def before_train_iter(self, runner, *args, **kwargs):
+            waits[runner.iter] = NoWaits().__enter__()
+
+        def after_train_iter(self, runner, *args, **kwargs):
+            waits[runner.iter].__exit__(None, None, None)
+
+    run.register_hook(Look())
+    run._hooks.insert(0, run._hooks.pop())  # its end comes first, before the logs
+    run.train()
+    found = [name for name in waits[1].found if 'test_non_finite' not in name]  # the toy looks at its batch
+    assert len(found) == 1 and found[0].startswith('_local_scalar_dense at non_finite.py')
+
+
 def test_unknown_action():
     with pytest.raises(ConfigError, match="'stop' or 'skip'"):
         NonFiniteHook(action='ignore')
@@ -194,14 +219,14 @@ def test_unknown_action():
 def test_replay_repeats_the_step(tmp_path, amp):
     """With its random numbers: dropout drops the same, so that the finite losses are the logged ones."""
     kind = {'optim_wrapper.type': 'AutocastOptimWrapper'} if amp else {}
-    stopped(config(tmp_path / 'run', 'gradient', **kind))
+    _, run, _ = stopped(config(tmp_path / 'run', 'gradient', **kind))
     path = tmp_path / 'run' / 'non_finite_iter_2.pth'
     assert set(torch.load(path, weights_only=True)) >= {'batch', 'state_dict', 'rng'}
     found = replay_step(config(tmp_path, 'gradient'), str(path))
     assert found.gradient == 'first.bias' and not found.is_finite
     assert replay_step(config(tmp_path, None), str(path)).is_finite
-    again = replay_step(config(tmp_path, 'gradient'), str(path))
-    assert again.losses == found.losses
+    _, step, diagnosed = run.model.losses
+    assert diagnosed == step == {name: found.losses[name] for name in ('loss_cls', 'loss_bbox')}
     step = load_step(str(path))
     assert [s.img_id for s in step['batch']['data_samples']] == [103, 104, 105]
     assert step['autocast'] == ('bfloat16' if amp else '')
