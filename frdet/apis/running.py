@@ -26,11 +26,14 @@ def run_tool(main: Callable[[], int | None]) -> None:
         rank = os.environ.get('RANK', '0')
         print(f'error: {error}' if rank == '0' else f'error (process {rank}): {error}', file=sys.stderr)
         code = 1
-    except KeyboardInterrupt:
-        print('Interrupted', file=sys.stderr)
-        code = INTERRUPTED
     except BrokenPipeError:
         # Python would flush again at exit, and fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
+    except (KeyboardInterrupt, Exception) as error:
+        # MMEngine turns an interrupt that meets it formatting a config, as it does for a checkpoint, into SyntaxError.
+        if not isinstance(error, KeyboardInterrupt) and not isinstance(error.__context__, KeyboardInterrupt):
+            raise
+        print('Interrupted', file=sys.stderr)
+        code = INTERRUPTED
     sys.exit(code)

@@ -77,6 +77,15 @@ def test_interrupt():
     assert (code, err) == (130, 'Interrupted\n')
 
 
+def test_an_interrupt_that_became_another_error():
+    body = '''
+try:
+    raise KeyboardInterrupt
+except BaseException:
+    raise SyntaxError('config')'''
+    assert ended(start(body)) == (130, '', 'Interrupted\n')
+
+
 def test_a_reader_that_closes_early():
     process = start("[print('x' * 1000, flush=True) for _ in range(5000)]")
     process.stdout.readline()

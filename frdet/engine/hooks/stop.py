@@ -104,6 +104,7 @@ def _init_worker(inner: Callable[[int], None] | None, worker_id: int) -> None:
 
     Only its parent may end it so, as ``DataLoader`` does with a worker that hangs.
     """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent ends them
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     threading.Thread(target=_wait_for_parent, daemon=True).start()
     if inner is not None:
