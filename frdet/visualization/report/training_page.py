@@ -150,7 +150,7 @@ def _errors(page: Page, analysis: Analysis) -> None:
     )
     errors = analysis.errors
     _plot(section, figures.error_costs(errors.cost), 'Cost of each kind of error')
-    rows = [[kind, KIND_TEXTS[kind], errors.counts[kind], errors.cost[kind]] for kind in KINDS]
+    rows = [[kind, KIND_TEXTS[kind], errors.counts[kind], round(errors.cost[kind], 4)] for kind in KINDS]
     section.table(['error', 'a detection that', 'times', 'AP lost'], rows, caption='Kinds of errors')
 
 
