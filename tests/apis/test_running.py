@@ -78,11 +78,11 @@ def test_interrupt():
 
 
 def test_an_interrupt_that_became_another_error():
-    body = '''
+    body = """
 try:
     raise KeyboardInterrupt
 except BaseException:
-    raise SyntaxError('config')'''
+    raise SyntaxError('config')"""
     assert ended(start(body)) == (130, '', 'Interrupted\n')
 
 
