@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from textwrap import dedent, indent
 
 import pytest
 
@@ -21,7 +22,7 @@ running = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(running)
 
 def main():
-    {body}
+{body}
 
 running.run_tool(main)
 """
@@ -29,7 +30,7 @@ running.run_tool(main)
 
 def start(body, **env):
     return subprocess.Popen(
-        [sys.executable, '-c', SCRIPT.format(body=body)],
+        [sys.executable, '-c', SCRIPT.format(body=indent(dedent(body), '    '))],
         cwd=ROOT,
         env={**os.environ, **env},
         stdout=subprocess.PIPE,
@@ -79,10 +80,10 @@ def test_interrupt():
 
 def test_an_interrupt_that_became_another_error():
     body = """
-try:
-    raise KeyboardInterrupt
-except BaseException:
-    raise SyntaxError('config')"""
+        try:
+            raise KeyboardInterrupt
+        except BaseException:
+            raise SyntaxError('config')"""
     assert ended(start(body)) == (130, '', 'Interrupted\n')
 
 

@@ -46,7 +46,7 @@ class SignalHook(Hook):
 
 
 @HOOKS.register_module(force=True)
-class HangHook(Hook):
+class SleepHook(Hook):
     """The second iteration takes long."""
 
     def __init__(self, *, seconds):
@@ -177,7 +177,7 @@ def end(process):
 
 def test_the_whole_group_is_told(start, tmp_path):
     """As by ``timeout``, a scheduler, or ``pkill -f train.py``: the workers get the signal, too."""
-    config = write_slow(tmp_path / 'slow.py', custom_hooks=[dict(type='HangHook', seconds=3)])
+    config = write_slow(tmp_path / 'slow.py', custom_hooks=[dict(type='SleepHook', seconds=3)])
     process = start(config, tmp_path / 'work')
     wait_for(process, 'hangs')
     os.killpg(process.pid, signal.SIGTERM)
@@ -190,7 +190,7 @@ def test_the_whole_group_is_told(start, tmp_path):
 
 
 def test_a_second_signal_ends_at_once(start, tmp_path):
-    config = write_slow(tmp_path / 'slow.py', custom_hooks=[dict(type='HangHook', seconds=60)])
+    config = write_slow(tmp_path / 'slow.py', custom_hooks=[dict(type='SleepHook', seconds=60)])
     process = start(config, tmp_path / 'work')
     wait_for(process, 'hangs')
     process.send_signal(signal.SIGTERM)
