@@ -13,7 +13,8 @@ def test_replay(tmp_path, how, code):
     cfg = config(tmp_path, how)
     cfg.custom_imports = dict(imports=['tests.engine.hooks.test_non_finite'])
     cfg.dump(str(tmp_path / 'toy.py'))
-    done = run_tool('replay', tmp_path / 'toy.py', tmp_path / 'run' / 'non_finite_iter_2.pth', root=toy.ROOT)
+    step = tmp_path / 'run' / 'non_finite_iter_2.pth'
+    done = run_tool('replay', tmp_path / 'toy.py', step, root=toy.ROOT, PYTHONPATH=str(toy.ROOT))
     assert done.returncode == code, done.stderr
     rows = dict(line.split()[:2] for line in done.stdout.splitlines()[:-1])
     assert {'loss_cls', 'loss_bbox', 'loss'} <= set(rows)

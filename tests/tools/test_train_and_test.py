@@ -111,7 +111,7 @@ def test_learning_rate_follows_the_batch(trained):
     rates = [r['lr'] for r in scalars(work_dir) if 'lr' in r]
     assert rates[-1] == pytest.approx(0.02 * 6 / 16)
     assert rates[0] == pytest.approx(0.001 * 0.02 * 6 / 16)
-    assert re.search(r'the current batch size is 6\. Scaling the original LR by 0\.375', log)
+    assert re.search(r'processes 1 x images 6 x accumulated 1 = 6, so 0\.02 x 6 / 16 = 0\.0075', log)
 
 
 def test_training_leaves_checkpoints_and_figures(trained):

@@ -47,7 +47,11 @@ class NoWaits(TorchDispatchMode):
             getattr(i, 'dtype', None) is torch.bool for arg in args if isinstance(arg, (list, tuple)) for i in arg
         )
         if name in self.NAMES or by_mask:
-            ours = [f for f in traceback.extract_stack()[:-1] if Path(f.filename).is_relative_to(ROOT)]
+            ours = [
+                f
+                for f in traceback.extract_stack()[:-1]
+                if Path(f.filename).is_relative_to(ROOT / 'frdet') or Path(f.filename).is_relative_to(ROOT / 'tests')
+            ]
             self.found.append(f'{name} at {Path(ours[-1].filename).name}:{ours[-1].lineno}')
         return func(*args, **(kwargs or {}))
 
