@@ -1,6 +1,6 @@
 """MMEngine's Runner with a learning rate that knows every image of a step."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from mmengine.model import revert_sync_batchnorm
@@ -13,6 +13,20 @@ from frdet.errors import ConfigError
 
 class DetRunner(Runner):
     """Differs from MMEngine's where several processes or accumulated gradients make a step larger."""
+
+    _begun: ClassVar[set[str]] = set()
+
+    def setup_env(self, env_cfg: dict) -> None:
+        """As MMEngine's; two runs that a process begins in the same second have different names.
+
+        Loggers and visualizers are found by that name: the second run would write into the first one's folder.
+        """
+        super().setup_env(env_cfg)
+        second, number = self._timestamp, 1
+        while self._timestamp in self._begun:
+            number += 1
+            self._timestamp = f'{second}_{number}'
+        self._begun.add(self._timestamp)
 
     def scale_lr(self, optim_wrapper: OptimWrapper, auto_scale_lr: dict | None = None) -> None:
         """Scale the learning rate by images in a step / ``auto_scale_lr.base_batch_size`` (Goyal et al. 2017).

@@ -1,6 +1,7 @@
 """The learning rate follows the images of a step, once."""
 
 import json
+import time
 
 import pytest
 import torch
@@ -44,6 +45,15 @@ def test_accumulated_images_count(tmp_path):
     assert 'processes 1 x images 3 x accumulated 4 = 12, so 0.02 x 12 / 16 = 0.015' in logged(tmp_path)
     # The schedule counts iterations, so the rate rises within the accumulation too.
     assert rates(tmp_path) == {i: warmup(0.015, i) for i in (1, 2, 3, 4)}
+
+
+def test_two_runs_of_a_second_write_into_their_own_folders(tmp_path, monkeypatch):
+    monkeypatch.setattr(time, 'strftime', lambda *args: '20260101_000000')
+    runs = [runner(tmp_path / name) for name in 'ab']
+    for run, name in zip(runs, 'ab', strict=True):
+        assert run.visualizer.get_backend('LocalVisBackend')._save_dir.startswith(str(tmp_path / name))
+        assert list((tmp_path / name).glob('20260101_000000*/vis_data/config.py'))
+    assert [run.timestamp for run in runs] == ['20260101_000000', '20260101_000000_2']
 
 
 def test_switched_off(tmp_path):
