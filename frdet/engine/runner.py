@@ -15,6 +15,7 @@ class DetRunner(Runner):
     """Differs from MMEngine's where several processes or accumulated gradients make a step larger."""
 
     _begun: ClassVar[set[str]] = set()
+    _timestamp: str
 
     def setup_env(self, env_cfg: dict) -> None:
         """As MMEngine's; two runs that a process begins in the same second have different names.
