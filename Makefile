@@ -8,13 +8,14 @@ override VENV := $(strip $(VENV))
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.frdet-installed
 
-.PHONY: help install demo test test-compat lint docs format sanitize browser clean
+.PHONY: help install demo test test-compat fuzz lint docs format sanitize browser clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo 'make demo     install, draw a small data set, train on it, evaluate, write pictures of the detections'
 	@echo 'make test     install, lint, run every test'
 	@echo 'make test-compat  the core of the tests with other releases of MMEngine, and with the newest PyTorch'
+	@echo 'make fuzz     the tests with drawn input, a hundred times as long'
 	@echo 'make install  make $(VENV) with the tested versions of everything, and frdet itself (editable)'
 	@echo 'make lint     style, spelling, types, import arrows, documentation without warnings'
 	@echo 'make format   rewrite the sources in the style that lint checks'
@@ -59,6 +60,9 @@ browser:
 	  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive timeout 600 apt-get install -qq -y --no-install-recommends chromium chromium-driver; } > /dev/null 2>&1; \
 	then echo 'Installed chromium and chromium-driver for the tests of HTML pages'; \
 	else echo 'No chromium and chromedriver: the HTML pages are not tested in a browser'; fi
+
+fuzz: $(INSTALLED)
+	$(BIN)/python -m pytest -q -n $(JOBS) -m hypothesis --hypothesis-profile=long tests
 
 # Other releases of MMEngine are unpacked in front of the installed one. PyTorch is large: a newer one than the tested one
 # gets an environment of its own.

@@ -2,13 +2,13 @@
 
 import copy
 import functools
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from frdet.datasets.coco_json import check_annotation, check_category, check_image, load_sections
 from frdet.errors import DataError
 
 
@@ -35,31 +35,22 @@ def read_annotations(path: str | Path) -> dict[str, Any]:
     """An annotation file without its masks; what boxes need and a file may lack is added: ids, areas, crowd flags.
 
     Raises:
-        DataError: the file is missing or is not in COCO's layout.
+        DataError: the file is missing or is not in COCO's layout; the message names the item.
     """
-    try:
-        with open(path, encoding='utf-8') as file:
-            content = json.load(file, object_hook=_without_mask)
-    except OSError as error:
-        raise DataError(
-            f"Annotations {path} cannot be read: {error.strerror}. Check the evaluator's ann_file"
-        ) from None
-    except ValueError as error:
-        raise DataError(f'{path} is not JSON ({error}): expected COCO annotations') from None
-    sections = ('images', 'annotations', 'categories')
-    if not isinstance(content, dict) or not all(isinstance(content.get(name), list) for name in sections):
-        raise DataError(f'{path} is no COCO annotation file: expected a dict with the lists {", ".join(sections)}')
+    content: dict[str, Any] = load_sections(path)
+    for index, image in enumerate(content['images']):
+        check_image(f'{path}: images[{index}]', image)
+    for index, category in enumerate(content['categories']):
+        check_category(f'{path}: categories[{index}]', category)
     for number, annotation in enumerate(content['annotations'], start=1):
+        where = f'{path}: annotations[{number - 1}]'
+        check_annotation(where, annotation)
         annotation.setdefault('id', number)
         annotation.setdefault('iscrowd', 0)
-        if 'area' not in annotation:
-            annotation['area'] = annotation['bbox'][2] * annotation['bbox'][3]
+        annotation.setdefault('area', annotation['bbox'][2] * annotation['bbox'][3])
+        if not isinstance(annotation['id'], int) or not isinstance(annotation['area'], (int, float)):
+            raise DataError(f'{where} has id {annotation["id"]!r} and area {annotation["area"]!r}: expected numbers')
     return content
-
-
-def _without_mask(item: dict) -> dict:
-    item.pop('segmentation', None)
-    return item
 
 
 def _evaluator(

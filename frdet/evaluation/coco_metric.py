@@ -87,6 +87,11 @@ class CocoMetric(BaseMetric):
             found = sample['pred_instances']
             arrays = (found[key].detach().float().cpu().numpy() for key in ('bboxes', 'scores', 'labels'))
             boxes, scores, labels = arrays
+            if not (np.isfinite(boxes).all() and np.isfinite(scores).all()):
+                raise DataError(
+                    f'A box or score detected in image {sample["img_id"]} is not finite and cannot be ranked: '
+                    'has training diverged?'
+                )
             self.results.append(Detections(sample['img_id'], boxes, scores, labels.astype(np.int64)))
 
     def evaluate(self, size: int) -> dict[str, float]:

@@ -9,6 +9,8 @@ import logging
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from mmengine.logging import MMLogger
 from mmengine.structures import InstanceData
 from pycocotools.coco import COCO
@@ -17,6 +19,8 @@ from pycocotools.cocoeval import COCOeval
 from frdet.errors import ConfigError, DataError
 from frdet.evaluation import CocoMetric
 from frdet.structures import DetDataSample
+from tests.datasets.test_coco_json import layouts, nearly_right
+from tests.ops.test_any_boxes import any_boxes, coordinates
 
 NAMES = (
     'bbox_mAP', 'bbox_mAP_50', 'bbox_mAP_75', 'bbox_mAP_s', 'bbox_mAP_m', 'bbox_mAP_l',
@@ -267,7 +271,7 @@ def test_errors(tmp_path):
     with pytest.raises(DataError, match='No such file'):
         CocoMetric(ann_file=str(tmp_path / 'none.json'))
     (tmp_path / 'list.json').write_text('[1]')
-    with pytest.raises(DataError, match='no COCO annotation file'):
+    with pytest.raises(DataError, match='holds a JSON list'):
         CocoMetric(ann_file=str(tmp_path / 'list.json'))
     (tmp_path / 'text.json').write_text('{')
     with pytest.raises(DataError, match='not JSON'):
@@ -279,3 +283,39 @@ def test_errors(tmp_path):
         CocoMetric(ann_file=str(ann_file), max_dets=(100,))
     with pytest.raises(DataError, match="no category 'bird'"):
         evaluate(ann_file, [sample(1, [], [], [])], ('cat', 'bird'))
+
+
+@pytest.mark.parametrize('value', [float('nan'), float('inf')])
+def test_what_is_not_finite_is_not_ranked(tmp_path, value):
+    ann_file = by_hand(tmp_path, [])
+    for found in (sample(2, [[0, 0, 1, 1]], [value], [0]), sample(2, [[0, 0, value, 1]], [0.5], [0])):
+        with pytest.raises(DataError, match='in image 2 is not finite'):
+            evaluate(ann_file, [found], ('cat', 'dog'))
+
+
+@pytest.mark.parametrize('backend', BACKENDS)
+@given(content=st.one_of(layouts, nearly_right()))
+def test_any_annotations(tmp_path, backend, content):
+    """A figure between 0 and 1, or -1 where there is no object; or an error that names the file."""
+    path = tmp_path / 'any.json'
+    path.write_text(json.dumps(content))
+    found = [sample(1, [[0, 0, 1, 1]], [0.9], [0])]
+    try:
+        figures = evaluate(path, found, None, backend=backend)
+    except DataError as error:
+        assert str(error).startswith(str(path)) or 'has no category' in str(error)
+        return
+    assert all(value == -1 or 0 <= value <= 1 for value in figures.values())
+
+
+@pytest.mark.parametrize('backend', BACKENDS)
+@given(data=st.data())
+def test_any_detections(tmp_path, backend, data):
+    """Boxes that are finite, however large, thin or turned, and any finite scores."""
+    truth = [dict(id=1, image_id=1, category_id=7, bbox=[10, 10, 40, 40], area=1600, iscrowd=0)]
+    boxes = data.draw(any_boxes())
+    scores = torch.tensor(data.draw(st.lists(coordinates, min_size=len(boxes), max_size=len(boxes))))
+    labels = data.draw(st.lists(st.integers(0, 1), min_size=len(boxes), max_size=len(boxes)))
+    found = [sample(1, boxes.nan_to_num(0).tolist(), scores.nan_to_num(0).tolist(), labels)]
+    figures = evaluate(by_hand(tmp_path, truth), found, ('cat', 'dog'), backend=backend)
+    assert all(value == -1 or 0 <= value <= 1 for value in figures.values())
