@@ -26,7 +26,7 @@ def test_example_of_the_docs_trains(tmp_path):
          'train_dataloader.num_workers=0', 'val_dataloader.num_workers=0', 'train_dataloader.batch_size=4',
          'train_cfg.max_epochs=1', 'default_hooks.logger.interval=1'],
         cwd=ROOT,
-        env={**os.environ, 'PYTHONPATH': f'{ROOT}/docs/examples'},
+        env={**os.environ, 'PYTHONPATH': os.pathsep.join([f'{ROOT}/docs/examples', os.environ.get('PYTHONPATH', '')])},
         capture_output=True,
         text=True,
         timeout=300,

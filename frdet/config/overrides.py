@@ -2,14 +2,14 @@
 
 import ast
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
 
 from frdet.config.origins import mark_overridden
 from frdet.config.places import FREE, PLAIN, declared_at, known_keys
-from frdet.config.values import NOTHING, Declared, fits, found, mismatch
+from frdet.config.values import NOTHING, Declared, fields_of, fits, found, mismatch
 from frdet.errors import ConfigError
 
 
@@ -80,9 +80,12 @@ def apply_overrides(cfg: Config, overrides: dict[str, Any]) -> None:
 
 def _apply(cfg: Config, key: str, value: Any) -> None:
     node: Any = cfg
+    inside = Declared()  # what is known of the type of node
     *path, last = key.split('.')
     for depth, part in enumerate(path):
-        node = _step(node, part, '.'.join(path[:depth]), key)
+        place = '.'.join(path[:depth])
+        inside = declared_at(node, part, place) if isinstance(node, (dict, Config)) else Declared()
+        node = _step(node, part, place, key)
     place = '.'.join(path)
     if isinstance(node, tuple):
         index = _index(node, last, place, key)
@@ -92,7 +95,7 @@ def _apply(cfg: Config, key: str, value: Any) -> None:
         index = _index(node, last, place, key)
         node[index] = _checked(node[index], value, key, Declared())
     elif isinstance(node, (dict, Config)):
-        _set(node, last, value, place, key)
+        _set(node, last, value, place, key, inside)
     else:
         raise ConfigError(f'Override {key}: {place} is {node!r}, and has no {last!r} inside')
 
@@ -114,16 +117,17 @@ def _step(node: Any, part: str, place: str, key: str) -> Any:
     return node[part]
 
 
-def _set(node: Any, name: str, value: Any, place: str, key: str) -> None:
-    said = declared_at(node, name, place)
+def _set(node: Any, name: str, value: Any, place: str, key: str, inside: Declared) -> None:
+    fields, _ = fields_of(inside.annotation) or ({}, ())
+    said = Declared(fields[name]) if name in fields else declared_at(node, name, place)
     if name in node:
         node[name] = _checked(node[name], value, key, said)
         return
     # Where a dict is empty, or holds names of the user's own, there is nothing to compare a key with.
     own = place.rpartition('.')[2] in FREE or (place and not node and place not in PLAIN)
     hook = place == 'default_hooks' and isinstance(value, dict) and 'type' in value
-    if not own and not hook and name not in known_keys(node, place):
-        raise _unknown(name, node, place, key)
+    if not own and not hook and name not in {*known_keys(node, place), *fields}:
+        raise _unknown(name, node, place, key, fields)
     node[name] = _checked(NOTHING, value, key, said)
 
 
@@ -141,7 +145,7 @@ def _checked(old: Any, new: Any, key: str, said: Declared) -> Any:
         return ConfigDict({k: v for k, v in new.items() if k != '_delete_'})
     for name, value in new.items():
         if name != '_delete_':
-            _set(old, str(name), value, key, f'{key}.{name}')
+            _set(old, str(name), value, key, f'{key}.{name}', said)
     return old
 
 
@@ -153,9 +157,9 @@ def _index(node: Sequence, part: str, place: str, key: str) -> int:
     return index
 
 
-def _unknown(part: str, node: Any, place: str, key: str) -> ConfigError:
+def _unknown(part: str, node: Any, place: str, key: str, fields: Iterable[str] = ()) -> ConfigError:
     there = {str(k) for k in node if not str(k).startswith('_')}
-    names = there | known_keys(node, place)
+    names = there | known_keys(node, place) | set(fields)
     near = difflib.get_close_matches(part, names, n=3)
     hint = f'did you mean {" or ".join(near)}?' if near else f'it has {", ".join(sorted(names)[:12]) or "no keys"}'
     return ConfigError(f'Override {key}: {place or "the config"} has no {part!r}: {hint}')

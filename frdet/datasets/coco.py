@@ -61,7 +61,7 @@ class CocoDataset(BaseDataset):
         kwargs: ``indices``, ``serialize_data``, ``lazy_init``, ``max_refetch`` of MMEngine's ``BaseDataset``.
 
     Raises:
-        ConfigError: ``filter_cfg``, ``data_prefix`` or the type of ``classes`` is wrong.
+        ConfigError: ``filter_cfg``, ``data_prefix``, ``indices`` or the type of ``classes`` is wrong.
         DataError: a folder or file is missing, the file is no COCO file, a class is not in it, or no image is left.
         BrokenImageError: on access, in ``test_mode`` or where ten images in a row are broken.
     """
@@ -84,6 +84,8 @@ class CocoDataset(BaseDataset):
             raise ConfigError(f'data_prefix is {dict(data_prefix)!r}: expected dict(img=<folder of the images>)')
         if near := difflib.get_close_matches('classes', set(metainfo or ()) - {'classes'}, n=1, cutoff=0.8):
             raise ConfigError(f'metainfo has {near[0]}: did you mean classes?')
+        if kwargs.get('indices') in (0, [], ()):
+            raise ConfigError('indices keeps no image: give a count from the first on, or a list of places')
         self.cat_ids: list[int] = []
         super().__init__(
             ann_file=str(ann_file),

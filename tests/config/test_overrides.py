@@ -3,7 +3,7 @@ from collections.abc import Sequence
 import pytest
 from mmengine.config import Config
 
-from frdet.config import apply_overrides, parse_overrides
+from frdet.config import apply_overrides, load_config, parse_overrides
 from frdet.errors import ConfigError
 from frdet.registry import LOSSES
 
@@ -106,6 +106,20 @@ def test_applied(override, read, value):
     cfg = config()
     apply_overrides(cfg, parse_overrides([override]))
     assert read(cfg) == value
+
+
+@pytest.mark.parametrize('override', ['min_size=40', '=dict(min_size=40)'])
+def test_keys_of_a_typed_dict(override):
+    """``CocoDataset.filter_cfg`` declares its keys; the config names one of them."""
+    cfg = load_config('configs/faster_rcnn/r50_fpn_1x_cocoval.py')
+    place = 'train_dataloader.dataset.filter_cfg'
+    join = '' if override.startswith('=') else '.'
+    apply_overrides(cfg, parse_overrides([f'{place}{join}{override}']))
+    assert cfg.train_dataloader.dataset.filter_cfg == dict(filter_empty_gt=True, min_size=40)
+    with pytest.raises(ConfigError, match='did you mean min_size'):
+        apply_overrides(cfg, parse_overrides([f'{place}{join}{override.replace("min_size", "min_sice")}']))
+    with pytest.raises(ConfigError, match='expected int'):
+        apply_overrides(cfg, parse_overrides([f'{place}{join}{override.replace("40", "small")}']))
 
 
 def test_dict_is_merged_and_another_type_replaces_it():

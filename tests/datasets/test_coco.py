@@ -150,6 +150,9 @@ def test_wrong_arguments_of_a_config(write_coco, content):
         dataset_of(root, filter_cfg=dict(filter_emty_gt=True))
     with pytest.raises(ConfigError, match='data_prefix'):
         CocoDataset(data_root=root, ann_file='ann.json', data_prefix=dict(image='images'))
+    for none in ([], 0):
+        with pytest.raises(ConfigError, match='indices keeps no image'):
+            dataset_of(root, indices=none)
     with pytest.raises(ConfigError, match="no argument 'anno_file'"):
         DATASETS.build(dict(type='CocoDataset', data_root=root, anno_file='ann.json', data_prefix=dict(img='images')))
 
