@@ -1,7 +1,16 @@
 """What tools and notebooks call."""
 
+from frdet.apis.detect import Detected, DetInferencer
 from frdet.apis.inference import inference_detector, init_detector
 from frdet.apis.running import run_tool
 from frdet.apis.training import test_detector, train_detector
 
-__all__ = ['inference_detector', 'init_detector', 'run_tool', 'test_detector', 'train_detector']
+__all__ = [
+    'DetInferencer',
+    'Detected',
+    'inference_detector',
+    'init_detector',
+    'run_tool',
+    'test_detector',
+    'train_detector',
+]

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import torch
@@ -73,12 +73,23 @@ def init_detector(
     return model.to(device).eval()
 
 
-def inference_detector(model: Any, images: Image | Sequence[Image]) -> DetDataSample | list[DetDataSample]:
+@overload
+def inference_detector(model: Any, images: Image, batch_size: int = 1) -> DetDataSample: ...
+
+
+@overload
+def inference_detector(model: Any, images: Sequence[Image], batch_size: int = 1) -> list[DetDataSample]: ...
+
+
+def inference_detector(
+    model: Any, images: Image | Sequence[Image], batch_size: int = 1
+) -> DetDataSample | list[DetDataSample]:
     """Detections in one image, or in each of a list.
 
     Args:
         model: from ``init_detector``.
         images: a path, an array (H, W, 3) uint8 BGR, or a list of both.
+        batch_size: images computed together.
 
     Returns:
         A ``DetDataSample`` or a list of them: ``pred_instances`` has ``bboxes`` (n, 4) xyxy in pixels of the image,
@@ -91,10 +102,11 @@ def inference_detector(model: Any, images: Image | Sequence[Image]) -> DetDataSa
     every: Sequence[Any] = [images] if single else images  # type: ignore[assignment]
     pipeline = _pipeline(model.cfg)
     samples: list[DetDataSample] = []
-    for number, image in enumerate(every):
-        data = pipeline(_record(image, number))
+    for start in range(0, len(every), batch_size):
+        batch = enumerate(every[start : start + batch_size], start)
+        data = [pipeline(_record(image, number)) for number, image in batch]
         with torch.no_grad():
-            samples += model.test_step(pseudo_collate([data]))
+            samples += model.test_step(pseudo_collate(data))
     return samples[0] if single else samples
 
 

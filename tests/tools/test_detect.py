@@ -1,0 +1,124 @@
+"""tools/detect.py on files: what is drawn and listed, and what is wrong said in words."""
+
+import json
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from frdet.apis import DetInferencer, inference_detector
+from frdet.config import load_config
+from frdet.errors import ConfigError
+from frdet.registry import DETECTORS
+from tests.engine.toy import ROOT
+from tests.tools.test_train_and_test import run_tool
+
+CONFIG = 'configs/quickstart/r18_fpn_shapes.py'
+SMALL = ['model.roi_head.bbox_head.fc_channels=32', 'model.roi_head.score_thr=0.0', 'model.rpn_head.post_nms_test=20']
+CLASSES = ('disc', 'square', 'cross', 'star', 'ring', 'bar')
+
+
+@pytest.fixture(scope='module')
+def checkpoint(tmp_path_factory):
+    path = tmp_path_factory.mktemp('checkpoint') / 'a.pth'
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = DETECTORS.build(load_config(ROOT / CONFIG, SMALL).model)
+    torch.save({'state_dict': model.state_dict(), 'meta': {'dataset_meta': {'classes': CLASSES}}}, path)
+    return path
+
+
+@pytest.fixture(scope='module')
+def images(tmp_path_factory):
+    """Two of one name but for the ending, one in other proportions, and one that is broken."""
+    folder = tmp_path_factory.mktemp('images')
+    rng = np.random.default_rng(0)
+    for name, size in (('a.jpg', (60, 90)), ('a.png', (60, 90)), ('b.jpg', (80, 50))):
+        Image.fromarray(rng.integers(0, 255, (*size, 3), dtype=np.uint8)).save(folder / name)
+    (folder / 'c.jpg').write_text('no image')
+    (folder / 'notes.txt').write_text('not looked at')
+    return folder
+
+
+def detect(source, checkpoint, out, *options):
+    return run_tool('detect', source, CONFIG, checkpoint, '--out', out, '--device', 'cpu', '--score-thr', '0',
+                    *options, '--cfg-options', *SMALL, root=out)  # fmt: skip
+
+
+def test_folder(images, checkpoint, tmp_path):
+    """The broken image is named and passed over; records are those of a model asked image by image."""
+    done = detect(images, checkpoint, tmp_path / 'out', '--batch-size', '2')
+    assert done.returncode == 1
+    assert 'c.jpg cannot be decoded' in done.stderr and 'Traceback' not in done.stderr
+    assert {p.name for p in (tmp_path / 'out').iterdir()} == {'a.jpg', 'a.png.jpg', 'b.jpg', 'detections.json'}
+    records = json.loads((tmp_path / 'out' / 'detections.json').read_text())
+    detector = DetInferencer(ROOT / CONFIG, checkpoint, 'cpu', cfg_options=SMALL)
+    for number, name in enumerate(('a.jpg', 'a.png', 'b.jpg'), start=1):
+        found = inference_detector(detector.model, images / name).pred_instances
+        mine = [r for r in records if r['image_id'] == number]
+        assert {r['file_name'] for r in mine} == {str(images / name)}
+        assert len(mine) == len(found) > 0
+        boxes = torch.tensor([r['bbox'] for r in mine])
+        boxes[:, 2:] += boxes[:, :2]
+        torch.testing.assert_close(boxes, found.bboxes, rtol=0, atol=0.05)  # batches are padded
+        assert [r['category_id'] for r in mine] == [label + 1 for label in found.labels.tolist()]
+        assert all(r['category_name'] == CLASSES[r['category_id'] - 1] for r in mine)
+
+
+def test_pattern_and_classes(images, checkpoint, tmp_path):
+    done = detect(images / '[ab].jpg', checkpoint, tmp_path / 'out', '--classes', 'star', 'bar')
+    assert done.returncode == 0, done.stderr
+    assert {p.name for p in (tmp_path / 'out').glob('*.jpg')} == {'a.jpg', 'b.jpg'}
+    records = json.loads((tmp_path / 'out' / 'detections.json').read_text())
+    assert {r['category_name'] for r in records} <= {'star', 'bar'} and records
+
+
+def test_video(checkpoint, tmp_path):
+    writer = cv2.VideoWriter(str(tmp_path / 'v.mp4'), cv2.VideoWriter.fourcc(*'mp4v'), 5, (96, 64))
+    for shade in (0, 120, 250):
+        writer.write(np.full((64, 96, 3), shade, np.uint8))
+    writer.release()
+    done = detect(tmp_path / 'v.mp4', checkpoint, tmp_path / 'out')
+    assert done.returncode == 0, done.stderr
+    video = cv2.VideoCapture(str(tmp_path / 'out' / 'v.mp4'))
+    assert video.get(cv2.CAP_PROP_FPS) == 5 and video.get(cv2.CAP_PROP_FRAME_COUNT) == 3
+    assert (video.get(cv2.CAP_PROP_FRAME_WIDTH), video.get(cv2.CAP_PROP_FRAME_HEIGHT)) == (96, 64)
+    records = json.loads((tmp_path / 'out' / 'detections.json').read_text())
+    assert {(r['image_id'], r['frame']) for r in records} == {(1, 0), (2, 1), (3, 2)}
+
+
+@pytest.mark.parametrize(
+    ('source', 'options', 'message'),
+    [
+        ('none.jpg', [], 'none.jpg is no file, no folder'),
+        ('empty', [], 'has no image and no video'),
+        ('x/*.jpg', [], 'no pattern that any file fits'),
+        ('bad.mp4', [], 'no frame could be read'),
+        ('a.jpg', ['--classes', 'sqare'], "No class is named 'sqare': did you mean square"),
+        ('a.jpg', ['--out', '{}/a.jpg'], 'cannot be made a folder'),
+    ],
+)
+def test_wrong_input(images, checkpoint, tmp_path, source, options, message):
+    shutil.copy(images / 'a.jpg', tmp_path)
+    (tmp_path / 'empty').mkdir()
+    (tmp_path / 'bad.mp4').write_text('no video')
+    done = detect(tmp_path / source, checkpoint, tmp_path / 'out', *(o.format(tmp_path) for o in options))
+    assert done.returncode == 1 and message in done.stderr and 'Traceback' not in done.stderr
+
+
+def test_from_python(images, checkpoint):
+    detector = DetInferencer(ROOT / CONFIG, checkpoint, 'cpu', cfg_options=SMALL, score_thr=0.0)
+    array = np.asarray(Image.open(images / 'a.png').convert('RGB'))
+    by_path, by_array = detector([images / 'a.png', array], batch_size=2)
+    assert np.array_equal(by_path.image, array)
+    np.testing.assert_array_equal(by_path.boxes, by_array.boxes)
+    assert (np.diff(by_path.scores) <= 0).all() and len(by_path.scores) > 0
+    assert by_path._repr_png_().startswith(b'\x89PNG')
+    least = float(np.median(by_path.scores))
+    detector.score_thr = least
+    assert len(detector([array])[0].scores) == (by_path.scores >= least).sum()
+    with pytest.raises(ConfigError, match='from 0 to 1'):
+        DetInferencer(ROOT / CONFIG, checkpoint, score_thr=30)
