@@ -174,6 +174,11 @@ def check_annotation(where: str, annotation: Any) -> None:
     _check(where, {'iscrowd': 0, **annotation}, iscrowd=_is_flag)
 
 
+def check_evaluated(where: str, annotation: Any) -> None:
+    """Raise DataError, which begins with ``where``, unless ``annotation`` has what evaluation needs beside the box."""
+    _check(where, annotation, id=_is_int, area=_is_area)
+
+
 def _is_int(value: Any) -> str:
     fits = isinstance(value, int) and not isinstance(value, bool) and abs(value) <= MAX_ID
     return '' if fits else 'an integer of 64 bits'
@@ -189,6 +194,10 @@ def _is_name(value: Any) -> str:
 
 def _is_flag(value: Any) -> str:
     return '' if isinstance(value, (int, float)) and value in (0, 1) else '0 or 1'
+
+
+def _is_area(value: Any) -> str:
+    return '' if isinstance(value, (int, float)) and abs(value) <= FAR**2 else 'a finite number of square pixels'
 
 
 def _is_xywh(value: Any) -> str:

@@ -8,8 +8,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from frdet.datasets.coco_json import check_annotation, check_category, check_image, load_sections
-from frdet.errors import DataError
+from frdet.datasets.coco_json import (
+    check_annotation,
+    check_category,
+    check_evaluated,
+    check_image,
+    load_sections,
+)
 
 
 class CocoEval(NamedTuple):
@@ -48,8 +53,7 @@ def read_annotations(path: str | Path) -> dict[str, Any]:
         annotation.setdefault('id', number)
         annotation.setdefault('iscrowd', 0)
         annotation.setdefault('area', annotation['bbox'][2] * annotation['bbox'][3])
-        if not isinstance(annotation['id'], int) or not isinstance(annotation['area'], (int, float)):
-            raise DataError(f'{where} has id {annotation["id"]!r} and area {annotation["area"]!r}: expected numbers')
+        check_evaluated(where, annotation)
     return content
 
 

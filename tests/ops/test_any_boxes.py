@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -34,7 +34,10 @@ def scored(draw: st.DrawFn) -> tuple[Tensor, Tensor, Tensor]:
 
 def loop(boxes: Tensor, scores: Tensor, groups: Tensor, threshold: float) -> list[int]:
     """Greedy NMS group by group, kept boxes in order of score: NaN first, equal ones as given."""
-    order = sorted(range(len(boxes)), key=lambda i: (not math.isnan(scores[i]), -float(scores[i].nan_to_num(0)), i))
+    order = sorted(
+        range(len(boxes)),
+        key=lambda i: (not math.isnan(scores[i]), 0 if math.isnan(scores[i]) else -float(scores[i]), i),
+    )
     table, kept = boxes.numpy(), []
     with np.errstate(all='ignore'):
         for i in order:
@@ -44,6 +47,7 @@ def loop(boxes: Tensor, scores: Tensor, groups: Tensor, threshold: float) -> lis
 
 
 @given(scored(), thresholds)
+@example((torch.zeros(3, 4), torch.tensor([0, -math.inf, -3.4028235e38]), torch.zeros(3, dtype=torch.int64)), 0.0)
 def test_nms(given_boxes: tuple[Tensor, Tensor, Tensor], threshold: float) -> None:
     boxes, scores, groups = given_boxes
     assert ops.nms(boxes, scores, threshold).tolist() == loop(boxes, scores, torch.zeros_like(groups), threshold)

@@ -9,6 +9,7 @@ from frdet.apis.inspection import inspect_step
 from frdet.apis.inspection.findings import find_warnings
 from frdet.apis.inspection.preparing import prepare
 from frdet.apis.inspection.recording import record_step
+from frdet.datasets import CocoDataset
 from frdet.datasets.shapes import write_shapes
 from frdet.errors import CheckpointError, ConfigError, DataError
 from tests.apis.inspection.steps import coco_config, shapes_config
@@ -156,12 +157,12 @@ def test_a_config_that_does_not_train(drawn):
         inspect_step(cfg)
 
 
-def test_no_data(drawn):
+def test_no_data(drawn, monkeypatch):
     cfg = shapes_config(drawn)
     cfg.train_dataloader.dataset.filter_cfg = dict(min_size=5000)
     with pytest.raises(DataError, match='0 of 4 images'):
         inspect_step(cfg)
     cfg = shapes_config(drawn)
-    cfg.train_dataloader.dataset.update(indices=[], serialize_data=False)
+    monkeypatch.setattr(CocoDataset, '__len__', lambda self: 0)
     with pytest.raises(DataError, match='The training data of the config are empty'):
         inspect_step(cfg)
