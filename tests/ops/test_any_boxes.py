@@ -34,10 +34,8 @@ def scored(draw: st.DrawFn) -> tuple[Tensor, Tensor, Tensor]:
 
 def loop(boxes: Tensor, scores: Tensor, groups: Tensor, threshold: float) -> list[int]:
     """Greedy NMS group by group, kept boxes in order of score: NaN first, equal ones as given."""
-    order = sorted(
-        range(len(boxes)),
-        key=lambda i: (not math.isnan(scores[i]), 0 if math.isnan(scores[i]) else -float(scores[i]), i),
-    )
+    ranks = [(0, 0.0) if math.isnan(score) else (1, -score) for score in scores.tolist()]
+    order = sorted(range(len(boxes)), key=lambda i: (ranks[i], i))
     table, kept = boxes.numpy(), []
     with np.errstate(all='ignore'):
         for i in order:
