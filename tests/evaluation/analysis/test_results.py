@@ -6,7 +6,11 @@ from frdet.errors import DataError
 from frdet.evaluation.analysis import read_results
 
 TRUTH = {
-    'images': [dict(id=7, file_name='b.jpg'), dict(id=3, file_name='a.jpg'), dict(id=9, file_name='c.jpg')],
+    'images': [
+        dict(id=7, file_name='b.jpg', height=40, width=60),
+        dict(id=3, file_name='a.jpg', height=40, width=60),
+        dict(id=9, file_name='c.jpg', height=40, width=60),
+    ],
     'categories': [dict(id=5, name='dog'), dict(id=2, name='cat'), dict(id=8, name='cow')],
     'annotations': [
         dict(image_id=7, category_id=5, bbox=[1, 2, 10, 20], iscrowd=1),
