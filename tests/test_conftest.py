@@ -61,3 +61,11 @@ def test_the_data_set_has_cocos_layout(coco_root):
         assert content['annotations']
         assert all((folder / image['file_name']).is_file() for image in content['images'])
         assert {c['name'] for c in content['categories']} == set(coco_root.classes)
+
+
+@pytest.mark.parametrize('category', [DeprecationWarning, PendingDeprecationWarning, FutureWarning])
+def test_deprecations_of_our_own_are_errors(category):
+    """What other packages deprecate among themselves passes."""
+    warnings.warn_explicit('old', DeprecationWarning, 'hook.py', 1, module='mmengine.hooks.hook')
+    with pytest.raises(category, match='old'):
+        warnings.warn_explicit('old', category, 'fpn.py', 1, module='frdet.models.necks.fpn')

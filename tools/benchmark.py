@@ -7,6 +7,7 @@
     python tools/benchmark.py eval           # evaluation, against pycocotools
     python tools/benchmark.py start          # imports, model, first training step
     python tools/benchmark.py growth --scale 0.5 --plot docs/pictures/growth.svg
+    python tools/benchmark.py determinism    # what `--deterministic` costs
 
 Images are those of FRDET_DATA_ROOT, or drawn ones. `--json FILE` writes a table as JSON too.
 """
@@ -74,7 +75,9 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
     sub = commands.add_parser('growth', help='of a training step with batch, image, ground truth and classes')
     sub.add_argument('--scale', type=_scale, default=1.0, help='of all image sides')
     sub.add_argument('--plot', type=Path, help='also draw the figures here')
-    for name in ('train', 'infer', 'growth'):
+    sub = commands.add_parser('determinism', help='what --deterministic costs a training step')
+    sub.add_argument('--scale', type=_scale, default=1.0, help='of all image sides')
+    for name in ('train', 'infer', 'growth', 'determinism'):
         commands.choices[name].add_argument('--device', type=_device, default=torch.device('cpu'))
     for name, sub in commands.choices.items():
         sub.add_argument('--json', help='also write the table here')
@@ -101,6 +104,10 @@ def measure(args: argparse.Namespace) -> Report:
         from benchmarks import growth
 
         return growth.measure(args)
+    if args.command == 'determinism':
+        from benchmarks import determinism
+
+        return determinism.measure(args)
     if args.command == 'eval':
         from benchmarks import evaluation
 

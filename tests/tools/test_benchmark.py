@@ -132,6 +132,27 @@ def test_growth(run, tmp_path, monkeypatch):
     assert '<svg' in (tmp_path / 'new/growth.svg').read_text()
 
 
+def test_determinism(run, monkeypatch):
+    """Each side runs under its own setting, and none of it stays."""
+    seen = []
+    from benchmarks import growth
+
+    steps = growth.steps
+    monkeypatch.setattr('benchmarks.determinism.steps', lambda args: lambda point: watched(steps(args)(point), seen))
+    usual, exact = run('determinism', '--scale', 0.08, '--rounds', 1)
+    assert seen == [False, True] * 2 and not torch.are_deterministic_algorithms_enabled()
+    assert (usual['what'], usual['times'], exact['what']) == ('as usual', 1, '--deterministic')
+    assert exact['times'] == pytest.approx(exact['median s'] / usual['median s'])
+
+
+def watched(step, seen):
+    def run():
+        seen.append(torch.are_deterministic_algorithms_enabled())
+        step()
+
+    return run
+
+
 def test_evaluation(run):
     ours, reference = run('eval', '--count', 20, '--detections', 30, '--rounds', 1)
     assert (ours['evaluator'], reference['evaluator']) == ('faster_coco_eval', 'pycocotools')

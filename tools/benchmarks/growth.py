@@ -31,7 +31,7 @@ SWEEPS: dict[str, Sequence[int]] = {
 NAMES = {'batch': 'images', 'side': 'short side', 'boxes': 'boxes an image', 'classes': 'classes'}
 
 
-def _steps(args: argparse.Namespace) -> Callable[[Point], Run]:
+def steps(args: argparse.Namespace) -> Callable[[Point], Run]:
     """The training step of a point; points with the same classes share a model."""
 
     @cache
@@ -60,7 +60,7 @@ def _steps(args: argparse.Namespace) -> Callable[[Point], Run]:
 def measure(args: argparse.Namespace) -> Report:
     """A table with, for each size, the time and how often it and the work are those of the smallest."""
     report = Report(f'A training step of R50-FPN, float32, image sides times {args.scale:g}; {machine(args.device)}')
-    step_of = _steps(args)
+    step_of = steps(args)
     for name, values in SWEEPS.items():
         points = {value: Point()._replace(**{name: value}) for value in values}
         times = alternate({v: step_of(point) for v, point in points.items()}, args.rounds, args.device)

@@ -1,0 +1,202 @@
+"""Every command of the README and the documentation, run as it stands in a folder of small data and weights."""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+import torchvision
+from PIL import Image
+
+from frdet.config import check_config, load_config
+from frdet.datasets.shapes import write_shapes
+from frdet.registry import DETECTORS
+from tests.weights import write_r50_pkl
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', *sorted((ROOT / 'docs').glob('*.md'))]
+QUICK = 'configs/quickstart/r18_fpn_shapes.py'
+R50 = 'configs/faster_rcnn/r50_fpn_1x_cocoval.py'
+COMMAND = r'\s*([A-Z_]+=\S+ )*((python|pip|make|torchrun|srun|\.) |for \w+ in .*; do|tools/\w+\.(py|sh))'
+# What a page leaves to the reader; and a training of many epochs.
+FILLED = {
+    'CONFIG CHECKPOINT': f'{R50} work_dirs/r50_fpn_1x_cocoval/epoch_12.pth',
+    'CONFIG': QUICK,
+    'their_config.py': QUICK,
+    'WORK_DIR': 'work_dirs/r18_fpn_shapes',
+    'max_epochs=100': 'max_epochs=2',
+}
+
+# Only the words of these are checked: that the tool takes the arguments, that the config takes the options.
+NOT_RUN = {
+    r'tools/(dist|slurm)_|torchrun|srun': 'several GPUs or machines; tests/tools/test_dist.py runs two processes',
+    r'download_coco': 'downloads gigabytes; tests/tools/test_download_coco.py serves files of its own',
+    r'tools/benchmark': 'minutes to hours at real size; tests/tools/test_benchmark.py runs each small',
+    r'profile_step|gpu_check': 'needs a GPU',
+    r'convert_checkpoint': 'tests/tools/test_convert_checkpoint.py runs those of the pages',
+    r'replay': 'needs a step that failed; tests/tools/test_replay.py makes one',
+    r'^(pip|\.) ': 'changes the environment',
+    r'^make ': 'this very test is part of `make test`',
+}
+
+
+def commands(page: Path) -> list[str]:
+    """The commands in a page's code blocks, indented or fenced: continued lines and loops joined, without comments."""
+    blocks = re.findall(r'^```{?(\w*).*\n((?s:.*?))^```|((?:^ {4}.*\n)+)', page.read_text(), re.M)
+    text = ''.join(fenced or indented for language, fenced, indented in blocks if language in ('', 'bash'))
+    text = re.sub(r'[ \t]+#\s.*', '', text)
+    text = re.sub(r'\\\n\s*', '', text)
+    text = re.sub(
+        r'(?ms)^ *for .*?; do\n.*?^ *done$', lambda loop: loop[0].replace('do\n', 'do ').replace('\n', ';'), text
+    )
+    return [' '.join(line.split()) for line in text.splitlines() if re.match(COMMAND, line)]
+
+
+ALL = [(page.name, command) for page in PAGES for command in commands(page)]
+
+
+def reason(command: str) -> str | None:
+    """Why a command is not run."""
+    return next((why for pattern, why in NOT_RUN.items() if re.search(pattern, command)), None)
+
+
+RUN = [command for command in dict.fromkeys(command for _, command in ALL) if not reason(command)]
+CHECKED = [command for command in dict.fromkeys(command for _, command in ALL) if reason(command)]
+
+
+def test_commands_are_found():
+    """The best-known of each form: README's own, a fenced one, one with a variable, one that is continued."""
+    names = {name for name, _ in ALL}
+    assert {'README.md', 'quickstart.md', 'running.md', 'plugins.md', 'scaling.md', 'report.md'} <= names
+    main = 'python tools/train.py configs/faster_rcnn/r50_fpn_1x_cocoval.py --cfg-options train_dataloader.batch_size=6'
+    assert ('README.md', main) in ALL
+    assert ('plugins.md', 'PYTHONPATH=docs/examples python tools/train.py docs/examples/my_config.py') in ALL
+    assert any('tools/train.py' in command for name, command in ALL if command.startswith('torchrun'))
+    assert any(name == 'running.md' and command.startswith('srun') for name, command in ALL)
+
+
+@pytest.fixture(scope='module')
+def sandbox(tmp_path_factory, coco_root):
+    """The repository's folder as a user has it after the quick start, with everything smaller."""
+    if not coco_root.is_real:
+        pytest.skip('the commands need images with the classes of COCO')
+    root = tmp_path_factory.mktemp('sandbox')
+    (root / 'tools').symlink_to(ROOT / 'tools')
+    (root / 'docs').mkdir()
+    shutil.copytree(ROOT / 'docs/examples', root / 'docs/examples')
+    shutil.copytree(ROOT / 'configs', root / 'configs')
+    for path in (root / 'configs').rglob('*.py'):
+        shrink(path)
+    (root / 'data').mkdir()
+    (root / 'data/coco').symlink_to(coco_root.root)
+    write_shapes(root / 'data/shapes', num_train=8, num_val=4)
+
+    files = sorted(coco_root.val_dir.glob('*.jpg'))[:4]
+    images = [np.asarray(Image.open(file).convert('RGB').resize((160, 128))) for file in files]
+    (root / 'pictures/2026-11').mkdir(parents=True)
+    for folder in ('.', 'pictures', 'pictures/2026-11'):
+        shutil.copy(files[0], root / folder / 'street.jpg')
+    video = cv2.VideoWriter(str(root / 'ride.mp4'), cv2.VideoWriter_fourcc(*'mp4v'), 5, (160, 128))
+    for image in images:
+        video.write(image)
+    video.release()
+    (root / 'cache').mkdir()
+    write_r50_pkl(root / 'cache/R-50.pkl', [image[:, :, ::-1] for image in images])
+    model = torchvision.models.detection.fasterrcnn_resnet50_fpn(weights=None, weights_backbone=None)
+    torch.save(model.state_dict(), root / 'fasterrcnn_resnet50_fpn_coco-258fb6c6.pth')
+
+    work = root / 'work_dirs'
+    done = bash(root, f'python tools/train.py {QUICK}')
+    assert done.returncode == 0, done.stderr[-2000:]
+    (work / 'r18_fpn_shapes/epoch_1.pth').rename(work / 'r18_fpn_shapes/epoch_7.pth')
+    for name in 'ab':
+        shutil.copytree(work / 'r18_fpn_shapes', work / name)
+    torch.manual_seed(0)
+    detector = DETECTORS.build(load_config(root / R50, {'model.backbone.init_cfg': None}).model)
+    (work / 'r50_fpn_1x_cocoval').mkdir()
+    torch.save({'state_dict': detector.state_dict(), 'meta': {}}, work / 'r50_fpn_1x_cocoval/epoch_12.pth')
+    return root
+
+
+def shrink(config: Path) -> None:
+    """Small images, few of them, one epoch."""
+    text = config.read_text()
+    text = re.sub(r'short_side=(800|\(640.*?\)), max_size=1333', 'short_side=96, max_size=160', text)
+    text = re.sub(r'max_epochs=\d+', 'max_epochs=1', text)
+    text = re.sub(r'(val_interval|checkpoint=dict\(interval)=\d+', r'\1=1', text)
+    text = text.replace('num_workers=2', 'num_workers=0').replace('persistent_workers=True', 'persistent_workers=False')
+    text = re.sub(r"(type='CocoDataset',)", r'\1 indices=4,', text)
+    config.write_text(text)
+
+
+def bash(folder: Path, line: str) -> subprocess.CompletedProcess:
+    """A line as a user's shell runs it, with this environment's Python."""
+    return subprocess.run(
+        ['bash', '-o', 'pipefail', '-ec', line],
+        cwd=folder,
+        env={
+            **{name: value for name, value in os.environ.items() if name != 'FRDET_DATA_ROOT'},
+            'PATH': f'{Path(sys.executable).parent}:{os.environ["PATH"]}',
+            'FRDET_CACHE': str(folder / 'cache'),
+        },
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+
+
+@pytest.mark.parametrize('line', RUN)
+def test_command_runs(sandbox, line):
+    for words, value in FILLED.items():
+        line = line.replace(words, value)
+    done = bash(sandbox, line)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    for name in re.findall(r'--out (\S+\.\w+)', line):
+        assert (sandbox / name).stat().st_size
+
+
+@pytest.mark.parametrize('line', CHECKED)
+def test_words_of_a_command(sandbox, line, monkeypatch):
+    """A target of the Makefile; or a tool that takes these arguments, and a config that takes these options."""
+    words = shlex.split(line, comments=True)
+    if words[0] == 'make':
+        assert f'\n{words[1]}:' in (ROOT / 'Makefile').read_text()
+    elif words[0] == 'pip':
+        assert all((ROOT / name).is_file() for name in words if name.endswith('.txt'))
+    tool = next((i for i, word in enumerate(words) if word.startswith('tools/')), None)
+    if tool is None:
+        return
+    path = ROOT / words[tool]
+    assert path.is_file()
+    if path.suffix == '.py':
+        given = words[tool + 1 :]
+        done = subprocess.run(
+            [sys.executable, '-c', PARSE, str(path), *given], capture_output=True, text=True, cwd=sandbox
+        )
+        assert done.returncode == 0, done.stderr
+    config = next((word for word in words if word.startswith('configs/')), None)
+    if config:
+        options = words[words.index('--cfg-options') + 1 :] if '--cfg-options' in words else []
+        monkeypatch.chdir(ROOT)
+        check_config(load_config(config, options))
+
+
+# Everything of a tool but its work: what follows the parsing of the arguments does not run.
+PARSE = """
+import argparse, runpy, sys
+parse = argparse.ArgumentParser.parse_args
+def stop(self, *args, **kwargs):
+    parse(self, *args, **kwargs)
+    sys.exit(0)
+argparse.ArgumentParser.parse_args = stop
+sys.argv = sys.argv[1:]
+sys.path.insert(0, sys.argv[0].rsplit('/', 1)[0])
+runpy.run_path(sys.argv[0], run_name='__main__')
+"""
