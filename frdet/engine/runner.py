@@ -1,14 +1,27 @@
 """MMEngine's Runner with a learning rate that knows every image of a step."""
 
+from importlib.util import find_spec
 from typing import Any, ClassVar
 
 import torch
 from mmengine.model import revert_sync_batchnorm
 from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
+from mmengine.visualization import Visualizer
 from torch import nn
 
 from frdet.errors import ConfigError
+
+# What MMEngine's backends of the visualizer import when they are first used.
+PACKAGES = dict(
+    WandbVisBackend='wandb',
+    MLflowVisBackend='mlflow',
+    TensorboardVisBackend='tensorboard',
+    ClearMLVisBackend='clearml',
+    NeptuneVisBackend='neptune',
+    DVCLiveVisBackend='dvclive',
+    AimVisBackend='aim',
+)
 
 
 class DetRunner(Runner):
@@ -52,6 +65,17 @@ class DetRunner(Runner):
             f'Learning rate: {lr:g} is for {base} images in a step. Here: processes {self.world_size} x images {batch} '
             f'x accumulated {count} = {images}, so {lr:g} x {images} / {base} = {lr * images / base:g}'
         )
+
+    def build_visualizer(self, visualizer: Visualizer | dict | None = None) -> Visualizer:
+        """As MMEngine's; a package that a backend lacks is missed now, not at the first figure."""
+        built = super().build_visualizer(visualizer)
+        for backend in built._vis_backends.values():
+            name = type(backend).__name__
+            if (package := PACKAGES.get(name)) and find_spec(package) is None:
+                raise ConfigError(
+                    f'visualizer.vis_backends: {name} needs a package that is missing: pip install {package}'
+                )
+        return built
 
     def resume(self, filename: str, *args: Any, **kwargs: Any) -> None:
         """As MMEngine's; says which learning rate holds where the number of images in a step has changed."""

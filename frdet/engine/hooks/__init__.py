@@ -4,18 +4,21 @@ from frdet.engine.hooks.broken_images import BrokenImagesHook
 from frdet.engine.hooks.check_setup import CheckSetupHook
 from frdet.engine.hooks.checkpoint import FitCheckpointHook, PlainCheckpointHook, StartFromCheckpointHook
 from frdet.engine.hooks.draw import DrawDetectionsHook
+from frdet.engine.hooks.early_stopping import EarlyStoppingHook
 from frdet.engine.hooks.hang import HangHook
 from frdet.engine.hooks.non_finite import NonFiniteError, NonFiniteHook
 from frdet.engine.hooks.progress import EvalProgressHook
 from frdet.engine.hooks.report import ReportHook
 from frdet.engine.hooks.saving import CheckpointHook
 from frdet.engine.hooks.stop import StopHook
+from frdet.engine.hooks.val_loss import ValLossHook
 
 __all__ = [
     'BrokenImagesHook',
     'CheckSetupHook',
     'CheckpointHook',
     'DrawDetectionsHook',
+    'EarlyStoppingHook',
     'EvalProgressHook',
     'FitCheckpointHook',
     'HangHook',
@@ -25,4 +28,5 @@ __all__ = [
     'ReportHook',
     'StartFromCheckpointHook',
     'StopHook',
+    'ValLossHook',
 ]

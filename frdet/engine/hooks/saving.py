@@ -9,6 +9,7 @@ from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
 from mmengine.runner import Runner
 
 from frdet.engine.saving import UNFINISHED, WHOLE, write_whole
+from frdet.errors import ConfigError
 from frdet.registry import HOOKS
 
 
@@ -60,6 +61,9 @@ class CheckpointHook(MMEngineCheckpointHook):
         self._save(runner, self._path(step), meta, outdated=outdated)
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict[str, Any]) -> None:
+        for name in self.key_indicators if self.save_best else ():
+            if name != 'auto':
+                check_figure(name, metrics, 'CheckpointHook.save_best')
         outdated: list[str] = []
         self.file_backend.remove = outdated.append  # MMEngine removes the best one before it saves the better one
         try:
@@ -99,3 +103,9 @@ class CheckpointHook(MMEngineCheckpointHook):
 
     def _path(self, step: int) -> str:
         return self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(step))
+
+
+def check_figure(name: str, figures: dict[str, float] | None, key: str) -> None:
+    """Raise where a validation has no figure ``name``, which ``key`` of the config asks for."""
+    if name not in (figures or {}):
+        raise ConfigError(f'{key} is {name!r}, which validation does not give: it gives {", ".join(figures or ())}')

@@ -1,0 +1,64 @@
+"""Training that ends when it no longer helps."""
+
+from math import inf
+from typing import Literal
+
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
+from frdet.engine.hooks.saving import check_figure
+from frdet.errors import ConfigError
+from frdet.registry import HOOKS
+
+
+@HOOKS.register_module()
+class EarlyStoppingHook(Hook):
+    """Ends training after ``patience`` validations in a row that did not beat the best one.
+
+    Differs from MMEngine's hook of this name: AP, a figure of 0 to 1, is the default, and so ``min_delta`` is 0;
+    standing still is no progress; a resumed run goes on counting; a ``monitor`` that does not exist is an error.
+
+    Args:
+        monitor: name of a figure of validation, as in the log.
+        rule: 'greater' or 'less' is better; None is 'less' where the name holds 'loss', else 'greater'.
+        patience: validations.
+        min_delta: by how much the best must be beaten.
+
+    Raises:
+        ConfigError: the validation has no figure ``monitor``; after the first validation.
+    """
+
+    priority = 'LOW'
+
+    def __init__(
+        self,
+        *,
+        monitor: str = 'coco/bbox_mAP',
+        rule: Literal['greater', 'less'] | None = None,
+        patience: int = 5,
+        min_delta: float = 0.0,
+    ):
+        if rule not in (None, 'greater', 'less') or patience < 1:
+            raise ConfigError(f"EarlyStoppingHook: rule {rule!r}, patience {patience}: 'greater' or 'less', 1 or more")
+        self.monitor = monitor
+        self.sign = -1 if (rule or ('less' if 'loss' in monitor else 'greater')) == 'less' else 1
+        self.patience = patience
+        self.min_delta = min_delta
+
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        """Compare with the best; checkpoints hold what is remembered."""
+        if runner.train_loop is None:
+            return
+        check_figure(self.monitor, metrics, 'EarlyStoppingHook.monitor')
+        value = (metrics or {})[self.monitor]
+        best, waited = runner.message_hub.get_info('early_stopping', None) or (-inf, 0)
+        if self.sign * value > best + self.min_delta:
+            best, waited = self.sign * value, 0
+        else:
+            waited += 1
+        runner.message_hub.update_info('early_stopping', (best, waited))
+        if waited >= self.patience:
+            runner.logger.info(
+                f'Early stopping: {self.monitor} has been no better than {self.sign * best:g} for {waited} validations'
+            )
+            runner.train_loop.stop_training = True

@@ -1,0 +1,67 @@
+"""The losses of training, of the validation images."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from mmengine.dist import all_reduce
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+from torch import Tensor
+
+from frdet.registry import HOOKS
+from frdet.structures import DetDataSample
+
+
+@HOOKS.register_module()
+class ValLossHook(Hook):
+    """Adds ``val_loss`` and its parts, as ``val_loss_cls``, to the figures of each validation: means over the images.
+
+    The model computes them as validation finds it, without augmentation and without gradients; with ``EMAHook`` that is
+    the average. Each batch draws its samples from a seed of its own, the same in every validation, so that figures
+    differ by the weights alone; training draws what it would have drawn. It costs a second forward pass. Validation
+    data must hold ground truth. Crowds and boxes without area are left out, as in training.
+    """
+
+    priority = 'HIGHEST'  # before the hooks that log figures, and that choose the best checkpoint by one
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+
+    def before_val_epoch(self, runner: Runner) -> None:
+        """Forget what came before."""
+        self._sums = {}
+
+    @torch.no_grad()
+    def after_val_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Sequence[DetDataSample] | None = None
+    ) -> None:
+        """Compute the losses of a batch."""
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        data = model.data_preprocessor(data_batch, False)
+        data['data_samples'] = [_with_area(sample) for sample in data['data_samples']]
+        devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+        with torch.random.fork_rng(devices):
+            torch.manual_seed(batch_idx)
+            total, figures = model.parse_losses(model(**data, mode='loss'))
+        images = len(data['data_samples'])
+        losses = {name: value for name, value in figures.items() if name.startswith('loss_')}
+        for name, value in {'loss': total, **losses, 'images': torch.ones_like(total)}.items():
+            self._sums[name] = self._sums.get(name, 0) + value * images
+
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        """Put the means of all processes among the figures."""
+        if metrics is None or not self._sums:
+            return
+        sums = torch.stack([value.double() for value in self._sums.values()])
+        all_reduce(sums)
+        means = dict(zip(self._sums, (sums / sums[-1]).tolist(), strict=True))
+        metrics.update({f'val_{name}': value for name, value in means.items() if name != 'images'})
+
+
+def _with_area(sample: DetDataSample) -> DetDataSample:
+    boxes = sample.gt_instances.bboxes
+    sample = sample.new()
+    sample.gt_instances = sample.gt_instances[(boxes[:, 2:] > boxes[:, :2]).all(dim=1)]
+    return sample
