@@ -29,15 +29,18 @@ class PlainRPNHead(RPNHead):
         return super().forward(features)
 
 
-def train(model: torch.nn.Module, images: list[Tensor], samples: list) -> list[list[float]]:
-    """The losses of 10 steps at the learning rates a run begins with."""
+def train(
+    model: torch.nn.Module, images: list[Tensor], samples: list, *, steps: int = STEPS, amp: bool = False
+) -> list[list[float]]:
+    """The losses of some steps at the learning rates a run begins with."""
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.0, momentum=0.9)
     torch.manual_seed(1)
     history = []
-    for i in range(STEPS):
+    for i in range(steps):
         optimizer.param_groups[0]['lr'] = 0.0025 * (0.001 * (1 - i / 1000) + i / 1000)
         data = model.data_preprocessor({'inputs': images, 'data_samples': copy.deepcopy(samples)})
-        losses = model(**data, mode='loss')
+        with torch.autocast('cpu', torch.bfloat16, enabled=amp):
+            losses = model(**data, mode='loss')
         optimizer.zero_grad()
         sum(value for name, value in losses.items() if name.startswith('loss')).backward()
         optimizer.step()
@@ -45,8 +48,8 @@ def train(model: torch.nn.Module, images: list[Tensor], samples: list) -> list[l
     return history
 
 
-def test_ten_steps_are_those_of_the_plain_computation(coco_root: CocoRoot, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Folded norms and losses at sampled anchors, against a pass for each norm and losses over every cell, in float32.
+def detector(coco_root: CocoRoot) -> tuple[list[Tensor], list, torch.nn.Module]:
+    """Two images, their truth, and a network calibrated on them.
 
     RPN samples do not depend on the network; all RoIs are sampled, so that a rounding that swaps two proposals does
     not draw others. Noise, so that no two cells of a drawn image are alike and tie.
@@ -58,6 +61,12 @@ def test_ten_steps_are_those_of_the_plain_computation(coco_root: CocoRoot, monke
     config['roi_head']['sampler']['num'] = EVERYTHING
     model = DETECTORS.build(config).train()
     model.load_state_dict(to_frdet(torchvision_model(18, for_torchvision(images, samples)[0]).state_dict()))
+    return images, samples, model
+
+
+def test_ten_steps_are_those_of_the_plain_computation(coco_root: CocoRoot, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Folded norms and losses at sampled anchors, against a pass for each norm and losses over every cell."""
+    images, samples, model = detector(coco_root)
     plain = copy.deepcopy(model)
     plain.rpn_head.__class__ = PlainRPNHead
     found = train(model, images, samples)
@@ -66,3 +75,14 @@ def test_ten_steps_are_those_of_the_plain_computation(coco_root: CocoRoot, monke
     assert found[0] != found[-1]
     for a, b in zip(found, expected, strict=True):
         assert a == pytest.approx(b, rel=1e-5)
+
+
+def test_bfloat16_keeps_the_losses_of_twenty_steps(coco_root: CocoRoot) -> None:
+    """The sum of all losses over all steps; step by step the runs part, as any two do that round differently."""
+    images, samples, model = detector(coco_root)
+    exact = torch.tensor(train(copy.deepcopy(model), images, samples, steps=20))
+    rough = torch.tensor(train(model, images, samples, steps=20, amp=True))
+    assert not torch.equal(exact[0], rough[0])
+    assert (exact[-1].sum() / exact[0].sum()).item() < 0.9  # they train
+    assert rough.sum().item() == pytest.approx(exact.sum().item(), rel=0.02)
+    assert torch.allclose(rough.sum(dim=0), exact.sum(dim=0), rtol=0.05, atol=0)
