@@ -22,6 +22,7 @@ model = dict(
         assigner=dict(min_pos_iou=0.0, reassign_low_quality=False),
         loss_bbox=dict(_delete_=True, type='L1Loss'),
         normalizer='quota',
+        trained_within=None,
         post_nms_train=1000,
         min_side=0.0,
     ),

@@ -25,6 +25,7 @@ model = dict(
         assigner=dict(min_pos_iou=0.0, reassign_low_quality=False),
         loss_bbox=dict(_delete_=True, type='SmoothL1Loss', beta=1 / 9),
         normalizer='sampled',
+        trained_within=None,
         post_nms_train=2000,
         min_side=1e-3,
     ),

@@ -44,6 +44,7 @@ def load_from_disk(filename: str, map_location: Any = None) -> dict[str, Any]:
             f'{filename} holds a {type(content).__name__}, expected a checkpoint: a dict with state_dict'
         )
     if 'message_hub' in content and isinstance(content.get('state_dict'), dict):
+        print_log(f'{filename}: {layout_in_words(content["state_dict"])}', logger='current')
         return content
     state = unwrap(content, filename)
     layout = layout_in_words(state)

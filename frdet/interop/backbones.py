@@ -55,6 +55,8 @@ LAYOUTS = (
     Layout('MMDetection or frdet detector', lambda name: to_ours(name, _IN_A_DETECTOR)),
     Layout('torchvision', lambda name: to_ours(name, _OURS)),
 )
+#: Whose norms may be merged into a scale and a bias. Elsewhere a norm without statistics is a GroupNorm, or incomplete.
+_WITHOUT_STATISTICS = LAYOUTS[:2]
 #: Keys a backbone has no use for: classifiers, and what an optimiser kept.
 _NOT_OF_A_BACKBONE = re.compile(r'(fc|fc1000|pred|head\.fc|stem\.fc|linear)[._].*|.*_momentum')
 
@@ -62,8 +64,9 @@ _NOT_OF_A_BACKBONE = re.compile(r'(fc|fc1000|pred|head\.fc|stem\.fc|linear)[._].
 def convert_backbone(state: dict[str, Any], source: str) -> tuple[dict[str, Tensor], str]:
     """A ResNet's weights under frdet's names, in float32, and the name of the layout they came in.
 
-    Where norms are only a scale and a bias, mean 0 and variance 1 - eps are added, so that the norm multiplies by
-    exactly that scale: sqrt(1 - 1e-5 + 1e-5) is 1 in float32.
+    Where the norms of a file of Caffe2 or detectron2 are only scales and biases, mean 0 and variance 1 - eps are added,
+    so that a norm multiplies by exactly that scale: sqrt(1 - 1e-5 + 1e-5) is 1 in float32. A file that has statistics
+    needs all of them, and gets none.
 
     Args:
         state: names -> arrays or tensors; the classifier, optimiser state and heads of a detector are left out.
@@ -84,7 +87,7 @@ def convert_backbone(state: dict[str, Any], source: str) -> tuple[dict[str, Tens
             'expected names such as res2_0_branch2a_w, res2.0.conv1.weight or layer1.0.conv1.weight'
         )
     converted = {new: to_tensor(state[name], name, source) for name, new in renamed.items()}
-    return _with_statistics(converted), layout.name
+    return _with_statistics(converted) if layout in _WITHOUT_STATISTICS else converted, layout.name
 
 
 def to_tensor(value: Any, name: str, source: str) -> Tensor:
@@ -99,9 +102,11 @@ def to_tensor(value: Any, name: str, source: str) -> Tensor:
 
 
 def _with_statistics(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Add mean 0 and variance 1 - eps to norms that have neither."""
+    """Add mean 0 and variance 1 - eps to every norm, if none has either."""
+    if any(name.endswith(('running_mean', 'running_var')) for name in state):
+        return state
     for name in [n for n in state if re.search(r'(bn\d|downsample\.1)\.weight$', n)]:
         norm = name.removesuffix('weight')
-        state.setdefault(f'{norm}running_mean', torch.zeros_like(state[name]))
-        state.setdefault(f'{norm}running_var', torch.full_like(state[name], 1 - NORM_EPS))
+        state[f'{norm}running_mean'] = torch.zeros_like(state[name])
+        state[f'{norm}running_var'] = torch.full_like(state[name], 1 - NORM_EPS)
     return state

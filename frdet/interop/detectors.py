@@ -13,6 +13,7 @@ from torch import Tensor
 from frdet.errors import CheckpointError
 from frdet.interop.backbones import to_tensor
 from frdet.interop.names import RESNET, Rule, to_ours, to_theirs
+from frdet.interop.whole import lacking, unequal
 
 FC_CLS, FC_REG = 'roi_head.bbox_head.fc_cls', 'roi_head.bbox_head.fc_reg'
 
@@ -138,6 +139,7 @@ def convert_state_dict(
         if (new := to_ours(old, RULES[source])) is not None:
             state[new] = to_tensor(value, old, name)
     _check_box_head(state, source == 'torchvision', name)
+    _check_whole(state, source, name)
     if source == 'torchvision':
         _move_background(state, last=True)
     if target == 'torchvision':
@@ -152,6 +154,18 @@ def convert_state_dict(
 def num_classes(state_dict: dict[str, Tensor]) -> int:
     """K, without the background, of a detector under frdet's names."""
     return len(state_dict[f'{FC_CLS}.weight']) - 1
+
+
+def _check_whole(state: dict[str, Tensor], source: str, name: str) -> None:
+    def theirs(ours: str) -> str:
+        return to_theirs(ours, RULES[source]) or ours
+
+    missing = [theirs(ours) for ours in lacking(state)]
+    apart = [' beside '.join(f'{theirs(ours)} {tuple(state[ours].shape)}' for ours in pair) for pair in unequal(state)]
+    for verb, found in (('lacks', missing), ('has parameters that do not go together:', apart)):
+        if found:
+            which = ', '.join(found[:3]) + (f' and {len(found) - 3} more' if len(found) > 3 else '')
+            raise CheckpointError(f'{name} cannot be converted, it is not whole: it {verb} {which}')
 
 
 def _check_box_head(state: dict[str, Tensor], background_boxes: bool, name: str) -> None:

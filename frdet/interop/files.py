@@ -1,5 +1,6 @@
 """Reading files of weights without running what is in them: a pickle is a program, and these come from anywhere."""
 
+import argparse
 import collections
 import errno
 import pickle
@@ -63,11 +64,13 @@ def _no_attribute(*args: Any) -> None:
 
 
 def _torch_globals() -> list[Any]:
-    """What MMEngine and MMDetection write into checkpoints besides tensors: log histories, numpy arrays and scalars."""
+    """What is in checkpoints besides tensors and plain data: MMEngine's and MMDetection's log histories, numpy's arrays
+    and scalars, and the arguments that torchvision's training script was called with, which only hold what is set.
+    """
     dtypes = {type(np.dtype(kind)) for kind in '?bBhHiIlLqQefd'}
     named = [(value, '.'.join(key)) for key, value in _NUMPY_GLOBALS.items() if key[0] != 'numpy']
     named += [(_History, 'mmengine.logging.history_buffer.HistoryBuffer'), (_no_attribute, 'builtins.getattr')]
-    return [np.ndarray, np.dtype, *sorted(dtypes, key=str), *named]
+    return [argparse.Namespace, np.ndarray, np.dtype, *sorted(dtypes, key=str), *named]
 
 
 def load_file(path_or_url: str | Path, map_location: Any = 'cpu') -> Any:

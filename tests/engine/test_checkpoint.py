@@ -110,13 +110,18 @@ def test_another_projects_names_are_converted(tmp_path, layout):
     assert set(loaded) == {'state_dict', 'meta', 'layout'}
 
 
-def test_what_was_saved_while_training_is_untouched(tmp_path):
-    """Even under another project's names: a plugin's model may wrap torchvision's."""
+def test_what_was_saved_while_training_is_untouched(tmp_path, monkeypatch):
+    """Even under another project's names: a plugin's model may wrap torchvision's. The log tells the layout anyway, as
+    MMDetection's published files are of this kind.
+    """
+    logged = []
+    monkeypatch.setattr('frdet.engine.checkpoint.print_log', lambda text, **_: logged.append(text))
     content = {'state_dict': tiny('torchvision'), 'optimizer': {'lr': 1}, 'meta': {'epoch': 3}, 'message_hub': {}}
     torch.save(content, tmp_path / 'a.pth')
     loaded = CheckpointLoader.load_checkpoint(str(tmp_path / 'a.pth'))
     assert_equal(loaded.pop('state_dict'), content.pop('state_dict'))
     assert loaded == content
+    assert logged == [f'{tmp_path / "a.pth"}: layout torchvision']
 
 
 @pytest.mark.parametrize('name', ['head.w', 'roi_heads.mask_head.w'])

@@ -64,6 +64,24 @@ def test_a_scale_alone_stays_exactly_that_scale():
     assert torch.equal(weight / (var + NORM_EPS).sqrt(), torch.from_numpy(scale))
 
 
+@pytest.mark.parametrize('names', [detectron2_names, dict], ids=['detectron2', 'torchvision'])
+@pytest.mark.parametrize('missing', [('running_mean',), ('running_var',), ('running_mean', 'running_var')])
+def test_a_statistic_that_is_missing_is_not_made_up(names, missing):
+    state = names(ResNet(depth=18, norm=dict(type='BN')).state_dict())
+    norm = 'res3.0.conv2.norm' if names is detectron2_names else 'layer2.0.bn2'
+    given = {name: value for name, value in state.items() if name not in {f'{norm}.{kind}' for kind in missing}}
+    assert len(given) == len(state) - len(missing)
+    converted, _ = convert_backbone(given, 'f')
+    assert not {f'layer2.0.bn2.{kind}' for kind in missing} & set(converted)
+    assert 'layer2.0.bn2.weight' in converted
+
+
+def test_norms_of_groups_get_no_statistics():
+    state = ResNet(depth=18, norm=dict(type='GN')).state_dict()
+    converted, _ = convert_backbone({f'backbone.{name}': value for name, value in state.items()}, 'f')
+    assert set(converted) == set(state)
+
+
 @pytest.fixture(scope='module')
 def resnet():
     with torch.random.fork_rng():

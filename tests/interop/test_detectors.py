@@ -162,11 +162,10 @@ def test_mmdetections_names_are_ours(layout):
 
 
 def test_any_number_of_fcs():
-    more = {f'roi_head.bbox_head.shared_fcs.{i}.weight': torch.ones(1) for i in (1, 2)}
-    names = set(convert_state_dict({**tiny(), **more}, target='detectron2')) - set(tiny('detectron2'))
-    assert names == {'roi_heads.box_head.fc2.weight', 'roi_heads.box_head.fc3.weight'}
-    names = set(convert_state_dict({**tiny(), **more}, target='torchvision')) - set(tiny('torchvision'))
-    assert names == {'roi_heads.box_head.fc7.weight', 'roi_heads.box_head.fc8.weight'}
+    more = {f'roi_head.bbox_head.shared_fcs.{i}.{kind}': torch.ones(1) for i in (1, 2) for kind in ('weight', 'bias')}
+    for target, numbers in (('detectron2', (2, 3)), ('torchvision', (7, 8))):
+        names = set(convert_state_dict({**tiny(), **more}, target=target)) - set(tiny(target))
+        assert names == {f'roi_heads.box_head.fc{i}.{kind}' for i in numbers for kind in ('weight', 'bias')}
 
 
 def test_arrays_and_halves_become_float32():
@@ -245,3 +244,31 @@ def test_one_box_for_all_classes():
         state[f'roi_head.bbox_head.fc_reg.{kind}'] = state[f'roi_head.bbox_head.fc_reg.{kind}'][:4]
     assert_equal(convert_state_dict(convert_state_dict(state, target='detectron2')), state)
     assert 'one box for all classes' in refused(state, target='torchvision')
+
+
+@pytest.mark.parametrize(
+    'name',
+    [
+        'proposal_generator.rpn_head.anchor_deltas.bias',
+        'backbone.fpn_output4.weight',
+        'roi_heads.box_head.fc2.bias',
+        'backbone.bottom_up.res4.3.conv2.weight',
+        'backbone.bottom_up.res4.3.conv2.norm.running_var',
+        'backbone.bottom_up.res3.0.shortcut.norm.bias',
+    ],
+)
+def test_a_parameter_that_is_missing_or_misshapen_is_named(name):
+    """Of a whole R50-FPN under detectron2's names; every other parameter is the shape it should be."""
+    state = {other: torch.zeros(shape) for other, shape in detectron2_shapes().items()}
+    wrong = {**state, name: state[name][:-1]}
+    del state[name]
+    message = refused(state)
+    assert f'lacks {name}' in message and 'more' not in message
+    message = refused(wrong)
+    assert 'do not go together' in message and name.rsplit('.', 1)[0] in message
+
+
+def test_a_block_that_is_missing():
+    state = {name: torch.zeros(shape) for name, shape in detectron2_shapes().items() if '.res4.3.' not in name}
+    message = refused(state)
+    assert 'lacks backbone.bottom_up.res4.3.conv1.norm.bias' in message and 'and 12 more' in message

@@ -2,7 +2,9 @@
 
 import os
 import pickle
+from argparse import Namespace
 from collections import OrderedDict
+from unittest.mock import ANY
 
 import numpy as np
 import pytest
@@ -81,6 +83,18 @@ def test_torch_file_with_histories(tmp_path):
     # The list of what is admitted is not left behind.
     with pytest.raises(pickle.UnpicklingError):
         torch.load(tmp_path / 'a.pth', weights_only=True)
+
+
+def test_arguments_of_torchvisions_training_script(tmp_path):
+    """It saves them beside the model; they may hold no more than any file."""
+    content = {'model': {'w': torch.ones(2)}, 'args': Namespace(lr=0.02, device='cpu'), 'epoch': 3}
+    torch.save(content, tmp_path / 'a.pth')
+    assert load_file(tmp_path / 'a.pth') == content | {'model': ANY}
+    content['args'].model = Trap(tmp_path / 'sprung')
+    torch.save(content, tmp_path / 'a.pth')
+    with pytest.raises(CheckpointError, match='refused.*mkdir'):
+        load_file(tmp_path / 'a.pth')
+    assert not (tmp_path / 'sprung').exists()
 
 
 def test_legacy_torch_file(tmp_path):

@@ -16,7 +16,7 @@ from torch import nn
 from frdet.config import load_config
 from frdet.datasets import CocoDataset
 from frdet.engine import GroupedOptimWrapperConstructor
-from frdet.models.task_modules import Proposals
+from frdet.models.task_modules import AssignResult, Proposals, SampleResult
 from frdet.registry import BACKBONES, DENSE_HEADS, LOSSES, PREPROCESSORS, ROI_EXTRACTORS, ROI_HEADS, TRANSFORMS
 from frdet.structures import DetDataSample, GroundTruth
 
@@ -175,19 +175,44 @@ def test_box_loss(peer: str, expected: tuple[float, float], head: str) -> None:
         assert loss(pred, target, torch.ones(1), 1.0).item() == pytest.approx(value)
 
 
-@each(detectron2=2 * 256, torchvision=None, mmdet=None)
-def test_divisor_of_the_rpn_losses(peer: str, expected: int | None) -> None:
-    """Two images of which each has 3 * 85 = 255 anchors, fewer than are asked for; every logit is 0 and costs log 2."""
+@each(detectron2=2 * 256, torchvision=2 * 252, mmdet=2 * (252 + 1))
+def test_divisor_of_the_rpn_losses(peer: str, expected: int) -> None:
+    """Two images without a box, each with 3 * 84 = 252 anchors, fewer than are asked for; every logit is 0 and costs
+    log 2. MMDetection counts a positive for each image, though there is none.
+    """
     head = rpn_head(peer)
     for layer in (head.rpn_conv, head.rpn_cls, head.rpn_reg):
         nn.init.zeros_(layer.weight)
-    maps = [torch.zeros(2, 4, side, side) for side in (8, 4, 2, 1)] + [torch.zeros(2, 4, 1, 1)]
-    truth = GroundTruth(torch.zeros(2, 1, 4), torch.zeros(2, 1).long(), torch.zeros(2, 1, dtype=torch.bool))
-    losses, _ = head.loss(maps, truth, torch.tensor([[32.0, 32.0]] * 2))
-    samples = 2 * 3 * (64 + 16 + 4 + 1 + 1)
-    wanted = min(samples, 2 * 256)
-    assert losses['loss_rpn_cls'].item() == pytest.approx(math.log(2) * wanted / (expected or wanted), rel=1e-5)
+    maps = [torch.zeros(2, 4, *shape) for shape in ((8, 8), (4, 4), (2, 1), (1, 1), (1, 1))]
+    losses, _ = head.loss(maps, no_truth(2), torch.tensor([[32.0, 32.0]] * 2))
+    assert losses['loss_rpn_cls'].item() == pytest.approx(math.log(2) * 2 * 252 / expected, rel=1e-5)
     assert losses['loss_rpn_bbox'] == 0
+
+
+@each(detectron2=[1023, 1023], torchvision=[1023, 1023], mmdet=[1023, 513])
+def test_anchors_on_the_padding_of_a_batch(peer: str, expected: list[int]) -> None:
+    """Images of 64 x 33 and 10 x 60 in a batch of 64 x 64: 3 * (256 + 64 + 16 + 4 + 1) = 1023 anchors, all negative.
+
+    The second would be padded to 32 x 64 on its own. So MMDetection leaves out the lower half of its maps, but not of
+    p6, where the one cell has its centre at the corner: 3 * (128 + 32 + 8 + 2 + 1) = 513 stay.
+    """
+    head = rpn_head(peer)
+    sample, seen = head.sampler.sample_batch, []
+
+    def keep(assigned: AssignResult) -> SampleResult:
+        seen.append(assigned.label)
+        return sample(assigned)
+
+    head.sampler.sample_batch = keep
+    maps = [torch.zeros(2, 4, side, side) for side in (16, 8, 4, 2, 1)]
+    head.loss(maps, no_truth(2), torch.tensor([[64.0, 33.0], [10.0, 60.0]]))
+    (label,) = seen
+    assert (label == 0).sum(dim=1).tolist() == expected
+    assert (label == -1).sum(dim=1).tolist() == [1023 - count for count in expected]
+
+
+def no_truth(images: int) -> GroundTruth:
+    return GroundTruth(torch.zeros(images, 1, 4), torch.zeros(images, 1).long(), torch.zeros(images, 1).bool())
 
 
 @each(detectron2=(1000, 1000), torchvision=(2000, 1000), mmdet=(1000, 1000))

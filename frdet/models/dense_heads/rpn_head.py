@@ -14,8 +14,11 @@ from frdet.errors import ConfigError
 from frdet.models.layers import gather_patches
 from frdet.models.losses import box_loss
 from frdet.models.task_modules import AssignResult, Proposals, SampleResult, select_proposals
+from frdet.models.task_modules.assigners import IGNORED
 from frdet.registry import ANCHOR_GENERATORS, ASSIGNERS, BOX_CODERS, DENSE_HEADS, LOSSES, SAMPLERS
 from frdet.structures import GroundTruth
+
+NORMALIZERS = ('quota', 'sampled', 'sampled_both')
 
 
 @DENSE_HEADS.register_module()
@@ -29,7 +32,11 @@ class RPNHead(BaseModule):
         loss_cls: on objectness; called with logits and 0 or 1.
         loss_bbox: on the boxes of positive anchors.
         normalizer: what both losses' sums are divided by: 'quota', the sampler's ``num`` times B, whatever was sampled
-            (detectron2), or 'sampled', the number of samples (torchvision, MMDetection).
+            (detectron2); 'sampled', the number of samples (torchvision); 'sampled_both', the same, but an image
+            counts one positive and one negative at least (MMDetection).
+        trained_within: train on the anchors alone that are centred on their image, its sides rounded up to a multiple
+            of this (MMDetection, 32); None: on all, those on the padding a larger image brings included (detectron2,
+            torchvision).
         pre_nms_train, pre_nms_test: best anchors a level that enter NMS.
         post_nms_train, post_nms_test: proposals kept an image.
         nms_iou_thr: NMS threshold within a level.
@@ -49,6 +56,7 @@ class RPNHead(BaseModule):
         loss_cls: dict,
         loss_bbox: dict,
         normalizer: str,
+        trained_within: int | None = None,
         pre_nms_train: int,
         pre_nms_test: int,
         post_nms_train: int,
@@ -58,8 +66,10 @@ class RPNHead(BaseModule):
         init_cfg: dict | list[dict] | None = None,
     ):
         super().__init__(init_cfg)
-        if normalizer not in ('quota', 'sampled'):
-            raise ConfigError(f"RPNHead: normalizer is {normalizer!r}, expected 'quota' or 'sampled'")
+        if normalizer not in NORMALIZERS:
+            raise ConfigError(f'RPNHead: normalizer is {normalizer!r}, expected one of {", ".join(NORMALIZERS)}')
+        if trained_within is not None and trained_within < 1:
+            raise ConfigError(f'RPNHead: trained_within is {trained_within}, expected a number of pixels, or None')
         self.anchor_generator = ANCHOR_GENERATORS.build(anchor_generator)
         self.box_coder = BOX_CODERS.build(box_coder)
         self.assigner = ASSIGNERS.build(assigner)
@@ -67,6 +77,7 @@ class RPNHead(BaseModule):
         self.loss_cls = LOSSES.build(loss_cls)
         self.loss_bbox = LOSSES.build(loss_bbox)
         self.normalizer = normalizer
+        self.trained_within = trained_within
         self.pre_nms = {True: pre_nms_train, False: pre_nms_test}
         self.post_nms = {True: post_nms_train, False: post_nms_test}
         self.nms_iou_thr = nms_iou_thr
@@ -102,7 +113,7 @@ class RPNHead(BaseModule):
         """
         anchors = self._anchors(features)
         with torch.no_grad():
-            assigned = self.assigner.assign_batch(torch.cat(anchors), truth)
+            assigned = self._assign(torch.cat(anchors), truth, image_sizes)
             sampled = self.sampler.sample_batch(assigned)
         sparse = self._is_sparse(sampled, len(assigned.label[0]))
         with torch.set_grad_enabled(torch.is_grad_enabled() and not sparse):
@@ -125,6 +136,17 @@ class RPNHead(BaseModule):
     def _anchors(self, features: Sequence[Tensor]) -> list[Tensor]:
         shapes = [(f.shape[2], f.shape[3]) for f in features]
         return self.anchor_generator.grid(shapes, features[0].device)
+
+    def _assign(self, anchors: Tensor, truth: GroundTruth, image_sizes: Tensor) -> AssignResult:
+        """Labels (B, N) of anchors (N, 4)."""
+        if self.trained_within is None:
+            return self.assigner.assign_batch(anchors, truth)
+        height, width = ((image_sizes / self.trained_within).ceil() * self.trained_within)[..., None].unbind(1)
+        x, y = ((anchors[:, :2] + anchors[:, 2:]) / 2).round().unbind(1)  # centres are whole but for rounding errors
+        inside = (x < width) & (y < height)
+        # An empty box overlaps nothing: what lies outside is the best anchor of no ground truth.
+        assigned = self.assigner.assign_batch(anchors * inside[..., None], truth)
+        return assigned._replace(label=assigned.label.masked_fill(~inside, IGNORED))
 
     def _is_sparse(self, sampled: SampleResult, num_anchors: int) -> bool:
         """Whether the losses see so few anchors that their gradient is better taken at these alone.
@@ -159,10 +181,7 @@ class RPNHead(BaseModule):
         """Of S sampled anchors: anchors (B, S, 4), logits (B, S), deltas (B, S, 4)."""
         gt_index = assigned.gt_index.gather(1, sampled.index)
         gt_boxes = truth.boxes.gather(1, gt_index[..., None].expand(-1, -1, 4))
-        if self.normalizer == 'quota':
-            avg_factor: Tensor | float = float(self.sampler.num * len(logits))
-        else:
-            avg_factor = sampled.valid.sum().clamp(min=1)
+        avg_factor = self._avg_factor(sampled)
         return {
             'loss_rpn_cls': self.loss_cls(logits, sampled.positive, sampled.valid, avg_factor),
             'loss_rpn_bbox': box_loss(
@@ -170,6 +189,14 @@ class RPNHead(BaseModule):
             ),
             'rpn_num_pos': sampled.positive.sum() / len(logits),
         }
+
+    def _avg_factor(self, sampled: SampleResult) -> Tensor | float:
+        if self.normalizer == 'quota':
+            return float(self.sampler.num * len(sampled.valid))
+        if self.normalizer == 'sampled':
+            return sampled.valid.sum().clamp(min=1)
+        negative = sampled.valid & ~sampled.positive
+        return sum(kind.sum(dim=1).clamp(min=1).sum() for kind in (sampled.positive, negative))
 
     @torch.no_grad()
     def _propose(

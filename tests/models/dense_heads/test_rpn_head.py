@@ -250,5 +250,22 @@ def test_initial_weights() -> None:
 
 
 def test_wrong_normalizer() -> None:
-    with pytest.raises(ConfigError, match="normalizer is 'samples', expected 'quota' or 'sampled'"):
+    with pytest.raises(ConfigError, match="normalizer is 'samples', expected one of quota, sampled, sampled_both"):
         make_head(normalizer='samples')
+
+
+@pytest.mark.parametrize('trained_within', [0, -32])
+def test_wrong_size_to_train_within(trained_within: int) -> None:
+    with pytest.raises(ConfigError, match=f'trained_within is {trained_within}, expected a number of pixels'):
+        make_head(trained_within=trained_within)
+
+
+def test_an_anchor_that_is_left_out_is_nobodys_best() -> None:
+    """Of the first level's anchors the one centred at (36, 28) fits best, but beyond the second image of 24 x 40.
+
+    What is left is centred at (36, 20) at most: of height 17 and width 8.5 it reaches to 28.5 and still overlaps.
+    """
+    boxes = torch.tensor([[[0.0] * 4], [[30.0, 25.0, 42.0, 37.0]]])
+    truth = GroundTruth(boxes, torch.zeros(2, 1).long(), torch.tensor([[False], [True]]))
+    losses, _ = make_head(trained_within=8).loss(features(), truth, SIZES)
+    assert losses['rpn_num_pos'] == 1 / 2
