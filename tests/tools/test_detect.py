@@ -99,6 +99,8 @@ def test_video(checkpoint, tmp_path):
         ('bad.mp4', [], 'no frame could be read'),
         ('a.jpg', ['--classes', 'sqare'], "No class is named 'sqare': did you mean square"),
         ('a.jpg', ['--out', '{}/a.jpg'], 'cannot be made a folder'),
+        ('a.jpg', ['--device', 'gpu'], "Device 'gpu' cannot be used: torch can use cpu"),
+        ('a.jpg', ['--device', 'cuda:99'], "Device 'cuda:99' cannot be used: torch can use cpu"),
     ],
 )
 def test_wrong_input(images, checkpoint, tmp_path, source, options, message):
