@@ -73,15 +73,14 @@ def add_losses(page: Page, record: Record) -> None:
     )
     whole = sum(loss.value for loss in record.losses)
     rows: list[list[Any]] = [
-        [
-            x.name, x.kind, x.count, x.total, x.normaliser, x.weight, x.value,
-            f'{x.value / whole:.1%}' if whole else None, _TERMS.get(x.name, ''),
-        ]
+        [x.name, x.count, x.total, x.normaliser, x.weight, x.value, f'{x.value / whole:.1%}' if whole else None]
         for x in record.losses
-    ]  # fmt: skip
-    rows.append(['total', '', None, None, None, None, whole, '100.0%' if whole else None, ''])
-    head = ['loss', 'type', 'terms', 'sum', 'normaliser', 'weight', 'value', 'share', 'says how wrong is']
+    ]
+    rows.append(['total', None, None, None, None, whole, '100.0%' if whole else None])
+    head = ['loss', 'terms', 'sum', 'normaliser', 'weight', 'value', 'share']
     section.table(head, rows, caption='value = weight x sum / normaliser')
+    rows = [[x.name, x.kind, _TERMS.get(x.name, '')] for x in record.losses]
+    section.table(['loss', 'type', 'says how wrong is'], rows, caption='What the losses are')
     figures = [[name, value, _FIGURES.get(name, '')] for name, value in record.figures.items()]
     section.table(['figure', 'value', 'what it is'], figures, caption='Figures that are logged, not trained on')
     finite = [(x.name, x.value) for x in record.losses if np.isfinite(x.value)]

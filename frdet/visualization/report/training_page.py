@@ -234,3 +234,5 @@ def _settings(page: Page, run: Run) -> None:
         section.heading('Config')
         section.text('With all its bases and overrides.')
         section.code(run.config_file.read_text(encoding='utf-8'), label='Config')
+    if not section.blocks:
+        section.text('Neither the command nor the config was kept.')

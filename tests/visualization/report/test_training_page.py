@@ -58,7 +58,7 @@ def test_what_is_missing(tmp_path, remove, words, gone):
 def test_unfinished_run(tmp_path):
     scalars(tmp_path / FIRST, [step(1, 4.0)])
     content = write_page(tmp_path, tmp_path / 'page.html').read_text()
-    for words in ('No validation was logged', 'No detections', f'No {store.RUN}'):
+    for words in ('No validation was logged', 'No detections', f'No {store.RUN}', 'Neither the command nor the config'):
         assert words in content
     assert 'Losses, learning rate' in content
 
