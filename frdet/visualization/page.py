@@ -244,7 +244,11 @@ class Page:
         return self.sections[-1]
 
     def render(self) -> str:
-        """The page as HTML."""
+        """The page as HTML. A picture that is shown several times, with other marks, is in it once."""
+        names: dict[str, str] = {}
+        for block in (block for section in self.sections for block in section.blocks if block['kind'] == 'picture'):
+            block['is_first'] = block['uri'] not in names
+            block['name'] = names.setdefault(block['uri'], f'i{len(names)}')
         return self._environment.get_template('page.html').render(page=self)
 
     def write(self, path: str | Path) -> None:

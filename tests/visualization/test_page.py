@@ -251,3 +251,22 @@ def test_names_can_be_read(browser, tmp_path, width):
     assert len(sizes) == 4
     for height, right, top in sizes:
         assert 12 <= height <= 24 and right >= -3 and top >= -3  # the outline of the letters counts
+
+
+def test_a_picture_shown_twice_is_in_the_page_once(browser, tmp_path):
+    page = Page('a')
+    other = image()[::-1].copy()
+    for pixels in (image(), other, image()):
+        section = page.section('b', off={'kind': ['hidden']})
+        section.picture(pixels, 'c', marks=[Mark((10, 10, 80, 50), 'd', tags={'kind': 'hidden'})], filtered=True)
+    page.write(tmp_path / 'page.html')
+    assert (tmp_path / 'page.html').read_text().count('data:image/') == 2
+    browser.open(tmp_path / 'page.html')
+    assert browser.count('figure') == 0
+    # The third is drawn, although the first, which holds it, is hidden.
+    browser.find('#s3 input').click()
+    browser.run("document.querySelector('#s3 svg').scrollIntoView()")
+    browser.find('#s3 svg').screenshot(str(tmp_path / 'shown.png'))
+    with Image.open(tmp_path / 'shown.png') as shown:
+        seen = np.asarray(shown.convert('RGB').resize((90, 60))).astype(int)
+    assert np.abs(seen - image()).mean() < 12
