@@ -36,6 +36,12 @@ class Detected(NamedTuple):
     labels: np.ndarray
     classes: Sequence[str]
 
+    def __repr__(self) -> str:
+        found = ', '.join(f'{self.classes[k]} {s:.2f}' for k, s in zip(self.labels[:5], self.scores, strict=False))
+        more = ', ...' if len(self.labels) > 5 else ''
+        height, width = self.image.shape[:2]
+        return f'Detected({len(self.labels)} in {width}x{height} pixels: {found or "nothing"}{more})'
+
     def draw(self, min_long_side: int = READABLE_SIDE) -> np.ndarray:
         """The image with its boxes, uint8 RGB; a small one is enlarged until its names can be read."""
         return draw_boxes(self.image, self.boxes, self.labels, self.scores, self.classes, min_long_side=min_long_side)

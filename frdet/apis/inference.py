@@ -43,9 +43,10 @@ def init_detector(
         The model in evaluation mode: ``model.cfg`` is its config, ``model.dataset_meta['classes']`` names the labels.
 
     Raises:
-        ConfigError: the config is wrong, or its number of classes is not the checkpoint's.
+        ConfigError: the config is wrong, or its number of classes is not the checkpoint's; or there is no such device.
         CheckpointError: the checkpoint is unreadable or does not fit.
     """
+    device = _device(device)
     if isinstance(config, Config):
         cfg = config.copy()
         if cfg_options:
@@ -69,8 +70,19 @@ def init_detector(
     model.cfg = cfg
     if amp:
         predict_in_bfloat16(model)
-    device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
     return model.to(device).eval()
+
+
+def _device(name: str | torch.device | None) -> torch.device:
+    if name is None:
+        return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError):  # torch's message is a page long, or of drivers where one wants the CPU
+        there = ['cpu', *(f'cuda:{k}' for k in range(torch.cuda.device_count() if torch.cuda.is_available() else 0))]
+        raise ConfigError(f'Device {str(name)!r} cannot be used: torch can use {", ".join(there)} here') from None
+    return device
 
 
 @overload

@@ -7,15 +7,17 @@
     page.write('out.html')
 
 Whatever has tags can be switched off: a section shows a checkbox for every value of every tag in it, and a slider where
-something has a score. All text is escaped: names of classes and files may hold anything.
+something has a score; ``legend`` names the tag that colours and lines stand for, and shows them at its checkboxes. All
+text is escaped: names of classes and files may hold anything.
 """
 
 import base64
 import io
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -114,13 +116,15 @@ class Section:
         text: what it shows and means, one paragraph a line.
         source: where to read on, such as a paper's section.
         off: tags that are switched off at first, such as ``{'kind': ['negative']}``.
+        legend: the tag whose values the colours or lines of marks stand for, such as 'kind'.
 
     Attributes:
         least: where the slider of scores stands at first.
     """
 
-    def __init__(self, title: str, text: str, source: str, off: Mapping[str, Iterable[str]]):
+    def __init__(self, title: str, text: str, source: str, off: Mapping[str, Iterable[str]], legend: str = ''):
         self.title = title
+        self.legend = legend
         self.paragraphs = [line for line in text.split('\n') if line.strip()]
         self.source = source
         self.off = {key: set(values) for key, values in off.items()}
@@ -142,14 +146,28 @@ class Section:
     def table(self, head: Sequence[str], rows: Iterable[Row | Sequence[Any]], *, caption: str) -> None:
         """A table that scrolls by itself where it is wide. Numbers are formatted; None is a dash."""
         filled = [row if isinstance(row, Row) else Row(row) for row in rows]
-        self.blocks.append({'kind': 'table', 'head': head, 'items': filled, 'caption': caption})
+        columns = zip(*(row.cells for row in filled), strict=True)
+        right = [all(_reads_as_number(cell) for cell in column) for column in columns] or [False] * len(head)
+        titles = list(zip(head, right, strict=True))
+        self.blocks.append({'kind': 'table', 'head': head, 'titles': titles, 'items': filled, 'caption': caption})
 
     def picture(
-        self, image: np.ndarray, caption: str, *, alt: str = '', marks: Iterable[Mark] = (), lossless: bool = False
+        self,
+        image: np.ndarray,
+        caption: str,
+        *,
+        alt: str = '',
+        marks: Iterable[Mark] = (),
+        lossless: bool = False,
+        filtered: bool = False,
     ) -> None:
-        """An image (H, W, 3) uint8 RGB with marks; ``alt`` is what is seen in it, the caption where empty."""
+        """An image (H, W, 3) uint8 RGB with marks; ``alt`` is what is seen in it, the caption where empty.
+
+        One that is ``filtered`` is hidden while all its marks are switched off.
+        """
         block = {'alt': alt or caption, 'caption': caption, 'items': list(marks), 'size': image.shape[1::-1]}
-        self.blocks.append({'kind': 'picture', 'uri': data_uri(image, lossless=lossless), **block})
+        uri = data_uri(image, lossless=lossless)
+        self.blocks.append({'kind': 'picture', 'uri': uri, 'filtered': filtered, **block})
 
     def gallery(self, tiles: Iterable[Tile], *, caption: str) -> None:
         """Small pictures side by side."""
@@ -167,6 +185,17 @@ class Section:
             for key, value in item.tags.items():
                 found.setdefault(key, {})[value] = value not in self.off.get(key, ())
         return {key: list(values.items()) for key, values in found.items()}
+
+    def swatch(self, key: str, value: str) -> Mark | None:
+        """A mark that looks as all with this tag do, in the colour of the text where theirs differ.
+
+        None if the section's legend is another tag, or none or different lines have this one.
+        """
+        marks = [m for m in self._items() if isinstance(m, Mark) and m.tags.get(key) == value]
+        if key != self.legend or len({mark.line for mark in marks}) != 1:
+            return None
+        colours = {mark.css_colour for mark in marks}
+        return replace(marks[0], colour=colours.pop() if len(colours) == 1 else 'currentColor')
 
     @property
     def has_scores(self) -> bool:
@@ -202,14 +231,24 @@ class Page:
         self.sections: list[Section] = []
 
     def section(
-        self, title: str, text: str = '', *, source: str = '', off: Mapping[str, Iterable[str]] | None = None
+        self,
+        title: str,
+        text: str = '',
+        *,
+        source: str = '',
+        off: Mapping[str, Iterable[str]] | None = None,
+        legend: str = '',
     ) -> Section:
         """A new section at the end; the arguments are those of ``Section``."""
-        self.sections.append(Section(title, text, source, off or {}))
+        self.sections.append(Section(title, text, source, off or {}, legend))
         return self.sections[-1]
 
     def render(self) -> str:
-        """The page as HTML."""
+        """The page as HTML. A picture that is shown several times, with other marks, is in it once."""
+        names: dict[str, str] = {}
+        for block in (block for section in self.sections for block in section.blocks if block['kind'] == 'picture'):
+            block['is_first'] = block['uri'] not in names
+            block['name'] = names.setdefault(block['uri'], f'i{len(names)}')
         return self._environment.get_template('page.html').render(page=self)
 
     def write(self, path: str | Path) -> None:
@@ -234,7 +273,7 @@ class Page:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        environment.filters.update(number=number, uri=data_uri, is_number=_is_number)
+        environment.filters.update(number=number, uri=data_uri, is_number=_reads_as_number)
         return environment
 
 
@@ -251,6 +290,11 @@ def number(value: Any) -> str:
 
 def _is_number(value: Any) -> bool:
     return value is None or isinstance(value, (int, float, np.integer, np.floating))
+
+
+def _reads_as_number(value: Any) -> bool:
+    """Whether a cell is set to the right: numbers, and text such as '+0.01' and '13.1%'."""
+    return _is_number(value) or bool(isinstance(value, str) and re.fullmatch(r'[+-]?\d[\d.,]*(e-?\d+)? ?%?', value))
 
 
 def data_uri(image: np.ndarray, *, lossless: bool = False) -> str:

@@ -99,6 +99,8 @@ def test_video(checkpoint, tmp_path):
         ('bad.mp4', [], 'no frame could be read'),
         ('a.jpg', ['--classes', 'sqare'], "No class is named 'sqare': did you mean square"),
         ('a.jpg', ['--out', '{}/a.jpg'], 'cannot be made a folder'),
+        ('a.jpg', ['--device', 'gpu'], "Device 'gpu' cannot be used: torch can use cpu"),
+        ('a.jpg', ['--device', 'cuda:99'], "Device 'cuda:99' cannot be used: torch can use cpu"),
     ],
 )
 def test_wrong_input(images, checkpoint, tmp_path, source, options, message):
@@ -117,6 +119,10 @@ def test_from_python(images, checkpoint):
     np.testing.assert_array_equal(by_path.boxes, by_array.boxes)
     assert (np.diff(by_path.scores) <= 0).all() and len(by_path.scores) > 0
     assert by_path._repr_png_().startswith(b'\x89PNG')
+    first = f'{CLASSES[by_path.labels[0]]} {by_path.scores[0]:.2f}'
+    assert repr([by_path]).startswith(f'[Detected({len(by_path.labels)} in 90x60 pixels: {first}')
+    assert len(repr(by_path)) < 200  # a list of them is printed, not drawn
+    assert repr(by_path._replace(labels=by_path.labels[:0])) == 'Detected(0 in 90x60 pixels: nothing)'
     least = float(np.median(by_path.scores))
     detector.score_thr = least
     assert len(detector([array])[0].scores) == (by_path.scores >= least).sum()

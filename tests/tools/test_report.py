@@ -33,7 +33,7 @@ def test_training_leaves_figures(work_dir):
         rows = list(csv.DictReader(file))
     assert [(row['epoch'], row['iter']) for row in rows] == [('1', '2'), ('2', '4')]
     assert all(float(row['loss']) > 0 and 0 <= float(row['coco/bbox_mAP']) <= 1 for row in rows)
-    for name in ('curves', 'precision_recall', 'confusion_matrix'):
+    for name in ('curves', 'labels', 'precision_recall', 'classes', 'confusion_matrix', 'errors'):
         assert (work_dir / f'{name}.png').is_file()
 
 

@@ -51,7 +51,7 @@ class Tags(HTMLParser):
 
 
 def test_hostile_names_stay_text():
-    plain, hostile = (Tags(full_page(name).render()).seen for name in ('car', HOSTILE))
+    plain, hostile = (Tags(full_page(name).render()).seen for name in ('c' * len(HOSTILE), HOSTILE))
     assert [tag for tag, _ in hostile] == [tag for tag, _ in plain]
     assert [sorted(attrs) for _, attrs in hostile] == [sorted(attrs) for _, attrs in plain]
     assert ('img', HOSTILE + ' 1') in [(tag, attrs.get('alt')) for tag, attrs in hostile]
@@ -206,3 +206,67 @@ def test_light_and_dark(browser, tmp_path):
         assert browser.run(ground) != grounds[scheme]
         browser.run('localStorage.clear()')
     assert grounds == {'light': 'rgb(255, 255, 255)', 'dark': 'rgb(20, 23, 28)'}
+
+
+def test_numbers_and_their_headings_are_set_to_the_right():
+    page = Page('a')
+    rows = [['x', 3, '13.1%', '+0.01'], ['1 of 3', None, '', '-1e-4']]
+    page.section('b').table(['name', 'count', 'share', 'Δ'], rows, caption='c')
+    seen = [attrs.get('class') for tag, attrs in Tags(page.render()).seen if tag in ('th', 'td')]
+    assert seen == [None, 'n', None, 'n', None, 'n', 'n', 'n', None, 'n', None, 'n']
+
+
+def test_a_legend_shows_how_marks_look():
+    page = Page('a')
+    section = page.section('b', legend='kind')
+    looks = [('truth', 'blue', 'solid'), ('before', 'red', 'dotted'), ('before', 'green', 'dotted'),
+             ('mixed', 'red', 'solid'), ('mixed', 'red', 'dashed')]  # fmt: skip
+    section.picture(image(), 'c', marks=[
+        Mark((0, 0, 9, 9), 'd', colour, line, tags={'kind': kind, 'level': 'p2'}) for kind, colour, line in looks
+    ])  # fmt: skip
+    found = {value: section.swatch('kind', value) for value in ('truth', 'before', 'mixed')}
+    assert (found['truth'].css_colour, found['truth'].line) == (COLOURS['blue'], 'solid')
+    assert (found['before'].css_colour, found['before'].line) == ('currentColor', 'dotted')
+    assert found['mixed'] is None and section.swatch('level', 'p2') is None
+    swatches = [attrs for _, attrs in Tags(page.render()).seen if attrs.get('class', '').startswith('swatch')]
+    assert [attrs['class'] for attrs in swatches] == ['swatch solid', 'swatch dotted']
+
+
+@pytest.mark.parametrize('width', [1280, 390])
+def test_names_can_be_read(browser, tmp_path, width):
+    """As large on a large picture as on a small one, not on each other, and inside the picture."""
+    page = Page('a')
+    for factor in (1, 10):
+        boxes = [(10, 10, 80, 50), (12, 11, 50, 40), (80, 2, 89, 20)]
+        marks = [Mark([factor * v for v in box], 'd', label='a name') for box in boxes]
+        page.section('b').picture(image(60 * factor, 90 * factor), 'c', marks=marks)
+    page.write(tmp_path / 'page.html')
+    browser.open(tmp_path / 'page.html', width=width)
+    assert browser.run('return document.querySelectorAll(".mark text[hidden]").length') == 2  # the second of each
+    sizes = browser.run("""
+        return [...document.querySelectorAll('.mark text:not([hidden])')].map(text => {
+          const box = text.getBoundingClientRect(), svg = text.closest('svg').getBoundingClientRect();
+          return [box.height, svg.right - box.right, box.top - svg.top];
+        })""")
+    assert len(sizes) == 4
+    for height, right, top in sizes:
+        assert 12 <= height <= 24 and right >= -3 and top >= -3  # the outline of the letters counts
+
+
+def test_a_picture_shown_twice_is_in_the_page_once(browser, tmp_path):
+    page = Page('a')
+    other = image()[::-1].copy()
+    for pixels in (image(), other, image()):
+        section = page.section('b', off={'kind': ['hidden']})
+        section.picture(pixels, 'c', marks=[Mark((10, 10, 80, 50), 'd', tags={'kind': 'hidden'})], filtered=True)
+    page.write(tmp_path / 'page.html')
+    assert (tmp_path / 'page.html').read_text().count('data:image/') == 2
+    browser.open(tmp_path / 'page.html')
+    assert browser.count('figure') == 0
+    # The third is drawn, although the first, which holds it, is hidden.
+    browser.find('#s3 input').click()
+    browser.run("document.querySelector('#s3 svg').scrollIntoView()")
+    browser.find('#s3 svg').screenshot(str(tmp_path / 'shown.png'))
+    with Image.open(tmp_path / 'shown.png') as shown:
+        seen = np.asarray(shown.convert('RGB').resize((90, 60))).astype(int)
+    assert np.abs(seen - image()).mean() < 12

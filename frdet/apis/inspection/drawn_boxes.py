@@ -15,18 +15,22 @@ from frdet.visualization.page import Mark, Row, Section
 DRAWN = 60  # boxes of one kind, level and image on a picture
 
 
-def truth_table(section: Section, record: Record, image: int, matching: Matching, what: str) -> None:
-    """A table of the boxes that answer for each ground truth; ``what`` names them."""
-    boxes = record.samples[image].gt_instances.bboxes.cpu()
+def truth_table(section: Section, record: Record, image: int, matching: Matching, what: str, more: str = '') -> None:
+    """A table of the boxes that answer for each ground truth; ``what`` names them, ``more`` follows in the caption."""
+    truth = record.samples[image].gt_instances
+    boxes, labels = truth.bboxes.cpu(), truth.labels.tolist()
     rows = []
-    for index, iou in enumerate(best_iou(matching, boxes).tolist() if len(boxes) else []):
+    for index, iou in enumerate(best_iou(matching.boxes[~matching.is_truth], boxes).tolist()):
         mine = (matching.label == 1) & (matching.gt_index == index)
         levels = matching.level[mine].bincount(minlength=len(record.level_names)).tolist()
         where = ', '.join(f'{n} {c}' for n, c in zip(record.level_names, levels, strict=True) if c)
-        row = [describe(record, image, index), iou, int(mine.sum()), int((mine & matching.sampled).sum())]
+        x1, y1, x2, y2 = boxes[index].tolist()
+        name = [f'gt {index}', class_name(record, labels[index]), f'{x2 - x1:.0f}x{y2 - y1:.0f}']
+        row = [*name, iou, int(mine.sum()), int((mine & matching.sampled).sum())]
         rows.append(Row([*row, where or 'none'] if what == 'anchors' else row))
-    head = ['ground truth', 'best IoU', f'positive {what}', 'sampled'] + (['by level'] if what == 'anchors' else [])
-    section.table(head, rows, caption=f'The {what} that answer for each ground truth')
+    head = ['ground truth', 'class', 'pixels', 'best IoU', f'positive {what}', 'sampled']
+    head += ['by level'] if what == 'anchors' else []
+    section.table(head, rows, caption=f'The {what} that answer for each ground truth{more}')
 
 
 def truth_marks(record: Record, image: int) -> list[Mark]:

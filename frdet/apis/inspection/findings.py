@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from frdet.apis.inspection.preparing import batch_size
-from frdet.apis.inspection.record import Matching, Record
+from frdet.apis.inspection.record import Record
 from frdet.models.layers import has_untouched_frozen_norm
 from frdet.structures import box_iou
 
@@ -22,11 +22,12 @@ def find_warnings(record: Record) -> list[str]:
     return [warning for check in checks for warning in check(record)]
 
 
-def best_iou(matching: Matching, gt_boxes: Tensor) -> Tensor:
-    """(G,) the best IoU that any box has with each ground truth (G, 4)."""
+def best_iou(boxes: Tensor, gt_boxes: Tensor) -> Tensor:
+    """(G,) the best IoU that any of the boxes (N, 4) has with each ground truth (G, 4)."""
     best = torch.zeros(len(gt_boxes))
-    for boxes in matching.boxes.split(100_000):
-        best = torch.maximum(best, box_iou(gt_boxes, boxes).amax(dim=1))
+    for some in boxes.split(100_000):
+        if len(some):
+            best = torch.maximum(best, box_iou(gt_boxes, some).amax(dim=1))
     return best
 
 
@@ -81,7 +82,7 @@ def _unmatched(record: Record) -> Iterator[str]:
         boxes = sample.gt_instances.bboxes.cpu()
         answered = matching.gt_index[matching.label == 1].bincount(minlength=max(len(boxes), 1))
         sides = (matching.boxes[:, 2:] - matching.boxes[:, :2]).prod(dim=1).sqrt()
-        for index, iou in enumerate(best_iou(matching, boxes).tolist() if len(boxes) else []):
+        for index, iou in enumerate(best_iou(matching.boxes, boxes).tolist()):
             if answered[index]:
                 continue
             side = float((boxes[index, 2:] - boxes[index, :2]).clamp(min=0).prod().sqrt())
@@ -98,6 +99,13 @@ def _samples(record: Record) -> Iterator[str]:
     for image, (rois, sample) in enumerate(zip(record.rois, record.samples, strict=True)):
         if len(sample.gt_instances) and not rois.positive.any():
             yield f'All {len(rois.boxes)} sampled RoIs of {image_name(record, image)} are background.'
+    for image, matching in enumerate(record.matched):
+        positive = matching.label == 1
+        if positive.any() and matching.is_truth[positive].all() and len(record.selections[image].proposals):
+            yield (
+                f'No proposal fits an object of {image_name(record, image)}: the only positive RoIs are the ground '
+                'truth itself, which joins the proposals.'
+            )
     for image, selection in enumerate(record.selections):
         if len(selection.proposals) == 0:
             yield f'No proposal of {image_name(record, image)} survived: the second stage sees none of the first.'

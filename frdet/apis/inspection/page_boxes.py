@@ -61,17 +61,20 @@ def add_anchors(page: Page, record: Record) -> None:
         'Anchors and their matches',
         'An anchor is a reference box at a cell of a feature map. The assigner makes it positive if it overlaps an '
         'object enough, negative if it overlaps none, and ignores what lies between; the best anchors of an object '
-        'are positive in any case, if the config says so.\n'
+        'are positive in any case, if the config says so. Levels are named after the size of their cells: 4 pixels on '
+        'p2, 8 on p3, and so on.\n'
         'The sampler then draws those that the losses see: most anchors are background, and would drown the rest.',
         source='Faster R-CNN, sections 3.1.1 (anchors), 3.1.2 (labels) and 3.1.3 (sampling)',
         off={'kind': ['negative, sampled', 'ignored']},
+        legend='kind',
     )
     for image, matching in enumerate(record.anchors):
         section.heading(image_name(record, image))
         _matching_table(section, record, matching)
         truth_table(section, record, image, matching, 'anchors')
-        marks = truth_marks(record, image) + list(_matching_marks(record, image, matching))
-        caption = f'Anchors and ground truth (blue); at most {DRAWN} of a kind and level, the best IoU first'
+        # The ground truth last, so that it lies on top.
+        marks = [*_matching_marks(record, image, matching), *truth_marks(record, image)]
+        caption = f'Anchors and ground truth; at most {DRAWN} of a kind and level, the best IoU first'
         section.picture(network_input(record, image), caption, marks=marks)
 
 
@@ -84,6 +87,7 @@ def add_proposals(page: Page, record: Record) -> None:
         'image, and thinned by non-maximum suppression; the best of all levels go on to the second stage.',
         source='Faster R-CNN, section 3.3; FPN, section 4.1 (levels)',
         off={'kind': ['before NMS']},
+        legend='kind',
     )
     for image, selection in enumerate(record.selections):
         section.heading(image_name(record, image))
@@ -114,9 +118,10 @@ def add_proposals(page: Page, record: Record) -> None:
         section.table(
             ['level', 'anchors', 'after top-k', *masks],
             rows,
-            caption='Proposals at every step; outscored: survived NMS, but others had better scores',
+            caption='Proposals at every step; clipped: reached beyond the image and were cut; outscored: survived '
+            'NMS, but others had better scores',
         )
-        marks = truth_marks(record, image)
+        marks = []
         for level, name in enumerate(record.level_names):
             for kind, colour, mask in (
                 ('before NMS', 'orange', ~selection.small & ~selection.kept),
@@ -128,7 +133,7 @@ def add_proposals(page: Page, record: Record) -> None:
                     tags, score = {'level': name, 'kind': kind}, float(selection.scores[i].nan_to_num(0))
                     marks.append(Mark(selection.boxes[i].tolist(), tip, colour, tags=tags, score=score))
         caption = f'Proposals; at most {DRAWN} of a kind and level, the best scores first'
-        section.picture(network_input(record, image), caption, marks=marks)
+        section.picture(network_input(record, image), caption, marks=[*marks, *truth_marks(record, image)])
     kept = torch.cat([s.scores[s.kept] for s in record.selections]).nan_to_num(0)
     # All of them would hide the image.
     section.least = (

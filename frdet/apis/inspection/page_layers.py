@@ -1,9 +1,12 @@
 """Sections about the network: its parts, losses, activations, gradients."""
 
+import math
 from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.ticker import NullFormatter
+from mmengine.config import Config
 from torch import Tensor
 
 from frdet.apis.inspection.record import Record
@@ -11,6 +14,17 @@ from frdet.apis.inspection.recording import PARTS
 from frdet.visualization.page import Page
 from frdet.visualization.plots import draw
 
+_TERMS = {
+    'loss_rpn_cls': 'object or background, for each sampled anchor',
+    'loss_rpn_bbox': 'the way from each positive anchor to its object',
+    'loss_cls': 'the class, background among them, of each sampled RoI',
+    'loss_bbox': 'the way from each positive RoI to its object',
+}
+_FIGURES = {
+    'rpn_num_pos': 'positive anchors an image that were sampled',
+    'roi_num_pos': 'positive RoIs an image that were sampled',
+    'acc': 'sampled RoIs of which the class is right, in percent',
+}
 _ROLES = {
     'data_preprocessor': 'normalises the images and pads them to one size',
     'backbone': 'turns images into feature maps, finest first',
@@ -32,7 +46,7 @@ def add_parts(page: Page, record: Record) -> None:
     for part in PARTS:
         module = getattr(model, part, None)
         if module is None:
-            rows.append([part, 'none', _ROLES[part], 0, 0, '', None])
+            rows.append([part, 'none', 0, 0, '', None, _ROLES[part]])
             continue
         trained = sum(p.numel() for p in module.parameters() if p.requires_grad)
         frozen = sum(p.numel() for p in module.parameters()) - trained
@@ -41,9 +55,11 @@ def add_parts(page: Page, record: Record) -> None:
             shapes = f'{sum(len(s.proposals) for s in record.selections)} proposals'
         elif part == 'roi_head':
             shapes = f'{sum(len(r.boxes) for r in record.rois)} RoIs, {record.rois[0].scores.shape[1]} scores each'
-        rows.append([part, type(module).__name__, _ROLES[part], trained, frozen, shapes, record.seconds[part] * 1000])
-    head = ['part', 'type', 'what it does', 'trained parameters', 'frozen', 'output', 'ms']
+        rows.append([part, type(module).__name__, trained, frozen, shapes, record.seconds[part] * 1000, _ROLES[part]])
+    head = ['part', 'type', 'trained parameters', 'frozen', 'output', 'ms', 'what it does']
     section.table(head, rows, caption='Parts, parameters, outputs (images x channels x height x width) and time')
+    section.text('What they were built from:')
+    section.code(Config({'model': record.prepared.cfg.model.to_dict()}).pretty_text.strip(), label="The config's model")
 
 
 def add_losses(page: Page, record: Record) -> None:
@@ -63,7 +79,10 @@ def add_losses(page: Page, record: Record) -> None:
     rows.append(['total', None, None, None, None, whole, '100.0%' if whole else None])
     head = ['loss', 'terms', 'sum', 'normaliser', 'weight', 'value', 'share']
     section.table(head, rows, caption='value = weight x sum / normaliser')
-    section.table(['figure', 'value'], list(record.figures.items()), caption='Figures that are logged, not trained on')
+    rows = [[x.name, x.kind, _TERMS.get(x.name, '')] for x in record.losses]
+    section.table(['loss', 'type', 'says how wrong is'], rows, caption='What the losses are')
+    figures = [[name, value, _FIGURES.get(name, '')] for name, value in record.figures.items()]
+    section.table(['figure', 'value', 'what it is'], figures, caption='Figures that are logged, not trained on')
     finite = [(x.name, x.value) for x in record.losses if np.isfinite(x.value)]
 
     def paint(axes: Any) -> None:
@@ -120,10 +139,15 @@ def add_updates(page: Page, record: Record) -> None:
     ratios = {n: s.ratio for n, s in record.stages.items() if s.ratio and np.isfinite(s.ratio)}
     if not ratios:
         return
+    low, high = min(*ratios.values(), 1e-3) / 2, max(*ratios.values(), 1e-3)
 
     def paint(axes: Any) -> None:
         axes.barh(list(ratios), list(ratios.values()))
         axes.set_xscale('log')
+        axes.set_xlim(10.0 ** math.floor(math.log10(low)), 10.0 ** math.ceil(math.log10(high)))
+        # The usual labels of a logarithmic axis are formulas, which plots here do not typeset.
+        axes.xaxis.set_major_formatter('{x:g}')
+        axes.xaxis.set_minor_formatter(NullFormatter())
         axes.axvline(1e-3, linestyle='--')
         axes.invert_yaxis()
         axes.set_xlabel('update / weights')

@@ -12,7 +12,7 @@ from frdet.apis.inspection.record import Record, RoIs
 from frdet.structures import box_iou
 from frdet.visualization.page import Mark, Page, Row, Tile
 
-CROPS = 24
+CROPS = {'positive': 16, 'negative': 8}  # an image
 
 
 def add_rois(page: Page, record: Record) -> None:
@@ -21,9 +21,11 @@ def add_rois(page: Page, record: Record) -> None:
         'RoIs and their refinement',
         'The second stage is trained on a sample of the proposals. Each is pooled from the level that fits its size, '
         'classified, and moved by its deltas. A positive is shown three times: dotted as it was proposed, solid as it '
-        'was refined, dashed the ground truth it should reach.',
+        'was refined, dashed the ground truth it should reach. The score is the probability of the class that a RoI is '
+        'trained for.',
         source='Fast R-CNN, sections 2.1 to 2.3; Mask R-CNN, section 3 (RoIAlign); FPN, equation 1 (levels)',
         off={'kind': ['negative']},
+        legend='kind',
     )
     for image, (matching, rois) in enumerate(zip(record.matched, record.rois, strict=True)):
         section.heading(image_name(record, image))
@@ -35,11 +37,21 @@ def add_rois(page: Page, record: Record) -> None:
                 rows.append(Row([name, int(here.sum()), positives, int(here.sum()) - positives], tags={'level': name}))
         rows.append(Row(['all', len(rois.level), int(rois.positive.sum()), int((~rois.positive).sum())]))
         section.table(['level', 'RoIs', 'positive', 'negative'], rows, caption='Sampled RoIs by level')
-        truth_table(section, record, image, matching, 'proposals')
-        section.picture(network_input(record, image), 'Sampled RoIs', marks=list(_roi_marks(record, rois)))
-        order = torch.cat([rois.positive.nonzero().squeeze(1), (~rois.positive).nonzero().squeeze(1)])[:CROPS]
+        joined = bool(matching.is_truth.any())
+        truth_table(
+            section, record, image, matching, 'proposals',
+            more='; it is one of the positives itself, the best IoU is that of the others' if joined else '',
+        )  # fmt: skip
+        caption = f'Sampled RoIs: all positives, and at most {DRAWN} negatives'
+        section.picture(network_input(record, image), caption, marks=list(_roi_marks(record, rois)))
+        kinds = {'positive': rois.positive, 'negative': ~rois.positive}
+        order = torch.cat([mask.nonzero().squeeze(1)[: CROPS[kind]] for kind, mask in kinds.items()])
         tiles = [_crop(record, image, rois, i) for i in order.tolist()]
-        section.gallery(tiles, caption='What RoIs see: the image under them, and the mean of what was pooled')
+        caption = (
+            f'What RoIs see: the image under them, and what was pooled of it, the mean of all channels. The first '
+            f'{CROPS["positive"]} positives and {CROPS["negative"]} negatives'
+        )
+        section.gallery(tiles, caption=caption)
 
 
 def _roi_marks(record: Record, rois: RoIs) -> Iterator[Mark]:
@@ -75,6 +87,6 @@ def _crop(record: Record, image: int, rois: RoIs, i: int) -> Tile:
     seen = Image.fromarray(pixels[y1 : max(y2, y1 + 1), x1 : max(x2, x1 + 1)]).resize((side, side))
     both = np.concatenate([np.asarray(seen), heat_map(rois.pooled[i].mean(dim=0), side=side)], axis=1)
     name, label = record.level_names[int(rois.level[i])], class_name(record, int(rois.label[i]))
-    kind = 'positive' if rois.positive[i] else 'negative crop'
+    kind = 'positive' if rois.positive[i] else 'negative'
     tip = f'{label}, {name}\n{size_in_words(rois.boxes[i])}\nprobability {rois.scores[i, int(rois.label[i])]:.3f}'
-    return Tile(both, f'{label}, {name}', tip, tags={'level': name, 'crops': kind.removesuffix(' crop')})
+    return Tile(both, f'{label}, {name}', tip, tags={'level': name, 'crops': kind})

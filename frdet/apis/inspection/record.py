@@ -23,6 +23,7 @@ class Matching:
         gt_index: (N,) the ground truth of a positive.
         iou: (N,) with the ground truth that fits best.
         sampled: (N,) bool, trained on.
+        is_truth: (N,) bool, a ground truth that joined the proposals.
     """
 
     boxes: Tensor
@@ -31,6 +32,7 @@ class Matching:
     gt_index: Tensor
     iou: Tensor
     sampled: Tensor
+    is_truth: Tensor
 
 
 @dataclass(frozen=True)
@@ -80,9 +82,10 @@ class RoIs:
 
 @dataclass(frozen=True)
 class Loss:
-    """A loss: its value is weight * total / normaliser, over ``count`` terms."""
+    """A loss, of the class ``kind``: its value is weight * total / normaliser, over ``count`` terms."""
 
     name: str
+    kind: str
     value: float
     normaliser: float
     weight: float

@@ -126,9 +126,11 @@ def _matching(spy: Spy, stage: str, image: int, boxes: Tensor | None, level: Ten
     sampled[call.result.index[image][call.result.valid[image]].cpu()] = True
     if level is None:
         level = torch.zeros_like(label)
-    return Matching(
-        boxes.detach().cpu(), level, label, assigned.gt_index[image].cpu(), assigned.iou[image].cpu(), sampled
-    )
+    is_truth = torch.zeros_like(sampled)
+    if stage == 'roi':
+        is_truth[_only(spy, 'rpn.select').result.boxes.shape[1] :] = True
+    gt_index, iou = assigned.gt_index[image].cpu(), assigned.iou[image].cpu()
+    return Matching(boxes.detach().cpu(), level, label, gt_index, iou, sampled, is_truth)
 
 
 def _selection(spy: Spy, image: int) -> Selection:
@@ -194,6 +196,7 @@ def _loss(name: str, call: Call, head: Any) -> Loss:
     module = getattr(head, 'loss_cls' if name.endswith('cls') else 'loss_bbox')
     return Loss(
         name=name,
+        kind=type(module).__name__,
         value=float(call.result.detach()),
         normaliser=float(call.args[3]),
         weight=float(getattr(module, 'loss_weight', 1.0)),

@@ -52,6 +52,11 @@ class Results(NamedTuple):
     truth: Objects
     found: Detected
 
+    def names_of(self, cat_ids: Sequence[int]) -> list[str]:
+        """Names of categories; the id itself where it has none."""
+        known = dict(zip(self.cat_ids, self.classes, strict=True))
+        return [known.get(cat_id, str(cat_id)) for cat_id in cat_ids]
+
 
 def read_results(
     ann_file: str | Path,

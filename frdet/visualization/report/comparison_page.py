@@ -13,6 +13,14 @@ from frdet.visualization.plots import draw
 from frdet.visualization.report import figures
 from frdet.visualization.report.run import Run, read_run
 
+#: Figures of the last validation, by the end of their names.
+LAST = {
+    'bbox_mAP_75': 'AP75',
+    'bbox_mAP_s': 'AP_s',
+    'bbox_mAP_m': 'AP_m',
+    'bbox_mAP_l': 'AP_l',
+    'bbox_AR@100': 'AR@100',
+}
 #: Keys that say where a run was made, not what it computed.
 PLACES = ('work_dir', 'visualizer', 'vis_backends', 'resume', 'launcher')
 
@@ -27,16 +35,27 @@ def write_comparison(work_dirs: Sequence[str | Path], out: str | Path) -> Path:
         raise ConfigError(f'{len(work_dirs)} run to compare: give two or more work folders')
     runs = {name: read_run(path) for name, path in zip(_names(work_dirs), work_dirs, strict=True)}
     configs = [flatten(run.config.to_dict()) if run.config is not None else {} for run in runs.values()]
+    for run in runs.values():
+        run.note_its_end()
     missing = [f'{name}: {sentence}' for name, run in runs.items() for sentence in run.missing]
-    page = Page('Comparison of trainings', warnings=missing)
-    section = page.section('Figures', f'Signed numbers are differences to {next(iter(runs))}.')
+    base = next(iter(runs))
+    page = Page('Comparison of trainings', f'{len(runs)} runs, beside {base}.', warnings=missing)
+    section = page.section('Figures', f'Signed numbers are differences to {base}.')
     head, rows = ablation(list(runs.values()))
     section.table(['run', *head], [[name, *row] for name, row in zip(runs, rows, strict=True)], caption='Runs')
+    head, rows = last_figures(list(runs.values()))
+    if head:
+        section.table(
+            ['run', *head], [[name, *row] for name, row in zip(runs, rows, strict=True)], caption='Last validation'
+        )
     section = page.section('Curves')
     plot = figures.comparison(runs)
     section.plot(draw(plot.paint, size=plot.size, columns=plot.columns), 'Loss and average precision')
     section = page.section('Config', 'Keys whose values differ; a dash stands where a run has no such key.')
-    section.table(['key', *runs], differences(configs), caption='Differences of the configs')
+    if rows := differences(configs):
+        section.table(['key', *runs], rows, caption='Differences of the configs')
+    else:
+        section.text('The configs are the same, but for the places of data and results.')
     page.write(out)
     return Path(out)
 
@@ -62,6 +81,18 @@ def ablation(runs: Sequence[Run]) -> tuple[list[str], list[list[Any]]]:
     }
     head += rest
     cells += rest.values()
+    return head, [list(row) for row in zip(*cells, strict=True)]
+
+
+def last_figures(runs: Sequence[Run]) -> tuple[list[str], list[list[Any]]]:
+    """Head and a row for every run: what else its last validation says, each with the difference to the first run's."""
+    head: list[str] = []
+    cells: list[list[Any]] = []
+    for ending, name in LAST.items():
+        values = [_figure(run, run.log.val[-1] if run.log.val else None, ending) for run in runs]
+        if any(value is not None for value in values):
+            head += [name, 'Δ']
+            cells += [values, [None, *(_difference(value, values[0]) for value in values[1:])]]
     return head, [list(row) for row in zip(*cells, strict=True)]
 
 

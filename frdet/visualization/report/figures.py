@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.colors import LinearSegmentedColormap, to_rgb
 
-from frdet.evaluation.analysis import precision_curve
+from frdet.evaluation.analysis import class_table, precision_curve
+from frdet.evaluation.analysis.curves import COLUMNS
 from frdet.evaluation.analysis.statistics import SIZE_EDGES
 from frdet.evaluation.backends import CocoEval
 from frdet.visualization.page import COLOURS
@@ -45,7 +46,8 @@ def curves(run: Run) -> Plot:
         time.plot(*log.series('data_time'), label='waiting for data', **_line(len(log.train)))
         titles = ('Loss', 'Average precision', 'Learning rate', 'Seconds an iteration')
         for axis, title in zip((losses, ap, rate, time), titles, strict=True):
-            axis.set(title=title, xlabel='iteration', ylim=(0, None))
+            _from_zero(axis)
+            axis.set(title=title, xlabel='iteration')
             if axis.get_legend_handles_labels()[0]:
                 axis.legend(fontsize='small')
 
@@ -57,7 +59,8 @@ def memory(log: Log) -> Plot:
 
     def paint(axis: Any) -> None:
         axis.plot(*log.series('memory'), **_line(len(log.train)))
-        axis.set(title='Memory of the GPU in MB', xlabel='iteration', ylim=(0, None))
+        _from_zero(axis)
+        axis.set(title='Memory of the GPU in MB', xlabel='iteration')
 
     return Plot(paint, (7.0, 2.6), 1, 1)
 
@@ -81,6 +84,25 @@ def precision_recall(evaluation: CocoEval | None, analysis: Analysis | None) -> 
         axes[1].set(title='All classes together, IoU 0.5', xlabel='least score', xlim=(0, 1), ylim=(0, 1.02))
 
     return Plot(paint, (9.0, 3.4), 1, 2)
+
+
+def classes(evaluation: CocoEval, names: Sequence[str]) -> Plot:
+    """AP of each class of ``names``, one for every class of the evaluation, the best on top; and the means by size."""
+    table = class_table(evaluation)
+    order = [k for k in np.argsort(table[:, 0], kind='stable') if not np.isnan(table[k, 0])]
+    sizes = {'all': 'AP', 'small': 'AP_s', 'medium': 'AP_m', 'large': 'AP_l'}
+    columns = {size: table[:, COLUMNS.index(name)] for size, name in sizes.items()}
+    means = {size: float(np.mean(v[~np.isnan(v)])) for size, v in columns.items() if not np.isnan(v).all()}
+
+    def paint(axes: np.ndarray) -> None:
+        axes[0].barh(range(len(order)), table[order, 0])
+        axes[0].set_yticks(range(len(order)), [names[k] for k in order])
+        axes[1].barh(list(means)[::-1], list(means.values())[::-1])
+        for axis, title in zip(axes, ('AP by class', 'AP by size of the objects'), strict=True):
+            axis.set(title=title, xlim=(0, 1))
+            axis.margins(y=0.02)
+
+    return Plot(paint, (9.0, max(2.4, 0.8 + 0.2 * len(order))), 1, 2)
 
 
 def confusion(matrix: np.ndarray, classes: Sequence[str]) -> Plot:
@@ -142,10 +164,17 @@ def comparison(runs: Mapping[str, Run]) -> Plot:
             points = [(r['iter'], value) for r in run.log.val if (value := run.figure(r, 'bbox_mAP')) is not None]
             axes[1].plot(*np.array(points).reshape(-1, 2).T, marker='o', markersize=3, label=name)
         for axis, title in zip(axes, ('Loss', 'Average precision'), strict=True):
-            axis.set(title=title, xlabel='iteration', ylim=(0, None))
+            _from_zero(axis)
+            axis.set(title=title, xlabel='iteration')
         axes[1].legend(fontsize='small')
 
     return Plot(paint, (9.0, 3.4), 1, 2)
+
+
+def _from_zero(axis: Any) -> None:
+    """Let the vertical axis begin at 0 and end above all lines, even where they are level."""
+    highest = [np.nanmax(line.get_ydata(), initial=0.0) for line in axis.get_lines()]
+    axis.set_ylim(0, 1.05 * max(highest, default=0.0) or 1.0)
 
 
 def _line(count: int) -> dict[str, Any]:

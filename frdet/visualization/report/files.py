@@ -10,8 +10,8 @@ from frdet.visualization.report.run import read_run
 
 
 def write_files(work_dir: str | Path) -> list[Path]:
-    """Write ``results.csv``, ``curves.png`` and, after a validation, ``precision_recall.png`` and
-    ``confusion_matrix.png``.
+    """Write ``results.csv``, ``curves.png``, ``labels.png`` of the training data and, after a validation,
+    ``precision_recall.png``, ``classes.png``, ``confusion_matrix.png`` and ``errors.png``.
 
     Returns:
         Their paths.
@@ -27,10 +27,18 @@ def write_files(work_dir: str | Path) -> list[Path]:
         writer.writerow(head)
         writer.writerows([['' if value is None else value for value in row] for row in rows])
     plots = {'curves.png': figures.curves(run)}
+    if run.facts is not None and 'training' in run.facts.labels:
+        plots['labels.png'] = figures.labels(run.facts.labels['training'])
     if run.evaluation is not None or run.analysis is not None:
         plots['precision_recall.png'] = figures.precision_recall(run.evaluation, run.analysis)
     if run.analysis is not None:
-        plots['confusion_matrix.png'] = figures.confusion(run.analysis.confusion, run.analysis.results.classes)
+        names = run.analysis.results.classes
+        if run.evaluation is not None:
+            plots['classes.png'] = figures.classes(
+                run.evaluation, run.analysis.results.names_of(run.evaluation.cat_ids)
+            )
+        plots['confusion_matrix.png'] = figures.confusion(run.analysis.confusion, names)
+        plots['errors.png'] = figures.error_costs(run.analysis.errors.cost)
     for name, (paint, size, rows_, columns) in plots.items():
         save(paint, folder / name, size=size, rows=rows_, columns=columns)
         written.append(folder / name)

@@ -16,7 +16,7 @@ from frdet.visualization.report.run import Analysis, Run
 
 WORST, SAMPLES = 12, 8  # images
 SIDE = 480  # pixels of the longer side in the page
-RIGHT = 'right'
+RIGHT, ANNOTATED = 'right', 'annotated'  # no errors
 #: Colour of every kind of error, and of what is right.
 KIND_COLOURS = dict(zip((*KINDS, RIGHT), ('purple', 'orange', 'cyan', 'blue', 'red', 'green', 'grey'), strict=True))
 
@@ -95,6 +95,10 @@ def _marks(analysis: Analysis, view: Shown, place: int, scale: float) -> list[Ma
     found, truth, classes = analysis.results.found, analysis.results.truth, analysis.results.classes
     names = (*KINDS, RIGHT)
     marks = []
+    for row in np.flatnonzero((truth.image == place) & ~truth.crowd):
+        name = classes[truth.label[row]]
+        tags = {'error': ANNOTATED, 'class': name}
+        marks.append(Mark(truth.boxes[row] * scale, f'{name}: annotated', '#db2777', 'dotted', name, tags=tags))
     for row in np.flatnonzero((found.image == place) & (view.kind >= 0)):
         name, kind = classes[found.label[row]], names[view.kind[row]]
         about = analysis.errors.about[row]

@@ -128,6 +128,27 @@ class Run:
             self.missing.append(f'The detections cannot be compared with the truth. {error}')
             return None
 
+    @property
+    def planned(self) -> int | None:
+        """Iterations that the config asks for; None if it does not say."""
+        loop = (self.config.get('train_cfg') if self.config is not None else None) or {}
+        if self.log.by_epoch and self.facts is not None and self.facts.iters_per_epoch and loop.get('max_epochs'):
+            return int(loop['max_epochs']) * self.facts.iters_per_epoch
+        return None if self.log.by_epoch else loop.get('max_iters')
+
+    def note_its_end(self) -> None:
+        """Add to ``missing`` that the training has not come to its end, if so."""
+        log, planned = self.log, self.planned
+        last = max((record['iter'] for record in log.train + log.val), default=0)
+        # Without epochs, what follows the last multiple of the logger's interval is not logged.
+        hooks = (self.config.get('default_hooks') if self.config is not None else None) or {}
+        unlogged = 0 if log.by_epoch else (hooks.get('logger') or {}).get('interval', 10) - 1
+        if planned and last + unlogged < planned:
+            self.missing.append(
+                f'The training has not come to its end: iteration {last:,} of {planned:,}. It runs, was stopped, or '
+                'stopped early because it no longer improved'
+            )
+
     def figure(self, record: dict[str, Any], ending: str) -> float | None:
         """A figure of a validation by the end of its name, such as 'bbox_mAP'; None if undefined."""
         values = [value for name, value in record.items() if name.split('/')[-1] == ending]

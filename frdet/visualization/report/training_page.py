@@ -22,6 +22,20 @@ KIND_TEXTS = {
     'background': 'overlaps no object by 0.1',
     'missed': 'an object that no detection is about',
 }
+MEANINGS = {
+    'bbox_mAP': 'AP, mean over IoU 0.50, 0.55, ... 0.95',
+    'bbox_mAP_50': 'AP at IoU 0.50',
+    'bbox_mAP_75': 'AP at IoU 0.75',
+    'bbox_mAP_s': 'AP of objects below 32x32 pixels',
+    'bbox_mAP_m': 'AP of objects from 32x32 to 96x96 pixels',
+    'bbox_mAP_l': 'AP of objects above 96x96 pixels',
+    'bbox_AR@1': 'recall with 1 detection an image',
+    'bbox_AR@10': 'recall with 10 detections an image',
+    'bbox_AR@100': 'recall with 100 detections an image',
+    'bbox_AR_s': 'recall of objects below 32x32 pixels',
+    'bbox_AR_m': 'recall of objects from 32x32 to 96x96 pixels',
+    'bbox_AR_l': 'recall of objects above 96x96 pixels',
+}
 CONFUSIONS = 15  # rows of the table
 
 
@@ -32,6 +46,7 @@ def write_page(work_dir: str | Path, out: str | Path) -> Path:
         ConfigError: it is no work folder of a training, or ``out`` cannot be written.
     """
     run = read_run(work_dir)
+    run.note_its_end()
     page = Page(f'Training of {run.name}', facts=_facts(run), warnings=run.missing)
     _figures(page, run)
     _curves(page, run)
@@ -56,9 +71,18 @@ def _facts(run: Run) -> dict[str, Any]:
         facts['epochs'] = max(record['epoch'] for record in records)
     if best is not None:
         facts['best AP'] = run.figure(best, 'bbox_mAP')
-    facts['hours'] = log.seconds / 3600
-    facts['pieces'] = len(log.folders)
+    facts['time of iterations'] = duration(log.seconds)
+    if len(log.folders) > 1:
+        facts['pieces'] = len(log.folders)
     return facts
+
+
+def duration(seconds: float) -> str:
+    """In words: 40 s, 3 min 20 s, 2 h 5 min."""
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes >= 60:
+        return f'{minutes // 60} h {minutes % 60} min'
+    return f'{minutes} min {rest} s' if minutes else f'{rest} s'
 
 
 def _plot(section: Section, plot: figures.Plot, caption: str) -> None:
@@ -70,10 +94,17 @@ def _figures(page: Page, run: Run) -> None:
     if not run.log.val:
         return
     best, last = run.best or run.log.val[-1], run.log.val[-1]
-    section = page.section('Figures', 'Average precision and recall as COCO defines them.')
-    head = ['figure', f'best AP, iteration {best["iter"]:,}', f'last, iteration {last["iter"]:,}']
+    section = page.section(
+        'Figures',
+        'Average precision (AP) and recall (AR) as COCO defines them: from 0 to 1, means over the classes. A dash '
+        'stands where there is no object of that size.',
+    )
+    head = ['figure', f'best AP, iteration {best["iter"]:,}', f'last, iteration {last["iter"]:,}', 'what it is']
     names = [name for name in last if name not in ('iter', 'epoch')]
-    rows = [[name, *(_defined(record.get(name)) for record in (best, last))] for name in names]
+    rows = [
+        [name, *(_defined(record.get(name)) for record in (best, last)), MEANINGS.get(name.split('/')[-1], '')]
+        for name in names
+    ]
     section.table(head, rows, caption='Validation')
 
 
@@ -89,6 +120,8 @@ def _curves(page: Page, run: Run) -> None:
     _plot(section, figures.curves(run), 'Losses, learning rate, average precision and time')
     if len(run.log.series('memory')[0]):
         _plot(section, figures.memory(run.log), 'Memory')
+    else:
+        section.text('Memory is logged on GPUs only.')
 
 
 def _precision(page: Page, run: Run) -> None:
@@ -107,6 +140,9 @@ def _classes(page: Page, run: Run, analysis: Analysis) -> None:
         'that suits the class best.',
     )
     results = analysis.results
+    if run.evaluation is not None:
+        plot = figures.classes(run.evaluation, results.names_of(run.evaluation.cat_ids))
+        _plot(section, plot, 'AP of each class and by size, last validation')
     objects = np.bincount(results.truth.label[~results.truth.crowd], minlength=len(results.classes))
     precisions = np.full((len(results.classes), len(COLUMNS)), np.nan)
     if run.evaluation is not None:
@@ -150,19 +186,20 @@ def _errors(page: Page, analysis: Analysis) -> None:
     )
     errors = analysis.errors
     _plot(section, figures.error_costs(errors.cost), 'Cost of each kind of error')
-    rows = [[kind, KIND_TEXTS[kind], errors.counts[kind], round(errors.cost[kind], 4)] for kind in KINDS]
-    section.table(['error', 'a detection that', 'times', 'AP lost'], rows, caption='Kinds of errors')
+    rows = [[kind, errors.counts[kind], round(errors.cost[kind], 4), KIND_TEXTS[kind]] for kind in KINDS]
+    section.table(['error', 'times', 'AP lost', 'a detection that'], rows, caption='Kinds of errors')
 
 
 def _pictures(page: Page, run: Run, analysis: Analysis) -> None:
-    colours = ', '.join(f'{kind} {colour}' for kind, colour in pictures.KIND_COLOURS.items())
     section = page.section(
         'Worst images',
-        f'The images with the most errors from score {analysis.score:.2f} on. Missed objects are dashed. {colours}.',
-        off={'error': [pictures.RIGHT]},
+        f'The images with the most errors from score {analysis.score:.2f} on, where F1 is best. An image disappears '
+        'while all its boxes are switched off.',
+        off={'error': [pictures.RIGHT, pictures.ANNOTATED]},
+        legend='error',
     )
     for picture in pictures.worst_images(run, analysis):
-        section.picture(picture.image, picture.caption, marks=picture.marks)
+        section.picture(picture.image, picture.caption, marks=picture.marks, filtered=True)
     section = page.section('Detections', f'Images spread over the validation; detections from {analysis.score:.2f} on.')
     section.gallery(pictures.samples(run, analysis), caption='Annotated left, found right')
 
@@ -197,3 +234,5 @@ def _settings(page: Page, run: Run) -> None:
         section.heading('Config')
         section.text('With all its bases and overrides.')
         section.code(run.config_file.read_text(encoding='utf-8'), label='Config')
+    if not section.blocks:
+        section.text('Neither the command nor the config was kept.')

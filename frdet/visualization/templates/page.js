@@ -15,9 +15,41 @@
   wantsDark.addEventListener('change', nameButton);
   nameButton();
 
+  const NAME_SIZE = 13;
+  const visible = svg => [...svg.querySelectorAll('.mark:not([hidden])')];
+  // Names are as large on a small picture as on a large one. Where two would lie on each other, the larger box has its own.
+  const placeNames = svg => {
+    const scale = svg.viewBox.baseVal.width / svg.clientWidth, size = NAME_SIZE * scale;
+    if (!Number.isFinite(scale)) return;
+    const area = mark => { const box = mark.firstElementChild; return box.width.baseVal.value * box.height.baseVal.value; };
+    const named = visible(svg).filter(mark => mark.querySelector('text')).sort((a, b) => area(b) - area(a));
+    const taken = [];
+    for (const mark of named) {
+      const text = mark.querySelector('text'), rect = mark.firstElementChild;
+      text.removeAttribute('hidden');  // what is hidden has no size
+      text.setAttribute('font-size', size);
+      text.setAttribute('y', Math.max(rect.y.baseVal.value, size));
+      text.setAttribute('x', Math.max(0, Math.min(rect.x.baseVal.value, svg.viewBox.baseVal.width - text.getComputedTextLength())));
+      const box = text.getBBox();
+      const clashes = taken.some(other => box.x < other.x + other.width && other.x < box.x + box.width
+        && box.y < other.y + other.height && other.y < box.y + box.height);
+      text.toggleAttribute('hidden', clashes);
+      if (!clashes) taken.push(box);
+    }
+  };
+  const resized = new ResizeObserver(entries => entries.forEach(entry => placeNames(entry.target)));
+  for (const svg of document.querySelectorAll('svg.picture[tabindex]')) {
+    placeNames(svg);
+    resized.observe(svg);
+  }
+
   for (const panel of document.querySelectorAll('.toggles')) {
     const boxes = [...panel.querySelectorAll('input[type=checkbox]')];
     const slider = panel.querySelector('input[type=range]');
+    const pictures = [...panel.parentElement.querySelectorAll('svg.picture[tabindex]')];
+    const every = [...panel.querySelectorAll('.every')].map(button => ({
+      button, boxes: [...button.closest('fieldset').querySelectorAll('input')],
+    }));
     const items = [...panel.parentElement.querySelectorAll('[data-tags], [data-score]')].map(element => ({
       element,
       tags: Object.entries(JSON.parse(element.dataset.tags || '{}')),
@@ -33,8 +65,19 @@
         element.toggleAttribute('hidden', !on);
         shown += on;
       }
+      for (const svg of pictures) {
+        const figure = svg.parentElement;
+        if ('filtered' in figure.dataset) figure.hidden = !visible(svg).length;
+        placeNames(svg);
+      }
+      for (const { button, boxes } of every) button.textContent = boxes.some(box => box.checked) ? 'none' : 'all';
       panel.querySelector('.shown').textContent = `${shown} of ${items.length} shown`;
     };
+    for (const { button, boxes } of every) button.addEventListener('click', () => {
+      const on = !boxes.some(box => box.checked);
+      for (const box of boxes) box.checked = on;
+      update();
+    });
     panel.addEventListener('input', update);
     update();
   }
@@ -55,7 +98,6 @@
     const box = element.getBoundingClientRect();
     show(element, box.left, box.bottom - 10);
   };
-  const visible = svg => [...svg.querySelectorAll('.mark:not([hidden])')];
   // Boxes lie on top of each other: of those around the pointer the smallest is meant.
   const smallest = (svg, x, y) => {
     let best = null, least = Infinity;

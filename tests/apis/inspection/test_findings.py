@@ -69,6 +69,12 @@ def test_all_rois_background(drawn):
     assert matches(broken(drawn, **changes), 'All 64 sampled RoIs of image 1 are background')
 
 
+def test_no_proposal_fits(drawn):
+    found = broken(drawn, **{'model.roi_head.assigner.pos_iou_thr': 0.99})
+    assert matches(found, 'No proposal fits an object of image 1', 'the ground truth itself')
+    assert not matches(found, 'are background')
+
+
 @pytest.mark.parametrize(
     ('batch', 'enable', 'expected'),
     [(4, False, []), (8, True, []), (8, False, ['0.025 is for 4 images', 'takes 8', 'lr=0.05'])],

@@ -13,6 +13,7 @@ from frdet.apis.inspection.preparing import prepare
 from frdet.datasets.shapes import write_shapes
 from tests.apis.inspection.steps import anchors_by_hand, coco_config, shapes_config, table
 
+CLASSES = ['circle', 'square', 'triangle', 'star', 'ring', 'cross']
 LEVELS = ['p2', 'p3', 'p4', 'p5', 'p6']
 
 
@@ -58,9 +59,12 @@ def test_anchors_match_as_a_loop_says(still):
             assert row['sampled positive'] == row['positive']  # fewer than the quota of 128
         assert found['all']['sampled positive'] + found['all']['sampled negative'] == 256
         answers = iou.argmax(dim=1)
+        objects = list(zip(sample.gt_instances.bboxes.tolist(), sample.gt_instances.labels, strict=True))
         for g, row in enumerate(table(page, 'The anchors that answer', image).values()):
             assert row['best IoU'] == pytest.approx(float(iou[:, g].max()), abs=1e-5)
             assert row['positive anchors'] == int((positive & (answers == g)).sum())
+            (x1, y1, x2, y2), label = objects[g]
+            assert (row['class'], row['pixels']) == (CLASSES[label], f'{x2 - x1:.0f}x{y2 - y1:.0f}')
 
 
 def test_proposals_at_every_step(still):
@@ -158,6 +162,21 @@ def test_sampled_rois(still):
         assert torch.equal(rois.level, LevelMapper(2, 5)([rois.boxes]))
         found = table(page, 'Sampled RoIs by level', image)['all']
         assert (found['RoIs'], found['positive']) == (64, int((iou >= 0.5).sum()))
+        # What the RPN proposed, without the ground truth that joins it and would always fit best.
+        best = box_iou(record.selections[image].proposals, sample.gt_instances.bboxes).amax(dim=0)
+        rows = table(page, 'The proposals that answer', image).values()
+        assert [row['best IoU'] for row in rows] == pytest.approx(best.tolist(), abs=1e-5)
+        assert all(row['best IoU'] < 0.999 for row in rows)
+
+
+def test_pooled_regions_of_both_kinds(still):
+    page, record = still
+    tiles = [
+        t for s in page.sections for b in s.blocks if b['kind'] == 'gallery' for t in b['items'] if 'crops' in t.tags
+    ]
+    kinds = [tile.tags['crops'] for tile in tiles]
+    assert kinds.count('negative') == 16  # 8 an image
+    assert kinds.count('positive') == sum(min(16, int(rois.positive.sum())) for rois in record.rois)
 
 
 def test_refined_boxes_are_what_the_head_predicts(still):
@@ -187,6 +206,7 @@ def test_it_is_the_step_that_training_makes(drawn):
     members = [name for name in before if name.startswith('roi_head.bbox_head.fc_cls')]
     change = torch.cat([(again.model.get_parameter(n) - before[n]).flatten() for n in members]).norm()
     size = torch.cat([before[n].flatten() for n in members]).norm()
+    assert 'mathdefault' not in page.render()  # labels of a logarithmic axis
     row = table(page, 'Norms by stage')['bbox_head.fc_cls']
     assert row['update / weights'] == pytest.approx((change / size).item(), rel=1e-4)
     assert row['trained parameters'] == sum(before[n].numel() for n in members)

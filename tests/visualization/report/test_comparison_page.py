@@ -2,7 +2,7 @@ import pytest
 
 from frdet.errors import ConfigError
 from frdet.visualization.report import write_comparison
-from frdet.visualization.report.comparison_page import ablation, differences, flatten
+from frdet.visualization.report.comparison_page import ablation, differences, flatten, last_figures
 from frdet.visualization.report.run import read_run
 from tests.visualization.report.made import make_run, step, validation
 from tests.visualization.report.test_training_page import table_of
@@ -28,6 +28,17 @@ def test_ablation_by_hand(runs):
     ]
 
 
+def test_other_figures_of_the_last_validation(tmp_path):
+    last = {'coco/bbox_mAP': 0.2, 'coco/bbox_mAP_75': 0.1, 'coco/bbox_mAP_s': -1.0, 'step': 4}
+    runs = [
+        make_run(tmp_path, name='a', more=[last]),
+        make_run(tmp_path, name='b', more=[{**last, 'coco/bbox_mAP_75': 0.3}]),
+    ]
+    head, rows = last_figures([read_run(run) for run in runs])
+    assert head == ['AP75', 'Δ']  # nobody has small objects
+    assert rows == [[0.1, None], [0.3, '+0.2000']]
+
+
 def test_dotted_keys():
     nested = dict(a=dict(b=1, c={}), d=[dict(e=2), 3], f=[1, 2])
     assert flatten(nested) == {'a.b': 1, 'a.c': {}, 'd.0.e': 2, 'd.1': 3, 'f': [1, 2]}
@@ -46,6 +57,11 @@ def test_page(runs, tmp_path, browser):
         ['model.neck', '–', '{}'],
     ]
     browser.check(page)
+
+
+def test_equal_configs(tmp_path):
+    runs = [make_run(tmp_path, name=name) for name in 'ab']
+    assert 'The configs are the same' in write_comparison(runs, tmp_path / 'page.html').read_text()
 
 
 def test_runs_that_cannot_be_compared(runs, tmp_path):

@@ -8,7 +8,9 @@ from tests.visualization.report.made import FIRST, make_run, scalars, step
 
 def test_table_and_plots(tmp_path):
     work_dir = make_run(tmp_path)
-    names = ['results.csv', 'curves.png', 'precision_recall.png', 'confusion_matrix.png']
+    names = [
+        'results.csv', 'curves.png', 'precision_recall.png', 'classes.png', 'confusion_matrix.png', 'errors.png',
+    ]  # fmt: skip
     assert write_files(work_dir) == [work_dir / name for name in names]
     with open(work_dir / 'results.csv', newline='') as file:
         rows = list(csv.DictReader(file))
