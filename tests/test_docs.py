@@ -28,9 +28,10 @@ KEY = (
 )
 
 
-def keys(page: Path) -> set[str]:
-    """Config keys that stand by themselves between backticks, with or without a value."""
-    return set(re.findall(rf'`"?({KEY})(?:=[^`]*)?`', page.read_text())) - THEIRS
+def keys(page: Path) -> set[tuple[str, str]]:
+    """Config keys that stand by themselves between backticks, with the value where they have one, or ''."""
+    found = re.findall(rf'`"?({KEY})(?:=([^`"]*)"?)?`', page.read_text())
+    return {(key, value) for key, value in found if key not in THEIRS}
 
 
 @pytest.mark.parametrize(
@@ -38,18 +39,18 @@ def keys(page: Path) -> set[str]:
 )
 def test_config_keys_exist(page):
     """In the 1x config, or, where a loop counts iterations, in that one; peers.md has a test of its own."""
-    for key in keys(page):
+    for key, value in keys(page):
         refusals = [
-            refusal(f'configs/faster_rcnn/{name}.py', key) for name in ('r50_fpn_1x_cocoval', 'r50_fpn_90k_coco')
+            refusal(f'configs/faster_rcnn/{name}.py', key, value) for name in ('r50_fpn_1x_cocoval', 'r50_fpn_90k_coco')
         ]
         if all(refusals):
             pytest.fail(f'{page.name}: {refusals[0]}')
 
 
-def refusal(config: str, key: str) -> str | None:
+def refusal(config: str, key: str, value: str = '') -> str | None:
     """Why an override of ``key`` would be refused, unless it is because of its value."""
     try:
-        load_config(ROOT / config, {key: None})
+        load_config(ROOT / config, [f'{key}={value or None}'])
     except ConfigError as error:
         return None if 'expected' in str(error) else str(error)
     return None
@@ -57,4 +58,5 @@ def refusal(config: str, key: str) -> str | None:
 
 def test_a_key_that_does_not_exist_is_found():
     assert 'dept' in refusal('configs/faster_rcnn/r50_fpn_1x_cocoval.py', 'model.backbone.dept')
-    assert 'optim_wrapper.accumulative_counts' in keys(ROOT / 'docs/scaling.md')
+    assert 'optim_wrapper.accumulative_counts' in dict(keys(ROOT / 'docs/scaling.md'))
+    assert dict(keys(ROOT / 'docs/configs.md'))['default_hooks.ema'] == 'dict(type=EMAHook)'
