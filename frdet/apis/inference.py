@@ -110,7 +110,7 @@ def inference_detector(
 
 
 def prepare(cfg: Config, images: Sequence[Image]) -> Iterator[dict[str, Any]]:
-    """Each image as the test pipeline of ``cfg`` packs it: ``inputs`` (3, H, W) uint8 BGR, and ``data_samples``."""
+    """Each image as the test pipeline of ``cfg`` packs it: ``inputs`` (3, H, W) BGR, and ``data_samples``."""
     pipeline = _pipeline(cfg)
     for number, image in enumerate(images):
         yield pipeline(_record(image, number))

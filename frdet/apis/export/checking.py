@@ -17,6 +17,7 @@ from frdet.structures import DetDataSample
 BOX_TOLERANCE = 0.1  # pixels
 SCORE_TOLERANCE = 1e-3
 PAIRED = 1.0  # pixels that the boxes of a pair are apart at most
+GREY = 114.0  # about the mean of photographs
 SMALLEST = 65  # pixels of a side: what a .pt2 takes
 
 Found = tuple[Tensor, Tensor, Tensor]  # boxes (n, 4), scores (n,), labels (n,)
@@ -53,7 +54,7 @@ def check_exported(model: nn.Module, path: str | Path, images: Sequence[Image]) 
         model: that the file was made of, from ``init_detector``.
         path: the .onnx or .pt2 file.
         images: at least one, as for ``inference_detector``. Each is taken alone, then the first smaller, two in one
-            batch, and a black image.
+            batch, and a grey one without anything.
 
     Raises:
         ExportError: the file cannot be run, or a package is missing.
@@ -61,7 +62,7 @@ def check_exported(model: nn.Module, path: str | Path, images: Sequence[Image]) 
     """
     run, plain = load_exported(path), plain_copy(model)
     differences = []
-    for name, batch in _batches([data['inputs'] for data in prepare(model.cfg, images)]):
+    for name, batch in _batches([data['inputs'].float() for data in prepare(model.cfg, images)]):
         expected = _by_model(plain, batch)
         found = _by_file(run, batch)
         pairs = [_compare(*pair, _least_score(plain, pair[0])) for pair in zip(expected, found, strict=True)]
@@ -92,12 +93,12 @@ def load_exported(path: str | Path) -> Run:
 def _batches(images: list[Tensor]) -> Iterator[tuple[str, list[Tensor]]]:
     """Names and images (3, H_i, W_i) of what is compared."""
     height, width = (max(side * 3 // 4, SMALLEST) for side in images[0].shape[1:])
-    smaller = F.interpolate(images[0][None].float(), (height, width), mode='bilinear', antialias=True)[0].byte()
+    smaller = F.interpolate(images[0][None], (height, width), mode='bilinear', antialias=True)[0]
     batches = [
         *((f'image {i}', [image]) for i, image in enumerate(images, 1)),
         ('image 1, smaller', [smaller]),
         ('images 1 and 2' if images[1:] else 'both sizes', [images[0], images[1] if images[1:] else smaller]),
-        ('black', [torch.zeros_like(smaller)]),
+        ('grey', [torch.full_like(smaller, GREY)]),
     ]
     for name, batch in batches:
         sizes = ' and '.join(f'{image.shape[1]} x {image.shape[2]}' for image in batch)

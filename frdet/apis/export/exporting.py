@@ -80,7 +80,7 @@ def export_program(model: nn.Module) -> ExportedProgram:
         )
     detector = ExportedDetector(plain_copy(model))
     # Sizes are free, but none may be 0 or 1 on the way: p6 of more than 64 pixels has two cells.
-    images = torch.zeros(2, 3, 200, 168, dtype=torch.uint8)
+    images = torch.zeros(2, 3, 200, 168)
     sizes = torch.tensor([[200, 168], [100, 150]])
     free = tuple(dict.fromkeys(AXES[name], Dim.DYNAMIC) for name in INPUTS)
     try:

@@ -21,7 +21,7 @@ class ExportedDetector(nn.Module):
         """Detections in a batch, as ``FasterRCNN.predict`` finds them.
 
         Args:
-            images: (N, 3, H, W) uint8, BGR, as ``PackDetInputs`` gives them; images of several sizes lie at the top
+            images: (N, 3, H, W) float32, BGR of 0..255, resized as in testing; images of several sizes lie at the top
                 left, and what is beside them is not looked at.
             image_sizes: (N, 2) int64, (height, width) of each image.
         """
