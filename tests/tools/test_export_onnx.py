@@ -61,7 +61,7 @@ def written(checkpoint, files, tmp_path_factory):
 
 LINE = (
     r'same +(.*), [\d x]+(?: and [\d x]+)?: (\d+) detections, '
-    r'boxes within (\S+) pixels, scores within (\S+), 0 unpaired'
+    r'boxes within (\S+) pixels, scores within (\S+), \d unpaired'
 )
 
 
@@ -127,7 +127,8 @@ def test_no_check(tool, tmp_path, monkeypatch, capsys):
         (Difference('a', 3, 0.05, 1e-4, 0), 0, 'same'),
         (Difference('a', 3, 0.2, 0.0, 0), 1, 'DIFFERS'),
         (Difference('a', 3, 0.0, 0.01, 0), 1, 'DIFFERS'),
-        (Difference('a', 3, 0.0, 0.0, 1), 1, 'DIFFERS'),
+        (Difference('a', 19, 0.0, 0.0, 1), 1, 'DIFFERS'),
+        (Difference('a', 20, 0.0, 0.0, 1), 0, 'same'),
         (Difference('a', 0, 0.0, 0.0, 0), 0, 'finds nothing'),
     ],
 )

@@ -16,6 +16,7 @@ from frdet.structures import DetDataSample
 
 BOX_TOLERANCE = 0.1  # pixels
 SCORE_TOLERANCE = 1e-3
+UNPAIRED_SHARE = 0.05
 PAIRED = 1.0  # pixels that the boxes of a pair are apart at most
 GREY = 114.0  # about the mean of photographs
 SMALLEST = 65  # pixels of a side: what a .pt2 takes
@@ -43,8 +44,15 @@ class Difference(NamedTuple):
 
     @property
     def is_small(self) -> bool:
-        """Whether it is rounding: within 0.1 pixels and a score of 0.001."""
-        return self.box <= BOX_TOLERANCE and self.score <= SCORE_TOLERANCE and not self.unpaired
+        """Whether it is rounding: within 0.1 pixels and a score of 0.001, and one in twenty unpaired at most.
+
+        Where the scores of two candidates differ by less than rounding, NMS may keep the other of them.
+        """
+        return (
+            self.box <= BOX_TOLERANCE
+            and self.score <= SCORE_TOLERANCE
+            and self.unpaired <= UNPAIRED_SHARE * self.detections
+        )
 
 
 def check_exported(model: nn.Module, path: str | Path, images: Sequence[Image]) -> list[Difference]:
@@ -66,8 +74,9 @@ def check_exported(model: nn.Module, path: str | Path, images: Sequence[Image]) 
         expected = _by_model(plain, batch)
         found = _by_file(run, batch)
         pairs = [_compare(*pair, _least_score(plain, pair[0])) for pair in zip(expected, found, strict=True)]
-        box, score, unpaired = (max(column) for column in zip(*pairs, strict=True))
-        differences.append(Difference(name, sum(len(scores) for _, scores, _ in expected), box, score, unpaired))
+        boxes, scores, unpaired = zip(*pairs, strict=True)
+        count = sum(len(scores) for _, scores, _ in expected)
+        differences.append(Difference(name, count, max(boxes), max(scores), sum(unpaired)))
     return differences
 
 
@@ -134,20 +143,20 @@ def _least_score(model: Any, found: Found) -> float:
 
 
 def _compare(expected: Found, found: Found, least: float) -> tuple[float, float, int]:
-    """The largest differences of boxes and of scores between pairs, and how many detections have no pair.
+    """The largest differences of boxes and of scores between pairs, and how many of either have no pair at most.
 
     The pair of a detection is the nearest box of its label: rounding may exchange those of equal scores.
     """
-    box, score, unpaired = 0.0, 0.0, 0
-    for one, other in ((expected, found), (found, expected)):
+    box, score, unpaired = 0.0, 0.0, [0, 0]
+    for side, (one, other) in enumerate(((expected, found), (found, expected))):
         for its_box, its_score, its_label in zip(*one, strict=True):
             if its_score <= least:
                 continue
             distance = (other[0] - its_box).abs().amax(dim=1).masked_fill(other[2] != its_label, torch.inf)
             nearest = int(distance.argmin()) if len(distance) else -1
             if nearest < 0 or distance[nearest] > PAIRED:
-                unpaired += 1
+                unpaired[side] += 1
                 continue
             box = max(box, float(distance[nearest]))
             score = max(score, float((other[1][nearest] - its_score).abs()))
-    return box, score, unpaired
+    return box, score, max(unpaired)
