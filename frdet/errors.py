@@ -28,3 +28,7 @@ class BrokenImageError(DataError):
 
 class CheckpointError(UserError):
     """A checkpoint or a file of pretrained weights is missing, unreadable or does not fit."""
+
+
+class ExportError(UserError):
+    """A model cannot be exported, or not into the file asked for."""

@@ -1,7 +1,7 @@
 """Weights that behave like trained ones, and files of them in the layouts found in the wild."""
 
 import pickle
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from frdet.models.backbones import ResNet
+from frdet.models.detectors import FasterRCNN
+from frdet.structures import DetDataSample
 
 
 def calibrated_resnet(depth: int, style: str, images: Tensor) -> ResNet:
@@ -65,3 +67,37 @@ def write_r50_pkl(path: Path, images: Sequence[np.ndarray]) -> Path:
         net = calibrated_resnet(50, 'caffe', batch)
     path.write_bytes(pickle.dumps({'blobs': caffe2_names(net)}, protocol=2))
     return path
+
+
+@torch.no_grad()
+def calibrate_detector(model: FasterRCNN, images: Tensor) -> None:
+    """Give a detector of random weights varied predictions on ``images`` (N, 3, H, W), 0..255, and dull ones on grey.
+
+    Statistics of BatchNorm are set from a forward pass, and the outputs of the heads are scaled to a spread that
+    trained ones have. Classes are equally likely on a grey image.
+    """
+    for norm in (m for m in model.modules() if isinstance(m, nn.BatchNorm2d)):
+        norm.momentum = 1.0
+    head = model.roi_head.bbox_head
+    spreads = [(model.rpn_head.rpn_cls, 1.0), (model.rpn_head.rpn_reg, 0.2), (head.fc_cls, 1.5), (head.fc_reg, 0.5)]
+
+    def scale(layer: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
+        factor = dict(spreads)[layer] / output.std()
+        layer.weight.mul_(factor)
+        layer.bias.mul_(factor)
+        return output * factor
+
+    def level(layer: nn.Linear, inputs: tuple[Tensor], output: Tensor) -> None:
+        layer.bias.sub_(output.mean(dim=0))
+
+    _predict(model.train(), images, [(layer, scale) for layer, _ in spreads])
+    _predict(model.eval(), torch.full_like(images, 114.0), [(head.fc_cls, level)])
+
+
+def _predict(model: FasterRCNN, images: Tensor, hooks: list[tuple[nn.Module, Callable]]) -> None:
+    handles = [layer.register_forward_hook(hook) for layer, hook in hooks]
+    shape = tuple(images.shape[2:])
+    samples = [DetDataSample(metainfo=dict(img_shape=shape, ori_shape=shape)) for _ in images]
+    model.predict(model.data_preprocessor({'inputs': list(images)})['inputs'], samples)
+    for handle in handles:
+        handle.remove()

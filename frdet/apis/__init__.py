@@ -1,6 +1,7 @@
 """What tools and notebooks call."""
 
 from frdet.apis.detect import Detected, DetInferencer
+from frdet.apis.export import check_exported, export_detector
 from frdet.apis.inference import inference_detector, init_detector
 from frdet.apis.running import run_tool
 from frdet.apis.training import test_detector, train_detector
@@ -8,6 +9,8 @@ from frdet.apis.training import test_detector, train_detector
 __all__ = [
     'DetInferencer',
     'Detected',
+    'check_exported',
+    'export_detector',
     'inference_detector',
     'init_detector',
     'run_tool',

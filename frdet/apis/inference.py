@@ -1,6 +1,7 @@
 """A trained detector on images."""
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, overload
 
@@ -112,14 +113,19 @@ def inference_detector(
     """
     single = isinstance(images, (str, Path, np.ndarray))
     every: Sequence[Any] = [images] if single else images  # type: ignore[assignment]
-    pipeline = _pipeline(model.cfg)
+    prepared = prepare(model.cfg, every)
     samples: list[DetDataSample] = []
-    for start in range(0, len(every), batch_size):
-        batch = enumerate(every[start : start + batch_size], start)
-        data = [pipeline(_record(image, number)) for number, image in batch]
+    while data := list(itertools.islice(prepared, batch_size)):
         with torch.no_grad():
             samples += model.test_step(pseudo_collate(data))
     return samples[0] if single else samples
+
+
+def prepare(cfg: Config, images: Sequence[Image]) -> Iterator[dict[str, Any]]:
+    """Each image as the test pipeline of ``cfg`` packs it: ``inputs`` (3, H, W) BGR, and ``data_samples``."""
+    pipeline = _pipeline(cfg)
+    for number, image in enumerate(images):
+        yield pipeline(_record(image, number))
 
 
 def _record(image: Image, number: int) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from frdet.errors import ConfigError
 from frdet.models.layers import gather_patches
 from frdet.models.losses import box_loss
-from frdet.models.task_modules import AssignResult, Proposals, SampleResult, select_proposals
+from frdet.models.task_modules import AssignResult, Proposals, SampleResult, best_scores, select_proposals
 from frdet.models.task_modules.assigners import IGNORED
 from frdet.registry import ANCHOR_GENERATORS, ASSIGNERS, BOX_CODERS, DENSE_HEADS, LOSSES, SAMPLERS
 from frdet.structures import GroundTruth
@@ -96,7 +96,7 @@ class RPNHead(BaseModule):
         logits, deltas = [], []
         for feature in features:
             hidden = F.relu_(self.rpn_conv(feature))
-            batch = len(hidden)
+            batch = hidden.shape[0]  # len would fix it in an exported graph
             logits.append(self.rpn_cls(hidden).permute(0, 2, 3, 1).reshape(batch, -1).float())
             deltas.append(self.rpn_reg(hidden).permute(0, 2, 3, 1).reshape(batch, -1, 4).float())
         return logits, deltas
@@ -204,8 +204,7 @@ class RPNHead(BaseModule):
     ) -> Proposals:
         boxes, scores = [], []
         for level_anchors, level_logits, level_deltas in zip(anchors, logits, deltas, strict=True):
-            count = min(self.pre_nms[self.training], level_logits.shape[1])
-            best, index = level_logits.topk(count, dim=1)
+            best, index = best_scores(level_logits, self.pre_nms[self.training])
             chosen = level_deltas.gather(1, index[..., None].expand(-1, -1, 4))
             boxes.append(self.box_coder.decode(level_anchors[index], chosen))
             scores.append(best)

@@ -11,7 +11,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor
 
 from frdet.models.losses import box_loss
-from frdet.models.task_modules import Proposals, select_detections
+from frdet.models.task_modules import Detections, Proposals, select_batch, select_detections
 from frdet.models.task_modules.assigners import IGNORED
 from frdet.registry import ASSIGNERS, BBOX_HEADS, BOX_CODERS, LOSSES, ROI_EXTRACTORS, ROI_HEADS, SAMPLERS
 from frdet.structures import GroundTruth, clip_boxes
@@ -94,11 +94,7 @@ class StandardRoIHead(BaseModule):
         """Detections of each image, in pixels of the network's input; ``image_sizes`` (B, 2) as (height, width)."""
         counts = proposals.valid.sum(dim=1).tolist()
         rois = _with_image_index(proposals.boxes)[proposals.valid.flatten()]
-        scores, deltas = self(features, rois)
-        boxes = self.box_coder.decode(rois[:, None, 1:], deltas)
-        boxes = boxes.masked_fill(boxes.isinf(), torch.nan)  # clipping would make it a box; NaN is dropped below
-        boxes = clip_boxes(boxes, image_sizes[rois[:, 0].long()][:, None])
-        probabilities = scores.softmax(dim=1)[:, :-1]
+        boxes, probabilities = self._refine(features, rois, image_sizes)
         return [
             select_detections(
                 image_boxes,
@@ -110,6 +106,27 @@ class StandardRoIHead(BaseModule):
             )
             for image_boxes, image_scores in zip(boxes.split(counts), probabilities.split(counts), strict=True)
         ]
+
+    def predict_batch(self, features: Sequence[Tensor], proposals: Proposals, image_sizes: Tensor) -> Detections:
+        """What ``predict`` finds, in tensors whose sizes do not depend on the values, for an exported graph."""
+        batch, count = proposals.valid.shape
+        boxes, probabilities = self._refine(features, _with_image_index(proposals.boxes), image_sizes)
+        return select_batch(
+            boxes.unflatten(0, (batch, count)),
+            probabilities.unflatten(0, (batch, count)),
+            proposals.valid,
+            score_thr=self.score_thr,
+            nms_iou_thr=self.nms_iou_thr,
+            num=self.max_per_image,
+            min_side=self.min_side,
+        )
+
+    def _refine(self, features: Sequence[Tensor], rois: Tensor, image_sizes: Tensor) -> tuple[Tensor, Tensor]:
+        """RoIs (R, 5) -> clipped boxes (R, K, 4), or (R, 1, 4), NaN where infinite, and probabilities (R, K)."""
+        scores, deltas = self(features, rois)
+        boxes = self.box_coder.decode(rois[:, None, 1:], deltas)
+        boxes = boxes.masked_fill(boxes.isinf(), torch.nan)  # clipping would make it a box; NaN is dropped later
+        return clip_boxes(boxes, image_sizes[rois[:, 0].long()][:, None]), scores.softmax(dim=1)[:, :-1]
 
     @torch.no_grad()
     def _sample(self, proposals: Proposals, truth: GroundTruth) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -134,5 +151,5 @@ class StandardRoIHead(BaseModule):
 
 def _with_image_index(boxes: Tensor) -> Tensor:
     """(B, S, 4) -> (B * S, 5) with the image's index in front."""
-    index = torch.arange(len(boxes), device=boxes.device, dtype=boxes.dtype)
+    index = torch.arange(boxes.shape[0], device=boxes.device, dtype=boxes.dtype)
     return torch.cat([index[:, None, None].expand(-1, boxes.shape[1], 1), boxes], dim=2).flatten(0, 1)

@@ -4,7 +4,14 @@ from frdet.models.task_modules.anchor_generator import AnchorGenerator
 from frdet.models.task_modules.assigners import AssignResult, BaseAssigner, MaxIoUAssigner
 from frdet.models.task_modules.box_coder import DeltaXYWHCoder
 from frdet.models.task_modules.samplers import BaseSampler, IoUBalancedSampler, RandomSampler, SampleResult
-from frdet.models.task_modules.selection import Proposals, select_detections, select_proposals
+from frdet.models.task_modules.selection import (
+    Detections,
+    Proposals,
+    best_scores,
+    select_batch,
+    select_detections,
+    select_proposals,
+)
 
 __all__ = [
     'AnchorGenerator',
@@ -12,11 +19,14 @@ __all__ = [
     'BaseAssigner',
     'BaseSampler',
     'DeltaXYWHCoder',
+    'Detections',
     'IoUBalancedSampler',
     'MaxIoUAssigner',
     'Proposals',
     'RandomSampler',
     'SampleResult',
+    'best_scores',
+    'select_batch',
     'select_detections',
     'select_proposals',
 ]

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 from mmengine.structures import InstanceData
 from torch import Tensor
+from torch.nn import functional as F
 
 from frdet import ops
 from frdet.structures import clip_boxes
@@ -23,6 +24,33 @@ class Proposals(NamedTuple):
     boxes: Tensor
     scores: Tensor
     valid: Tensor
+
+
+class Detections(NamedTuple):
+    """D places for the detections of each of B images, best score first.
+
+    Attributes:
+        boxes: (B, D, 4) xyxy in pixels of the network's input, zeros in an empty place.
+        scores: (B, D) probabilities, 0 in an empty place.
+        labels: (B, D) int64, -1 in an empty place.
+    """
+
+    boxes: Tensor
+    scores: Tensor
+    labels: Tensor
+
+
+def best_scores(scores: Tensor, num: int) -> tuple[Tensor, Tensor]:
+    """The ``num`` best of scores (B, n), or all if there are fewer, and their indices: (B, min(num, n)) each.
+
+    In a graph that is exported they are always ``num``, with -inf and some index in empty places, so that no later size
+    depends on that of the images.
+    """
+    count = scores.shape[1]
+    if not torch.compiler.is_exporting():
+        return scores.topk(min(num, count), dim=1)
+    best, index = F.pad(scores, (0, num), value=-torch.inf).topk(num, dim=1)
+    return best, index.clamp(max=count - 1)
 
 
 def select_proposals(
@@ -92,3 +120,43 @@ def select_detections(
         boxes, scores, label = boxes[large], scores[large], label[large]
     keep = ops.batched_nms(boxes, scores, label, nms_iou_thr)[:num]
     return InstanceData(bboxes=boxes[keep], scores=scores[keep], labels=label[keep])
+
+
+def select_batch(
+    boxes: Tensor,
+    scores: Tensor,
+    valid: Tensor,
+    *,
+    score_thr: float,
+    nms_iou_thr: float,
+    num: int,
+    min_side: float = 0.0,
+) -> Detections:
+    """``select_detections`` of a batch, in tensors whose sizes do not depend on the values, for an exported graph.
+
+    Boxes without area are dropped here, which otherwise the detector does at its end.
+
+    Args:
+        boxes: (B, P, K, 4) a box for every class, or (B, P, 1, 4) one for all; clipped.
+        scores: (B, P, K) probabilities.
+        valid: (B, P) bool, False where there is no proposal.
+        score_thr, nms_iou_thr, num, min_side: as of ``select_detections``; D is ``num``, or P * K where that is less.
+    """
+    batch, _, num_classes = scores.shape
+    legal = boxes.isfinite().all(dim=-1).all(dim=-1) & scores.isfinite().all(dim=-1) & valid
+    boxes = boxes.expand(-1, -1, num_classes, -1)
+    sides = boxes[..., 2:] - boxes[..., :2]
+    is_candidate = (scores > score_thr) & legal[..., None] & ((sides >= min_side) & (sides > 0)).all(dim=-1)
+    candidates = scores.masked_fill(~is_candidate, -torch.inf)
+    first_group = torch.arange(batch, device=scores.device)[:, None, None] * num_classes
+    group = (first_group + torch.arange(num_classes, device=scores.device)).expand_as(scores)
+    keep = ops.batched_nms_mask(boxes.reshape(-1, 4), candidates.flatten(), group.flatten(), nms_iou_thr)
+    kept = candidates.masked_fill(~keep.view_as(candidates), -torch.inf).flatten(1)
+    best, index = kept.topk(min(num, kept.shape[1]), dim=1)
+    chosen = boxes.flatten(1, 2).gather(1, index[..., None].expand(-1, -1, 4))
+    is_empty = best == -torch.inf
+    return Detections(
+        chosen.masked_fill(is_empty[..., None], 0),
+        best.masked_fill(is_empty, 0),
+        (index % num_classes).masked_fill(is_empty, -1),
+    )

@@ -3,7 +3,13 @@ import torch
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from frdet.models.task_modules import Proposals, select_detections, select_proposals
+from frdet.models.task_modules import (
+    Proposals,
+    best_scores,
+    select_batch,
+    select_detections,
+    select_proposals,
+)
 
 INF = float('inf')
 NAN = float('nan')
@@ -155,3 +161,44 @@ def test_nothing_found(rois: int) -> None:
     found = detect(random_boxes(rois, 2), torch.zeros(rois, 2))
     assert (found.bboxes.shape, found.scores.shape, found.labels.shape) == ((0, 4), (0,), (0,))
     assert found.labels.dtype == torch.int64
+
+
+@pytest.mark.parametrize('class_agnostic', [True, False])
+@pytest.mark.parametrize(('num', 'min_side'), [(100, 0.0), (5, 0.0), (100, 10.0)])
+def test_a_batch_of_detections_is_that_of_a_slow_loop(class_agnostic: bool, num: int, min_side: float) -> None:
+    """Three images; of the second only the first 10 RoIs are there, of the third none."""
+    boxes = random_boxes(120, 1 if class_agnostic else 3).unflatten(0, (3, 40))
+    scores = torch.rand(3, 40, 3)
+    counts = [40, 10, 0]
+    valid = torch.arange(40) < torch.tensor(counts)[:, None]
+    found = select_batch(boxes, scores, valid, score_thr=0.3, nms_iou_thr=0.5, num=num, min_side=min_side)
+    assert found.boxes.shape == (3, num, 4)
+    for image, count in enumerate(counts):
+        expected = slow_detections(boxes[image, :count], scores[image, :count], 0.3, num, min_side)
+        empty = num - len(expected)
+        assert found.labels[image].tolist() == [e[1] for e in expected] + [-1] * empty
+        torch.testing.assert_close(found.scores[image], torch.tensor([e[0] for e in expected] + [0.0] * empty))
+        torch.testing.assert_close(found.boxes[image], torch.tensor([e[2] for e in expected] + [[0.0] * 4] * empty))
+
+
+@pytest.mark.parametrize('wrong', [NAN, INF])
+def test_a_batch_without_what_is_not_finite_or_has_no_area(wrong: float) -> None:
+    boxes = torch.tensor(
+        [[0.0, 0.0, 9.0, 9.0], [20.0, 0.0, wrong, 9.0], [40.0, 0.0, 49.0, 9.0], [60.0, 0.0, 60.0, 9.0]]
+    )
+    scores = torch.tensor([[0.7, 0.1], [0.8, 0.1], [0.9, wrong], [0.6, 0.1]])
+    found = select_batch(
+        boxes[None, :, None], scores[None], torch.ones(1, 4, dtype=torch.bool), score_thr=0.3, nms_iou_thr=0.5, num=4
+    )
+    torch.testing.assert_close(found.scores, torch.tensor([[0.7, 0.0, 0.0, 0.0]]))
+    assert found.labels.tolist() == [[0, -1, -1, -1]]
+
+
+def test_best_scores_of_an_exported_graph_have_a_fixed_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    scores = torch.tensor([[1.0, 3.0], [5.0, 4.0]])
+    best, index = best_scores(scores, 3)
+    assert (best.tolist(), index.tolist()) == ([[3.0, 1.0], [5.0, 4.0]], [[1, 0], [0, 1]])
+    monkeypatch.setattr(torch.compiler, 'is_exporting', lambda: True)
+    best, index = best_scores(scores, 3)
+    assert best.tolist() == [[3.0, 1.0, -INF], [5.0, 4.0, -INF]]
+    assert index[:, :2].tolist() == [[1, 0], [0, 1]] and index.max() < 2

@@ -1,0 +1,14 @@
+"""Detectors for use without frdet: ONNX, and ``torch.export``."""
+
+from frdet.apis.export.checking import Difference, check_exported, load_exported
+from frdet.apis.export.exporting import export_detector, export_program
+from frdet.apis.export.module import ExportedDetector
+
+__all__ = [
+    'Difference',
+    'ExportedDetector',
+    'check_exported',
+    'export_detector',
+    'export_program',
+    'load_exported',
+]

@@ -1,0 +1,162 @@
+"""An exported file against the model it came from, image by image."""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from mmengine.dataset import pseudo_collate
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from frdet.apis.export.exporting import INPUTS, MISSING, plain_copy
+from frdet.apis.inference import Image, prepare
+from frdet.errors import ExportError
+from frdet.structures import DetDataSample
+
+BOX_TOLERANCE = 0.1  # pixels
+SCORE_TOLERANCE = 1e-3
+UNPAIRED_SHARE = 0.05
+PAIRED = 1.0  # pixels that the boxes of a pair are apart at most
+GREY = 114.0  # about the mean of photographs
+SMALLEST = 65  # pixels of a side: what a .pt2 takes
+
+Found = tuple[Tensor, Tensor, Tensor]  # boxes (n, 4), scores (n,), labels (n,)
+Run = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
+
+
+class Difference(NamedTuple):
+    """How far the file is from the model on one batch.
+
+    Attributes:
+        name: which images, and of which size.
+        detections: how many the model finds.
+        box: largest difference of a coordinate of a pair of detections, in pixels of the input.
+        score: largest difference of their scores.
+        unpaired: detections that the other lacks. Those at the least score that is kept do not count.
+    """
+
+    name: str
+    detections: int
+    box: float
+    score: float
+    unpaired: int
+
+    @property
+    def is_small(self) -> bool:
+        """Whether it is rounding: within 0.1 pixels and a score of 0.001, and one in twenty unpaired at most.
+
+        Where the scores of two candidates differ by less than rounding, NMS may keep the other of them.
+        """
+        return (
+            self.box <= BOX_TOLERANCE
+            and self.score <= SCORE_TOLERANCE
+            and self.unpaired <= UNPAIRED_SHARE * self.detections
+        )
+
+
+def check_exported(model: nn.Module, path: str | Path, images: Sequence[Image]) -> list[Difference]:
+    """Run an exported file, in ONNX Runtime or torch, beside the model, in float32 on the CPU.
+
+    Args:
+        model: that the file was made of, from ``init_detector``.
+        path: the .onnx or .pt2 file.
+        images: at least one, as for ``inference_detector``. Each is taken alone, then the first smaller, two in one
+            batch, and a grey one without anything.
+
+    Raises:
+        ExportError: the file cannot be run, or a package is missing.
+        DataError: an image cannot be read.
+    """
+    run, plain = load_exported(path), plain_copy(model)
+    differences = []
+    for name, batch in _batches([data['inputs'].float() for data in prepare(model.cfg, images)]):
+        expected = _by_model(plain, batch)
+        found = _by_file(run, batch)
+        pairs = [_compare(*pair, _least_score(plain, pair[0])) for pair in zip(expected, found, strict=True)]
+        boxes, scores, unpaired = zip(*pairs, strict=True)
+        count = sum(len(scores) for _, scores, _ in expected)
+        differences.append(Difference(name, count, max(boxes), max(scores), sum(unpaired)))
+    return differences
+
+
+def load_exported(path: str | Path) -> Run:
+    """An exported file as a function of ``images`` and ``image_sizes``; see ``ExportedDetector.forward``."""
+    if Path(path).suffix == '.pt2':
+        program = torch.export.load(path).module()
+        return lambda *inputs: program(*inputs)
+    try:
+        import onnxruntime
+    except ImportError:
+        raise ExportError(MISSING.format('onnxruntime')) from None
+    try:
+        session = onnxruntime.InferenceSession(str(path), providers=['CPUExecutionProvider'])
+    except Exception as error:  # its errors share no class
+        raise ExportError(f'ONNX Runtime refuses {path}: {error}') from error
+    return lambda *inputs: tuple(
+        torch.from_numpy(output)
+        for output in session.run(None, {name: x.numpy() for name, x in zip(INPUTS, inputs, strict=True)})
+    )
+
+
+def _batches(images: list[Tensor]) -> Iterator[tuple[str, list[Tensor]]]:
+    """Names and images (3, H_i, W_i) of what is compared."""
+    height, width = (max(side * 3 // 4, SMALLEST) for side in images[0].shape[1:])
+    smaller = F.interpolate(images[0][None], (height, width), mode='bilinear', antialias=True)[0]
+    batches = [
+        *((f'image {i}', [image]) for i, image in enumerate(images, 1)),
+        ('image 1, smaller', [smaller]),
+        ('images 1 and 2' if images[1:] else 'both sizes', [images[0], images[1] if images[1:] else smaller]),
+        ('grey', [torch.full_like(smaller, GREY)]),
+    ]
+    for name, batch in batches:
+        sizes = ' and '.join(f'{image.shape[1]} x {image.shape[2]}' for image in batch)
+        yield f'{name}, {sizes}', batch
+
+
+@torch.no_grad()
+def _by_model(model: Any, batch: list[Tensor]) -> list[Found]:
+    """As in testing."""
+    data = []
+    for image in batch:
+        shape = tuple(image.shape[1:])
+        data.append({'inputs': image, 'data_samples': DetDataSample(metainfo=dict(img_shape=shape, ori_shape=shape))})
+    found = [sample.pred_instances for sample in model.test_step(pseudo_collate(data))]
+    return [(x.bboxes, x.scores, x.labels) for x in found]
+
+
+@torch.no_grad()
+def _by_file(run: Run, batch: list[Tensor]) -> list[Found]:
+    sizes = torch.tensor([image.shape[1:] for image in batch])
+    height, width = sizes.amax(dim=0).tolist()
+    # What is beside an image must not matter.
+    inputs = torch.stack([F.pad(x, (0, width - x.shape[2], 0, height - x.shape[1]), value=99) for x in batch])
+    outputs = zip(*run(inputs, sizes), strict=True)
+    return [(boxes[labels >= 0], scores[labels >= 0], labels[labels >= 0]) for boxes, scores, labels in outputs]
+
+
+def _least_score(model: Any, found: Found) -> float:
+    """Up to this score a detection may be in one list and not in the other by a rounding."""
+    scores, head = found[1], model.roi_head
+    last = float(scores[-1]) if len(scores) == head.max_per_image else 0.0
+    return max(head.score_thr, last) + SCORE_TOLERANCE
+
+
+def _compare(expected: Found, found: Found, least: float) -> tuple[float, float, int]:
+    """The largest differences of boxes and of scores between pairs, and how many of either have no pair at most.
+
+    The pair of a detection is the nearest box of its label: rounding may exchange those of equal scores.
+    """
+    box, score, unpaired = 0.0, 0.0, [0, 0]
+    for side, (one, other) in enumerate(((expected, found), (found, expected))):
+        for its_box, its_score, its_label in zip(*one, strict=True):
+            if its_score <= least:
+                continue
+            distance = (other[0] - its_box).abs().amax(dim=1).masked_fill(other[2] != its_label, torch.inf)
+            nearest = int(distance.argmin()) if len(distance) else -1
+            if nearest < 0 or distance[nearest] > PAIRED:
+                unpaired[side] += 1
+                continue
+            box = max(box, float(distance[nearest]))
+            score = max(score, float((other[1][nearest] - its_score).abs()))
+    return box, score, max(unpaired)

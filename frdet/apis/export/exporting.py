@@ -1,0 +1,155 @@
+"""A detector as an ONNX file, or as a program of ``torch.export``."""
+
+import contextlib
+import copy
+import io
+import json
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.export import Dim, ExportedProgram
+
+from frdet.apis.export.module import ExportedDetector
+from frdet.errors import ExportError, UserError
+from frdet.models.detectors import FasterRCNN
+from frdet.models.preprocessor import DetPreprocessor
+from frdet.ops import loading
+
+SUFFIXES = ('.onnx', '.pt2')
+INPUTS, OUTPUTS = ('images', 'image_sizes'), ('boxes', 'scores', 'labels')
+#: Which dimensions of the inputs are free.
+AXES = {'images': {0: 'batch', 2: 'height', 3: 'width'}, 'image_sizes': {0: 'batch'}}
+MISSING = 'Exporting to ONNX needs {}, which cannot be imported: pip install "frdet[export]"'
+
+
+def export_detector(model: nn.Module, path: str | Path) -> None:
+    """Write a detector for use without frdet: preprocessing, network and selection in one graph, in float32.
+
+    Args:
+        model: a ``FasterRCNN``, as of ``init_detector``; it is not changed.
+        path: ends in .onnx (opset 18, standard operators, weights inside) or .pt2 (``torch.export``; its operators are
+            frdet's, which ``import frdet.ops`` registers). A file that exists is replaced.
+
+    The inputs are those of ``ExportedDetector.forward``, of any batch, height and width (.pt2: above 64 pixels); the
+    outputs its boxes, scores and labels. An ONNX file's metadata has the names of the labels, ``classes``, as JSON.
+
+    Raises:
+        ExportError: the model's parts cannot be exported, a package is missing, or the file cannot be written.
+    """
+    path = check_target(path)
+    program = export_program(model)
+    classes = getattr(model, 'dataset_meta', {}).get('classes', ())
+    content = _as_onnx(program, classes) if path.suffix == '.onnx' else _as_pt2(program)
+    unfinished = path.with_name(f'.{path.name}.{os.getpid()}')
+    try:
+        unfinished.write_bytes(content)
+        os.replace(unfinished, path)
+    except OSError as error:
+        raise ExportError(f'{path} cannot be written ({error.strerror}): choose another file') from None
+    finally:
+        with contextlib.suppress(OSError):
+            unfinished.unlink()
+
+
+def check_target(path: str | Path) -> Path:
+    """``path``, or an ExportError where its ending or folder, or a package for it, is missing."""
+    path = Path(path)
+    if path.suffix not in SUFFIXES:
+        raise ExportError(f'{path} ends in {path.suffix or "nothing"}: expected {" or ".join(SUFFIXES)}')
+    if not path.parent.is_dir():
+        raise ExportError(f'{path.parent} is no folder: make it, or choose another file')
+    if path.suffix == '.onnx':
+        for name in ('onnx', 'onnxscript'):
+            try:
+                __import__(name)
+            except ImportError:
+                raise ExportError(MISSING.format(name)) from None
+    return path
+
+
+def export_program(model: nn.Module) -> ExportedProgram:
+    """``ExportedDetector`` of a model, on the CPU and in float32, as ``torch.export`` sees it. Raises ExportError."""
+    _check_model(model)
+    if 'cpu' not in loading.status().loaded:
+        raise ExportError(
+            f"Exporting needs frdet's operators, {loading.status().missing['cpu']}: `python tools/doctor.py` says more"
+        )
+    detector = ExportedDetector(plain_copy(model))
+    # Sizes are free, but none may be 0 or 1 on the way: p6 of more than 64 pixels has two cells.
+    images = torch.zeros(2, 3, 200, 168)
+    sizes = torch.tensor([[200, 168], [100, 150]])
+    free = tuple(dict.fromkeys(AXES[name], Dim.DYNAMIC) for name in INPUTS)
+    try:
+        with torch.no_grad():
+            return torch.export.export(detector, (images, sizes), dynamic_shapes=free, strict=False)
+    except UserError:
+        raise
+    except Exception as error:
+        reason = str(error).strip().partition('\n')[0]
+        raise ExportError(
+            f'torch.export cannot follow this model ({type(error).__name__}: {reason}). Its parts may use only tensor '
+            'operations whose number does not depend on values; FRDET_TRACEBACK=1 shows which does not'
+        ) from error
+
+
+def plain_copy(model: nn.Module) -> Any:
+    """The model in evaluation mode, float32, on the CPU, not compiled, and without autocast."""
+    plain: Any = copy.deepcopy(model).float().cpu().eval()
+    plain.compile_features = False
+    vars(plain).pop('test_step', None)  # predict_in_bfloat16 puts another one in its place
+    return plain
+
+
+def _check_model(model: nn.Module) -> None:
+    """Refuse parts that predict in a way of their own: the graph would be another detector's."""
+    rules = (
+        (model, 'predict', FasterRCNN, 'FasterRCNN'),
+        (getattr(model, 'data_preprocessor', None), 'forward', DetPreprocessor, 'DetPreprocessor'),
+    )
+    for part, method, expected, name in rules:
+        if _definer(part, method) is not expected:
+            raise ExportError(
+                f'{type(part).__name__}.{method} is not that of {name}, which is what an export computes: '
+                f'leave {method} as it is in {name}'
+            )
+    head = model.roi_head
+    if _definer(head, 'predict_batch') is not _definer(head, 'predict'):
+        raise ExportError(
+            f'{type(head).__name__} has a predict of its own, and no predict_batch to export: '
+            'define it, as StandardRoIHead does'
+        )
+
+
+def _definer(part: object, method: str) -> type | None:
+    """The class that a method comes from."""
+    return next((cls for cls in type(part).__mro__ if method in vars(cls)), None)
+
+
+def _as_onnx(program: ExportedProgram, classes: Any) -> bytes:
+    from frdet.apis.export.translations import OPSET, translations
+
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # of the exporter about itself
+        converted: Any = torch.onnx.export(
+            program,
+            opset_version=OPSET,
+            custom_translation_table=translations(),
+            dynamic_shapes=tuple(AXES[name] for name in INPUTS),
+            input_names=INPUTS,
+            output_names=OUTPUTS,
+            verbose=False,
+        )
+    converted.model.metadata_props['classes'] = json.dumps(list(classes))
+    return converted.model_proto.SerializeToString()
+
+
+def _as_pt2(program: ExportedProgram) -> bytes:
+    content = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.filterwarnings('ignore', 'No complete tensor found')  # so it calls weights in channels_last
+        torch.export.save(program, content)
+    return content.getvalue()

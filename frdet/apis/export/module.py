@@ -1,0 +1,44 @@
+"""The detector as a function of tensors: what is exported.
+
+Shapes: N images, H x W pixels, D detections an image.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class ExportedDetector(nn.Module):
+    """A ``FasterRCNN`` with its preprocessing, as tensors in and tensors out; see ``forward``."""
+
+    def __init__(self, detector: Any):
+        super().__init__()
+        self.detector = detector
+
+    def forward(self, images: Tensor, image_sizes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Detections in a batch, as ``FasterRCNN.predict`` finds them.
+
+        Args:
+            images: (N, 3, H, W) float32, BGR of 0..255, resized as in testing; images of several sizes lie at the top
+                left, and what is beside them is not looked at.
+            image_sizes: (N, 2) int64, (height, width) of each image.
+        """
+        sizes = image_sizes.float()
+        features = self.detector.extract_features(self._normalised(images, image_sizes))
+        proposals = self.detector.rpn_head.predict(features, sizes)
+        return tuple(self.detector.roi_head.predict_batch(features, proposals, sizes))
+
+    def _normalised(self, images: Tensor, image_sizes: Tensor) -> Tensor:
+        """What ``DetPreprocessor`` makes of the batch."""
+        rule = self.detector.data_preprocessor
+        if rule.bgr_to_rgb:
+            images = images.flip(1)
+        height, width = images.shape[2:]
+        y = torch.arange(height, device=images.device) < image_sizes[:, :1]
+        x = torch.arange(width, device=images.device) < image_sizes[:, 1:]
+        inputs = ((images - rule.mean) / rule.std).masked_fill(~(y[:, None, :, None] & x[:, None, None, :]), 0)
+        d = rule.pad_size_divisor
+        inputs = F.pad(inputs, (0, (width + d - 1) // d * d - width, 0, (height + d - 1) // d * d - height))
+        return inputs.to(memory_format=rule.memory_format)

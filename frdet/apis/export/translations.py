@@ -1,0 +1,103 @@
+"""frdet's operators in those of ONNX, opset 18, for ``torch.onnx.export``. Needs onnxscript.
+
+K RoIs, L maps, (h, w) bins; N boxes, m of them with a score, in G groups.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from onnxscript import opset18
+from onnxscript.onnx_types import BOOL, DOUBLE, FLOAT, INT64
+
+OPSET = 18
+op: Any = opset18  # its stubs know no arithmetic of values
+LOWEST = torch.finfo(torch.float32).min
+
+
+def translations() -> dict[Callable, Callable]:
+    """What ``custom_translation_table`` takes."""
+    return {
+        torch.ops.frdet.batched_nms_mask.default: batched_nms_mask,
+        torch.ops.frdet.multiscale_roi_align.default: multiscale_roi_align,
+    }
+
+
+def batched_nms_mask(boxes: FLOAT, scores: FLOAT, idxs: INT64, iou_threshold: float) -> BOOL:
+    """One NonMaxSuppression with a class for each group, whose scores are -inf for the boxes of others.
+
+    ONNX has no groups, and shifting the boxes apart would round their IoU. Only boxes with a score enter, so that the
+    (G, m) scores stay small.
+    """
+    candidates = op.Squeeze(op.NonZero(op.Greater(scores, LOWEST)), [0])
+    groups = op.Range(0, op.ReduceMax(idxs, keepdims=0) + 1, 1)
+    is_own = op.Equal(op.Unsqueeze(groups, [1]), op.Unsqueeze(op.Gather(idxs, candidates), [0]))
+    own_scores = op.Where(is_own, op.Unsqueeze(op.Gather(scores, candidates), [0]), -math.inf)
+    selected = op.NonMaxSuppression(
+        op.Unsqueeze(op.Gather(boxes, candidates), [0]),  # x and y are exchanged, which changes no IoU
+        op.Unsqueeze(own_scores, [0]),
+        op.Shape(candidates),
+        op.Constant(value_floats=[iou_threshold]),
+        op.Constant(value_floats=[LOWEST]),
+    )
+    kept = op.Gather(candidates, op.Gather(selected, 2, axis=1))
+    none = op.ConstantOfShape(op.Shape(scores))
+    return op.ScatterElements(none, kept, op.CastLike(op.ConstantOfShape(op.Shape(kept)), none) + 1.0) > 0.5
+
+
+def multiscale_roi_align(
+    features: Sequence[FLOAT],
+    rois: FLOAT,
+    spatial_scales: Sequence[float],
+    height: int,
+    width: int,
+    sampling_ratio: int,
+    aligned: bool,
+    canonical_size: float,
+    canonical_level: float,
+    min_level: int,
+    eps_inside: float,
+    eps_outside: float,
+) -> FLOAT:
+    """A RoiAlign a map, of the RoIs of its level; the results are put back into the RoIs' order."""
+    image = op.Cast(op.Gather(rois, 0, axis=1), to=INT64.dtype)
+    boxes = op.Slice(rois, [1], [5], [1])
+    level = _level(boxes, len(features), canonical_size, canonical_level, min_level, eps_inside, eps_outside)
+    chosen, pooled = [], []
+    for i, (feature, scale) in enumerate(zip(features, spatial_scales, strict=True)):
+        chosen.append(op.Squeeze(op.NonZero(op.Equal(level, float(i))), [0]))
+        pooled.append(
+            op.RoiAlign(
+                feature,
+                op.Gather(boxes, chosen[i]),
+                op.Gather(image, chosen[i]),
+                coordinate_transformation_mode='half_pixel' if aligned else 'output_half_pixel',
+                output_height=height,
+                output_width=width,
+                sampling_ratio=max(sampling_ratio, 0),
+                spatial_scale=scale,
+            )
+        )
+    order = op.Concat(*chosen, axis=0)
+    place = op.Range(0, op.Squeeze(op.Shape(order)), 1)
+    return op.Gather(op.Concat(*pooled, axis=0), op.ScatterElements(place, order, place))
+
+
+def _level(
+    boxes: FLOAT,
+    levels: int,
+    canonical_size: float,
+    canonical_level: float,
+    min_level: int,
+    eps_inside: float,
+    eps_outside: float,
+) -> FLOAT:
+    """(K,), the place of each RoI's map. The rule and its rounding are those of ``choose_level`` in ops/geometry.h."""
+    x1, y1, x2, y2 = (op.Gather(boxes, i, axis=1) for i in range(4))
+    side = op.Sqrt(op.Max((x2 - x1) * (y2 - y1), 0.0))
+    log_ratio = op.Log(op.Cast(side / canonical_size + eps_inside, to=DOUBLE.dtype))
+    log_two = op.Log(op.Cast(op.Constant(value_float=2.0), to=DOUBLE.dtype))
+    level = op.Cast(op.Div(log_ratio, log_two), to=FLOAT.dtype)
+    level = op.Floor(level + canonical_level + eps_outside) - float(min_level)
+    return op.Clip(level, 0.0, float(levels - 1))
