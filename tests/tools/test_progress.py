@@ -1,0 +1,44 @@
+"""The tools at a terminal."""
+
+import re
+import sys
+
+import pytest
+
+from frdet.datasets.shapes import write_shapes
+from tests import terminal
+from tests.tools.test_train_and_test import ROOT
+
+CONFIG = 'configs/quickstart/r18_fpn_shapes.py'
+
+
+@pytest.fixture(scope='module')
+def options(tmp_path_factory):
+    root = write_shapes(tmp_path_factory.mktemp('drawn') / 'shapes', num_train=8, num_val=2, image_size=(64, 64))
+    data = [f'{split}_dataloader.dataset.data_root={root}' for split in ('train', 'val')]
+    return ['--cfg-options', *data, f'val_evaluator.ann_file={root}/annotations/instances_val2017.json']
+
+
+def test_ctrl_c_leaves_training_and_the_terminal_as_it_was(options, tmp_path):
+    """Two workers load the images; 8 images, 4 a batch, 7 epochs are 14 iterations."""
+    command = [sys.executable, 'tools/train.py', CONFIG, '--work-dir', tmp_path, *options]
+    shown = terminal.run(command, ROOT, ctrl_c_after='2/14')
+    assert shown.code == 130, shown.raw
+    lines = terminal.lines(shown.raw)
+    bar = next(line for line in lines if ' 2/14 ' in line)
+    assert re.fullmatch(r'Epoch 1/7, iteration [━╸╺]+ +2/14 ETA \d:\d\d:\d\d', bar)
+    names = r'loss [\d.]+  loss_rpn_cls [\d.]+  loss_rpn_bbox [\d.]+  loss_cls [\d.]+  loss_bbox [\d.]+'
+    assert any(re.fullmatch(rf'lr [\d.e-]+  [\d.]+ s/iter  {names}', line) for line in lines)
+    assert 'Interrupted' in lines and 'Traceback' not in shown.raw
+    end = shown.raw[shown.raw.rindex('━') :]
+    assert '\x1b[2K' in end and end.rindex(terminal.SHOW) > end.rfind(terminal.HIDE)
+
+
+def test_a_tool_of_several_steps_has_a_bar(options, tmp_path):
+    command = [sys.executable, 'tools/inspect_step.py', CONFIG, '--out', tmp_path / 'step.html', *options]
+    shown = terminal.run(command, ROOT)
+    assert shown.code == 0, shown.raw
+    lines = terminal.lines(shown.raw)
+    assert any(re.fullmatch(r'Making the step ━+ 0/9 ETA -:--:--', line) for line in lines)
+    assert any(re.fullmatch(r'Drawing the page [━╸╺]+ \d/9 ETA \d:\d\d:\d\d', line) for line in lines)
+    assert lines[-2] == f'The page is {tmp_path / "step.html"}'
