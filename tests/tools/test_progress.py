@@ -1,4 +1,4 @@
-"""The tools at a terminal."""
+"""Training by the tool, at a terminal."""
 
 import re
 import sys
@@ -32,13 +32,3 @@ def test_ctrl_c_leaves_training_and_the_terminal_as_it_was(options, tmp_path):
     assert 'Interrupted' in lines and 'Traceback' not in shown.raw
     end = shown.raw[shown.raw.rindex('━') :]
     assert '\x1b[2K' in end and end.rindex(terminal.SHOW) > end.rfind(terminal.HIDE)
-
-
-def test_a_tool_of_several_steps_has_a_bar(options, tmp_path):
-    command = [sys.executable, 'tools/inspect_step.py', CONFIG, '--out', tmp_path / 'step.html', *options]
-    shown = terminal.run(command, ROOT)
-    assert shown.code == 0, shown.raw
-    lines = terminal.lines(shown.raw)
-    assert any(re.fullmatch(r'Making the step ━+ 0/9 ETA -:--:--', line) for line in lines)
-    assert any(re.fullmatch(r'Drawing the page [━╸╺]+ \d/9 ETA \d:\d\d:\d\d', line) for line in lines)
-    assert lines[-2] == f'The page is {tmp_path / "step.html"}'
