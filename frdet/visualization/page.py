@@ -114,13 +114,15 @@ class Section:
         text: what it shows and means, one paragraph a line.
         source: where to read on, such as a paper's section.
         off: tags that are switched off at first, such as ``{'kind': ['negative']}``.
+        tiled: pictures stand two in a row where there is room.
 
     Attributes:
         least: where the slider of scores stands at first.
     """
 
-    def __init__(self, title: str, text: str, source: str, off: Mapping[str, Iterable[str]]):
+    def __init__(self, title: str, text: str, source: str, off: Mapping[str, Iterable[str]], tiled: bool):
         self.title = title
+        self.tiled = tiled
         self.paragraphs = [line for line in text.split('\n') if line.strip()]
         self.source = source
         self.off = {key: set(values) for key, values in off.items()}
@@ -145,11 +147,22 @@ class Section:
         self.blocks.append({'kind': 'table', 'head': head, 'items': filled, 'caption': caption})
 
     def picture(
-        self, image: np.ndarray, caption: str, *, alt: str = '', marks: Iterable[Mark] = (), lossless: bool = False
+        self,
+        image: np.ndarray,
+        caption: str,
+        *,
+        alt: str = '',
+        marks: Iterable[Mark] = (),
+        lossless: bool = False,
+        hides: bool = False,
     ) -> None:
-        """An image (H, W, 3) uint8 RGB with marks; ``alt`` is what is seen in it, the caption where empty."""
-        block = {'alt': alt or caption, 'caption': caption, 'items': list(marks), 'size': image.shape[1::-1]}
-        self.blocks.append({'kind': 'picture', 'uri': data_uri(image, lossless=lossless), **block})
+        """An image (H, W, 3) uint8 RGB with marks; ``alt`` is what is seen in it, the caption where empty.
+
+        With ``hides`` it is not shown while something is switched off and none of its marks is left.
+        """
+        block = {'alt': alt or caption, 'caption': caption, 'items': list(marks), 'hides': hides}
+        uri = data_uri(image, lossless=lossless)
+        self.blocks.append({'kind': 'picture', 'uri': uri, 'size': image.shape[1::-1], **block})
 
     def gallery(self, tiles: Iterable[Tile], *, caption: str) -> None:
         """Small pictures side by side."""
@@ -202,10 +215,16 @@ class Page:
         self.sections: list[Section] = []
 
     def section(
-        self, title: str, text: str = '', *, source: str = '', off: Mapping[str, Iterable[str]] | None = None
+        self,
+        title: str,
+        text: str = '',
+        *,
+        source: str = '',
+        off: Mapping[str, Iterable[str]] | None = None,
+        tiled: bool = False,
     ) -> Section:
         """A new section at the end; the arguments are those of ``Section``."""
-        self.sections.append(Section(title, text, source, off or {}))
+        self.sections.append(Section(title, text, source, off or {}, tiled))
         return self.sections[-1]
 
     def render(self) -> str:

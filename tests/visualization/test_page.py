@@ -206,3 +206,22 @@ def test_light_and_dark(browser, tmp_path):
         assert browser.run(ground) != grounds[scheme]
         browser.run('localStorage.clear()')
     assert grounds == {'light': 'rgb(255, 255, 255)', 'dark': 'rgb(20, 23, 28)'}
+
+
+def test_all_and_none_of_many_values(browser, tmp_path):
+    """Buttons stand where there are more than three; the picture that hides is there while nothing is off."""
+    page = Page('Classes')
+    section = page.section('Images', tiled=True)
+    marks = [Mark((0, 0, 9, 9), name, tags={'class': name, 'kind': 'object'}) for name in 'abcd']
+    section.picture(image(), 'Hides', marks=marks, hides=True)
+    section.picture(image(), 'Stays', marks=marks)
+    page.write(tmp_path / 'page.html')
+    browser.open(tmp_path / 'page.html')
+    assert browser.count('fieldset button') == 2
+    browser.find('button.none').click()
+    assert (browser.count('.mark'), browser.count('figure')) == (0, 1)
+    browser.run("document.querySelector('button.all').focus()")
+    browser.press(' ')
+    assert (browser.count('.mark'), browser.count('figure')) == (8, 2)
+    browser.find('input[value=object]').click()  # the only value of its tag: no button beside it
+    assert (browser.count('.mark'), browser.count('figure')) == (0, 1)

@@ -12,6 +12,7 @@ from frdet.evaluation.analysis.curves import COLUMNS
 from frdet.visualization.page import Page, Section
 from frdet.visualization.plots import draw
 from frdet.visualization.report import figures, pictures
+from frdet.visualization.report.labels import show_labels
 from frdet.visualization.report.run import Analysis, Run, read_run
 
 TIDE = 'Bolya et al., TIDE: A General Toolbox for Identifying Object Detection Errors, ECCV 2020'
@@ -181,11 +182,7 @@ def _labels(page: Page, run: Run) -> None:
         return
     section = page.section('Labels', 'Boxes by class, by size and by image; crowds are left out.')
     for name, statistics in run.facts.labels.items():
-        section.heading(f'{name.capitalize()}: {statistics["num_images"]:,} images')
-        _plot(section, figures.labels(statistics), f'Labels of the {name} data')
-        columns = ('objects', 'images', 'small', 'medium', 'large')
-        rows = zip(statistics['classes'], *(statistics[column] for column in columns), strict=True)
-        section.table(['class', *columns], [list(row) for row in rows], caption=f'Classes of the {name} data')
+        show_labels(section, name, statistics)
 
 
 def _settings(page: Page, run: Run) -> None:

@@ -23,6 +23,7 @@
       tags: Object.entries(JSON.parse(element.dataset.tags || '{}')),
       score: 'score' in element.dataset ? Number(element.dataset.score) : Infinity,
     }));
+    const figures = [...panel.parentElement.querySelectorAll('figure[data-hides]')];
     const update = () => {
       const off = new Set(boxes.filter(box => !box.checked).map(box => JSON.stringify([box.dataset.key, box.value])));
       const least = slider ? Number(slider.value) : 0;
@@ -33,8 +34,15 @@
         element.toggleAttribute('hidden', !on);
         shown += on;
       }
+      for (const figure of figures) figure.hidden = off.size > 0 && !figure.querySelector('.mark:not([hidden])');
       panel.querySelector('.shown').textContent = `${shown} of ${items.length} shown`;
     };
+    for (const button of panel.querySelectorAll('button')) {
+      button.addEventListener('click', () => {
+        for (const box of button.parentElement.querySelectorAll('input')) box.checked = button.className === 'all';
+        update();
+      });
+    }
     panel.addEventListener('input', update);
     update();
   }
