@@ -39,7 +39,6 @@ class _Display(Progress):
             _Eta(),
             console=Console(stderr=True),
             auto_refresh=False,
-            transient=True,
             speed_estimate_period=600,
             redirect_stdout=sys.stdout.isatty(),  # what goes to a file must get there
         )
