@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TaskID,
 from rich.text import Text
 
 T = TypeVar('T')
-REDRAW = 0.1  # seconds
+REDRAW = 0.5  # seconds; drawing takes milliseconds of the thread that works
 
 
 class _Eta(TimeRemainingColumn):
