@@ -15,6 +15,7 @@ from mmengine.runner import Runner
 
 from frdet.apis import run_tool, train_detector
 from frdet.config import load_config
+from frdet.datasets.progress import Bar
 from frdet.registry import HOOKS
 
 
@@ -36,12 +37,15 @@ class MemoryHook(Hook):
     def __init__(self, *, iterations: int, show: int):
         self.iterations = iterations
         self.show = show
+        self.bar = Bar('Iterations', iterations)
 
     def after_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
         self.noted.append(resident())
+        self.bar.advance()
         if len(self.noted) % self.show == 0:
             print(f'{len(self.noted):>8} iterations {self.noted[-1]:>8.1f} MB', flush=True)
         if len(self.noted) == self.iterations:
+            self.bar.close()
             raise Enough
 
 
@@ -67,6 +71,7 @@ def main() -> int:
     args = parse_args()
     cfg = load_config(args.config, args.cfg_options)
     cfg.train_cfg.max_epochs = args.iterations  # the hook ends it before
+    cfg.default_hooks.progress = None  # its total would be that of the config
     hook = dict(type='MemoryHook', iterations=args.iterations, show=max(1, args.iterations // 20))
     cfg.custom_hooks = [*cfg.get('custom_hooks', []), hook]
     with tempfile.TemporaryDirectory() as folder, contextlib.suppress(Enough):

@@ -20,6 +20,7 @@ from torch import Tensor
 from torchvision import ops as torchvision_ops
 
 from frdet import ops
+from frdet.datasets.progress import track
 from frdet.ops import loading
 
 Run = Callable[[], object]
@@ -197,7 +198,6 @@ def main() -> None:
     parser.add_argument('--only', default='', help='run the rows whose name holds this')
     parser.add_argument('--out', type=Path, help='also write the table here')
     arguments = parser.parse_args()
-    torch.manual_seed(0)
     status = loading.status()
     bandwidth = copy_bandwidth(arguments.device)
     lines = [
@@ -208,9 +208,10 @@ def main() -> None:
         '|---|---:|---:|---:|---:|---:|',
     ]
     print('\n'.join(lines), flush=True)
-    for case in cases(arguments.device):
-        if arguments.only not in case.name:
-            continue
+    total = sum(arguments.only in case.name for case in cases(arguments.device))
+    torch.manual_seed(0)
+    todo = (case for case in cases(arguments.device) if arguments.only in case.name)
+    for case in track(todo, 'Operators', total=total, delay=0):
         result = measure(case, arguments.rounds, arguments.device)
         lines.append(result.row(bandwidth))
         print(lines[-1], flush=True)

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from frdet.apis import run_tool
+from frdet.datasets.progress import Bar
 from frdet.errors import CheckpointError
 from frdet.interop import (
     BGR,
@@ -46,14 +47,16 @@ def main() -> None:
         raise CheckpointError(f'{target} is the file to convert: give another one to write')
     if target.exists() and not args.overwrite:
         raise CheckpointError(f'{target} exists: give another file, or --overwrite')
-    state, layout, classes = read_detector(source, args.layout)
-    if args.classes:
-        state = map_coco_classes(state, args.classes, args.source)
-        classes = classes and map_coco_names(classes, args.classes)
-    if args.input:
-        before, after = INPUTS[args.input]
-        state = change_input(state, source=before, target=after)
-    write_detector(target, state, args.to, classes)
+    with Bar('Reading', 2) as bar:
+        state, layout, classes = read_detector(source, args.layout)
+        if args.classes:
+            state = map_coco_classes(state, args.classes, args.source)
+            classes = classes and map_coco_names(classes, args.classes)
+        if args.input:
+            before, after = INPUTS[args.input]
+            state = change_input(state, source=before, target=after)
+        bar.advance(description='Writing')
+        write_detector(target, state, args.to, classes)
     print(
         f'{args.source}: {layout}, {num_classes(state)} classes, {len(state)} parameters; '
         f'written to {target} as {args.to}'

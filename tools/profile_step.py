@@ -17,6 +17,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from frdet.apis import run_tool
 from frdet.config import load_config
+from frdet.datasets.progress import track
 from frdet.engine import AutocastOptimWrapper
 from frdet.errors import ConfigError
 from frdet.registry import DETECTORS
@@ -115,9 +116,9 @@ def main() -> None:
     torch.set_float32_matmul_precision('high')
     print(f'{torch.cuda.get_device_name()}, torch {torch.__version__}, {HEIGHT} x {WIDTH} pixels\n')
     print('| images | dtype | step | images/s | GPU busy | kernels | memory |\n|---:|---|---:|---:|---:|---:|---:|')
-    for count in args.batch:
-        for wrapper in (OptimWrapper, AutocastOptimWrapper):
-            print(row(args.config, count, wrapper), flush=True)
+    rows = [(count, wrapper) for count in args.batch for wrapper in (OptimWrapper, AutocastOptimWrapper)]
+    for count, wrapper in track(rows, 'Profiling', delay=0):
+        print(row(args.config, count, wrapper), flush=True)
 
 
 if __name__ == '__main__':

@@ -14,7 +14,7 @@ default_hooks = dict(
     broken_images=dict(type='BrokenImagesHook', max_share=0.01),  # missing or undecodable: counted, not trained on
     hang=dict(type='HangHook', timeout=600),  # ends several processes when one makes no progress for 600 s
     plain_checkpoint=dict(type='PlainCheckpointHook'),  # checkpoints without code in them
-    progress=dict(type='EvalProgressHook'),
+    progress=dict(type='ProgressHook'),  # bars on a terminal: epoch, iteration, ETA, losses
     report=dict(type='ReportHook', batches=2),  # results.csv, plots, and what tools/report.py needs
 )
 custom_hooks = []

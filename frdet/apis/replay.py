@@ -4,6 +4,7 @@ import torch
 from mmengine.config import Config
 
 from frdet.config import check_config
+from frdet.datasets.progress import Bar
 from frdet.engine.diagnosis import Diagnosis, diagnose, load_step
 from frdet.engine.optim import DTYPES
 from frdet.interop.fit import load_strictly
@@ -20,9 +21,11 @@ def replay_step(cfg: Config, path: str) -> Diagnosis:
         CheckpointError: the file is no such file, or does not fit the config's model.
     """
     check_config(cfg)
-    step = load_step(path)
-    model = DETECTORS.build(cfg.model)
-    load_strictly(model, step['state_dict'], path)
-    device = 'cuda' if 'cuda' in step['rng'] and torch.cuda.is_available() else 'cpu'
-    autocast = torch.autocast(device, DTYPES[step['autocast']]) if step['autocast'] else None
-    return diagnose(model.to(device).train(), step['batch'], step['rng'], autocast)
+    with Bar('Reading the step', 2) as bar:
+        step = load_step(path)
+        model = DETECTORS.build(cfg.model)
+        load_strictly(model, step['state_dict'], path)
+        bar.advance(description='Computing it')
+        device = 'cuda' if 'cuda' in step['rng'] and torch.cuda.is_available() else 'cpu'
+        autocast = torch.autocast(device, DTYPES[step['autocast']]) if step['autocast'] else None
+        return diagnose(model.to(device).train(), step['batch'], step['rng'], autocast)

@@ -11,11 +11,9 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-
 from frdet.datasets.progress import track
 from frdet.errors import DataError
+from frdet.interop.download import download_bar
 
 BASE_URL = 'http://images.cocodataset.org'
 BLOCK = 1 << 20  # bytes read at once
@@ -114,14 +112,7 @@ def fetch(url: str, target: Path, size: int) -> None:
     if target.is_file() and target.stat().st_size == size:
         return
     part = target.with_name(target.name + '.part')
-    columns = (
-        TextColumn('{task.description}'),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as bar:
+    with download_bar() as bar:
         task = bar.add_task(target.name, total=size, completed=_size(part))
         failures, most = 0, _size(part)
         while _size(part) != size:

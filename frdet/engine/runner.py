@@ -1,5 +1,7 @@
 """MMEngine's Runner with a learning rate that knows every image of a step."""
 
+import contextlib
+from collections.abc import Iterator
 from importlib.util import find_spec
 from typing import Any, ClassVar
 
@@ -10,6 +12,7 @@ from mmengine.runner import Runner
 from mmengine.visualization import Visualizer
 from torch import nn
 
+from frdet.engine.hooks.progress import ProgressHook
 from frdet.errors import ConfigError
 
 # What MMEngine's backends of the visualizer import when they are first used.
@@ -41,6 +44,30 @@ class DetRunner(Runner):
             number += 1
             self._timestamp = f'{second}_{number}'
         self._begun.add(self._timestamp)
+
+    def train(self) -> nn.Module:
+        """As MMEngine's; no bar stays on the terminal, whatever ends it."""
+        with self._closing_bars():
+            return super().train()
+
+    def val(self) -> dict:
+        """As MMEngine's; see ``train``."""
+        with self._closing_bars():
+            return super().val()
+
+    def test(self) -> dict:
+        """As MMEngine's; see ``train``."""
+        with self._closing_bars():
+            return super().test()
+
+    @contextlib.contextmanager
+    def _closing_bars(self) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            for hook in self.hooks:
+                if isinstance(hook, ProgressHook):
+                    hook.close()
 
     def scale_lr(self, optim_wrapper: OptimWrapper, auto_scale_lr: dict | None = None) -> None:
         """Scale the learning rate by images in a step / ``auto_scale_lr.base_batch_size`` (Goyal et al. 2017).

@@ -100,7 +100,7 @@ def _download(url: str, path: Path) -> None:
         total = int(response.headers.get('Content-Length') or 0)
         part = tempfile.NamedTemporaryFile(dir=path.parent, prefix=f'.{path.name}.', suffix='.part', delete=False)  # noqa: SIM115
         try:
-            with part, _bar() as bar:
+            with part, download_bar() as bar:
                 task = bar.add_task(path.name, total=total or None)
                 while chunk := response.read(CHUNK):
                     part.write(chunk)
@@ -119,7 +119,8 @@ def _download(url: str, path: Path) -> None:
             Path(part.name).unlink(missing_ok=True)
 
 
-def _bar() -> Progress:
+def download_bar() -> Progress:
+    """A bar in bytes, with speed and ETA; there is none where stderr is no terminal."""
     columns = (
         TextColumn('{task.description}'),
         BarColumn(),

@@ -117,14 +117,16 @@ class Section:
         source: where to read on, such as a paper's section.
         off: tags that are switched off at first, such as ``{'kind': ['negative']}``.
         legend: the tag whose values the colours or lines of marks stand for, such as 'kind'.
+        tiled: pictures stand two in a row where there is room.
 
     Attributes:
         least: where the slider of scores stands at first.
     """
 
-    def __init__(self, title: str, text: str, source: str, off: Mapping[str, Iterable[str]], legend: str = ''):
+    def __init__(self, title: str, text: str, source: str, off: Mapping[str, Iterable[str]], legend: str, tiled: bool):
         self.title = title
         self.legend = legend
+        self.tiled = tiled
         self.paragraphs = [line for line in text.split('\n') if line.strip()]
         self.source = source
         self.off = {key: set(values) for key, values in off.items()}
@@ -163,7 +165,7 @@ class Section:
     ) -> None:
         """An image (H, W, 3) uint8 RGB with marks; ``alt`` is what is seen in it, the caption where empty.
 
-        One that is ``filtered`` is hidden while all its marks are switched off.
+        One that is ``filtered`` is hidden while something is switched off and none of its marks is left.
         """
         block = {'alt': alt or caption, 'caption': caption, 'items': list(marks), 'size': image.shape[1::-1]}
         uri = data_uri(image, lossless=lossless)
@@ -238,9 +240,10 @@ class Page:
         source: str = '',
         off: Mapping[str, Iterable[str]] | None = None,
         legend: str = '',
+        tiled: bool = False,
     ) -> Section:
         """A new section at the end; the arguments are those of ``Section``."""
-        self.sections.append(Section(title, text, source, off or {}, legend))
+        self.sections.append(Section(title, text, source, off or {}, legend, tiled))
         return self.sections[-1]
 
     def render(self) -> str:

@@ -9,7 +9,6 @@ from typing import Any
 
 import matplotlib
 from cycler import cycler
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
@@ -70,11 +69,11 @@ def save(
     rows: int = 1,
     columns: int = 1,
 ) -> None:
-    """The same plot as a PNG on white; the arguments are those of ``draw``."""
+    """The same plot on white, as PNG, SVG or PDF by the ending of ``path``; the arguments are those of ``draw``."""
     with matplotlib.rc_context(_STYLE):
         colours = {key: '#1b1f24' for key, value in _STYLE.items() if value == _INK}
         with matplotlib.rc_context({**colours, 'figure.facecolor': 'white'}):
-            FigureCanvasAgg(_painted(paint, size, rows, columns)).print_png(str(path))
+            _painted(paint, size, rows, columns).savefig(path)
 
 
 def _painted(paint: Callable[[Any], None], size: tuple[float, float], rows: int, columns: int) -> Figure:

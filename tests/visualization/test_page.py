@@ -270,3 +270,24 @@ def test_a_picture_shown_twice_is_in_the_page_once(browser, tmp_path):
     with Image.open(tmp_path / 'shown.png') as shown:
         seen = np.asarray(shown.convert('RGB').resize((90, 60))).astype(int)
     assert np.abs(seen - image()).mean() < 12
+
+
+def test_every_value_by_one_button(browser, tmp_path):
+    """It stands where there are more than four; a filtered picture without a mark is there while nothing is off."""
+    page = Page('Classes')
+    section = page.section('Images', tiled=True)
+    marks = [Mark((0, 0, 9, 9), name, tags={'class': name, 'kind': 'object'}) for name in 'abcde']
+    for caption, found, filtered in (('marked', marks, True), ('empty', [], True), ('stays', marks, False)):
+        section.picture(image(), caption, marks=found, filtered=filtered)
+    page.write(tmp_path / 'page.html')
+    browser.open(tmp_path / 'page.html')
+    assert (browser.count('fieldset button'), browser.count('.mark'), browser.count('figure')) == (1, 10, 3)
+    browser.find('button.every').click()
+    assert (browser.count('.mark'), browser.count('figure')) == (0, 1)
+    browser.run("document.querySelector('button.every').focus()")
+    browser.press(' ')
+    assert (browser.count('.mark'), browser.count('figure')) == (10, 3)
+    browser.find('input[value=a]').click()
+    assert (browser.count('.mark'), browser.count('figure')) == (8, 2)
+    browser.find('input[value=object]').click()  # the only value of its tag: no button beside it
+    assert (browser.count('.mark'), browser.count('figure')) == (0, 1)

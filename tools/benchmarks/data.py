@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, get_worker_info
 from benchmarks.models import FOLDER
 from benchmarks.timing import Report, alternate, machine
 from frdet.datasets import CocoDataset
+from frdet.datasets.progress import track
 from frdet.datasets.transforms.geometry import shortest_edge_size
 from frdet.errors import DataError
 from frdet.registry import TRANSFORMS
@@ -71,7 +72,7 @@ def measure_input(args: argparse.Namespace) -> Report:
             raise AssertionError(f'{path}: the pixels are not those of Pillow')
     for times in stage_times.values():
         times.clear()
-    for path in paths:
+    for path in track(paths, 'Images'):
         runs = {
             'frdet': lambda path=path: ours(path),
             'Pillow and NumPy': lambda path=path: _plain(path, args.short_side, max_size),
@@ -157,7 +158,7 @@ def measure_memory(args: argparse.Namespace) -> Report:
     # Where they lie is the same in every process; the middle, since the allocator's neighbours share the first page.
     address = dataset.data_bytes.ctypes.data + dataset.data_bytes.nbytes // 2
     report = Report(f'{args.records} records, {packed:.1f} MiB packed, {args.workers} workers')
-    for epoch in range(1, args.epochs + 1):
+    for epoch in track(range(1, args.epochs + 1), 'Epochs'):
         workers = sorted(set(loader))
         sizes = [proportional_size(pid) for pid in workers]
         copies = sum(proportional_size(pid, address) for pid in [os.getpid(), *workers]) / packed

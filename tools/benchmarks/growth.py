@@ -11,6 +11,7 @@ from torch import nn
 
 from benchmarks.models import draw_images, load_frdet, random_weights
 from benchmarks.timing import Report, Run, alternate, machine
+from frdet.datasets.progress import track
 
 
 class Point(NamedTuple):
@@ -61,7 +62,7 @@ def measure(args: argparse.Namespace) -> Report:
     """A table with, for each size, the time and how often it and the work are those of the smallest."""
     report = Report(f'A training step of R50-FPN, float32, image sides times {args.scale:g}; {machine(args.device)}')
     step_of = steps(args)
-    for name, values in SWEEPS.items():
+    for name, values in track(SWEEPS.items(), 'Growth', total=len(SWEEPS), delay=0):
         points = {value: Point()._replace(**{name: value}) for value in values}
         times = alternate({v: step_of(point) for v, point in points.items()}, args.rounds, args.device)
         smallest = times[values[0]].median

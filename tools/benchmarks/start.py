@@ -13,6 +13,7 @@ import torch
 
 from benchmarks.timing import Report, Times, machine
 from frdet.datasets import write_shapes
+from frdet.datasets.progress import track
 
 ROOT = Path(__file__).resolve().parents[2]
 QUICKSTART = ROOT / 'configs/quickstart/r18_fpn_shapes.py'
@@ -63,7 +64,7 @@ def measure(args: argparse.Namespace) -> Report:
     times[first_step] = []
     with tempfile.TemporaryDirectory() as folder:
         write_shapes(Path(folder, 'data/shapes'))  # where the config looks
-        for i in range(args.rounds):
+        for i in track(range(args.rounds), 'Rounds', delay=0):
             for name, script in scripts.items():
                 times[name].append(float(_child('-c', script)))  # type: ignore[arg-type]
             begun = time.time()

@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from frdet.datasets.progress import Bar
+
 Run = Callable[[], object]
 
 
@@ -42,12 +44,13 @@ def seconds(run: Run, device: torch.device) -> float:
 
 def alternate(sides: Mapping[Any, Run], rounds: int, device: torch.device, warmup: int = 1) -> dict[Any, Times]:
     """Every round runs each side once, in turn, so that a neighbour's load falls on all of them."""
-    for run in list(sides.values()) * warmup:
-        run()
     found: dict[Any, list[float]] = {name: [] for name in sides}
-    for _ in range(rounds):
-        for name, run in sides.items():
-            found[name].append(seconds(run, device))
+    with Bar('Timing', (warmup + rounds) * len(sides), delay=2) as bar:
+        for number in range(warmup + rounds):
+            for name, run in sides.items():
+                time_ = seconds(run, device)
+                found[name] += [time_] if number >= warmup else []
+                bar.advance()
     return {name: Times(times) for name, times in found.items()}
 
 

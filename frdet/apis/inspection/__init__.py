@@ -10,7 +10,6 @@ from contextlib import contextmanager
 
 from mmengine.config import Config
 from mmengine.logging import MMLogger
-from rich.console import Console
 
 from frdet.apis.inspection.findings import find_warnings, image_name
 from frdet.apis.inspection.page_boxes import add_anchors, add_data, add_proposals
@@ -19,9 +18,21 @@ from frdet.apis.inspection.page_rois import add_rois
 from frdet.apis.inspection.preparing import prepare
 from frdet.apis.inspection.record import Record
 from frdet.apis.inspection.recording import record_step
+from frdet.datasets.progress import Bar
 from frdet.visualization.page import Page
 
 __all__ = ['inspect_step']
+
+_SECTIONS = (
+    add_parts,
+    add_data,
+    add_anchors,
+    add_proposals,
+    add_rois,
+    add_losses,
+    add_activations,
+    add_updates,
+)
 
 
 def inspect_step(
@@ -43,15 +54,15 @@ def inspect_step(
         DataError: the data are missing or empty, or have no such image.
         CheckpointError: the checkpoint is unreadable or does not fit.
     """
-    with _quiet(), Console(stderr=True).status('Building model and data') as status:
+    with _quiet():
         prepared = prepare(cfg, checkpoint, images, seed)
-        status.update('Making the step')
-        record = record_step(prepared)
-        status.update('Drawing the page')
-        return _page(record), record
+        with Bar('Making the step', 1 + len(_SECTIONS)) as bar:
+            record = record_step(prepared)
+            bar.advance(description='Drawing the page')
+            return _page(record, bar), record
 
 
-def _page(record: Record) -> Page:
+def _page(record: Record, bar: Bar) -> Page:
     prepared = record.prepared
     names = ', '.join(image_name(record, i) for i in range(len(record.samples)))
     page = Page(
@@ -67,17 +78,9 @@ def _page(record: Record) -> Page:
         },
         warnings=find_warnings(record),
     )
-    for add in (
-        add_parts,
-        add_data,
-        add_anchors,
-        add_proposals,
-        add_rois,
-        add_losses,
-        add_activations,
-        add_updates,
-    ):
+    for add in _SECTIONS:
         add(page, record)
+        bar.advance()
     return page
 
 

@@ -11,6 +11,7 @@ from frdet.datasets.checking.annotations import check_annotations
 from frdet.datasets.checking.findings import Findings
 from frdet.datasets.checking.images import find_images, read_images
 from frdet.datasets.coco import CocoDataset
+from frdet.datasets.progress import track
 from frdet.errors import ConfigError
 from frdet.registry import DATASETS, SCOPE
 
@@ -54,7 +55,8 @@ def check_data(cfg: Config, *, images: bool = False, workers: int | None = None)
     if not splits_of:
         raise ConfigError('The config has no data loader with a dataset: nothing to check')
     workers = workers or len(os.sched_getaffinity(0))
-    return [_check_file(*paths, tuple(splits), images, workers) for paths, splits in splits_of.items()]
+    files = track(splits_of.items(), 'Checking annotation files', total=len(splits_of), delay=0)
+    return [_check_file(*paths, tuple(splits), images, workers) for paths, splits in files]
 
 
 def _data_sets(node: Any) -> Iterator[dict[str, Any]]:

@@ -7,7 +7,7 @@ from frdet.engine.hooks.draw import DrawDetectionsHook
 from frdet.engine.hooks.early_stopping import EarlyStoppingHook
 from frdet.engine.hooks.hang import HangHook
 from frdet.engine.hooks.non_finite import NonFiniteError, NonFiniteHook
-from frdet.engine.hooks.progress import EvalProgressHook
+from frdet.engine.hooks.progress import ProgressHook
 from frdet.engine.hooks.report import ReportHook
 from frdet.engine.hooks.saving import CheckpointHook
 from frdet.engine.hooks.stop import StopHook
@@ -19,12 +19,12 @@ __all__ = [
     'CheckpointHook',
     'DrawDetectionsHook',
     'EarlyStoppingHook',
-    'EvalProgressHook',
     'FitCheckpointHook',
     'HangHook',
     'NonFiniteError',
     'NonFiniteHook',
     'PlainCheckpointHook',
+    'ProgressHook',
     'ReportHook',
     'StartFromCheckpointHook',
     'StopHook',

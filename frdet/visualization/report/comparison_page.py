@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from frdet.datasets.progress import track
 from frdet.errors import ConfigError
 from frdet.visualization.page import Page
 from frdet.visualization.plots import draw
@@ -33,7 +34,8 @@ def write_comparison(work_dirs: Sequence[str | Path], out: str | Path) -> Path:
     """
     if len(work_dirs) < 2:
         raise ConfigError(f'{len(work_dirs)} run to compare: give two or more work folders')
-    runs = {name: read_run(path) for name, path in zip(_names(work_dirs), work_dirs, strict=True)}
+    paths = dict(zip(run_names(work_dirs), work_dirs, strict=True))
+    runs = {name: read_run(path) for name, path in track(paths.items(), 'Reading the runs', total=len(paths))}
     configs = [flatten(run.config.to_dict()) if run.config is not None else {} for run in runs.values()]
     for run in runs.values():
         run.note_its_end()
@@ -129,7 +131,7 @@ def _difference(value: float | None, base: float | None) -> str | None:
     return None if value is None or base is None else f'{value - base:+.4f}'
 
 
-def _names(paths: Sequence[str | Path]) -> list[str]:
+def run_names(paths: Sequence[str | Path]) -> list[str]:
     """The last part of every path, or as many as tell them apart."""
     parts = [Path(os.path.abspath(path)).parts for path in paths]
     for count in range(1, max(map(len, parts)) + 1):

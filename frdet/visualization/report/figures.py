@@ -37,13 +37,13 @@ def curves(run: Run) -> Plot:
     def paint(axes: np.ndarray) -> None:
         (losses, ap), (rate, time) = axes
         for name in log.losses:
-            losses.plot(*log.series(name), label=name, **_line(len(log.train)))
+            losses.plot(*log.series(name), label=name, **marked(len(log.train)))
         for ending, label in FIGURES.items():
             points = [(r['iter'], value) for r in log.val if (value := run.figure(r, ending)) is not None]
             ap.plot(*np.array(points).reshape(-1, 2).T, marker='o', markersize=3, label=label)
-        rate.plot(*log.series('lr'), **_line(len(log.train)))
-        time.plot(*log.series('time'), label='all', **_line(len(log.train)))
-        time.plot(*log.series('data_time'), label='waiting for data', **_line(len(log.train)))
+        rate.plot(*log.series('lr'), **marked(len(log.train)))
+        time.plot(*log.series('time'), label='all', **marked(len(log.train)))
+        time.plot(*log.series('data_time'), label='waiting for data', **marked(len(log.train)))
         titles = ('Loss', 'Average precision', 'Learning rate', 'Seconds an iteration')
         for axis, title in zip((losses, ap, rate, time), titles, strict=True):
             _from_zero(axis)
@@ -58,7 +58,7 @@ def memory(log: Log) -> Plot:
     """Memory of the GPU over the iterations."""
 
     def paint(axis: Any) -> None:
-        axis.plot(*log.series('memory'), **_line(len(log.train)))
+        axis.plot(*log.series('memory'), **marked(len(log.train)))
         _from_zero(axis)
         axis.set(title='Memory of the GPU in MB', xlabel='iteration')
 
@@ -160,7 +160,7 @@ def comparison(runs: Mapping[str, Run]) -> Plot:
 
     def paint(axes: np.ndarray) -> None:
         for name, run in runs.items():
-            axes[0].plot(*run.log.series('loss'), label=name, **_line(len(run.log.train)))
+            axes[0].plot(*run.log.series('loss'), label=name, **marked(len(run.log.train)))
             points = [(r['iter'], value) for r in run.log.val if (value := run.figure(r, 'bbox_mAP')) is not None]
             axes[1].plot(*np.array(points).reshape(-1, 2).T, marker='o', markersize=3, label=name)
         for axis, title in zip(axes, ('Loss', 'Average precision'), strict=True):
@@ -177,7 +177,7 @@ def _from_zero(axis: Any) -> None:
     axis.set_ylim(0, 1.05 * max(highest, default=0.0) or 1.0)
 
 
-def _line(count: int) -> dict[str, Any]:
+def marked(count: int) -> dict[str, Any]:
     """A few points are shown as such: a single one draws no line."""
     return {'marker': 'o', 'markersize': 3} if count < 3 else {}
 

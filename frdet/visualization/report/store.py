@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from frdet.datasets.progress import track
 from frdet.evaluation.analysis import label_statistics
 from frdet.evaluation.backends import CocoEval
 from frdet.ops import doctor
@@ -48,7 +49,7 @@ def gather_facts(train: Any, val: Any, *, ann_file: str | None, iters_per_epoch:
     """Facts of a training on data set ``train``, validated on ``val`` (None if it is not)."""
     labels = {}
     for name, dataset in (('training', train), ('validation', val)):
-        if dataset is not None and (statistics := _label_statistics(dataset)):
+        if dataset is not None and (statistics := count_labels(dataset)):
             labels[name] = statistics
     prefix = (getattr(val, 'data_prefix', None) or {}).get('img')
     return RunFacts(
@@ -121,13 +122,13 @@ def _drawn(image: np.ndarray, sample: DetDataSample, classes: Any) -> np.ndarray
     return draw_boxes(small, truth.bboxes.cpu() / step, truth.labels, classes=classes)
 
 
-def _label_statistics(dataset: Any) -> dict | None:
-    """None where the data set does not say boxes, or has no names for its classes."""
+def count_labels(dataset: Any) -> dict | None:
+    """``label_statistics`` of all images, crowds left out; None where the data set names no boxes, or no classes."""
     classes = (getattr(dataset, 'metainfo', None) or {}).get('classes')
     if not classes or not len(dataset) or 'gt_bboxes' not in dataset.get_data_info(0):
         return None
     boxes, labels = [], []
-    for index in range(len(dataset)):
+    for index in track(range(len(dataset)), 'Counting labels'):
         record = dataset.get_data_info(index)
         keep = ~record['gt_crowd'] if 'gt_crowd' in record else slice(None)
         boxes.append(record['gt_bboxes'][keep])

@@ -6,11 +6,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from frdet.datasets.progress import track
 from frdet.evaluation.analysis import KINDS, class_table
 from frdet.evaluation.analysis.curves import COLUMNS
 from frdet.visualization.page import Page, Section
 from frdet.visualization.plots import draw
 from frdet.visualization.report import figures, pictures
+from frdet.visualization.report.labels import show_labels
 from frdet.visualization.report.run import Analysis, Run, read_run
 
 TIDE = 'Bolya et al., TIDE: A General Toolbox for Identifying Object Detection Errors, ECCV 2020'
@@ -48,18 +50,8 @@ def write_page(work_dir: str | Path, out: str | Path) -> Path:
     run = read_run(work_dir)
     run.note_its_end()
     page = Page(f'Training of {run.name}', facts=_facts(run), warnings=run.missing)
-    _figures(page, run)
-    _curves(page, run)
-    if run.evaluation is not None or run.analysis is not None:
-        _precision(page, run)
-    if run.analysis is not None:
-        _classes(page, run, run.analysis)
-        _confusion(page, run.analysis)
-        _errors(page, run.analysis)
-        _pictures(page, run, run.analysis)
-    _batches(page, run)
-    _labels(page, run)
-    _settings(page, run)
+    for add in track((_figures, _curves, _precision, _detections, _batches, _labels, _settings), 'Drawing', delay=0):
+        add(page, run)
     page.write(out)
     return Path(out)
 
@@ -125,12 +117,22 @@ def _curves(page: Page, run: Run) -> None:
 
 
 def _precision(page: Page, run: Run) -> None:
+    if run.evaluation is None and run.analysis is None:
+        return
     section = page.section(
         'Precision and recall',
         "Left: COCO's precision at 101 recalls. Right: what keeping only detections from a score on gives; the dashed "
         'line is where F1 is best.',
     )
     _plot(section, figures.precision_recall(run.evaluation, run.analysis), 'Last validation')
+
+
+def _detections(page: Page, run: Run) -> None:
+    if run.analysis is not None:
+        _classes(page, run, run.analysis)
+        _confusion(page, run.analysis)
+        _errors(page, run.analysis)
+        _pictures(page, run, run.analysis)
 
 
 def _classes(page: Page, run: Run, analysis: Analysis) -> None:
@@ -217,11 +219,7 @@ def _labels(page: Page, run: Run) -> None:
         return
     section = page.section('Labels', 'Boxes by class, by size and by image; crowds are left out.')
     for name, statistics in run.facts.labels.items():
-        section.heading(f'{name.capitalize()}: {statistics["num_images"]:,} images')
-        _plot(section, figures.labels(statistics), f'Labels of the {name} data')
-        columns = ('objects', 'images', 'small', 'medium', 'large')
-        rows = zip(statistics['classes'], *(statistics[column] for column in columns), strict=True)
-        section.table(['class', *columns], [list(row) for row in rows], caption=f'Classes of the {name} data')
+        show_labels(section, name, statistics)
 
 
 def _settings(page: Page, run: Run) -> None:

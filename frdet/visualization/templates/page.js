@@ -55,6 +55,7 @@
       tags: Object.entries(JSON.parse(element.dataset.tags || '{}')),
       score: 'score' in element.dataset ? Number(element.dataset.score) : Infinity,
     }));
+    const figures = [...panel.parentElement.querySelectorAll('figure[data-filtered]')];
     const update = () => {
       const off = new Set(boxes.filter(box => !box.checked).map(box => JSON.stringify([box.dataset.key, box.value])));
       const least = slider ? Number(slider.value) : 0;
@@ -65,11 +66,8 @@
         element.toggleAttribute('hidden', !on);
         shown += on;
       }
-      for (const svg of pictures) {
-        const figure = svg.parentElement;
-        if ('filtered' in figure.dataset) figure.hidden = !visible(svg).length;
-        placeNames(svg);
-      }
+      for (const figure of figures) figure.hidden = shown < items.length && !figure.querySelector('.mark:not([hidden])');
+      pictures.forEach(placeNames);
       for (const { button, boxes } of every) button.textContent = boxes.some(box => box.checked) ? 'none' : 'all';
       panel.querySelector('.shown').textContent = `${shown} of ${items.length} shown`;
     };

@@ -1,0 +1,63 @@
+"""FLOPs and parameters of a detector: python tools/flops.py CONFIG [--size HEIGHT WIDTH] [--json FILE]
+
+Inference of one image. A multiply-add is 2 FLOPs and 1 MAC, as in PyTorch's counter; what MMDetection, fvcore and
+torchvision call FLOPs are MACs.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+from terminaltables import AsciiTable
+
+from frdet.apis import run_tool
+from frdet.apis.flops import Stage, count_flops
+from frdet.config import load_config
+from frdet.errors import UserError
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description='Count the FLOPs and parameters of each stage of a detector.')
+    parser.add_argument('config', help='path of the config')
+    parser.add_argument(
+        '--size', type=int, nargs=2, default=(800, 1333), metavar=('H', 'W'), help='pixels (default: 800 1333)'
+    )
+    parser.add_argument('--rois', type=int, metavar='N', help='of the second stage; default: the proposals of a test')
+    parser.add_argument('--json', metavar='FILE', help='also write the figures here')
+    parser.add_argument(
+        '--cfg-options', nargs='+', default=[], metavar='KEY=VALUE', help='change the config: a.b.0.c=VALUE'
+    )
+    return parser.parse_args()
+
+
+def table(stages: list[Stage]) -> str:
+    total = stages[-1]
+    rows = [['stage', 'GFLOPs', 'GMACs', 'share', 'parameters', 'trained', 'frozen']]
+    for stage in stages:
+        counts = [f'{count:,}' for count in (stage.params, stage.trained, stage.frozen)]
+        share = f'{stage.flops / total.flops:.1%}'
+        rows.append([stage.name, f'{stage.flops / 1e9:.2f}', f'{stage.flops / 2e9:.2f}', share, *counts])
+    drawn = AsciiTable(rows)
+    drawn.inner_footing_row_border = True
+    drawn.justify_columns = dict.fromkeys(range(1, len(rows[0])), 'right')
+    return drawn.table
+
+
+def main() -> None:
+    args = parse_args()
+    stages = count_flops(load_config(args.config, args.cfg_options), tuple(args.size), num_rois=args.rois)
+    print(table(stages))
+    print(
+        'Inference of one image: convolutions and matrix products, a multiply-add being 2 FLOPs or 1 MAC. RoIAlign, '
+        'NMS,\nnorms and activations are not counted. A FrozenBN has no parameters.'
+    )
+    if args.json:
+        figures = [{**stage._asdict(), 'params': stage.params, 'macs': stage.flops // 2} for stage in stages]
+        try:
+            Path(args.json).write_text(json.dumps({'size': list(args.size), 'stages': figures}, indent=1))
+        except OSError as error:
+            raise UserError(f'{args.json} cannot be written ({error.strerror}): choose another --json') from None
+
+
+if __name__ == '__main__':
+    run_tool(main)
