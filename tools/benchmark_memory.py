@@ -15,7 +15,7 @@ from mmengine.runner import Runner
 
 from frdet.apis import run_tool, train_detector
 from frdet.config import load_config
-from frdet.datasets.progress import Bar
+from frdet.progress import Bar
 from frdet.registry import HOOKS
 
 

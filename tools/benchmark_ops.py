@@ -20,8 +20,8 @@ from torch import Tensor
 from torchvision import ops as torchvision_ops
 
 from frdet import ops
-from frdet.datasets.progress import track
 from frdet.ops import loading
+from frdet.progress import track
 
 Run = Callable[[], object]
 

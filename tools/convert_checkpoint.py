@@ -4,7 +4,6 @@ import argparse
 from pathlib import Path
 
 from frdet.apis import run_tool
-from frdet.datasets.progress import Bar
 from frdet.errors import CheckpointError
 from frdet.interop import (
     BGR,
@@ -19,6 +18,7 @@ from frdet.interop import (
 )
 from frdet.interop.checkpoints import check_target
 from frdet.interop.detectors import num_classes
+from frdet.progress import Bar
 
 INPUTS = {'bgr-to-rgb': (BGR, RGB), 'rgb-to-bgr': (RGB, BGR)}
 

@@ -16,8 +16,8 @@ from PIL import Image
 
 from frdet.apis import DetInferencer, run_tool
 from frdet.apis.detect import Detected, read_rgb
-from frdet.datasets.progress import track
 from frdet.errors import BrokenImageError, DataError
+from frdet.progress import track
 from frdet.visualization.drawing import save_image
 
 VIDEOS = ('.mp4', '.avi', '.mov', '.mkv', '.webm')

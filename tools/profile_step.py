@@ -17,9 +17,9 @@ from torch.profiler import ProfilerActivity, profile
 
 from frdet.apis import run_tool
 from frdet.config import load_config
-from frdet.datasets.progress import track
 from frdet.engine import AutocastOptimWrapper
 from frdet.errors import ConfigError
+from frdet.progress import track
 from frdet.registry import DETECTORS
 from frdet.structures import DetDataSample
 

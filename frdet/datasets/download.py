@@ -11,9 +11,8 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from frdet.datasets.progress import track
 from frdet.errors import DataError
-from frdet.interop.download import download_bar
+from frdet.progress import download_bar, track
 
 BASE_URL = 'http://images.cocodataset.org'
 BLOCK = 1 << 20  # bytes read at once

@@ -10,10 +10,8 @@ from pathlib import Path
 from urllib.error import URLError
 from urllib.parse import unquote, urlparse
 
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-
 from frdet.errors import CheckpointError
+from frdet.progress import download_bar
 
 DETECTRON2 = 'https://dl.fbaipublicfiles.com/detectron2/'
 SCRATCH_CONFIG = 'configs/faster_rcnn/r50_fpn_1x_cocoval_scratch.py'
@@ -117,16 +115,3 @@ def _download(url: str, path: Path) -> None:
             os.replace(part.name, path)
         finally:
             Path(part.name).unlink(missing_ok=True)
-
-
-def download_bar() -> Progress:
-    """A bar in bytes, with speed and ETA; there is none where stderr is no terminal."""
-    columns = (
-        TextColumn('{task.description}'),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
-    console = Console(stderr=True)
-    return Progress(*columns, console=console, disable=not console.is_terminal)

@@ -10,9 +10,9 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from PIL import Image
 
-from frdet.datasets.progress import track
 from frdet.datasets.transforms.loading import read_image
 from frdet.errors import BrokenImageError, ConfigError
+from frdet.progress import track
 from frdet.registry import DATASETS, SCOPE
 from frdet.visualization.drawing import class_colour
 from frdet.visualization.page import Mark, Page, Section

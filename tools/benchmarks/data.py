@@ -16,9 +16,9 @@ from torch.utils.data import DataLoader, get_worker_info
 from benchmarks.models import FOLDER
 from benchmarks.timing import Report, alternate, machine
 from frdet.datasets import CocoDataset
-from frdet.datasets.progress import track
 from frdet.datasets.transforms.geometry import shortest_edge_size
 from frdet.errors import DataError
+from frdet.progress import track
 from frdet.registry import TRANSFORMS
 
 CPU = torch.device('cpu')

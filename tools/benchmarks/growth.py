@@ -11,7 +11,7 @@ from torch import nn
 
 from benchmarks.models import draw_images, load_frdet, random_weights
 from benchmarks.timing import Report, Run, alternate, machine
-from frdet.datasets.progress import track
+from frdet.progress import track
 
 
 class Point(NamedTuple):

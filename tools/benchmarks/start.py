@@ -13,7 +13,7 @@ import torch
 
 from benchmarks.timing import Report, Times, machine
 from frdet.datasets import write_shapes
-from frdet.datasets.progress import track
+from frdet.progress import track
 
 ROOT = Path(__file__).resolve().parents[2]
 QUICKSTART = ROOT / 'configs/quickstart/r18_fpn_shapes.py'

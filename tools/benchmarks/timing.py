@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from frdet.datasets.progress import Bar
+from frdet.progress import Bar
 
 Run = Callable[[], object]
 

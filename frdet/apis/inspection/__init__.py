@@ -18,7 +18,7 @@ from frdet.apis.inspection.page_rois import add_rois
 from frdet.apis.inspection.preparing import prepare
 from frdet.apis.inspection.record import Record
 from frdet.apis.inspection.recording import record_step
-from frdet.datasets.progress import Bar
+from frdet.progress import Bar
 from frdet.visualization.page import Page
 
 __all__ = ['inspect_step']

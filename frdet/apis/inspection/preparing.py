@@ -14,11 +14,11 @@ from mmengine.registry import init_default_scope
 from torch import nn
 
 from frdet.config import check_config
-from frdet.datasets.progress import track
 from frdet.engine import DetRunner, load_checkpoint, with_layout
 from frdet.engine.hooks.check_setup import check_classes
 from frdet.errors import ConfigError, DataError
 from frdet.interop import load_strictly
+from frdet.progress import track
 from frdet.registry import DATASETS, DETECTORS, SCOPE
 
 _PARTS = (

@@ -11,8 +11,8 @@ from frdet.datasets.checking.annotations import check_annotations
 from frdet.datasets.checking.findings import Findings
 from frdet.datasets.checking.images import find_images, read_images
 from frdet.datasets.coco import CocoDataset
-from frdet.datasets.progress import track
 from frdet.errors import ConfigError
+from frdet.progress import track
 from frdet.registry import DATASETS, SCOPE
 
 

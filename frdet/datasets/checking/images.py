@@ -15,9 +15,9 @@ from PIL import ExifTags, Image
 
 from frdet.datasets.checking.findings import Findings
 from frdet.datasets.coco_json import short
-from frdet.datasets.progress import track
 from frdet.datasets.transforms.loading import read_image
 from frdet.errors import BrokenImageError, DataError
+from frdet.progress import track
 
 CHUNK = 16  # images handed to a process at once
 

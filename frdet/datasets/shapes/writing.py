@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from frdet.datasets.progress import track
 from frdet.datasets.shapes.drawing import CLASSES, draw_image
 from frdet.errors import ConfigError, DataError
+from frdet.progress import track
 
 VERSION = 1  # part of what identifies a drawn set: raise it when the same seed draws another image
 NUM_TRAIN, NUM_VAL = 600, 150

@@ -8,7 +8,7 @@ from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
-from frdet.datasets.progress import Bar
+from frdet.progress import Bar
 from frdet.registry import HOOKS
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from frdet.datasets.progress import track
 from frdet.errors import ConfigError
+from frdet.progress import track
 from frdet.visualization.page import Page
 from frdet.visualization.plots import draw
 from frdet.visualization.report import figures

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from frdet.datasets.progress import track
 from frdet.evaluation.analysis import label_statistics
 from frdet.evaluation.backends import CocoEval
 from frdet.ops import doctor
+from frdet.progress import track
 from frdet.structures import DetDataSample
 from frdet.visualization.drawing import draw_boxes, save_image
 from frdet.visualization.layout import grid

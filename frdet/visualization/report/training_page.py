@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from frdet.datasets.progress import track
 from frdet.evaluation.analysis import KINDS, class_table
 from frdet.evaluation.analysis.curves import COLUMNS
+from frdet.progress import track
 from frdet.visualization.page import Page, Section
 from frdet.visualization.plots import draw
 from frdet.visualization.report import figures, pictures

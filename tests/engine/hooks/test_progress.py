@@ -16,7 +16,7 @@ CHANGES = {'train_cfg.max_epochs': 2, 'param_scheduler': []}
 
 @pytest.fixture(autouse=True)
 def _drawn_at_every_change(monkeypatch):
-    monkeypatch.setattr('frdet.datasets.progress.REDRAW', 0)
+    monkeypatch.setattr('frdet.progress.REDRAW', 0)
 
 
 def train(work_dir, *, without='report', **changes):
@@ -29,7 +29,7 @@ def train(work_dir, *, without='report', **changes):
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp('trained')
     with pytest.MonkeyPatch.context() as patch, screen() as shown:
-        patch.setattr('frdet.datasets.progress.REDRAW', 0)
+        patch.setattr('frdet.progress.REDRAW', 0)
         train(folder)
     (log,) = folder.glob('*/*.log')
     return shown, log.read_text().splitlines()

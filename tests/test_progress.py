@@ -5,13 +5,13 @@ import threading
 
 import pytest
 
-from frdet.datasets.progress import Bar, track
+from frdet.progress import Bar, track
 from tests.terminal import HIDE, SHOW, screen
 
 
 @pytest.fixture(autouse=True)
 def _drawn_at_every_change(monkeypatch):
-    monkeypatch.setattr('frdet.datasets.progress.REDRAW', 0)
+    monkeypatch.setattr('frdet.progress.REDRAW', 0)
     yield
     assert Bar._display is None
 

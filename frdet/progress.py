@@ -7,7 +7,17 @@ from datetime import timedelta
 from typing import Any, ClassVar, TypeVar
 
 from rich.console import Console, RenderableType
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 from rich.text import Text
 
 T = TypeVar('T')
@@ -122,3 +132,16 @@ def track(items: Iterable[T], description: str, *, total: int | None = None, del
         for item in items:
             yield item
             bar.advance()
+
+
+def download_bar() -> Progress:
+    """A bar in bytes, with speed and ETA; there is none where stderr is no terminal."""
+    columns = (
+        TextColumn('{task.description}'),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    console = Console(stderr=True)
+    return Progress(*columns, console=console, disable=not console.is_terminal)
