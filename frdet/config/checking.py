@@ -49,12 +49,16 @@ def check_config(cfg: Config) -> None:
         if key in RUNNER_KEYS:
             checker.check_value(cfg, key, '')
             checker.check(value, key)
-            if key == 'default_scope' and value and not (value.isidentifier() and find_spec(value)):
+            if key == 'default_scope' and value and not _is_package(value):
                 raise checker.error(key, f'found {value!r}, which is no installed package: expected {SCOPE!r}')
             if key == 'log_level' and value not in LOG_LEVELS:
                 raise checker.error(key, f'found {value!r}, expected one of {", ".join(LOG_LEVELS)}')
         elif meant := _meant(key, value):
             raise checker.error(key, f'unknown key: did you mean {meant}?')
+
+
+def _is_package(name: Any) -> bool:
+    return isinstance(name, str) and name.isidentifier() and find_spec(name) is not None
 
 
 class _Checker:

@@ -107,6 +107,7 @@ class CocoMetric(BaseMetric):
         logger = MMLogger.get_current_instance()
         detections = {item[0]: Detections(*item) for item in reversed(results)}  # gathering makes plain tuples
         cat_ids = self._category_ids()
+        self._check_labels(detections, len(cat_ids))
         used_ids = [cat_id for cat_id in cat_ids if cat_id != UNUSED_ID]
         records = [record for img_id in sorted(detections) for record in _records(detections[img_id], cat_ids)]
         if self.outfile is not None:
@@ -136,6 +137,14 @@ class CocoMetric(BaseMetric):
                 'the evaluator needs the annotation file of that data set'
             )
         return [ids[name] for name in classes]
+
+    def _check_labels(self, detections: dict[int, Detections], count: int) -> None:
+        for img_id, found in detections.items():
+            if len(wrong := found.labels[(found.labels < 0) | (found.labels >= count)]):
+                raise DataError(
+                    f'{self.ann_file} has no category for label {wrong[0]}, detected in image {img_id}: there are '
+                    f'{count} classes; the head and the data set must have the same'
+                )
 
     def _figures(self, evaluation: CocoEval) -> dict[str, float]:
         """COCO's 12 figures in its order, as pycocotools averages them."""

@@ -47,6 +47,7 @@ keys = st.one_of(
 @example('model.backbone', "dict(type='os.path')")
 @example('test_cfg.type', '')
 @example('default_scope', "'..'")
+@example('default_scope', '[None]')
 @example('log_level', '[]')
 @example('custom_imports', "dict(imports=['..'])")
 def test_any_override(key, value):

@@ -288,6 +288,9 @@ def test_errors(tmp_path):
         CocoMetric(ann_file=str(ann_file), max_dets=(100,))
     with pytest.raises(DataError, match="no category 'bird'"):
         evaluate(ann_file, [sample(1, [], [], [])], ('cat', 'bird'))
+    for label in (2, -1):
+        with pytest.raises(DataError, match=f'no category for label {label}, detected in image 2: there are 2 classes'):
+            evaluate(ann_file, [sample(2, [[0, 0, 1, 1]], [0.5], [label])], ('cat', 'dog'))
 
 
 @pytest.mark.parametrize('value', [float('nan'), float('inf')])
