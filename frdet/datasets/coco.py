@@ -1,6 +1,7 @@
 """COCO's object detection data set: one record an image, all of them packed in one byte array."""
 
 import difflib
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
@@ -9,13 +10,13 @@ import numpy as np
 from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
 
-from frdet.datasets.coco_json import CocoAnnotations, read_coco
+from frdet.datasets.coco_json import CocoAnnotations, Id, read_coco
 from frdet.errors import BrokenImageError, ConfigError, DataError
 from frdet.registry import DATASETS, TRANSFORMS
 
 #: Name of a label that no category has, so that labels can follow another project's numbers.
 UNUSED_CLASS = 'N/A'
-UNUSED_ID = -1
+NEAR = 0.6  # how much a class must resemble a category to be taken for a misspelling of it, from 0 to 1
 MAX_IN_A_ROW = 10  # broken images that follow one another, before training stops
 
 
@@ -40,9 +41,10 @@ class CocoDataset(BaseDataset):
     """Images with the boxes of an annotation file in COCO's format, in ascending order of image id.
 
     A record is a dict: ``img_id``, ``img_path``, ``height``, ``width``, ``gt_bboxes`` (n, 4) float32 xyxy in pixels of
-    the image and cut to it, ``gt_labels`` (n,) int64, ``gt_crowd`` (n,) bool. Label k is ``metainfo['classes'][k]``,
-    and category id ``cat_ids[k]`` in the file. Where no classes are chosen they are those of the file by ascending
-    category id, as in detectron2.
+    the image and cut to it, ``gt_labels`` (n,) int64, ``gt_crowd`` (n,) bool, which is true of boxes with
+    ``"ignore": 1``, too: they are not trained on. Label k is ``metainfo['classes'][k]``, and category id ``cat_ids[k]``
+    in the file, or None if the file lacks that class. Where no classes are chosen they are those of the file by
+    ascending category id, as in detectron2.
 
     Unless ``test_mode``, the image after it stands in for one that is missing or cannot be decoded: no random number is
     drawn for that, and so a resumed run sees the same. The sample's ``broken_images`` then has a message for each image
@@ -54,7 +56,9 @@ class CocoDataset(BaseDataset):
         data_prefix: ``img`` is the folder of the images, relative to ``data_root`` or absolute.
         pipeline: transforms, built or as dicts.
         metainfo: ``classes`` chooses and orders classes of the file by name: a list of names, or a text file with
-            one in a line. ``N/A`` leaves a label unused: torchvision's label is the category id, with gaps.
+            one in a line. A class that the file lacks, as a small validation set may, has no box; the log says so.
+            ``N/A`` leaves a label unused unless the file has a category of that name: torchvision's label is the
+            category id, with gaps.
         filter_cfg: images to leave out unless ``test_mode``. ``filter_empty_gt=True``: those without a box of the
             classes that is no crowd; ``min_size``: those with a side of fewer pixels.
         test_mode: keep every image, and raise where a transform returns none.
@@ -62,7 +66,8 @@ class CocoDataset(BaseDataset):
 
     Raises:
         ConfigError: ``filter_cfg``, ``data_prefix``, ``indices`` or the type of ``classes`` is wrong.
-        DataError: a folder or file is missing, the file is no COCO file, a class is not in it, or no image is left.
+        DataError: a folder or file is missing, the file is no COCO file, a class resembles one of the file and is none,
+            none of the classes is in the file, or no image is left.
         BrokenImageError: on access, in ``test_mode`` or where ten images in a row are broken.
     """
 
@@ -86,13 +91,13 @@ class CocoDataset(BaseDataset):
             raise ConfigError(f'metainfo has {near[0]}: did you mean classes?')
         if kwargs.get('indices') in (0, [], ()):
             raise ConfigError('indices keeps no image: give a count from the first on, or a list of places')
-        self.cat_ids: list[int] = []
+        self.cat_ids: list[Id | None] = []
         super().__init__(
             ann_file=str(ann_file),
             data_root=str(data_root),
             data_prefix=dict(data_prefix),
             pipeline=[TRANSFORMS.build(step) for step in pipeline],
-            metainfo=metainfo,
+            metainfo=_with_class_list(metainfo),
             filter_cfg=filter_cfg,
             test_mode=test_mode,
             **kwargs,
@@ -106,6 +111,7 @@ class CocoDataset(BaseDataset):
             raise DataError(f'{self.ann_file} lists no image: images is empty')
         self._metainfo['classes'], self.cat_ids = self._choose_classes(content.categories)
         labels = self._labels(content)
+        left_out = content.crowd | content.ignored
         chosen = np.flatnonzero(labels >= 0)
         chosen = chosen[np.argsort(content.image_index[chosen], kind='stable')]
         ends = np.searchsorted(content.image_index[chosen], np.arange(1, len(content.images)))
@@ -117,7 +123,7 @@ class CocoDataset(BaseDataset):
                 'width': image['width'],
                 'boxes': content.boxes[rows].tobytes(),
                 'labels': labels[rows].tobytes(),
-                'crowd': content.crowd[rows].tobytes(),
+                'crowd': left_out[rows].tobytes(),
             }
             for image, rows in zip(content.images, np.split(chosen, ends), strict=True)
         ]
@@ -192,7 +198,7 @@ class CocoDataset(BaseDataset):
             if not record['crowd']:
                 return 'have no box of the chosen classes'
             if 0 not in record['crowd']:
-                return 'have only crowd boxes'
+                return 'have only crowd or ignored boxes'
         return ''
 
     def _check_paths(self) -> None:
@@ -208,27 +214,53 @@ class CocoDataset(BaseDataset):
         if not Path(self.data_prefix['img']).is_dir():
             raise DataError(f'No image folder {self.data_prefix["img"]} (data_root {root}).\n{get_it}')
 
-    def _choose_classes(self, categories: dict[str, int]) -> tuple[tuple[str, ...], list[int]]:
+    def _choose_classes(self, categories: dict[str, Id]) -> tuple[tuple[str, ...], list[Id | None]]:
         names = self._metainfo.get('classes', tuple(categories))
         if not isinstance(names, (list, tuple)) or not names or not all(isinstance(name, str) for name in names):
             raise ConfigError(
                 f'metainfo.classes is {names!r}: expected a list of class names, or the path of a text file with one '
                 'name in a line'
             )
-        used = [name for name in names if name != UNUSED_CLASS]
+        used = [name for name in names if name != UNUSED_CLASS or name in categories]
         if repeated := sorted({name for name in used if used.count(name) > 1}):
             raise ConfigError(f'metainfo.classes names {", ".join(repeated)} more than once: a class has one label')
-        if unknown := [name for name in used if name not in categories]:
-            near = difflib.get_close_matches(unknown[0], categories, n=3, cutoff=0.5)
-            hint = f'did you mean {" or ".join(near)}?' if near else f'it has {_list(list(categories))}'
-            raise DataError(f'{self.ann_file} has no class {_list([repr(name) for name in unknown])}: {hint}')
-        return tuple(names), [categories[name] if name != UNUSED_CLASS else UNUSED_ID for name in names]
+        if lacking := [name for name in used if name not in categories]:
+            self._check_lacking(lacking, used, list(categories))
+        return tuple(names), [categories.get(name) for name in names]
+
+    def _check_lacking(self, lacking: list[str], used: list[str], categories: list[str]) -> None:
+        """Tell classes that the file lacks from names that are misspelt: no class is called as what they resemble."""
+        free = [name for name in categories if name not in used]
+        found = {name: difflib.get_close_matches(name, free, n=3, cutoff=NEAR) for name in lacking}
+        near = next((near for near in found.values() if near), [])
+        if near or len(lacking) == len(used):
+            hint = f'did you mean {" or ".join(near)}?' if near else f'it has {_list(categories)}'
+            wrong = [repr(name) for name in lacking if found[name] or not near]
+            raise DataError(f'{self.ann_file} has no class {_list(wrong)}: {hint}')
+        print_log(
+            f'{self.ann_file} has no category {_list([repr(name) for name in lacking])}: the class has no box there',
+            logger='current',
+            level=logging.WARNING,
+        )
 
     def _labels(self, content: CocoAnnotations) -> np.ndarray:
         """(M,) int32, the label of every annotation, -1 where its class is not chosen."""
-        label_of = {cat_id: label for label, cat_id in enumerate(self.cat_ids) if cat_id != UNUSED_ID}
-        ids, inverse = np.unique(content.category_id, return_inverse=True)
-        return np.array([label_of.get(int(i), -1) for i in ids], dtype=np.int32)[inverse]
+        label_of = {cat_id: label for label, cat_id in enumerate(self.cat_ids)}
+        return np.array([label_of.get(i, -1) for i in content.categories.values()], dtype=np.int32)[
+            content.category_index
+        ]
+
+
+def _with_class_list(metainfo: dict[str, Any] | None) -> dict[str, Any] | None:
+    """``metainfo`` with the lines of a text file of classes, less a byte order mark and blank lines."""
+    path = (metainfo or {}).get('classes')
+    if not isinstance(path, str) or not Path(path).is_file():
+        return metainfo
+    try:
+        lines = Path(path).read_text(encoding='utf-8-sig').splitlines()
+    except UnicodeDecodeError as error:
+        raise ConfigError(f'metainfo.classes: {path} is no text in UTF-8 ({error.reason}): save it as UTF-8') from None
+    return {**(metainfo or {}), 'classes': [line.strip() for line in lines if line.strip()]}
 
 
 def _list(names: list[str]) -> str:

@@ -9,6 +9,7 @@ import torch
 from mmengine.model import revert_sync_batchnorm
 from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
+from mmengine.runner.base_loop import BaseLoop
 from mmengine.visualization import Visualizer
 from torch import nn
 
@@ -93,6 +94,14 @@ class DetRunner(Runner):
             f'x accumulated {count} = {images}, so {lr:g} x {images} / {base} = {lr * images / base:g}'
         )
 
+    def build_val_loop(self, loop: BaseLoop | dict) -> BaseLoop:
+        """As MMEngine's; metrics that ask for it are given the data set, before the first step of training."""
+        return _with_data_set(super().build_val_loop(loop))
+
+    def build_test_loop(self, loop: BaseLoop | dict) -> BaseLoop:
+        """As MMEngine's; see ``build_val_loop``."""
+        return _with_data_set(super().build_test_loop(loop))
+
     def build_visualizer(self, visualizer: Visualizer | dict | None = None) -> Visualizer:
         """As MMEngine's; a package that a backend lacks is missed now, not at the first figure."""
         built = super().build_visualizer(visualizer)
@@ -134,3 +143,11 @@ class DetRunner(Runner):
             # In testing it is BN.
             model = revert_sync_batchnorm(model)
         return super().wrap_model(model_wrapper_cfg, model)
+
+
+def _with_data_set(loop: Any) -> Any:
+    """Call ``use_dataset``, of metrics that have it, with the data set they will be asked about."""
+    for metric in getattr(getattr(loop, 'evaluator', None), 'metrics', ()):
+        if hasattr(metric, 'use_dataset'):
+            metric.use_dataset(loop.dataloader.dataset)
+    return loop

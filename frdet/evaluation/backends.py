@@ -2,19 +2,12 @@
 
 import copy
 import functools
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from frdet.datasets.coco_json import (
-    check_annotation,
-    check_category,
-    check_evaluated,
-    check_image,
-    load_sections,
-)
+from frdet.datasets.coco_json import Id
 
 
 class CocoEval(NamedTuple):
@@ -24,62 +17,56 @@ class CocoEval(NamedTuple):
         precision: (T, R, K, A, M), -1 where there is no object.
         recall: (T, K, A, M), the same.
         iou_thresholds: (T,).
-        cat_ids: category id of each of the K classes, ascending.
+        cat_ids: category id of each of the K classes, ascending: the numbers that the evaluator was given.
     """
 
     precision: np.ndarray
     recall: np.ndarray
     iou_thresholds: np.ndarray
-    cat_ids: list[int]
+    cat_ids: Sequence[Id]
 
 
-Backend = Callable[[dict[str, Any], list[dict[str, Any]], list[int], list[int], list[int]], CocoEval]
+class Numbered(NamedTuple):
+    """What an evaluator is given: N images, K classes and all annotations and detections numbered from 1.
 
-
-def read_annotations(path: str | Path) -> dict[str, Any]:
-    """An annotation file without its masks; what boxes need and a file may lack is added: ids, areas, crowd flags.
-
-    Raises:
-        DataError: the file is missing or is not in COCO's layout; the message names the item.
+    Attributes:
+        num_images, num_classes: N and K.
+        annotations: COCO's annotations; one whose area is negative counts neither as found nor as missed.
+        detections: COCO's results.
+        tested: numbers of the images that were tested.
+        max_dets: three counts of detections, ascending.
     """
-    content: dict[str, Any] = load_sections(path)
-    for index, image in enumerate(content['images']):
-        check_image(f'{path}: images[{index}]', image)
-    for index, category in enumerate(content['categories']):
-        check_category(f'{path}: categories[{index}]', category)
-    for number, annotation in enumerate(content['annotations'], start=1):
-        where = f'{path}: annotations[{number - 1}]'
-        check_annotation(where, annotation)
-        annotation.setdefault('id', number)
-        annotation.setdefault('iscrowd', 0)
-        annotation.setdefault('area', annotation['bbox'][2] * annotation['bbox'][3])
-        check_evaluated(where, annotation)
-    return content
+
+    num_images: int
+    num_classes: int
+    annotations: list[dict[str, Any]]
+    detections: list[dict[str, Any]]
+    tested: list[int]
+    max_dets: list[int]
 
 
-def _evaluator(
-    coco_class: Any,
-    eval_class: Any,
-    annotations: dict[str, Any],
-    detections: list[dict[str, Any]],
-    img_ids: list[int],
-    cat_ids: list[int],
-    max_dets: list[int],
-) -> Any:
+Backend = Callable[[Numbered], CocoEval]
+
+
+def _evaluator(coco_class: Any, eval_class: Any, task: Numbered) -> Any:
     truth, found = coco_class(), coco_class()
-    truth.dataset = copy.deepcopy(annotations)  # the evaluators write into it
+    truth.dataset = {
+        'images': [{'id': number} for number in range(1, task.num_images + 1)],
+        'categories': [{'id': number, 'name': str(number)} for number in range(1, task.num_classes + 1)],
+        'annotations': task.annotations,
+    }
     # What their loadRes would do, but also for an empty list.
     boxes = [
         {**item, 'id': number, 'area': item['bbox'][2] * item['bbox'][3], 'iscrowd': 0}
-        for number, item in enumerate(detections, start=1)
+        for number, item in enumerate(task.detections, start=1)
     ]
     found.dataset = {**truth.dataset, 'annotations': boxes}
     truth.createIndex()
     found.createIndex()
     evaluator = eval_class(truth, found, iouType='bbox')
-    evaluator.params.imgIds = img_ids
-    evaluator.params.catIds = sorted(cat_ids)
-    evaluator.params.maxDets = max_dets
+    evaluator.params.imgIds = task.tested
+    evaluator.params.catIds = list(range(1, task.num_classes + 1))
+    evaluator.params.maxDets = task.max_dets
     evaluator.evaluate()
     return evaluator
 
@@ -91,20 +78,20 @@ def _result(evaluator: Any) -> CocoEval:
     return CocoEval(precision, recall, params.iouThrs, list(params.catIds))
 
 
-def with_pycocotools(*args: Any) -> CocoEval:
+def with_pycocotools(task: Numbered) -> CocoEval:
     """The reference, in Python: a minute for COCO's 5000 validation images."""
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
-    return _result(_evaluator(COCO, COCOeval, *args))
+    return _result(_evaluator(COCO, COCOeval, task))
 
 
-def with_faster_coco_eval(*args: Any) -> CocoEval:
+def with_faster_coco_eval(task: Numbered) -> CocoEval:
     """The same in C++, and to the last bit."""
     from faster_coco_eval import COCO, COCOeval_faster
 
     # Apart from accumulating, so that _first_alone can accumulate once more.
-    evaluator = _evaluator(COCO, functools.partial(COCOeval_faster, separate_eval=True), *args)
+    evaluator = _evaluator(COCO, functools.partial(COCOeval_faster, separate_eval=True), task)
     result = _result(evaluator)
     result.precision[(result.precision == 1) & _first_alone(evaluator)] = 1 / (1 + np.spacing(1))
     return result

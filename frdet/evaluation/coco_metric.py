@@ -2,35 +2,28 @@
 
 import contextlib
 import io
-import json
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import MMLogger
 from terminaltables import AsciiTable
 
-from frdet.datasets.coco import UNUSED_CLASS, UNUSED_ID
+from frdet.datasets.coco import UNUSED_CLASS
+from frdet.datasets.coco_json import Id, id_order
 from frdet.errors import ConfigError, DataError
-from frdet.evaluation.backends import BACKENDS, CocoEval, read_annotations
+from frdet.evaluation.backends import BACKENDS, CocoEval, Numbered
+from frdet.evaluation.detections import Detections, numbered, results_of, write_results
+from frdet.evaluation.tested import check_images, classes_lacking, images_of, parts_of
+from frdet.evaluation.truth import Truth
 from frdet.registry import METRICS
 
 #: Names of COCO's area ranges in its own order, with the ending of our figures.
 _AREAS = ('', '_s', '_m', '_l')
 CLASS_COLUMNS = 3  # classes side by side in the table
-
-
-class Detections(NamedTuple):
-    """Detections in one image: ``boxes`` (n, 4) xyxy, ``scores`` (n,), ``labels`` (n,)."""
-
-    img_id: int
-    boxes: np.ndarray
-    scores: np.ndarray
-    labels: np.ndarray
 
 
 @METRICS.register_module()
@@ -41,8 +34,12 @@ class CocoMetric(BaseMetric):
     threshold; ``_s``, ``_m``, ``_l`` for objects of areas below 32^2, between, and above 96^2 square pixels. ``AR@n``
     is the recall with the n best detections of each class and image. A figure for which there is no object is -1.
 
+    The Runner hands over the data set that is tested (``use_dataset``). Without ``ann_file`` its annotations are the
+    truth. With one, the images must be the same; of a joined data set, the part that was read from ``ann_file`` counts.
+    An object marked with ``"ignore": 1`` counts neither as found nor as missed.
+
     Args:
-        ann_file: the annotations, COCO's JSON.
+        ann_file: the annotations, COCO's JSON; the ones of the data set that is tested where None.
         prefix: before the names of the figures.
         classwise: log the average precision of every class.
         outfile: where to write the detections as COCO's results JSON; None writes none.
@@ -51,8 +48,8 @@ class CocoMetric(BaseMetric):
             the last bit.
 
     Raises:
-        ConfigError: ``backend`` or ``max_dets`` is wrong.
-        DataError: ``ann_file`` is missing or is no COCO file.
+        ConfigError: ``backend`` or ``max_dets`` is wrong, or there is no ``ann_file`` and the data set has none.
+        DataError: ``ann_file`` is missing, is no COCO file, or lacks an image that is tested.
     """
 
     default_prefix = 'coco'
@@ -60,7 +57,7 @@ class CocoMetric(BaseMetric):
     def __init__(
         self,
         *,
-        ann_file: str,
+        ann_file: str | None = None,
         prefix: str | None = None,
         classwise: bool = True,
         outfile: str | None = None,
@@ -79,20 +76,46 @@ class CocoMetric(BaseMetric):
         self.max_dets = tuple(max_dets)
         self.backend = backend
         self.evaluation: CocoEval | None = None  # COCO's arrays of the last evaluation, on the first process
-        self._annotations = read_annotations(ann_file)
+        self._truth = Truth([(ann_file, None)]) if ann_file is not None else None
+        self._may_lack: set[str] = set()
+        self._skipped: set[tuple[Id, str | None]] = set()  # parts of a joined data set, which other metrics are for
+
+    def use_dataset(self, dataset: Any) -> None:
+        """Take the truth from the data set that will be tested, or compare its images with those of ``ann_file``.
+
+        Raises:
+            ConfigError: there is no ``ann_file``, and the data set was not read from COCO's JSON.
+            DataError: ``ann_file`` lacks an image of the data set, or has other boxes in every image.
+        """
+        logger = MMLogger.get_current_instance()
+        own, others = parts_of(dataset, self.ann_file)
+        if own:
+            self._truth = Truth(dict.fromkeys((part.ann_file, part.data_prefix['img']) for part in own))
+            self._skipped = images_of(others)
+            if self.ann_file is None and len(self._truth.sources) == 1:
+                self.ann_file = own[0].ann_file
+        assert self._truth is not None  # there is an own part, or an ann_file
+        self._may_lack = classes_lacking(own or others)
+        classes = (getattr(dataset, 'metainfo', None) or {}).get('classes')
+        self._truth.category_ids(classes or (), self._may_lack)
+        for doubt in [*([] if own else check_images(self._truth, dataset)), *self._truth.doubts()]:
+            logger.warning(doubt)
+        if not self._truth.has_object(classes):
+            logger.warning(f'{self._truth.names}: no object of the classes tested, so every figure will be -1')
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         """Keep the detections of a batch."""
         for sample in data_samples:
+            img_id, img_path = sample['img_id'], sample.get('img_path')
             found = sample['pred_instances']
             arrays = (found[key].detach().float().cpu().numpy() for key in ('bboxes', 'scores', 'labels'))
             boxes, scores, labels = arrays
             if not (np.isfinite(boxes).all() and np.isfinite(scores).all()):
                 raise DataError(
-                    f'A box or score detected in image {sample["img_id"]} is not finite and cannot be ranked: '
+                    f'A box or score detected in image {img_id} is not finite and cannot be ranked: '
                     'has training diverged?'
                 )
-            self.results.append(Detections(sample['img_id'], boxes, scores, labels.astype(np.int64)))
+            self.results.append(Detections(img_id, img_path, boxes, scores, labels.astype(np.int64)))
 
     def evaluate(self, size: int) -> dict[str, float]:
         """The figures of the images processed since the last call, by all processes.
@@ -105,44 +128,61 @@ class CocoMetric(BaseMetric):
     def compute_metrics(self, results: list[Detections]) -> dict[str, float]:
         """The 12 figures of ``results``; a table of them and of the classes goes to the log."""
         logger = MMLogger.get_current_instance()
-        detections = {item[0]: Detections(*item) for item in reversed(results)}  # gathering makes plain tuples
-        cat_ids = self._category_ids()
-        self._check_labels(detections, len(cat_ids))
-        used_ids = [cat_id for cat_id in cat_ids if cat_id != UNUSED_ID]
-        records = [record for img_id in sorted(detections) for record in _records(detections[img_id], cat_ids)]
+        if (truth := self._truth) is None:
+            raise ConfigError('CocoMetric has no truth: give ann_file, or call use_dataset with the data set tested')
+        found = self._by_place(truth, results)
+        classes = (self.dataset_meta or {}).get('classes') or list(truth.sources[0].content.categories)
+        cat_ids = truth.category_ids(classes, self._may_lack)
+        self._check_labels(truth, found, len(cat_ids))
+        # In the order of the ids, as COCO averages: another order would round otherwise.
+        known = {label: cat_id for label, cat_id in enumerate(cat_ids) if cat_id is not None}
+        numbers = {k: number for number, k in enumerate(sorted(known, key=lambda k: id_order(known[k])), start=1)}
         if self.outfile is not None:
-            _write_json(records, Path(self.outfile))
-            logger.info(f'{len(records)} detections in {len(detections)} images written to {self.outfile}')
-        if not records:
+            records = list(results_of(found, truth, classes, cat_ids))
+            write_results(records, Path(self.outfile))
+            logger.info(f'{len(records)} detections in {len(found)} images written to {self.outfile}')
+        task = Numbered(
+            num_images=len(truth.images),
+            num_classes=len(numbers),
+            annotations=truth.annotations(found, classes, numbers),
+            detections=numbered(found, numbers),
+            tested=[place + 1 for place in found],
+            max_dets=list(self.max_dets),
+        )
+        if not task.detections:
             logger.warning('There is no detection at all: every figure is 0, or -1 where there is no object')
         with contextlib.redirect_stdout(io.StringIO()):  # both evaluators print
-            evaluation = BACKENDS[self.backend](
-                self._annotations, records, sorted(detections), used_ids, list(self.max_dets)
-            )
-        self.evaluation = evaluation
+            evaluation = BACKENDS[self.backend](task)
+        self.evaluation = evaluation._replace(cat_ids=[known[label] for label in numbers])
         figures = self._figures(evaluation)
         logger.info('\n' + AsciiTable([['figure', 'value'], *([k, f'{v:.4f}'] for k, v in figures.items())]).table)
         if self.classwise:
-            logger.info('\n' + self._class_table(evaluation).table)
+            rows = {label: evaluation.precision[:, :, number - 1, 0, -1] for label, number in numbers.items()}
+            shown = [label for label, name in enumerate(classes) if label in rows or name != UNUSED_CLASS]
+            logger.info('\n' + _class_table([(classes[k], _mean(rows[k]) if k in rows else -1.0) for k in shown]).table)
         return figures
 
-    def _category_ids(self) -> list[int]:
-        """Category id of every label, by the names of the data set's classes."""
-        ids = {category['name']: category['id'] for category in self._annotations['categories']}
-        classes = (self.dataset_meta or {}).get('classes') or sorted(ids, key=lambda name: ids[name])
-        ids[UNUSED_CLASS] = UNUSED_ID
-        if unknown := [name for name in classes if name not in ids]:
-            raise DataError(
-                f'{self.ann_file} has no category {unknown[0]!r}, a class of the data set evaluated: '
-                'the evaluator needs the annotation file of that data set'
-            )
-        return [ids[name] for name in classes]
+    def _by_place(self, truth: Truth, results: list[Detections]) -> dict[int, Detections]:
+        """Detections by place of their image in the truth, in its order; an image that was tested twice counts once.
 
-    def _check_labels(self, detections: dict[int, Detections], count: int) -> None:
-        for img_id, found in detections.items():
-            if len(wrong := found.labels[(found.labels < 0) | (found.labels >= count)]):
+        Raises:
+            DataError: an image is not in the truth, nor in a part of the data set that other metrics are for.
+        """
+        found: dict[int, Detections] = {}
+        for item in results:
+            one = Detections(*item)  # gathering makes plain tuples
+            place = truth.place(one.img_id, one.img_path)
+            if place is not None:
+                found.setdefault(place, one)
+            elif (one.img_id, one.img_path) not in self._skipped:
+                raise truth.lost(one.img_id, one.img_path, 'the data set tested')
+        return dict(sorted(found.items()))
+
+    def _check_labels(self, truth: Truth, found: dict[int, Detections], count: int) -> None:
+        for one in found.values():
+            if len(wrong := one.labels[(one.labels < 0) | (one.labels >= count)]):
                 raise DataError(
-                    f'{self.ann_file} has no category for label {wrong[0]}, detected in image {img_id}: there are '
+                    f'{truth.names} has no category for label {wrong[0]}, detected in image {one.img_id}: there are '
                     f'{count} classes; the head and the data set must have the same'
                 )
 
@@ -162,43 +202,17 @@ class CocoMetric(BaseMetric):
             figures[f'bbox_AR{ending}'] = _mean(recall[:, :, area, -1])
         return figures
 
-    def _class_table(self, evaluation: CocoEval) -> AsciiTable:
-        names = {category['id']: category['name'] for category in self._annotations['categories']}
-        cells = [
-            (names[cat_id], f'{_mean(evaluation.precision[:, :, place, 0, -1]):.4f}')
-            for place, cat_id in enumerate(evaluation.cat_ids)
-        ]
-        cells += [('', '')] * (-len(cells) % CLASS_COLUMNS)
-        rows = len(cells) // CLASS_COLUMNS
-        columns = [cells[start : start + rows] for start in range(0, len(cells), rows)]
-        lines = [[text for cell in line for text in cell] for line in zip(*columns, strict=True)]
-        return AsciiTable([['class', 'AP'] * CLASS_COLUMNS, *lines])
 
-
-def _records(found: Detections, cat_ids: list[int]) -> list[dict[str, Any]]:
-    """One image's detections as COCO's results: xywh, subtracted in float64. Those of unused labels are left out."""
-    return [
-        {
-            'image_id': found.img_id,
-            'category_id': cat_ids[label],
-            'bbox': [x1, y1, x2 - x1, y2 - y1],
-            'score': score,
-        }
-        for (x1, y1, x2, y2), score, label in zip(
-            found.boxes.tolist(), found.scores.tolist(), found.labels.tolist(), strict=True
-        )
-        if cat_ids[label] != UNUSED_ID
-    ]
+def _class_table(rows: list[tuple[str, float]]) -> AsciiTable:
+    cells = [(name, f'{value:.4f}') for name, value in rows]
+    cells += [('', '')] * (-len(cells) % CLASS_COLUMNS)
+    height = len(cells) // CLASS_COLUMNS
+    columns = [cells[start : start + height] for start in range(0, len(cells), height)]
+    lines = [[text for cell in line for text in cell] for line in zip(*columns, strict=True)]
+    return AsciiTable([['class', 'AP'] * CLASS_COLUMNS, *lines])
 
 
 def _mean(values: np.ndarray) -> float:
     """Mean of what is defined (COCO marks the rest with -1), or -1."""
     defined = values[values > -1]
     return float(np.mean(defined)) if defined.size else -1.0
-
-
-def _write_json(records: list[dict[str, Any]], path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f'.{path.name}.part')
-    part.write_text(json.dumps(records))
-    os.replace(part, path)

@@ -92,14 +92,56 @@ def test_unused_labels(write_coco, content):
     dataset = dataset_of(write_coco(content), metainfo=dict(classes=classes))
     assert dataset.get_data_info(2)['gt_labels'].tolist() == [39, 10, 1]
     assert dataset.get_data_info(1)['gt_labels'].tolist() == [1]
-    assert [i for i in dataset.cat_ids if i != -1] == [2, 11, 40]
+    assert [i for i in dataset.cat_ids if i is not None] == [2, 11, 40]
     assert len(dataset.metainfo['classes']) == 40
 
 
-def test_classes_from_a_text_file(write_coco, content, tmp_path):
+@pytest.mark.parametrize('text', ['car\nperson\n', '\ufeffcar\nperson', 'car\r\n\r\n person \r\n\r\n'])
+def test_classes_from_a_text_file(write_coco, content, tmp_path, text):
     names = tmp_path / 'names.txt'
-    names.write_text('car\nperson\n')
+    names.write_bytes(text.encode())
     assert dataset_of(write_coco(content), metainfo=dict(classes=str(names))).metainfo['classes'] == ('car', 'person')
+
+
+def test_a_category_called_as_unused_labels_are(write_coco, content):
+    """Its boxes count, whether the file's classes are taken or chosen."""
+    content['categories'][1]['name'] = 'N/A'  # id 2, of three boxes
+    for metainfo in (None, dict(classes=['N/A', 'cat', 'car'])):
+        dataset = dataset_of(write_coco(content), metainfo=metainfo)
+        label = dataset.metainfo['classes'].index('N/A')
+        assert dataset.cat_ids[label] == 2
+        assert sum((dataset.get_data_info(i)['gt_labels'] == label).sum() for i in range(4)) == 3
+
+
+def test_a_negative_category_id_is_a_category(write_coco, content):
+    content['categories'][1]['id'] = -1
+    for annotation in content['annotations']:
+        annotation['category_id'] = {2: -1}.get(annotation['category_id'], annotation['category_id'])
+    dataset = dataset_of(write_coco(content), metainfo=dict(classes=['person', 'N/A']))
+    assert dataset.cat_ids == [-1, None]
+    assert [dataset.get_data_info(i)['gt_labels'].tolist() for i in range(4)] == [[0], [0], [0], []]
+
+
+def test_a_box_to_ignore_is_not_trained_on(write_coco, content):
+    content['annotations'][0]['ignore'] = 1
+    record = dataset_of(write_coco(content)).get_data_info(2)
+    np.testing.assert_array_equal(record['gt_crowd'], [True, True, False])
+
+
+@pytest.mark.parametrize('classes', [['person', 'car', 'cat', 'green'], ['zebra', 'car']])
+def test_a_class_that_the_file_lacks_has_no_box(write_coco, content, classes):
+    dataset = dataset_of(write_coco(content), metainfo=dict(classes=classes))
+    assert dataset.metainfo['classes'] == tuple(classes)
+    ids = dict(person=2, car=11, cat=40)
+    assert dataset.cat_ids == [ids.get(name) for name in classes]
+    labels = {label for i in range(4) for label in dataset.get_data_info(i)['gt_labels'].tolist()}
+    assert labels == {label for label, name in enumerate(classes) if name in ids}
+
+
+def test_a_class_that_is_misspelt_is_not_lacking(write_coco, content):
+    """'persn' is near to a category that no class is called; 'green' is near to none."""
+    with pytest.raises(DataError, match="has no class 'persn': did you mean person?"):
+        dataset_of(write_coco(content), metainfo=dict(classes=['green', 'car', 'persn']))
 
 
 def test_an_unknown_class_names_the_nearest(write_coco, content):
@@ -121,7 +163,7 @@ def test_no_image_left_says_why(write_coco, content):
         dataset_of(root, metainfo=dict(classes=['car']), filter_cfg=TRAIN)
     assert '0 of 4 images' in str(error.value)
     assert '3 have no box of the chosen classes' in str(error.value)
-    assert '1 have only crowd boxes' in str(error.value)
+    assert '1 have only crowd or ignored boxes' in str(error.value)
     with pytest.raises(DataError, match='4 are smaller than 1000 pixels'):
         dataset_of(root, filter_cfg=dict(min_size=1000))
 

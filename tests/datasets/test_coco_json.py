@@ -1,3 +1,4 @@
+import gzip
 import json
 from typing import Any
 
@@ -19,7 +20,8 @@ def test_arrays_by_hand(write_coco, content):
     assert [image['id'] for image in read.images] == [3, 5, 7, 9]
     assert list(read.categories.items()) == [('person', 2), ('car', 11), ('cat', 40)]
     np.testing.assert_array_equal(read.image_index, [2, 1, 2, 0, 2])
-    np.testing.assert_array_equal(read.category_id, [40, 2, 11, 2, 2])
+    np.testing.assert_array_equal(read.category_index, [2, 0, 1, 0, 0])
+    np.testing.assert_array_equal(read.xywh[0], content['annotations'][0]['bbox'])
     np.testing.assert_array_equal(read.crowd, [False, False, True, True, False])
     # xywh to xyxy; the first ends at 60.5, half a pixel under its image of 60 rows, the last begins left of the image.
     expected = [[10, 20, 40, 60], [0.5, 1.5, 10.5, 21.5], [5, 5, 15, 15], [0, 0, 10, 10], [0, 0, 15, 10]]
@@ -66,7 +68,13 @@ def test_a_binary_file(write_coco, content):
         ('images', 1, {'width': 0}, 'images[1] has width 0'),
         ('images', 0, {'file_name': None}, 'images[0] has file_name None: expected a text'),
         ('images', 2, {'id': 3}, 'images[2] repeats the id 3'),
-        ('images', 2, {'id': '9'}, "images[2] has id '9': expected an integer"),
+        ('images', 2, {'id': 9.5}, 'images[2] has id 9.5: expected an integer or a text'),
+        ('images', 2, {'id': True}, 'images[2] has id True: expected an integer or a text'),
+        ('images', 1, {'height': 480.5}, 'images[1] has height 480.5: expected a positive number of pixels'),
+        ('annotations', 2, {'image_id': '7'}, "image_id '7', which no item of images has, where 7 is one: numbers and"),
+        ('annotations', 3, {'ignore': 'yes'}, "annotations[3] has ignore 'yes': expected 0 or 1"),
+        ('annotations', 3, {'area': '50'}, "annotations[3] has area '50': expected a finite number of square pixels"),
+        ('annotations', 3, {'area': float('inf')}, 'annotations[3] has area inf'),
         ('categories', 1, {'name': 'cat'}, "categories[1] repeats the name 'cat' or the id 2"),
         ('categories', 2, {'id': 2}, "categories[2] repeats the name 'car' or the id 2"),
         ('annotations', 2, {'image_id': 8}, 'annotations[2] (id 3) has image_id 8, which no item of images has'),
@@ -181,14 +189,111 @@ def test_hostile_files(tmp_path, text):
 
 
 @pytest.mark.parametrize(
+    'as_id',
+    [
+        lambda i: i - 100,
+        lambda i: i * 10**18,
+        lambda i: i + 10**30,
+        float,
+        lambda i: f'{i:012d}',
+        lambda i: f'9f2c-{i:02d}',
+    ],
+    ids=['negative', 'beyond double', 'beyond 64 bits', 'float', 'digits', 'text'],
+)
+def test_ids_of_any_kind_give_the_same_arrays(write_coco, content, as_id):
+    expected = read_coco(write_coco(content) / 'ann.json')
+    for image in content['images']:
+        image['id'] = as_id(image['id'])
+    for category in content['categories']:
+        category['id'] = as_id(category['id'])
+    for place, annotation in enumerate(content['annotations']):
+        annotation.update(image_id=as_id(annotation['image_id']), category_id=as_id(annotation['category_id']))
+        annotation['id'] = (0, 0, None, 'x', -1)[place]
+    read = read_coco(write_coco(content) / 'ann.json')
+    for field in ('boxes', 'image_index', 'category_index', 'crowd', 'ignored', 'area'):
+        np.testing.assert_array_equal(getattr(read, field), getattr(expected, field))
+    assert [image['file_name'] for image in read.images] == [image['file_name'] for image in expected.images]
+    assert list(read.categories) == list(expected.categories)
+    assert all(type(image['id']) in (int, str) for image in read.images)  # 1.0 is written as 1
+
+
+@pytest.mark.parametrize(
+    ('area', 'expected', 'replaced'),
+    [
+        (7.5, 7.5, 0),
+        (0, 600, 1),
+        (-3, 600, 1),
+        (0.0, 600, 1),
+        (None, 600, 0),
+        (float('nan'), 600, 0),
+        ('absent', 600, 0),
+    ],
+)
+def test_an_area_that_is_not_positive_is_the_box(write_coco, content, area, expected, replaced):
+    """The box is 30 x 20."""
+    content['annotations'] = [{'image_id': 7, 'category_id': 2, 'bbox': [1, 2, 30, 20], 'area': area}]
+    if area == 'absent':
+        del content['annotations'][0]['area']
+    read = read_coco(write_coco(content) / 'ann.json')
+    assert (read.area.tolist(), read.areas_replaced) == ([expected], replaced)
+
+
+def test_a_box_of_negative_size_has_no_area(write_coco, content):
+    content['annotations'] = [{'image_id': 7, 'category_id': 2, 'bbox': [10, 10, -3, -4]}]
+    assert read_coco(write_coco(content) / 'ann.json').area.tolist() == [0]
+
+
+def test_whole_sizes_written_as_floats(write_coco, content):
+    content['images'][0]['width'] = 100.0
+    image = read_coco(write_coco(content) / 'ann.json').images[2]
+    assert (image['id'], image['width']) == (7, 100) and type(image['width']) is int
+
+
+ENCODED = {
+    'utf-8': str.encode,
+    'byte order mark': lambda text: text.encode('utf-8-sig'),
+    'utf-16': lambda text: text.encode('utf-16'),
+    'utf-16 without mark': lambda text: text.encode('utf-16-le'),
+    'utf-32': lambda text: text.encode('utf-32'),
+    'gzip': lambda text: gzip.compress(text.encode()),
+    'gzip of a byte order mark': lambda text: gzip.compress(text.encode('utf-8-sig')),
+}
+
+
+@pytest.mark.parametrize('encode', ENCODED.values(), ids=ENCODED)
+def test_encodings(tmp_path, content, encode):
+    content['categories'][0]['name'] = 'Überwürfe 图'
+    (tmp_path / 'ann.json').write_bytes(encode(json.dumps(content, ensure_ascii=False)))
+    assert list(read_coco(tmp_path / 'ann.json').categories) == ['person', 'car', 'Überwürfe 图']
+
+
+@pytest.mark.parametrize(
+    ('data', 'words'),
+    [
+        ('{"info": "Müller"}'.encode('latin-1'), 'is not JSON in UTF-8 (byte 0xfc at 11): save it as UTF-8'),
+        (b'PK\x03\x04more', 'is a ZIP archive: unpack it'),
+        (b'BZh91AY', 'is compressed by bzip2: unpack it'),
+        (gzip.compress(b'{}' * 500)[:-12], 'is compressed by gzip and broken'),
+        (b'', 'is empty'),
+        (b' \n', 'is empty'),
+        (b'{"id": 1}\n{"id": 2}', 'it holds several values, one after another'),
+    ],
+)
+def test_files_that_are_called_what_they_are(tmp_path, data, words):
+    (tmp_path / 'ann.json').write_bytes(data)
+    with pytest.raises(DataError) as error:
+        read_coco(tmp_path / 'ann.json')
+    assert words in str(error.value) and str(error.value).startswith(str(tmp_path / 'ann.json'))
+
+
+@pytest.mark.parametrize(
     ('section', 'change'),
     [
-        ('images', {'id': 2**63}),
         ('images', {'width': 10**400}),
         ('annotations', {'bbox': [0, 0, 1, 10**400]}),
         ('annotations', {'bbox': [0.5, 0, 1, 10**400]}),
         ('annotations', {'category_id': 10**30}),
-        ('categories', {'id': 10**30}),
+        ('annotations', {'area': 10**400}),
     ],
 )
 def test_numbers_beyond_64_bits(write_coco, content, section, change):

@@ -277,10 +277,8 @@ def test_errors(tmp_path):
     with pytest.raises(DataError, match='not JSON'):
         CocoMetric(ann_file=str(tmp_path / 'text.json'))
     box = dict(image_id=1, category_id=7, bbox=[0, 0, 1, 1])
-    with pytest.raises(DataError, match=r'annotations\[1\] has id .* expected an integer of 64 bits'):
-        CocoMetric(ann_file=str(by_hand(tmp_path, [box, dict(box, id=10**400)])))
-    with pytest.raises(DataError, match=r'annotations\[0\] has area nan'):
-        CocoMetric(ann_file=str(by_hand(tmp_path, [dict(box, area=float('nan'))])))
+    with pytest.raises(DataError, match=r'annotations\[1\] has area inf'):
+        CocoMetric(ann_file=str(by_hand(tmp_path, [box, dict(box, area=float('inf'))])))
     ann_file = by_hand(tmp_path, [])
     with pytest.raises(ConfigError, match='backend'):
         CocoMetric(ann_file=str(ann_file), backend='fast')

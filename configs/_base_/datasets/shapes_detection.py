@@ -47,5 +47,5 @@ val_dataloader = dict(
 )
 test_dataloader = val_dataloader
 
-val_evaluator = dict(type='CocoMetric', ann_file=data_root + 'annotations/instances_val2017.json')
+val_evaluator = dict(type='CocoMetric')  # against the annotations of the data set that is tested
 test_evaluator = val_evaluator

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from frdet.datasets.coco_json import CocoAnnotations, Id, read_coco
 from frdet.errors import DataError
-from frdet.evaluation.backends import read_annotations
 
 
 class Objects(NamedTuple):
@@ -18,7 +18,7 @@ class Objects(NamedTuple):
         image: (N,) int64, place in the list of images.
         label: (N,) int64, place in the list of classes.
         boxes: (N, 4) float64 xyxy in pixels of the image.
-        crowd: (N,) bool, regions that count neither as found nor as missed.
+        crowd: (N,) bool, crowds and ignored objects, which count neither as found nor as missed.
     """
 
     image: np.ndarray
@@ -48,11 +48,11 @@ class Results(NamedTuple):
 
     images: list[dict[str, Any]]
     classes: list[str]
-    cat_ids: list[int]
+    cat_ids: list[Id]
     truth: Objects
     found: Detected
 
-    def names_of(self, cat_ids: Sequence[int]) -> list[str]:
+    def names_of(self, cat_ids: Sequence[Id]) -> list[str]:
         """Names of categories; the id itself where it has none."""
         known = dict(zip(self.cat_ids, self.classes, strict=True))
         return [known.get(cat_id, str(cat_id)) for cat_id in cat_ids]
@@ -62,7 +62,7 @@ def read_results(
     ann_file: str | Path,
     detections: str | Path,
     *,
-    img_ids: Sequence[int] | None = None,
+    img_ids: Sequence[Id] | None = None,
     classes: Sequence[str] | None = None,
 ) -> Results:
     """Read an annotation file and the detections that ``CocoMetric.outfile`` has.
@@ -76,26 +76,22 @@ def read_results(
     Raises:
         DataError: a file cannot be read or is in another layout.
     """
-    content = read_annotations(ann_file)
-    ids = {category['name']: category['id'] for category in sorted(content['categories'], key=lambda c: c['id'])}
+    content = read_coco(ann_file)
+    ids = content.categories
     names = [name for name in (classes or ids) if name in ids]
     label_of = {ids[name]: label for label, name in enumerate(names)}
     wanted = None if img_ids is None else set(img_ids)
-    images = sorted(
-        (image for image in content['images'] if wanted is None or image['id'] in wanted), key=lambda i: i['id']
-    )
+    images = [image for image in content.images if wanted is None or image['id'] in wanted]
     place_of = {image['id']: place for place, image in enumerate(images)}
     found = _read_detections(detections)
     try:
-        truth_rows = _rows(content['annotations'], place_of, label_of)
         found_rows = _rows(found, place_of, label_of)
-        crowd = np.array([bool(item['iscrowd']) for item in truth_rows], dtype=bool)
         scores = np.array([item['score'] for item in found_rows], dtype=np.float64)
         return Results(
             images,
             names,
             [ids[name] for name in names],
-            Objects(*_arrays(truth_rows, place_of, label_of), crowd),
+            _objects(content, place_of, label_of),
             Detected(*_arrays(found_rows, place_of, label_of), scores),
         )
     except (KeyError, TypeError, ValueError) as error:
@@ -103,6 +99,15 @@ def read_results(
             f'{ann_file} and {detections} are not COCO annotations and results ({error}): expected image_id, '
             'category_id, bbox and score'
         ) from None
+
+
+def _objects(content: CocoAnnotations, place_of: dict[Id, int], label_of: dict[Id, int]) -> Objects:
+    image = np.array([place_of.get(image['id'], -1) for image in content.images], dtype=np.int64)[content.image_index]
+    label = np.array([label_of.get(i, -1) for i in content.categories.values()], dtype=np.int64)[content.category_index]
+    rows = np.flatnonzero((image >= 0) & (label >= 0))
+    boxes = content.xywh[rows]
+    boxes[:, 2:] += boxes[:, :2]
+    return Objects(image[rows], label[rows], boxes, (content.crowd | content.ignored)[rows])
 
 
 def _read_detections(path: str | Path) -> list[dict[str, Any]]:
@@ -117,12 +122,12 @@ def _read_detections(path: str | Path) -> list[dict[str, Any]]:
     return content
 
 
-def _rows(items: list[dict[str, Any]], place_of: dict[int, int], label_of: dict[int, int]) -> list[dict[str, Any]]:
+def _rows(items: list[dict[str, Any]], place_of: dict[Id, int], label_of: dict[Id, int]) -> list[dict[str, Any]]:
     return [item for item in items if item['image_id'] in place_of and item['category_id'] in label_of]
 
 
 def _arrays(
-    rows: list[dict[str, Any]], place_of: dict[int, int], label_of: dict[int, int]
+    rows: list[dict[str, Any]], place_of: dict[Id, int], label_of: dict[Id, int]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     boxes = np.array([item['bbox'] for item in rows], dtype=np.float64).reshape(-1, 4)
     boxes[:, 2:] += boxes[:, :2]

@@ -87,7 +87,7 @@ def save_evaluation(evaluation: CocoEval, folder: Path) -> None:
             precision=precision,
             recall=evaluation.recall[..., -1:],
             iou_thresholds=evaluation.iou_thresholds,
-            cat_ids=evaluation.cat_ids,
+            cat_ids=json.dumps(list(evaluation.cat_ids)),  # texts, and numbers of any size
         )
 
 
@@ -96,7 +96,8 @@ def load_evaluation(folder: Path) -> CocoEval | None:
     try:
         with np.load(folder / EVALUATION, allow_pickle=False) as file:
             arrays = {name: file[name] for name in ('precision', 'recall', 'iou_thresholds')}
-            return CocoEval(**arrays, cat_ids=file['cat_ids'].tolist())
+            cat_ids = file['cat_ids']
+            return CocoEval(**arrays, cat_ids=json.loads(str(cat_ids)) if cat_ids.ndim == 0 else cat_ids.tolist())
     except (OSError, ValueError, KeyError):
         return None
 

@@ -72,9 +72,9 @@ def fake_runner(tmp_path, metric, classes=('cat', 'dog')):
 
 
 def test_detections_that_the_config_writes_elsewhere(tmp_path):
-    (tmp_path / 'truth.json').write_text('{"images": [], "annotations": [], "categories": []}')
-    metric = CocoMetric(ann_file=str(tmp_path / 'truth.json'), outfile=str(tmp_path / 'mine.json'))
-    metric.evaluation = CocoEval(np.full((1, 3, 2, 4, 3), 0.25), np.zeros((1, 2, 4, 3)), np.array([0.5]), [4, 9])
+    metric = CocoMetric(outfile=str(tmp_path / 'mine.json'))
+    ids = [2**70, 'nine']
+    metric.evaluation = CocoEval(np.full((1, 3, 2, 4, 3), 0.25), np.zeros((1, 2, 4, 3)), np.array([0.5]), ids)
     (tmp_path / 'mine.json').write_text('[1]')
     folder = tmp_path / 'log/vis_data'
     folder.mkdir(parents=True)
@@ -82,7 +82,7 @@ def test_detections_that_the_config_writes_elsewhere(tmp_path):
     assert (folder / store.DETECTIONS).read_text() == '[1]'
     kept = store.load_evaluation(folder)
     assert (kept.precision == 0.25).all() and kept.precision.shape == (1, 3, 2, 4, 1)
-    assert kept.cat_ids == [4, 9] and kept.iou_thresholds.tolist() == [0.5]
+    assert kept.cat_ids == ids and kept.iou_thresholds.tolist() == [0.5]
 
 
 def test_first_batches(tmp_path):

@@ -1,0 +1,106 @@
+"""Data sets around other data sets: what is inside, and a joined set that says why its parts do not fit together."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from mmengine.dataset import BaseDataset
+from mmengine.dataset import ConcatDataset as MMEngineConcatDataset
+
+from frdet.errors import ConfigError
+from frdet.registry import DATASETS
+
+
+def entry(dataset: Any, name: str) -> Any:
+    """The argument ``name`` in a config's dict of a data set, or the attribute of a built one; None without it."""
+    return dataset.get(name) if isinstance(dataset, dict) else getattr(dataset, name, None)
+
+
+def leaves(dataset: Any, *, having: str = '') -> Iterator[Any]:
+    """The data sets inside wrappers such as ``RepeatDataset`` and ``ConcatDataset``, or ``dataset`` if it is none.
+
+    Args:
+        dataset: a config's dict, or a built data set, PyTorch's wrappers included; nothing is inside None.
+        having: an argument; the outermost data sets that have it are taken, and not what is inside them.
+    """
+    if dataset is None:
+        return
+    inside = (
+        [] if isinstance(dataset, BaseDataset) else [entry(dataset, 'dataset'), *(entry(dataset, 'datasets') or ())]
+    )
+    inner = [one for one in inside if one is not None and not isinstance(one, str)]
+    if not inner or (having and entry(dataset, having) is not None):
+        yield dataset
+        return
+    for one in inner:
+        yield from leaves(one, having=having)
+
+
+def refuse_different_classes(classes: Sequence[Any], name: str) -> None:
+    """Raise ConfigError unless all parts of the joined set ``name`` have the same class names in the same order."""
+    for place, other in enumerate(classes):
+        if list(other) != list(classes[0]):
+            raise ConfigError(
+                f'{name}: datasets.0 has the classes {_short(classes[0])}, datasets.{place} has {_short(other)}, and a '
+                'label would mean two things. Give all of them one list with metainfo=dict(classes=[...])'
+            )
+
+
+@DATASETS.register_module()
+class ConcatDataset(MMEngineConcatDataset):
+    """Several data sets, one after the other.
+
+    Args:
+        datasets: data sets of the same ``metainfo``, built or as dicts.
+        lazy_init: read the annotations at first use.
+        ignore_keys: keys of ``metainfo`` that may differ; what the first data set says then holds for all.
+
+    Raises:
+        ConfigError: there is no data set, or class names or another part of ``metainfo`` differ.
+    """
+
+    def __init__(
+        self,
+        datasets: Sequence[BaseDataset | dict],
+        lazy_init: bool = False,
+        ignore_keys: str | list[str] | None = None,
+    ):
+        if not datasets:
+            raise ConfigError('ConcatDataset: datasets is empty, expected at least one data set')
+        try:
+            super().__init__(datasets, lazy_init, ignore_keys)
+        except (KeyError, TypeError, ValueError):
+            if hasattr(self, '_metainfo'):  # all are built and were compared, and MMEngine does not say what differs
+                self._refuse_different()
+            raise
+
+    def full_init(self) -> None:
+        """Read the annotations. Only then are the classes known that a file names."""
+        if not self._fully_initialized:
+            super().full_init()
+            self._metainfo = self.datasets[0].metainfo
+            self._refuse_different()
+
+    def _refuse_different(self) -> None:
+        every = [dataset.metainfo for dataset in self.datasets]
+        for key in sorted({key for meta in every for key in meta} - {*self.ignore_keys}):
+            values = [meta.get(key, ()) for meta in every]
+            if key == 'classes':
+                refuse_different_classes(values, 'ConcatDataset')
+                continue
+            for place, value in enumerate(values):
+                if type(value) is not type(values[0]) or not _equal(value, values[0]):
+                    raise ConfigError(
+                        f'ConcatDataset: metainfo.{key} is {_short(values[0])} in datasets.0 and {_short(value)} in '
+                        f'datasets.{place}: make them equal, or name it in ignore_keys, and that of datasets.0 holds'
+                    )
+
+
+def _equal(one: Any, other: Any) -> bool:
+    return np.array_equal(one, other) if isinstance(one, np.ndarray) else one == other
+
+
+def _short(value: Any) -> str:
+    if not isinstance(value, (list, tuple)):
+        return repr(value)
+    return ', '.join(map(str, value[:6])) + (f', ... ({len(value)} in all)' if len(value) > 6 else '') or 'none'

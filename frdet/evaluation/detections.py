@@ -1,0 +1,65 @@
+"""Detections of a test, for an evaluator and as COCO's results JSON."""
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from frdet.datasets.coco_json import Id
+from frdet.evaluation.truth import Truth
+
+
+class Detections(NamedTuple):
+    """Detections in one image: ``boxes`` (n, 4) xyxy, ``scores`` (n,), ``labels`` (n,)."""
+
+    img_id: Id
+    img_path: str | None
+    boxes: np.ndarray
+    scores: np.ndarray
+    labels: np.ndarray
+
+    def rows(self) -> Iterator[tuple[list[float], float, int]]:
+        """Box as [x, y, width, height], subtracted in float64, score and label of each."""
+        for (x1, y1, x2, y2), score, label in zip(
+            self.boxes.tolist(), self.scores.tolist(), self.labels.tolist(), strict=True
+        ):
+            yield [x1, y1, x2 - x1, y2 - y1], score, label
+
+
+def numbered(found: dict[int, Detections], numbers: dict[int, int]) -> list[dict[str, Any]]:
+    """COCO's results under the numbers of an evaluator: image ids are place + 1.
+
+    Args:
+        found: detections by place of their image.
+        numbers: category id, for the evaluator, of every label that counts; detections of others are left out.
+    """
+    return [
+        {'image_id': place + 1, 'category_id': numbers[label], 'bbox': box, 'score': score}
+        for place, one in found.items()
+        for box, score, label in one.rows()
+        if label in numbers
+    ]
+
+
+def results_of(
+    found: dict[int, Detections], truth: Truth, classes: Sequence[str], cat_ids: Sequence[Id | None]
+) -> Iterable[dict[str, Any]]:
+    """COCO's results under the ids of the annotation files; with the file's name where several files were joined."""
+    for place, one in found.items():
+        image, known = truth.images[place], truth.source_of(place).content.categories
+        ids = [known.get(name, cat_id) for name, cat_id in zip(classes, cat_ids, strict=True)]
+        joined = {'file_name': image['file_name']} if len(truth.sources) > 1 else {}
+        for box, score, label in one.rows():
+            if ids[label] is not None:
+                yield {'image_id': image['id'], **joined, 'category_id': ids[label], 'bbox': box, 'score': score}
+
+
+def write_results(records: Sequence[dict[str, Any]], path: Path) -> None:
+    """Write COCO's results JSON, which appears under its name only when all of it is written."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f'.{path.name}.part')
+    part.write_text(json.dumps(records))
+    os.replace(part, path)

@@ -1,0 +1,112 @@
+"""The data set that is tested, and the annotations it is evaluated with."""
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from frdet.datasets.coco import UNUSED_CLASS, CocoDataset
+from frdet.datasets.coco_json import Id
+from frdet.datasets.wrappers import leaves
+from frdet.errors import ConfigError, DataError
+from frdet.evaluation.truth import Truth
+
+
+def parts_of(dataset: Any, ann_file: str | None) -> tuple[list[CocoDataset], list[Any]]:
+    """The data sets inside ``dataset`` that were read from ``ann_file``, or all where it is None; and the others.
+
+    Raises:
+        ConfigError: ``ann_file`` is None, and a data set was not read from COCO's JSON.
+    """
+    own: list[CocoDataset] = []
+    others: list[Any] = []
+    for part in leaves(dataset):
+        if ann_file is None and not isinstance(part, CocoDataset):
+            raise ConfigError(
+                f'CocoMetric has no ann_file, and a {type(part).__name__} is tested, which is no CocoDataset: give the '
+                "annotations as COCO's JSON with ann_file"
+            )
+        is_own = isinstance(part, CocoDataset) and (ann_file is None or _is_same(part.ann_file, ann_file))
+        (own if is_own else others).append(part)
+    return own, others
+
+
+def _is_same(path: str, other: str) -> bool:
+    try:
+        return os.path.samefile(path, other)
+    except OSError:
+        return False
+
+
+def images_of(datasets: Sequence[Any]) -> set[tuple[Id, str | None]]:
+    """Id and path of every image of ``datasets``; those whose records name neither are left out."""
+    return {
+        (record['img_id'], record.get('img_path'))
+        for dataset in datasets
+        if hasattr(dataset, 'get_data_info')
+        for record in map(dataset.get_data_info, range(len(dataset)))
+        if 'img_id' in record
+    }
+
+
+def classes_lacking(datasets: Sequence[Any]) -> set[str]:
+    """Classes that none of ``datasets`` has in its file, although its ``metainfo`` names them."""
+    lacking: list[set[str]] = []
+    for dataset in datasets:
+        names = (getattr(dataset, 'metainfo', None) or {}).get('classes') or ()
+        ids = getattr(dataset, 'cat_ids', None) or [0] * len(names)
+        lacking.append({name for name, cat_id in zip(names, ids, strict=False) if cat_id is None} - {UNUSED_CLASS})
+    return set.intersection(*lacking) if lacking else set()
+
+
+def check_images(truth: Truth, dataset: Any) -> list[str]:
+    """Compare the images of ``dataset``, which was not read from the files of ``truth``, with those.
+
+    Returns:
+        Sentences about what differs and may be meant.
+
+    Raises:
+        DataError: an image is not in the files, is another picture or has another size there, or no image has the
+            same boxes.
+    """
+    if not hasattr(dataset, 'get_data_info'):
+        return []
+    classes = set((getattr(dataset, 'metainfo', None) or {}).get('classes') or ())
+    name = ' and '.join(sorted({str(getattr(part, 'ann_file', type(part).__name__)) for part in leaves(dataset)}))
+    compared = differ = 0
+    for record in map(dataset.get_data_info, range(len(dataset))):
+        if 'img_id' not in record:
+            return []
+        place = truth.place(record['img_id'], record.get('img_path'))
+        if place is None:
+            raise truth.lost(record['img_id'], record.get('img_path'), name)
+        image = truth.images[place]
+        size = tuple(record.get(side, image[side]) for side in ('width', 'height'))
+        if size != (image['width'], image['height']):
+            raise DataError(
+                f'Image {record["img_id"]} is {size[0]}x{size[1]} in {name} and {image["width"]}x{image["height"]} in '
+                f'{truth.names}: these are two pictures. Leave the ann_file of the evaluator out, or give it {name}'
+            )
+        if 'gt_bboxes' in record:
+            there = truth.boxes_of(place, classes)
+            compared += bool(len(there) or len(record['gt_bboxes']))
+            differ += not _same_boxes(there, record['gt_bboxes'])
+    if differ and differ == compared and compared > 1:
+        raise DataError(
+            f'{name} and {truth.names} have the same images, and other boxes in each of the {compared} that have any: '
+            'are these two sets of pictures of the same names? Leave the ann_file of the evaluator out, or give it '
+            f'{name}'
+        )
+    return (
+        [
+            f'{name}, which is tested, has other boxes than {truth.names} in {differ} of {compared} images: '
+            'the latter count'
+        ]
+        if differ
+        else []
+    )
+
+
+def _same_boxes(boxes: np.ndarray, other: np.ndarray) -> bool:
+    return sorted(boxes.tolist()) == sorted(np.asarray(other, dtype=np.float32).tolist())
