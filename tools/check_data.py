@@ -6,8 +6,8 @@ Reports all that is wrong, and ends with exit code 1 if anything would stop a ru
 import argparse
 
 from frdet.apis import run_tool
+from frdet.apis.checking import check_data
 from frdet.config import check_config, load_config
-from frdet.datasets.checking import check_data
 
 
 def parse_args() -> argparse.Namespace:

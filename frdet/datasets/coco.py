@@ -92,6 +92,7 @@ class CocoDataset(BaseDataset):
         if kwargs.get('indices') in (0, [], ()):
             raise ConfigError('indices keeps no image: give a count from the first on, or a list of places')
         self.cat_ids: list[Id | None] = []
+        self.left_out: dict[str, int] = {}  # how many images ``filter_cfg`` leaves out, by reason
         super().__init__(
             ann_file=str(ann_file),
             data_root=str(data_root),
@@ -186,6 +187,7 @@ class CocoDataset(BaseDataset):
                 f'{total}: {counts}. Classes: {", ".join(self._metainfo["classes"][:10])}; check metainfo.classes, '
                 f'filter_cfg ({dict(self.filter_cfg)}) and the file'
             )
+        self.left_out = reasons
         if reasons:
             print_log(f'{total}: {counts}', logger='current')
         return kept

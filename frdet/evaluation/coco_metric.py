@@ -76,6 +76,8 @@ class CocoMetric(BaseMetric):
         self.max_dets = tuple(max_dets)
         self.backend = backend
         self.evaluation: CocoEval | None = None  # COCO's arrays of the last evaluation, on the first process
+        self.doubts: list[str] = []  # what a reader of the figures should know, once the data set is known
+        self.has_object = True
         self._truth = Truth([(ann_file, None)]) if ann_file is not None else None
         self._may_lack: set[str] = set()
         self._skipped: set[tuple[Id, str | None]] = set()  # parts of a joined data set, which other metrics are for
@@ -98,9 +100,11 @@ class CocoMetric(BaseMetric):
         self._may_lack = classes_lacking(own or others)
         classes = (getattr(dataset, 'metainfo', None) or {}).get('classes')
         self._truth.category_ids(classes or (), self._may_lack)
-        for doubt in [*([] if own else check_images(self._truth, dataset)), *self._truth.doubts()]:
+        self.doubts = [*([] if own else check_images(self._truth, dataset)), *self._truth.doubts()]
+        for doubt in self.doubts:
             logger.warning(doubt)
-        if not self._truth.has_object(classes):
+        self.has_object = self._truth.has_object(classes)
+        if not self.has_object:
             logger.warning(f'{self._truth.names}: no object of the classes tested, so every figure will be -1')
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:

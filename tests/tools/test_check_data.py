@@ -27,7 +27,7 @@ def data(tmp_path):
         record = {'file_name': 'a.png', 'width': width, 'height': 600}
         content = {
             'images': [{'id': i, **record} for i in range(count)],
-            'annotations': [],
+            'annotations': [{'image_id': 0, 'category_id': 1, 'bbox': [1, 2, 30, 40]}],
             'categories': [{'id': 1, 'name': 'a'}],
         }
         (tmp_path / 'ann.json').write_text(json.dumps(content))
@@ -45,7 +45,7 @@ def start(*args):
 
 @pytest.mark.parametrize(('width', 'code'), [(800, 0), (900, 1)])
 def test_exit_code(data, width, code):
-    tool = start(data(2, width), '--images', '--workers', 1)
+    tool = start(data(1, width), '--images', '--workers', 1)
     out, err = tool.communicate(timeout=120)
     assert tool.returncode == code, err
     assert ('Nothing to report' in out) == (code == 0)

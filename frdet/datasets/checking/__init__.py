@@ -1,5 +1,1 @@
-"""Finding all that is wrong with a data set, where reading it stops at the first mistake."""
-
-from frdet.datasets.checking.data import DataReport, check_data
-
-__all__ = ['DataReport', 'check_data']
+"""Finding all that is wrong with annotation files and images, where reading them stops at the first mistake."""

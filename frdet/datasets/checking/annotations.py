@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from frdet.datasets.checking.findings import Findings
-from frdet.datasets.coco_json import SECTIONS, check_annotation, check_category, check_image, load_sections, short
+from frdet.datasets.coco_json import SECTIONS, Id, check_annotation, check_category, check_image, load_sections, short
 from frdet.errors import DataError
 
 FEW = 10  # boxes that leave their images before these are called most
+THIN, SMALL = 40, 8  # sides in a ratio, and pixels, of images of which a network sees next to nothing
 TOLERANCE = 1.0  # pixels by which a box may leave its image; COCO's own are rounded to hundredths
 
 
@@ -25,8 +26,9 @@ def check_annotations(path: str | Path, findings: Findings) -> tuple[list[dict[s
         return [], 'nothing read'
     images = _images(content['images'], findings)
     categories = _categories(content['categories'], findings)
-    boxes, leaving = 0, 0
+    boxes, leaving, fractions, unlike = 0, 0, 0, 0
     seen: set[Any] = set()
+    places: set[tuple] = set()
     for index, item in enumerate(content['annotations']):
         name = _name(item, f'annotations[{index}]')
         _check_id(item, name, seen, findings)
@@ -38,14 +40,29 @@ def check_annotations(path: str | Path, findings: Findings) -> tuple[list[dict[s
             findings.add('annotation of no image', f'{name}: image_id {item["image_id"]}')
             continue
         boxes += 1
-        leaving += _check_box(item['bbox'], images[item['image_id']], name, findings)
-    if leaving > max(boxes / 2, FEW):
-        findings.add('most boxes leave their images', f'{leaving} of {boxes}')
+        image = images[item['image_id']]
+        leaving += _check_box(item['bbox'], image, name, findings)
+        fractions += max(map(abs, item['bbox'])) <= 1 and min(image['width'], image['height']) > 1
+        unlike += _check_area(item, name, findings)
+        place = (item['image_id'], item['category_id'], *item['bbox'])
+        if place in places:
+            findings.add('repeated box', f'{name}: bbox {item["bbox"]} in image {short(item["image_id"])}')
+        places.add(place)
+        if item.get('ignore'):
+            findings.add('ignored box', name)
+    for kind, count, least in (
+        ('most boxes leave their images', leaving, max(boxes / 2, FEW)),
+        ('boxes of 0 to 1', fractions, boxes / 2),
+        ('areas unlike their boxes', unlike, boxes / 2),
+    ):
+        if count > least:
+            findings.add(kind, f'{count} of {boxes}')
     return list(images.values()), ', '.join(f'{len(content[section])} {section}' for section in SECTIONS)
 
 
-def _images(items: list, findings: Findings) -> dict[int, dict[str, Any]]:
-    images: dict[int, dict[str, Any]] = {}
+def _images(items: list, findings: Findings) -> dict[Id, dict[str, Any]]:
+    images: dict[Id, dict[str, Any]] = {}
+    names: dict[str, Id] = {}
     for index, item in enumerate(items):
         name = _name(item, f'images[{index}]')
         try:
@@ -55,13 +72,22 @@ def _images(items: list, findings: Findings) -> dict[int, dict[str, Any]]:
             continue
         if item['id'] in images:
             findings.add('repeated image id', f'{name}: {short(item["file_name"])}')
-        else:
-            images[item['id']] = item
+            continue
+        images[item['id']] = item
+        if item['file_name'] in names:
+            findings.add(
+                'repeated image', f'{name}: {short(item["file_name"])}, as id {short(names[item["file_name"]])}'
+            )
+        names.setdefault(item['file_name'], item['id'])
+        sides = sorted((item['width'], item['height']))
+        if sides[0] < SMALL or sides[1] > THIN * sides[0]:
+            example = f'{short(item["file_name"])} (id {short(item["id"])}): {item["width"]}x{item["height"]}'
+            findings.add('image that is hardly to be seen', example)
     return images
 
 
-def _categories(items: list, findings: Findings) -> set[int]:
-    ids: set[int] = set()
+def _categories(items: list, findings: Findings) -> set[Id]:
+    ids: set[Id] = set()
     names: set[str] = set()
     for index, item in enumerate(items):
         name = _name(item, f'categories[{index}]')
@@ -116,6 +142,16 @@ def _check_box(box: list[float], image: dict[str, Any], name: str, findings: Fin
     elif leaves:
         findings.add('box leaves its image', example)
     return leaves
+
+
+def _check_area(item: dict[str, Any], name: str, findings: Findings) -> bool:
+    """Whether the area of ``item`` is positive and cannot be that of a mask in its box."""
+    area, own = item.get('area'), item['bbox'][2] * item['bbox'][3]
+    if area is None or math.isnan(area):
+        return False
+    if area <= 0:
+        findings.add('area that is not positive', f'{name}: area {area}')
+    return area > 0 and not 0.01 * own <= area <= 1.05 * own
 
 
 def _name(item: Any, place: str) -> str:

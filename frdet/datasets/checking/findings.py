@@ -14,7 +14,6 @@ ERRORS = {
     'wrong annotation': 'stops',
     'repeated image id': 'stops',
     'repeated category': 'stops',
-    'repeated annotation id': 'wrong evaluation',
     'annotation of no image': 'stops',
     'annotation of no category': 'stops',
     'box not finite': 'stops',
@@ -24,6 +23,11 @@ ERRORS = {
     'missing image': 'skipped in training, stops evaluation',
     'undecodable image': 'skipped in training, stops evaluation',
     'image of another size': 'stops',
+    'boxes of 0 to 1': 'wrong boxes: they are read as pixels; multiply them by width and height',
+    'data set refused': 'stops',
+    'classes refused': 'stops',
+    'evaluation refused': 'stops',
+    'nothing to evaluate': 'every figure is -1, and no checkpoint can be chosen',
 }
 #: Kind -> how frdet deals with it.
 NOTES = {
@@ -35,6 +39,17 @@ NOTES = {
     'image with transparency': 'its colours are read',
     '16-bit image': 'the upper 8 bits are read',
     'image turned by EXIF': 'turned',
+    'repeated annotation id': 'ids of annotations are not read',
+    'area that is not positive': 'the area of the box counts in AP by size',
+    'areas unlike their boxes': 'AP by size follows the areas: are they square pixels?',
+    'ignored box': 'neither trained on nor evaluated',
+    'repeated box': 'one object counts as several',
+    'repeated image': 'drawn and counted as often as it is listed',
+    'image that is hardly to be seen': 'a side is under 8 pixels, or under a fortieth of the other',
+    'class without a box': 'not learnt; not measured',
+    'image left out of training': 'by filter_cfg',
+    'image in two splits': 'figures are better than for new images',
+    'said by the evaluator': 'to be known of the figures',
 }
 
 

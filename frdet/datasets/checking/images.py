@@ -1,8 +1,10 @@
 """Checking image files: that they are there, and, by reading each, that they are what their records say."""
 
+import hashlib
 import os
 import signal
 import threading
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -63,6 +65,50 @@ def read_images(images: Sequence[ImageFile], workers: int, findings: Findings) -
         ) from None
     finally:  # after Ctrl-C, too: what has not begun is dropped, the processes end
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+class Group(NamedTuple):
+    """The images of an annotation file, the splits that it is for, and what was found in it."""
+
+    splits: Sequence[str]
+    images: Sequence[ImageFile]
+    findings: Findings
+
+
+def find_copies(groups: Sequence[Group], together: Findings, *, within: bool) -> None:
+    """Find pictures that are there twice: files of the same bytes, whatever they are called.
+
+    Args:
+        groups: training images are looked for in the groups of other splits.
+        together: a picture in two splits is added here.
+        within: look for copies in each group, too, which may mean to read most of its files.
+    """
+    by_size: dict[int, list[tuple[Group, ImageFile]]] = defaultdict(list)
+    for group in groups:
+        if 'train' in group.splits and len(group.splits) > 1 and group.images:
+            together.add('image in two splits', f'all {len(group.images)} of {" and ".join(group.splits)}')
+        for image in group.images:
+            by_size[os.stat(image.path).st_size].append((group, image))
+    for same in by_size.values():
+        if len(same) > 1 and (within or len({id(group) for group, _ in same}) > 1):
+            by_content: dict[bytes, list[tuple[Group, ImageFile]]] = defaultdict(list)
+            for group, image in same:
+                by_content[hashlib.blake2b(Path(image.path).read_bytes()).digest()].append((group, image))
+            for copies in by_content.values():
+                _add_copies(copies, together, within)
+
+
+def _add_copies(copies: list[tuple[Group, ImageFile]], together: Findings, within: bool) -> None:
+    first: dict[int, tuple[Group, ImageFile]] = {}
+    for group, image in copies:
+        _, before = first.setdefault(id(group), (group, image))
+        if within and os.path.realpath(image.path) != os.path.realpath(before.path):
+            group.findings.add('repeated image', f'{image.name} is the same picture as {before.name}')
+    trained = [image for group, image in first.values() if 'train' in group.splits]
+    for group, image in first.values():
+        if trained and 'train' not in group.splits:
+            splits = ' and '.join(group.splits)
+            together.add('image in two splits', f'{image.name} of {splits} is {trained[0].name} of train')
 
 
 @contextmanager

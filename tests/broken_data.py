@@ -1,12 +1,9 @@
 """A data set with one of everything that can be wrong."""
 
 import io
-import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 from PIL import Image
 
 GREY16 = np.array([[0, 255, 256], [4660, 65280, 65535]], dtype=np.uint16)
@@ -73,16 +70,5 @@ def broken_coco() -> dict[str, Any]:
     return {
         'images': [*images, {**images[0], 'file_name': 'twice.jpg'}, {**images[0], 'id': 90, 'height': '20'}],
         'annotations': annotations,
-        'categories': [{'id': 1, 'name': 'a'}, {'id': 2, 'name': 'a'}, {'id': 'x', 'name': 'b'}],
+        'categories': [{'id': 1, 'name': 'a'}, {'id': 2, 'name': 'a'}, {'id': None, 'name': 'b'}],
     }
-
-
-@pytest.fixture
-def broken_root(tmp_path: Path) -> Path:
-    folder = tmp_path / 'images'
-    folder.mkdir()
-    for name, content, _ in FILES.values():
-        if content is not None:
-            (folder / name).write_bytes(content)
-    (tmp_path / 'ann.json').write_text(json.dumps(broken_coco()))
-    return tmp_path

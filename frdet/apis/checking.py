@@ -1,0 +1,192 @@
+"""Checking all data that a config names: what training, validation or testing would refuse or get wrong."""
+
+import copy
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+from mmengine.config import Config
+from mmengine.logging import MMLogger
+from mmengine.registry import init_default_scope
+
+from frdet.apis.classes import settle_num_classes
+from frdet.datasets.checking.annotations import check_annotations
+from frdet.datasets.checking.findings import ERRORS, Findings
+from frdet.datasets.checking.images import Group, find_copies, find_images, read_images
+from frdet.datasets.coco import UNUSED_CLASS, CocoDataset
+from frdet.datasets.wrappers import leaves
+from frdet.engine.hooks.check_setup import check_classes, compare_classes
+from frdet.errors import ConfigError, UserError
+from frdet.progress import track
+from frdet.registry import DATASETS, DETECTORS, METRICS, SCOPE
+
+SPLITS = ('train', 'val', 'test')
+
+
+class DataReport(NamedTuple):
+    """What was found in an annotation file and its images, or in the data sets of a config together."""
+
+    ann_file: str
+    folder: str
+    splits: tuple[str, ...]
+    counts: str
+    findings: Findings
+
+    def __str__(self) -> str:
+        title = f'{self.ann_file} ({", ".join(self.splits)}): {self.counts}'
+        title += f'; images in {self.folder}' if self.folder else ''
+        return f'{title}\n{self.findings.table() if self.findings else "Nothing to report"}'
+
+
+def check_data(cfg: Config, *, images: bool = False, workers: int | None = None) -> list[DataReport]:
+    """Check every annotation file that the data loaders of ``cfg`` read, once, and that its images are there.
+
+    Then the data sets are built, and compared with the model and the evaluators, by the code that a run uses.
+
+    Args:
+        cfg: a config that passed ``check_config``.
+        images: read every image, too.
+        workers: processes that read images; one for each core that this process may use where None.
+
+    Returns:
+        A report for each annotation file, and one for the whole config if there is anything to say of it.
+
+    Raises:
+        ConfigError: a data set is no ``CocoDataset``, there is none, or ``workers`` is no positive number.
+    """
+    if workers is not None and workers < 1:
+        raise ConfigError(f'{workers} workers: expected at least 1')
+    init_default_scope(cfg.get('default_scope') or SCOPE)
+    splits_of: dict[tuple[str, str], list[str]] = {}
+    for split in SPLITS:
+        for leaf in leaves((cfg.get(f'{split}_dataloader') or {}).get('dataset')):
+            dataset = DATASETS.build({**leaf, 'pipeline': [], 'lazy_init': True})
+            if not isinstance(dataset, CocoDataset):
+                raise ConfigError(f'{split}_dataloader has a {type(dataset).__name__}: only a CocoDataset is checked')
+            splits = splits_of.setdefault((dataset.ann_file, dataset.data_prefix['img']), [])
+            splits += [split] if split not in splits else []
+    if not splits_of:
+        raise ConfigError('The config has no data loader with a dataset: nothing to check')
+    workers = workers or len(os.sched_getaffinity(0))
+    files = track(splits_of.items(), 'Checking annotation files', total=len(splits_of), delay=0)
+    reports, groups = [], []
+    for (ann_file, folder), splits in files:
+        findings = Findings()
+        records, counts = check_annotations(ann_file, findings)
+        there = find_images(records, folder, findings)
+        if images and there:
+            read_images(there, workers, findings)
+        reports.append(DataReport(ann_file, folder, tuple(splits), counts, findings))
+        groups.append(Group(splits, there, findings))
+    together = Findings()
+    find_copies(groups, together, within=images)
+    with _quiet():
+        _check_together(cfg, together, refused=any(_stops(report.findings) for report in reports))
+    if together:
+        named = tuple(split for split in SPLITS if cfg.get(f'{split}_dataloader'))
+        count = f'{len(splits_of)} annotation files'
+        reports.append(DataReport(cfg.filename or 'The config', '', named, count, together))
+    return reports
+
+
+def _stops(findings: Findings) -> bool:
+    return any(ERRORS.get(kind, '').startswith('stops') for kind in findings)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """What data sets and evaluators would log is in the report."""
+    logger = MMLogger.get_current_instance()
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _check_together(cfg: Config, findings: Findings, *, refused: bool) -> None:
+    """Build the data sets, the model and the evaluators, and add what they refuse to ``findings``.
+
+    Args:
+        refused: an annotation file is known to be refused; that the data set on it is, too, need not be said again.
+    """
+    built: dict[str, Any] = {}
+    for split in SPLITS:
+        if (loader := cfg.get(f'{split}_dataloader')) is None:
+            continue
+        try:
+            built[split] = DATASETS.build(_without_pipelines(loader['dataset']))
+        except UserError as error:
+            if not refused:
+                findings.add('data set refused', f'{split}_dataloader: {error}')
+            continue
+        for leaf in leaves(built[split]):
+            _check_boxes(leaf, split, findings)
+    _check_classes(cfg, built, findings)
+    for split in ('val', 'test'):
+        if split in built:
+            _check_evaluators(cfg.get(f'{split}_evaluator'), built[split], split, findings)
+
+
+def _without_pipelines(dataset: Any) -> Any:
+    """The data set of a config, whose images are not read."""
+    dataset = copy.deepcopy(dataset)
+    for leaf in leaves(dataset):
+        leaf['pipeline'] = []
+    return dataset
+
+
+def _check_boxes(dataset: CocoDataset, split: str, findings: Findings) -> None:
+    counts = np.zeros(len(dataset.metainfo['classes']), dtype=int)
+    for index in range(len(dataset)):
+        record = dataset.get_data_info(index)
+        np.add.at(counts, record['gt_labels'][~record['gt_crowd']], 1)
+    for label in np.flatnonzero(counts == 0):
+        if (name := dataset.metainfo['classes'][label]) != UNUSED_CLASS or dataset.cat_ids[label] is not None:
+            findings.add('class without a box', f'{split}_dataloader: {name!r} in {dataset.ann_file}')
+    for reason, count in dataset.left_out.items():
+        findings.add('image left out of training', f'{split}_dataloader: {count} {reason}')
+
+
+def _check_classes(cfg: Config, built: dict[str, Any], findings: Findings) -> None:
+    """What ``CheckSetupHook`` compares before the first step."""
+    classes = {split: dataset.metainfo.get('classes') for split, dataset in built.items()}
+    checks = []
+    if cfg.get('model') is not None and built:
+        cfg = copy.deepcopy(cfg)
+        settle_num_classes(cfg, lambda: next(iter(classes.values())) or ())
+        model = DETECTORS.build(cfg.model)
+        checks += [lambda split=split: check_classes(model, built[split], f'{split}_dataloader') for split in built]
+    checks += [
+        lambda split=split: compare_classes(classes['train'], 'train_dataloader', built[split], f'{split}_dataloader')
+        for split in built
+        if split != 'train' and 'train' in built
+    ]
+    for check in checks:
+        try:
+            check()
+        except UserError as error:
+            findings.add('classes refused', str(error))
+
+
+def _check_evaluators(evaluators: Any, dataset: Any, split: str, findings: Findings) -> None:
+    if isinstance(evaluators, dict) and 'metrics' in evaluators:
+        evaluators = evaluators['metrics']
+    for evaluator in evaluators if isinstance(evaluators, (list, tuple)) else [evaluators]:
+        if evaluator is None:
+            continue
+        try:
+            metric = METRICS.build(evaluator)
+            if hasattr(metric, 'use_dataset'):
+                metric.use_dataset(dataset)
+        except UserError as error:
+            findings.add('evaluation refused', f'{split}_evaluator: {error}')
+            continue
+        for doubt in getattr(metric, 'doubts', ()):
+            findings.add('said by the evaluator', f'{split}_evaluator: {doubt}')
+        if not getattr(metric, 'has_object', True):
+            findings.add('nothing to evaluate', f'{split}_evaluator: no object of the classes tested')
