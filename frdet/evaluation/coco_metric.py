@@ -13,12 +13,12 @@ from mmengine.logging import MMLogger
 from terminaltables import AsciiTable
 
 from frdet.datasets.coco import UNUSED_CLASS
-from frdet.datasets.coco_json import Id, id_order
+from frdet.datasets.coco_json import Id, id_order, read_coco
 from frdet.errors import ConfigError, DataError
 from frdet.evaluation.backends import BACKENDS, CocoEval, Numbered
 from frdet.evaluation.detections import Detections, numbered, results_of, write_results
 from frdet.evaluation.tested import check_images, classes_lacking, images_of, parts_of
-from frdet.evaluation.truth import Truth
+from frdet.evaluation.truth import Source, Truth
 from frdet.registry import METRICS
 
 #: Names of COCO's area ranges in its own order, with the ending of our figures.
@@ -78,7 +78,7 @@ class CocoMetric(BaseMetric):
         self.evaluation: CocoEval | None = None  # COCO's arrays of the last evaluation, on the first process
         self.doubts: list[str] = []  # what a reader of the figures should know, once the data set is known
         self.has_object = True
-        self._truth = Truth([(ann_file, None)]) if ann_file is not None else None
+        self._truth = Truth([Source(ann_file, read_coco(ann_file), None)]) if ann_file is not None else None
         self._may_lack: set[str] = set()
         self._skipped: set[tuple[Id, str | None]] = set()  # parts of a joined data set, which other metrics are for
 
@@ -92,7 +92,9 @@ class CocoMetric(BaseMetric):
         logger = MMLogger.get_current_instance()
         own, others = parts_of(dataset, self.ann_file)
         if own:
-            self._truth = Truth(dict.fromkeys((part.ann_file, part.data_prefix['img']) for part in own))
+            known = self._truth.sources[0].content if self._truth is not None and self.ann_file is not None else None
+            places = dict.fromkeys((part.ann_file, part.data_prefix['img']) for part in own)
+            self._truth = Truth([Source(path, known or read_coco(path), folder) for path, folder in places])
             self._skipped = images_of(others)
             if self.ann_file is None and len(self._truth.sources) == 1:
                 self.ann_file = own[0].ann_file

@@ -4,21 +4,21 @@ Evaluators take ids for numbers, keep them as doubles, and take 0 for "none". Us
 images and classes are numbered from 1 for the evaluator; the users' ids stay outside.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from frdet.datasets.coco import UNUSED_CLASS
-from frdet.datasets.coco_json import CocoAnnotations, Id, read_coco, short
+from frdet.datasets.coco_json import CocoAnnotations, Id, short
 from frdet.errors import DataError
 
 IGNORED = -1.0  # an area that is in none of COCO's ranges: evaluators count such an object neither way
 
 
 class Source(NamedTuple):
-    """An annotation file, and the folder of its images if it is known."""
+    """An annotation file, what is in it, and the folder of its images if that is known."""
 
     ann_file: str
     content: CocoAnnotations
@@ -29,14 +29,14 @@ class Truth:
     """The images of one or several annotation files, in the order of their files and, in a file, of their ids.
 
     Args:
-        sources: annotation file and folder of the images, None where that is not known; several of a joined data set.
+        sources: several of a joined data set.
 
     Raises:
-        DataError: a file is missing or is no COCO file.
+        DataError: two sources have the same image.
     """
 
-    def __init__(self, sources: Iterable[tuple[str, str | None]]):
-        self.sources = [Source(path, read_coco(path), folder) for path, folder in sources]
+    def __init__(self, sources: Sequence[Source]):
+        self.sources = sources
         self.names = ' and '.join(source.ann_file for source in self.sources)
         images = [(place, image) for place, source in enumerate(self.sources) for image in source.content.images]
         self.images = [image for _, image in images]
