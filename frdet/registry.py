@@ -7,12 +7,14 @@ registries of the same name: what MMEngine itself ships is found through them as
 
 import ast
 import difflib
+import functools
 import inspect
 import textwrap
 from collections.abc import Callable
+from contextvars import ContextVar
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from mmengine import registry as mmengine_registry
 from mmengine.registry import DefaultScope
@@ -22,6 +24,31 @@ from torch import nn
 from frdet.errors import ConfigError
 
 SCOPE = 'frdet'
+
+_scope_of_config: ContextVar[str] = ContextVar('scope_of_config', default=SCOPE)
+_Function = TypeVar('_Function', bound=Callable[..., Any])
+
+
+def in_config_scope(function: _Function) -> _Function:
+    """Decorate a function whose first argument is a config: what it builds is looked up in the config's scope.
+
+    A name without a prefix then means a class of the package in ``default_scope``, or of frdet where the config has
+    none. MMEngine keeps one scope for the whole process; another project may have set it, and finds it unchanged
+    afterwards.
+    """
+
+    @functools.wraps(function)
+    def wrapped(cfg: Any, *args: Any, **kwargs: Any) -> Any:
+        scope = cfg.get('default_scope')
+        scope = scope if scope and isinstance(scope, str) else SCOPE  # another type is refused by `check_config`
+        token = _scope_of_config.set(scope)
+        try:
+            with DefaultScope.overwrite_default_scope(scope):
+                return function(cfg, *args, **kwargs)
+        finally:
+            _scope_of_config.reset(token)
+
+    return cast(_Function, wrapped)
 
 
 class Registry(MMEngineRegistry):
@@ -64,6 +91,8 @@ class Registry(MMEngineRegistry):
     def build(self, cfg: Any, **defaults: Any) -> Any:
         """An instance of ``cfg['type']`` built with the other keys of ``cfg``; what is already built is returned as is.
 
+        A name without a prefix is frdet's, whatever the process's default scope; see ``in_config_scope``.
+
         Raises:
             ConfigError: ``cfg`` is no dict with a ``type``, the name is unknown, or an argument is unknown or missing.
         """
@@ -77,7 +106,10 @@ class Registry(MMEngineRegistry):
         target: Callable = kind if callable(kind) else self.get(kind)
         check_arguments(self.name, target, {k for k in cfg if k not in ('type', '_scope_')} | set(defaults))
         scope = kind.rpartition('.')[0] if isinstance(kind, str) else ''
-        with DefaultScope.overwrite_default_scope(scope or None):
+        scope = scope or _scope_of_config.get()
+        current = DefaultScope.get_current_instance()
+        is_there = current is not None and current.scope_name == scope
+        with DefaultScope.overwrite_default_scope(None if is_there else scope):  # which sleeps
             return super().build({**defaults, **cfg})
 
     def _miss(self, key: str) -> str:

@@ -5,14 +5,13 @@ from typing import Any, NamedTuple
 
 import torch
 from mmengine.config import Config
-from mmengine.registry import init_default_scope
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from frdet.apis.classes import classes_of_split, settle_num_classes
 from frdet.config import check_config
 from frdet.errors import ConfigError
-from frdet.registry import DETECTORS, SCOPE
+from frdet.registry import DETECTORS, in_config_scope
 
 PARTS = ('backbone', 'neck', 'rpn_head', 'roi_head')
 
@@ -41,6 +40,7 @@ class Stage(NamedTuple):
         return Stage(name, *left)
 
 
+@in_config_scope
 def count_flops(cfg: Config, size: tuple[int, int], *, num_rois: int | None = None) -> list[Stage]:
     """The cost of finding objects in one image, by stages, in the order of the computation; all in all last.
 
@@ -60,7 +60,6 @@ def count_flops(cfg: Config, size: tuple[int, int], *, num_rois: int | None = No
     if min(*size, 1 if num_rois is None else num_rois) < 1:
         raise ConfigError(f'{size[0]} x {size[1]} pixels, {num_rois} RoIs: expected at least 1 of each')
     check_config(cfg)
-    init_default_scope(cfg.get('default_scope') or SCOPE)
     settle_num_classes(cfg, lambda: classes_of_split(cfg, 'test'))
     with torch.device('meta'):
         model: Any = DETECTORS.build(cfg.model).eval()

@@ -8,9 +8,10 @@ from frdet.engine.diagnosis import Diagnosis, diagnose, load_step
 from frdet.engine.optim import DTYPES
 from frdet.interop.fit import load_strictly
 from frdet.progress import Bar
-from frdet.registry import DETECTORS
+from frdet.registry import DETECTORS, in_config_scope
 
 
+@in_config_scope
 def replay_step(cfg: Config, path: str) -> Diagnosis:
     """Compute the step in a ``non_finite_iter_N.pth`` again, with its weights, random numbers and precision.
 

@@ -22,12 +22,14 @@ from frdet.engine import DetRunner, predict_in_bfloat16
 from frdet.engine.hooks import FitCheckpointHook, NonFiniteError, StartFromCheckpointHook, StopHook
 from frdet.engine.saving import newest_whole
 from frdet.errors import CheckpointError, ConfigError, UserError
+from frdet.registry import in_config_scope
 
 GRACE = 3  # seconds
 TRAINING = ('train_dataloader', 'train_cfg', 'optim_wrapper')
 VALIDATION = ('val_dataloader', 'val_cfg', 'val_evaluator')
 
 
+@in_config_scope
 def train_detector(
     cfg: Config,
     *,
@@ -89,6 +91,7 @@ def train_detector(
             return runner.train()
 
 
+@in_config_scope
 def test_detector(
     cfg: Config,
     checkpoint: str,

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.optim import OptimWrapper, build_optim_wrapper
-from mmengine.registry import init_default_scope
 from torch import nn
 
 from frdet.config import check_config
@@ -19,7 +18,7 @@ from frdet.engine.hooks.check_setup import check_classes
 from frdet.errors import ConfigError, DataError
 from frdet.interop import load_strictly
 from frdet.progress import track
-from frdet.registry import DATASETS, DETECTORS, SCOPE
+from frdet.registry import DATASETS, DETECTORS, in_config_scope
 
 _PARTS = (
     'data_preprocessor',
@@ -51,10 +50,10 @@ class Prepared:
     classes: tuple[str, ...]
 
 
+@in_config_scope
 def prepare(cfg: Config, checkpoint: str | None, images: Sequence[str], seed: int) -> Prepared:
     """Build everything; arguments and errors are those of ``inspect_step``."""
     check_config(cfg)
-    init_default_scope(cfg.get('default_scope') or SCOPE)
     for name in ('train_dataloader', 'optim_wrapper'):
         if not cfg.get(name):
             raise ConfigError(f'The config has no {name}: give one that trains')
