@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from mmengine.config import Config
 from mmengine.logging import MMLogger
-from mmengine.registry import init_default_scope
 
 from frdet.apis.classes import settle_num_classes
 from frdet.datasets.checking.annotations import check_annotations
@@ -21,7 +20,7 @@ from frdet.datasets.wrappers import leaves
 from frdet.engine.hooks.check_setup import check_classes, compare_classes
 from frdet.errors import ConfigError, UserError
 from frdet.progress import track
-from frdet.registry import DATASETS, DETECTORS, METRICS, SCOPE
+from frdet.registry import DATASETS, DETECTORS, METRICS, in_config_scope
 
 SPLITS = ('train', 'val', 'test')
 
@@ -41,6 +40,7 @@ class DataReport(NamedTuple):
         return f'{title}\n{self.findings.table() if self.findings else "Nothing to report"}'
 
 
+@in_config_scope
 def check_data(cfg: Config, *, images: bool = False, workers: int | None = None) -> list[DataReport]:
     """Check every annotation file that the data loaders of ``cfg`` read, once, and that its images are there.
 
@@ -59,7 +59,6 @@ def check_data(cfg: Config, *, images: bool = False, workers: int | None = None)
     """
     if workers is not None and workers < 1:
         raise ConfigError(f'{workers} workers: expected at least 1')
-    init_default_scope(cfg.get('default_scope') or SCOPE)
     splits_of: dict[tuple[str, str], list[str]] = {}
     for split in SPLITS:
         for leaf in leaves((cfg.get(f'{split}_dataloader') or {}).get('dataset')):

@@ -1,14 +1,19 @@
-"""``num_classes=None``: as many classes as the data set has."""
+"""Names and category ids of a config's classes, and ``num_classes=None``: as many classes as the data set has."""
 
 import copy
+import logging
 from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
 from mmengine.config import Config
 from mmengine.logging import print_log
-from mmengine.registry import init_default_scope
 
-from frdet.errors import ConfigError
-from frdet.registry import DATASETS, SCOPE
+from frdet.datasets.coco import UNUSED_CLASS
+from frdet.datasets.coco_json import Id, read_coco
+from frdet.datasets.wrappers import entry, leaves, refuse_different_classes
+from frdet.errors import ConfigError, DataError
+from frdet.registry import DATASETS, in_config_scope
 
 OPTION = 'model.roi_head.bbox_head.num_classes'
 
@@ -29,12 +34,93 @@ def settle_num_classes(cfg: Config, classes: Callable[[], Sequence[str]]) -> Non
         print_log(f'{OPTION} is None: {head["num_classes"]}, as the data set has', logger='current')
 
 
+@in_config_scope
 def classes_of_split(cfg: Config, split: str) -> Sequence[str]:
     """Class names of the data set of ``train``, ``val`` or ``test``, which is read for them.
 
     Raises:
         DataError: the data set is missing or wrong.
     """
-    init_default_scope(cfg.get('default_scope') or SCOPE)
     dataset = DATASETS.build(copy.deepcopy(cfg[f'{split}_dataloader'].dataset))
     return (getattr(dataset, 'metainfo', None) or {}).get('classes') or ()
+
+
+def tested_data(cfg: Config) -> Any:
+    """The data set of ``test_dataloader`` in a config, None where it has none."""
+    return (cfg.get('test_dataloader') or {}).get('dataset')
+
+
+@in_config_scope
+def declared_classes(cfg: Config) -> tuple[str, ...]:
+    """Class names of the test data, which are not built: no image needs to be there.
+
+    They are those of ``metainfo`` in the config, else of the data set's class, else of the annotation file.
+
+    Raises:
+        DataError: no annotation file can be read.
+        ConfigError: data sets that are joined have different classes.
+    """
+    found, errors = [], []
+    for leaf in leaves(tested_data(cfg)):
+        try:
+            found.append(_given_classes(leaf) or tuple(read_coco(_annotations(leaf)).categories))
+        except DataError as error:
+            errors.append(error)
+    if not found:
+        raise errors[0] if errors else DataError('the config has no test_dataloader with a data set')
+    refuse_different_classes(found, 'test_dataloader')
+    return found[0]
+
+
+def _given_classes(leaf: Any) -> tuple[str, ...]:
+    """Names that need no annotation file; none where the file is to tell."""
+    meta = getattr(leaf, 'metainfo', None)  # of a data set that is built
+    if isinstance(leaf, dict):
+        meta = leaf.get('metainfo')
+        kind = leaf['type'] if callable(leaf['type']) else DATASETS.get(leaf['type'])
+        read: Any = getattr(kind, '_load_metainfo', None)  # MMEngine's, which knows METAINFO and text files
+        meta = read(meta) if read is not None else meta
+    classes = (meta or {}).get('classes') or ()
+    if isinstance(classes, str):
+        raise DataError(f'metainfo.classes is {classes!r}, which is no file')
+    return tuple(classes)
+
+
+def _annotations(leaf: Any) -> Path:
+    return Path(entry(leaf, 'data_root') or '', entry(leaf, 'ann_file') or '')
+
+
+def category_ids(cfg: Config, classes: Sequence[str]) -> list[Id | None]:
+    """The id of each of ``classes`` in the annotations of the test data.
+
+    Where they cannot be read or lack a class, label + 1; a warning says so. A class called N/A stands for no category,
+    and has None, unless there is a category of that name.
+
+    Raises:
+        ConfigError: data sets that are joined have two ids for a class, or two classes for an id.
+    """
+    name_of: dict[Id, str] = {}
+    id_of: dict[str, Id] = {}
+    reason = 'the config has no test data'
+    for leaf in leaves(tested_data(cfg)):
+        path = _annotations(leaf)
+        try:
+            categories = read_coco(path).categories
+        except DataError as error:
+            reason = str(error)
+            continue
+        reason = f'{path} has not all classes of the model'
+        for name, number in categories.items():
+            if name not in classes:
+                continue
+            clash = ''
+            if id_of.setdefault(name, number) != number:
+                clash = f'{name!r} has the category id {id_of[name]} in one test file, and {number} in {path}'
+            elif name_of.setdefault(number, name) != name:
+                clash = f'category id {number} is {name_of[number]!r} in one test file, {name!r} in {path}'
+            if clash:
+                raise ConfigError(f'Joined data sets: {clash}. Give a config that is tested on one of the files')
+    if all(name in id_of or name == UNUSED_CLASS for name in classes):
+        return [id_of.get(name) for name in classes]
+    print_log(f'Category ids are 1 for the first class and so on: {reason}', logger='current', level=logging.WARNING)
+    return [label + 1 for label in range(len(classes))]

@@ -5,5 +5,14 @@ from frdet.datasets.coco import CocoDataset
 from frdet.datasets.loaders import settle_workers
 from frdet.datasets.samplers import AspectRatioBatchSampler
 from frdet.datasets.shapes import ShapesDataset, write_shapes
+from frdet.datasets.wrappers import ConcatDataset
 
-__all__ = ['AspectRatioBatchSampler', 'CocoDataset', 'ShapesDataset', 'settle_workers', 'transforms', 'write_shapes']
+__all__ = [
+    'AspectRatioBatchSampler',
+    'CocoDataset',
+    'ConcatDataset',
+    'ShapesDataset',
+    'settle_workers',
+    'transforms',
+    'write_shapes',
+]

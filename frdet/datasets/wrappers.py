@@ -25,10 +25,10 @@ def leaves(dataset: Any, *, having: str = '') -> Iterator[Any]:
     """
     if dataset is None:
         return
-    inside = (
-        [] if isinstance(dataset, BaseDataset) else [entry(dataset, 'dataset'), *(entry(dataset, 'datasets') or ())]
-    )
-    inner = [one for one in inside if one is not None and not isinstance(one, str)]
+    inner = []
+    if not isinstance(dataset, BaseDataset):
+        inner = [entry(dataset, 'dataset'), *(entry(dataset, 'datasets') or ())]
+        inner = [one for one in inner if one is not None and not isinstance(one, str)]
     if not inner or (having and entry(dataset, having) is not None):
         yield dataset
         return

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 from mmengine.config import Config
-from mmengine.registry import init_default_scope
 from PIL import Image
 
 from frdet.datasets.transforms.loading import read_image
+from frdet.datasets.wrappers import entry, leaves
 from frdet.errors import BrokenImageError, ConfigError
 from frdet.progress import track
-from frdet.registry import DATASETS, SCOPE
+from frdet.registry import DATASETS, in_config_scope
 from frdet.visualization.drawing import class_colour
 from frdet.visualization.page import Mark, Page, Section
 from frdet.visualization.report.labels import show_labels
@@ -24,6 +24,7 @@ SIDE = 640  # pixels of the longer side of a picture, where there are few
 BYTES = 6e6  # for all pictures, at about 0.4 bytes for a square pixel of a picture's longer side
 
 
+@in_config_scope
 def browse_dataset(cfg: Config, out: str | Path, *, split: str = 'train', num: int = 16, seed: int = 0) -> Path:
     """Write a page with the first images of a split, after the pipeline and as they are on disk, and label statistics.
 
@@ -46,7 +47,6 @@ def browse_dataset(cfg: Config, out: str | Path, *, split: str = 'train', num: i
         raise ConfigError(f'The config has no {split}_dataloader with a dataset: choose another --split')
     if not 1 <= num <= MOST:
         raise ConfigError(f'{num} images: expected at least 1, and at most {MOST}, which a page can hold')
-    init_default_scope(cfg.get('default_scope') or SCOPE)
     dataset = DATASETS.build(loader['dataset'])
     count = min(num, len(dataset))
     statistics = count_labels(dataset)
@@ -63,8 +63,8 @@ def browse_dataset(cfg: Config, out: str | Path, *, split: str = 'train', num: i
 
 
 def _add_images(page: Page, dataset: Any, count: int, seed: int, warnings: list[str]) -> None:
-    transforms = getattr(getattr(dataset, 'pipeline', None), 'transforms', ())
-    steps = ' → '.join(type(step).__name__ for step in transforms)
+    pipelines = [getattr(entry(one, 'pipeline'), 'transforms', ()) for one in leaves(dataset, having='pipeline')]
+    steps = '; '.join(dict.fromkeys(' → '.join(type(step).__name__ for step in steps) for steps in pipelines))
     section = page.section(
         'Images',
         'Each image as the model gets it, then as it is on disk. Crowd regions are dashed: they are neither object nor '

@@ -1,15 +1,20 @@
-"""num_classes=None is the number of the data set's classes, everywhere a model is built from a config."""
+"""num_classes=None is the number of classes of the data set wherever a model is built; names and category ids."""
+
+import json
 
 import pytest
 import torch
+from mmengine.config import Config
 
 from frdet.apis import init_detector, train_detector
 from frdet.apis import test_detector as evaluate_detector
+from frdet.apis.classes import category_ids, declared_classes
 from frdet.config import check_config, load_config
-from frdet.datasets import write_shapes
-from frdet.errors import ConfigError
-from frdet.registry import DETECTORS
+from frdet.datasets import CocoDataset, write_shapes
+from frdet.errors import ConfigError, DataError
+from frdet.registry import DATASETS, DETECTORS
 from tests.engine.toy import ROOT
+from tests.rival import rival_scope  # noqa: F401  # a fixture
 
 CONFIG = ROOT / 'configs/quickstart/r18_fpn_shapes.py'
 PLACE = 'model.roi_head.bbox_head.num_classes'
@@ -35,7 +40,8 @@ def options(tmp_path_factory):
     ]
 
 
-def test_training_testing_and_inference(options, tmp_path):
+def test_training_testing_and_inference(rival_scope, options, tmp_path):  # noqa: F811
+    """Beside another project, whose classes of frdet's names are not built."""
     cfg = load_config(CONFIG, options)
     check_config(cfg)
     assert cfg.model.roi_head.bbox_head.num_classes is None
@@ -72,3 +78,107 @@ def test_a_number_is_not_changed(options, tmp_path):
     with pytest.raises(ConfigError, match=f'has 3 classes .*, the box head has 6: set {PLACE}=3'):
         train_detector(load_config(CONFIG, [*options[1:], f'{PLACE}=6']), work_dir=str(tmp_path / 'w'))
     assert not (tmp_path / 'w').exists()
+
+
+FILES = {
+    'a': [(11, 'red'), (12, 'green')],
+    'same': [(12, 'green'), (11, 'red')],
+    'more': [(11, 'red'), (12, 'green'), (13, 'blue')],
+    'other_id': [(11, 'red'), (14, 'green')],
+    'other_name': [(12, 'blue'), (14, 'black')],
+    'swapped': [(11, 'green'), (12, 'red')],
+    'named_so': [(11, 'red'), (15, 'N/A')],
+    'texts': [('r', 'red'), ('g', 'green')],
+}
+
+
+@pytest.fixture(scope='module')
+def tested(tmp_path_factory):
+    """A config that is tested on data sets of these files, joined where there are several, and repeated twice."""
+    root = tmp_path_factory.mktemp('files')
+    for name, categories in FILES.items():
+        content = dict(images=[], annotations=[], categories=[dict(id=i, name=n) for i, n in categories])
+        (root / f'{name}.json').write_text(json.dumps(content))
+
+    def config(*names, **arguments):
+        dataset, *more = (
+            dict(type='CocoDataset', data_root=f'{root}/', ann_file=f'{name}.json', **arguments) for name in names
+        )
+        if more:
+            dataset = dict(type='ConcatDataset', datasets=[dataset, *more])
+        for times in (2, 3):
+            dataset = dict(type='RepeatDataset', times=times, dataset=dataset)
+        return Config(dict(test_dataloader=dict(dataset=dataset)))
+
+    return config
+
+
+@pytest.mark.parametrize(
+    ('files', 'classes', 'expected'),
+    [
+        (['a'], ['red', 'green'], [11, 12]),
+        (['a'], ['green', 'red'], [12, 11]),
+        (['more'], ['blue'], [13]),
+        (['a', 'same'], ['red', 'green'], [11, 12]),
+        (['a', 'more'], ['red', 'green', 'blue'], [11, 12, 13]),
+        (['a', 'missing'], ['red', 'green'], [11, 12]),
+        (['more'], ['N/A', 'blue', 'N/A', 'red'], [None, 13, None, 11]),  # torchvision's labels have gaps
+        (['named_so'], ['red', 'N/A'], [11, 15]),
+        (['texts'], ['red', 'green'], ['r', 'g']),
+        (['a', 'other_id'], ['red'], [11]),  # they disagree on a class that is not detected
+    ],
+)
+def test_category_ids_are_those_of_the_annotations(tested, capsys, files, classes, expected):
+    assert category_ids(tested(*files), classes) == expected
+    assert 'Category ids are' not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ('files', 'words'),
+    [(['a'], 'a.json has not all classes of the model'), (['missing'], 'missing.json cannot be read')],
+)
+def test_category_ids_that_no_file_tells(tested, capsys, files, words):
+    assert category_ids(tested(*files), ['red', 'pink']) == [1, 2]
+    said = capsys.readouterr().out
+    assert 'Category ids are 1 for the first class and so on' in said and words in said
+    assert category_ids(Config(), ['red']) == [1]
+
+
+@pytest.mark.parametrize(
+    ('files', 'words'),
+    [
+        (['a', 'other_id'], "'green' has the category id 12 in one test file, and 14 in .*other_id.json"),
+        (['a', 'other_name'], "category id 12 is 'green' in one test file, 'blue' in .*other_name.json"),
+        (['a', 'swapped'], 'has the category id 1[12] in one test file, and 1[12] in .*swapped.json'),
+    ],
+)
+def test_joined_files_that_disagree_on_ids(tested, files, words):
+    with pytest.raises(ConfigError, match=words):
+        category_ids(tested(*files), ['red', 'green', 'blue', 'black'])
+
+
+@DATASETS.register_module(force=True)
+class DatasetWithNames(CocoDataset):
+    METAINFO = {'classes': ('green', 'red')}
+
+
+def test_declared_classes(tested, tmp_path):
+    """As the data set has them that is built for training; see ``CocoDataset``."""
+    assert declared_classes(tested('same')) == ('red', 'green')  # by ascending id
+    assert declared_classes(tested('a', 'same')) == ('red', 'green')
+    assert declared_classes(tested('missing', 'a')) == ('red', 'green')
+    assert declared_classes(tested('missing', metainfo=dict(classes=['u', 'v']))) == ('u', 'v')
+    (tmp_path / 'names.txt').write_text('green\nred\n')
+    assert declared_classes(tested('a', metainfo=dict(classes=str(tmp_path / 'names.txt')))) == ('green', 'red')
+    own = tested('a')
+    own.test_dataloader.dataset.dataset.dataset.type = 'DatasetWithNames'
+    assert declared_classes(own) == ('green', 'red')
+    with pytest.raises(
+        ConfigError, match=r'test_dataloader: datasets\.0 has the classes red, green, datasets\.1 has gr'
+    ):
+        declared_classes(tested('a', 'swapped'))
+    for cfg, words in ((tested('missing'), 'missing.json cannot be read'), (Config(), 'no test_dataloader')):
+        with pytest.raises(DataError, match=words):
+            declared_classes(cfg)
+    with pytest.raises(DataError, match=r"metainfo\.classes is 'names.txt', which is no file"):
+        declared_classes(tested('a', metainfo=dict(classes='names.txt')))

@@ -100,6 +100,8 @@ def test_most_images_fit_a_page(cfg, tmp_path):
     cfg.train_dataloader.dataset.dataset.pipeline[1].scale = (240, 360)
     page = browse_dataset(cfg, tmp_path / 'page.html', num=60)
     assert page.stat().st_size < 10e6
+    steps = 'The pipeline: LoadImage → Resize → RandomFlip → PackDetInputs.'  # of the data set inside
+    assert steps in page.read_text()
     assert 'viewBox="0 0 353 235"' in page.read_text()  # 120 pictures of 6 MB: sqrt(6e6 / 120 / 0.4) = 353.6
 
 

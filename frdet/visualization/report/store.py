@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from frdet.datasets.wrappers import leaves
 from frdet.evaluation.analysis import label_statistics
 from frdet.evaluation.backends import CocoEval
 from frdet.ops import doctor
@@ -51,14 +52,14 @@ def gather_facts(train: Any, val: Any, *, ann_file: str | None, iters_per_epoch:
     for name, dataset in (('training', train), ('validation', val)):
         if dataset is not None and (statistics := count_labels(dataset)):
             labels[name] = statistics
-    prefix = (getattr(val, 'data_prefix', None) or {}).get('img')
+    folders = {(getattr(leaf, 'data_prefix', None) or {}).get('img') for leaf in leaves(val)}
     return RunFacts(
         command=shlex.join([Path(sys.executable).name, *sys.argv]),
         versions=[[name, value] for name, value in doctor.facts()],
         iters_per_epoch=iters_per_epoch,
         classes=list((getattr(train, 'metainfo', None) or {}).get('classes') or ()),
         ann_file=str(Path(ann_file).resolve()) if ann_file else None,
-        image_dir=str(Path(prefix).resolve()) if prefix else None,
+        image_dir=str(Path(prefix).resolve()) if len(folders) == 1 and (prefix := folders.pop()) else None,
         img_ids=[val.get_data_info(i)['img_id'] for i in range(len(val))] if ann_file else None,
         labels=labels,
     )
