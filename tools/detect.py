@@ -1,4 +1,4 @@
-"""Draw and save what a detector finds: python tools/detect.py IMAGE|FOLDER|VIDEO|GLOB CONFIG CHECKPOINT"""
+"""Draw and save what a detector finds: python tools/detect.py IMAGE|VIDEO|FOLDER|GLOB|LIST CONFIG CHECKPOINT"""
 
 import argparse
 import collections
@@ -6,6 +6,7 @@ import glob
 import itertools
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,8 +15,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from frdet.apis import DetInferencer, run_tool
-from frdet.apis.detect import Detected, read_rgb
+from frdet.apis import Detected, DetInferencer, run_tool
 from frdet.errors import BrokenImageError, DataError
 from frdet.progress import track
 from frdet.visualization.drawing import save_image
@@ -28,7 +28,11 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description="Draw what a detector finds in images or videos, and write it in the form of COCO's results."
     )
-    parser.add_argument('source', help="an image, a video, a folder of images, or a quoted pattern such as 'a/*.jpg'")
+    parser.add_argument(
+        'source',
+        help="an image, a video, a folder with the folders in it, a quoted pattern such as 'a/*.jpg', or a .txt file "
+        'with one path in a line',
+    )
     parser.add_argument('config', help='path of the config')
     parser.add_argument('checkpoint', help='path or URL of the weights')
     parser.add_argument('--out', default='work_dirs/detect', metavar='DIR', help='folder of the results (%(default)s)')
@@ -48,8 +52,9 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> int:
     args = parse_args()
-    files = find_files(args.source)
     out = Path(args.out)
+    files = find_files(args.source, out)
+    drawn = drawn_files(files, out)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -61,17 +66,22 @@ def main() -> int:
     ids, number = detector.category_ids(), itertools.count(1)
     records: list[dict] = []
     broken: list[Path] = []
-    top = os.path.commonpath([file.parent for file in files])
     images = [file for file in files if file.suffix.lower() not in VIDEOS]
-    read: collections.deque[Path] = collections.deque()
-    for found in detector.stream(read_images(images, read, broken), args.batch_size):
-        file = read.popleft()
-        save_image(found.draw(), target(out, file.relative_to(top), '.jpg'))
+    in_work: collections.deque[Path] = collections.deque()
+
+    def skip(error: BrokenImageError) -> None:
+        print(f'Skipped: {error}', file=sys.stderr)
+        broken.append(in_work.pop())
+
+    for found in detector.stream(remembered(images, in_work), args.batch_size, on_broken=skip):
+        file = in_work.popleft()
+        drawn[file].parent.mkdir(parents=True, exist_ok=True)
+        save_image(found.draw(), drawn[file])
         records += found.to_coco(next(number), ids, file_name=str(file))
     for file in sorted({*files} - {*images}):
         try:
-            found_frames = detect_video(detector, file, target(out, file.relative_to(top), '.mp4'), args.batch_size)
-            for frame, found in enumerate(found_frames):
+            drawn[file].parent.mkdir(parents=True, exist_ok=True)
+            for frame, found in enumerate(detect_video(detector, file, drawn[file], args.batch_size)):
                 records += found.to_coco(next(number), ids, file_name=str(file), frame=frame)
         except BrokenImageError as error:
             print(f'Skipped: {error}', file=sys.stderr)
@@ -82,39 +92,78 @@ def main() -> int:
     return 1 if broken else 0
 
 
-def find_files(source: str) -> list[Path]:
-    """The images and videos that ``source`` names, in order."""
+def find_files(source: str, out: Path) -> list[Path]:
+    """The images and videos that ``source`` names, in order; those in ``out`` are not looked for."""
     path = Path(source)
     if path.is_file():
-        return [path]
+        return read_list(path) if path.suffix.lower() == '.txt' else [path]
     if path.is_dir():
-        known = {*Image.registered_extensions(), *VIDEOS}
-        if found := sorted(file for file in path.iterdir() if file.suffix.lower() in known):
+        if found := sorted(in_folder(path, out)):
             return found
-        raise DataError(f'{source} has no image and no video in it: expected endings such as .jpg, .png, .mp4')
+        raise DataError(f'{source} has no image and no video in it or below: expected endings such as .jpg, .png, .mp4')
     if found := sorted(file for file in map(Path, glob.glob(source, recursive=True)) if file.is_file()):
         return found
+    if source.isdecimal() or re.match(r'[a-zA-Z][\w+.-]+:/', source):
+        raise DataError(
+            f'{source} is no file; cameras and addresses are not read: download the file, or read the frames with '
+            'OpenCV and give them to DetInferencer.stream, as docs/detect.md shows'
+        )
     raise DataError(f'{source} is no file, no folder, and no pattern that any file fits')
 
 
-def target(out: Path, name: Path, ending: str) -> Path:
-    """Where the drawn file goes: a.png becomes a.png.jpg, so that a.jpg beside it has a place of its own."""
-    path = out / (name if name.suffix == ending else f'{name}{ending}')
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path
-
-
-def read_images(files: list[Path], read: collections.deque[Path], broken: list[Path]) -> Iterator[np.ndarray]:
-    """The images that can be read; their paths go into ``read``, those of others into ``broken``."""
-    for file in track(files, 'Images'):
-        try:
-            image = read_rgb(file)
-        except BrokenImageError as error:
-            print(f'Skipped: {error}', file=sys.stderr)
-            broken.append(file)
+def in_folder(top: Path, out: Path) -> Iterator[Path]:
+    """The images and videos in a folder and those below, links included; not in hidden folders, nor in ``out``."""
+    known = {*Image.registered_extensions(), *VIDEOS}
+    seen = {os.path.realpath(out)}
+    for folder, inner, names in os.walk(top, followlinks=True):
+        if os.path.realpath(folder) in seen and folder != str(top):
+            inner.clear()
             continue
-        read.append(file)
-        yield image
+        seen.add(os.path.realpath(folder))
+        inner[:] = [name for name in inner if not name.startswith('.')]
+        yield from (Path(folder, name) for name in names if Path(name).suffix.lower() in known)
+
+
+def read_list(path: Path) -> list[Path]:
+    """The files named in a text file, one in a line, as seen from here or from the folder of the list."""
+    try:
+        lines = path.read_text(encoding='utf-8').splitlines()
+    except UnicodeDecodeError:
+        raise DataError(f'{path} is no text: expected one path in a line') from None
+    names = [Path(line.strip()) for line in lines if line.strip()]
+    if not names:
+        raise DataError(f'{path} is empty: expected one path in a line')
+    found = [name if name.exists() else path.parent / name for name in names]
+    return list({os.path.abspath(file): file for file in found}.values())
+
+
+def drawn_files(files: list[Path], out: Path) -> dict[Path, Path]:
+    """Where each file is drawn, one place for each: a.jpg stays a.jpg, a.png beside it becomes a.png.jpg.
+
+    Raises:
+        DataError: a drawn file would take the place of one of ``files``.
+    """
+    top = os.path.commonpath([os.path.abspath(file.parent) for file in files])
+    names = {file: os.path.relpath(os.path.abspath(file), top) for file in files}
+    taken = {*names.values()}
+    drawn = {}
+    for file, name in names.items():
+        ending = '.mp4' if file.suffix.lower() in VIDEOS else '.jpg'
+        new = name if Path(name).suffix == ending else name + ending
+        while new != name and new in taken:  # of a file without an ending, beside one of that name
+            new += ending
+        drawn[file] = out / new
+    sources = {os.path.realpath(file) for file in files}
+    if lost := [path for path in drawn.values() if os.path.realpath(path) in sources]:
+        raise DataError(f'{lost[0]} is to be detected in, and would be drawn over: choose another --out')
+    return drawn
+
+
+def remembered(files: list[Path], in_work: collections.deque[Path]) -> Iterator[Path]:
+    """``files``, each of which is put into ``in_work`` first."""
+    for file in track(files, 'Images'):
+        in_work.append(file)
+        yield file
 
 
 def detect_video(detector: DetInferencer, file: Path, drawn: Path, batch_size: int) -> Iterator[Detected]:
@@ -143,7 +192,7 @@ def read_frames(video: cv2.VideoCapture, file: Path) -> Iterator[np.ndarray]:
         if not there:
             break
         is_empty = False
-        yield np.ascontiguousarray(frame[..., ::-1])
+        yield frame
     if is_empty:
         raise BrokenImageError(f'video {file} cannot be decoded: no frame could be read')
 

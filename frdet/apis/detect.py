@@ -3,19 +3,20 @@
 import difflib
 import io
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, overload
 
 import numpy as np
+import PIL.Image
 import torch
 from mmengine.config import Config
-from PIL import Image
 
-from frdet.apis.inference import inference_detector, init_detector
-from frdet.datasets.coco_json import read_coco
-from frdet.datasets.transforms.loading import read_image
-from frdet.errors import ConfigError, DataError
+from frdet.apis.classes import category_ids
+from frdet.apis.images import ChannelOrder, Image, as_record, is_single, named_as_given
+from frdet.apis.inference import batches, build_pipeline, init_detector, predict
+from frdet.datasets.coco_json import Id
+from frdet.errors import BrokenImageError, ConfigError
 from frdet.visualization.drawing import READABLE_SIDE, draw_boxes
 
 
@@ -46,8 +47,14 @@ class Detected(NamedTuple):
         """The image with its boxes, uint8 RGB; a small one is enlarged until its names can be read."""
         return draw_boxes(self.image, self.boxes, self.labels, self.scores, self.classes, min_long_side=min_long_side)
 
-    def to_coco(self, image_id: int, category_ids: Sequence[int], **more: Any) -> list[dict[str, Any]]:
-        """Records in the form of COCO's results; ``category_ids`` has one for every class, ``more`` joins each."""
+    def to_coco(self, image_id: int, category_ids: Sequence[Id | None], **more: Any) -> list[dict[str, Any]]:
+        """Records in the form of COCO's results.
+
+        Args:
+            image_id: of all of them.
+            category_ids: one for every class; detections of a class that has None are left out.
+            more: what joins each record.
+        """
         return [
             {
                 'image_id': image_id,
@@ -60,16 +67,20 @@ class Detected(NamedTuple):
             for (x1, y1, x2, y2), score, label in zip(
                 self.boxes.tolist(), self.scores.tolist(), self.labels.tolist(), strict=True
             )
+            if category_ids[label] is not None
         ]
 
     def _repr_png_(self) -> bytes:
         data = io.BytesIO()
-        Image.fromarray(self.draw()).save(data, 'png')
+        PIL.Image.fromarray(self.draw()).save(data, 'png')
         return data.getvalue()
 
 
 class DetInferencer:
-    """A detector that takes files or arrays, in batches.
+    """A detector that takes files, PIL images or arrays, in batches.
+
+    Arrays are BGR, as OpenCV reads them, unless ``channel_order='rgb'`` is given: the same as for
+    ``inference_detector``. The results' pictures are RGB.
 
     Args:
         config, checkpoint, device, cfg_options, amp: as of ``init_detector``.
@@ -100,34 +111,76 @@ class DetInferencer:
         self.score_thr = score_thr
         self._kept = self._labels(classes)
 
-    def __call__(self, images: Sequence[str | Path | np.ndarray], batch_size: int = 1) -> list[Detected]:
-        """Detections in each of ``images``: paths, or arrays (H, W, 3) uint8 RGB.
+    @overload
+    def __call__(  # type: ignore[overload-overlap]  # a path is a str, and an Iterable of str, too
+        self, images: Image, batch_size: int = 1, *, channel_order: ChannelOrder = 'bgr'
+    ) -> Detected: ...
 
-        Raises:
-            DataError: an image is missing, broken, or no such array.
+    @overload
+    def __call__(
+        self, images: Iterable[Image], batch_size: int = 1, *, channel_order: ChannelOrder = 'bgr'
+    ) -> list[Detected]: ...
+
+    def __call__(
+        self, images: Image | Iterable[Image], batch_size: int = 1, *, channel_order: ChannelOrder = 'bgr'
+    ) -> Detected | list[Detected]:
+        """Detections in one image, or in each of several; arguments and errors are those of ``inference_detector``.
+
+        Returns:
+            A ``Detected``, or a list of them where several images were given.
         """
-        return list(self.stream((read_rgb(i) if isinstance(i, (str, Path)) else i for i in images), batch_size))
+        found = list(self.stream(images, batch_size, channel_order=channel_order))
+        return found[0] if is_single(images) else found
 
-    def stream(self, images: Iterable[np.ndarray], batch_size: int = 1) -> Iterator[Detected]:
-        """As a call, for arrays that come one by one, such as the frames of a video."""
-        rest = iter(images)
-        while batch := list(itertools.islice(rest, batch_size)):
-            bgr = [image[..., ::-1] if image.ndim == 3 else image for image in batch]
-            for image, sample in zip(batch, inference_detector(self.model, bgr, batch_size), strict=True):
-                found = sample.pred_instances
-                keep = (found.scores >= self.score_thr) & torch.isin(found.labels, self._kept.to(found.labels.device))
-                boxes, scores = (found[key][keep].float().cpu().numpy() for key in ('bboxes', 'scores'))
-                yield Detected(image, boxes, scores, found.labels[keep].cpu().numpy(), self.classes)
+    def stream(
+        self,
+        images: Image | Iterable[Image],
+        batch_size: int = 1,
+        *,
+        channel_order: ChannelOrder = 'bgr',
+        on_broken: Callable[[BrokenImageError], None] | None = None,
+    ) -> Iterator[Detected]:
+        """As a call, for images that come one by one, such as the frames of a video.
 
-    def category_ids(self) -> list[int]:
-        """The id of every class in the config's test annotations; label + 1 where there are none, or other classes."""
-        dataset = self.model.cfg.test_dataloader.dataset
-        try:
-            known = read_coco(Path(dataset.get('data_root', ''), dataset.get('ann_file', ''))).categories
-        except DataError:
-            known = {}
-        there = all(name in known for name in self.classes)
-        return [known[name] if there else label + 1 for label, name in enumerate(self.classes)]
+        Args:
+            images, batch_size, channel_order: as for a call.
+            on_broken: is called where an image is missing or cannot be decoded, which is then passed over; the error is
+                raised where None.
+        """
+        every: Any = [images] if is_single(images) else images
+        prepared = self._prepare(every, channel_order, on_broken)
+        return itertools.chain.from_iterable(map(self._detect, batches(prepared, batch_size)))
+
+    def category_ids(self) -> list[Id | None]:
+        """The id of every class in the annotations of the test data; see ``frdet.apis.classes.category_ids``."""
+        return category_ids(self.model.cfg, self.classes)
+
+    def _prepare(
+        self,
+        images: Iterable[Image],
+        channel_order: ChannelOrder,
+        on_broken: Callable[[BrokenImageError], None] | None,
+    ) -> Iterator[tuple[np.ndarray, dict[str, Any]]]:
+        """Each image, (H, W, 3) uint8 RGB, and what the test pipeline makes of it."""
+        steps = build_pipeline(self.model.cfg).transforms
+        for number, image in enumerate(images):
+            try:
+                with named_as_given(image, number):
+                    prepared = _through(steps, as_record(image, number, channel_order))
+            except BrokenImageError as error:
+                if on_broken is None:
+                    raise
+                on_broken(error)
+            else:
+                yield prepared
+
+    def _detect(self, batch: list[tuple[np.ndarray, dict[str, Any]]]) -> Iterator[Detected]:
+        pictures, data = zip(*batch, strict=True)
+        for picture, sample in zip(pictures, predict(self.model, data), strict=True):
+            found = sample.pred_instances
+            keep = (found.scores >= self.score_thr) & torch.isin(found.labels, self._kept.to(found.labels.device))
+            boxes, scores = (found[key][keep].float().cpu().numpy() for key in ('bboxes', 'scores'))
+            yield Detected(picture, boxes, scores, found.labels[keep].cpu().numpy(), self.classes)
 
     def _labels(self, names: Sequence[str] | None) -> torch.Tensor:
         for name in names or ():
@@ -137,10 +190,12 @@ class DetInferencer:
         return torch.tensor([i for i, name in enumerate(self.classes) if names is None or name in names])
 
 
-def read_rgb(path: str | Path) -> np.ndarray:
-    """The image at ``path``, (H, W, 3) uint8 RGB.
-
-    Raises:
-        BrokenImageError: it is missing or cannot be decoded.
-    """
-    return np.ascontiguousarray(read_image(str(path))[..., ::-1])
+def _through(steps: Sequence[Callable], results: Any) -> tuple[np.ndarray, dict[str, Any]]:
+    """The image as it was loaded, (H, W, 3) uint8 RGB, and the result of all ``steps``."""
+    pixels: Any = None
+    for step in steps:
+        results = step(results)
+        if pixels is None and 'img' in results:
+            # A copy: the next frame of a video may come in the same memory, and a transform may write to it.
+            pixels = np.ascontiguousarray(results['img'][..., ::-1])
+    return pixels, results

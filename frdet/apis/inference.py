@@ -1,9 +1,9 @@
 """A trained detector on images."""
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, TypeVar, overload
 
 import numpy as np
 import torch
@@ -12,16 +12,17 @@ from mmengine.dataset import Compose, pseudo_collate
 from mmengine.logging import print_log
 from torch import nn
 
-from frdet.apis.classes import settle_num_classes
+from frdet.apis.classes import declared_classes, settle_num_classes, tested_data
+from frdet.apis.images import ChannelOrder, Image, as_record, is_single, named_as_given
 from frdet.config import check_config, load_config
-from frdet.datasets.coco_json import read_coco
+from frdet.datasets.wrappers import entry, leaves
 from frdet.engine import load_checkpoint, predict_in_bfloat16, with_layout
 from frdet.errors import ConfigError, DataError
 from frdet.interop import load_strictly
-from frdet.registry import DETECTORS, TRANSFORMS
+from frdet.registry import DETECTORS, TRANSFORMS, in_config_scope
 from frdet.structures import DetDataSample
 
-Image = str | Path | np.ndarray
+Item = TypeVar('Item')
 
 
 def init_detector(
@@ -55,6 +56,14 @@ def init_detector(
     else:
         cfg = load_config(config, cfg_options)
     check_config(cfg)
+    model = _build(cfg, checkpoint)
+    if amp:
+        predict_in_bfloat16(model)
+    return model.to(device).eval()
+
+
+@in_config_scope
+def _build(cfg: Config, checkpoint: str | Path | None) -> nn.Module:
     loaded = load_checkpoint(str(checkpoint)) if checkpoint is not None else None
     meta = dict(loaded['meta'].get('dataset_meta') or {}) if loaded is not None else {}
     settle_num_classes(cfg, lambda: meta['classes'] if 'classes' in meta else _classes(cfg, None))
@@ -69,9 +78,7 @@ def init_detector(
         load_strictly(model, loaded['state_dict'], with_layout(str(checkpoint), loaded))
     model.dataset_meta = meta if 'classes' in meta else {'classes': _classes(cfg, _num_classes(model))}
     model.cfg = cfg
-    if amp:
-        predict_in_bfloat16(model)
-    return model.to(device).eval()
+    return model
 
 
 def _device(name: str | torch.device | None) -> torch.device:
@@ -87,60 +94,90 @@ def _device(name: str | torch.device | None) -> torch.device:
 
 
 @overload
-def inference_detector(model: Any, images: Image, batch_size: int = 1) -> DetDataSample: ...
+def inference_detector(
+    model: Any, images: Image, batch_size: int = 1, *, channel_order: ChannelOrder = 'bgr'
+) -> DetDataSample: ...
 
 
 @overload
-def inference_detector(model: Any, images: Sequence[Image], batch_size: int = 1) -> list[DetDataSample]: ...
+def inference_detector(
+    model: Any, images: Iterable[Image], batch_size: int = 1, *, channel_order: ChannelOrder = 'bgr'
+) -> list[DetDataSample]: ...
 
 
 def inference_detector(
-    model: Any, images: Image | Sequence[Image], batch_size: int = 1
+    model: Any, images: Image | Iterable[Image], batch_size: int = 1, *, channel_order: ChannelOrder = 'bgr'
 ) -> DetDataSample | list[DetDataSample]:
-    """Detections in one image, or in each of a list.
+    """Detections in one image, or in each of several.
 
     Args:
         model: from ``init_detector``.
-        images: a path, an array (H, W, 3) uint8 BGR, or a list of both.
+        images: a path, a PIL image, or an array (H, W, 3) of uint8, BGR unless ``channel_order`` says RGB; or
+            several of them: a list, a generator, or an array (N, H, W, 3).
         batch_size: images computed together.
+        channel_order: of arrays, 'bgr' as OpenCV reads them or 'rgb'. Paths and PIL images need none.
 
     Returns:
-        A ``DetDataSample`` or a list of them: ``pred_instances`` has ``bboxes`` (n, 4) xyxy in pixels of the image,
-        ``scores`` (n,), ``labels`` (n,), best score first.
+        A ``DetDataSample``, or a list of them where several were given: ``pred_instances`` has ``bboxes`` (n, 4) xyxy
+        in pixels of the image, ``scores`` (n,), ``labels`` (n,), best score first.
 
     Raises:
-        DataError: an image is missing, broken, or no such array.
+        ConfigError: ``batch_size`` is less than 1, there is no such order, or ``model`` has no ``cfg``.
+        DataError: an image is missing, broken, or nothing that is taken.
     """
-    single = isinstance(images, (str, Path, np.ndarray))
-    every: Sequence[Any] = [images] if single else images  # type: ignore[assignment]
-    prepared = prepare(model.cfg, every)
+    if not hasattr(model, 'cfg'):
+        raise ConfigError('The model has no cfg, which tells how images are prepared: take it from init_detector')
+    single = is_single(images)
+    every: Any = [images] if single else images
     samples: list[DetDataSample] = []
-    while data := list(itertools.islice(prepared, batch_size)):
-        with torch.no_grad():
-            samples += model.test_step(pseudo_collate(data))
+    for batch in batches(prepare(model.cfg, every, channel_order), batch_size):
+        samples += predict(model, batch)
     return samples[0] if single else samples
 
 
-def prepare(cfg: Config, images: Sequence[Image]) -> Iterator[dict[str, Any]]:
+def batches(items: Iterable[Item], batch_size: int) -> Iterator[list[Item]]:
+    """``items`` in lists of ``batch_size``, as they come; the last list may be shorter.
+
+    Raises:
+        ConfigError: ``batch_size`` is no positive number; at once.
+    """
+    if isinstance(batch_size, bool) or not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
+        raise ConfigError(f'batch_size is {batch_size!r}: expected at least 1 image')
+    rest = iter(items)
+    return iter(lambda: list(itertools.islice(rest, batch_size)), [])
+
+
+def predict(model: Any, batch: Sequence[dict[str, Any]]) -> list[DetDataSample]:
+    """Detections in a batch of what ``prepare`` gives."""
+    with torch.no_grad():
+        return model.test_step(pseudo_collate(batch))
+
+
+def prepare(cfg: Config, images: Iterable[Image], channel_order: ChannelOrder = 'bgr') -> Iterator[dict[str, Any]]:
     """Each image as the test pipeline of ``cfg`` packs it: ``inputs`` (3, H, W) BGR, and ``data_samples``."""
-    pipeline = _pipeline(cfg)
+    pipeline = build_pipeline(cfg)
     for number, image in enumerate(images):
-        yield pipeline(_record(image, number))
+        with named_as_given(image, number):
+            data = pipeline(as_record(image, number, channel_order))
+        yield data
 
 
-def _record(image: Image, number: int) -> dict[str, Any]:
-    if not isinstance(image, np.ndarray):
-        return {'img_path': str(image), 'img_id': number}
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
-        raise DataError(f'Image {number} is an array {image.shape} of {image.dtype}: expected (H, W, 3) of uint8, BGR')
-    return {'img': image, 'img_id': number}
+@in_config_scope
+def build_pipeline(cfg: Config) -> Compose:
+    """The transforms of the test data. Data sets that are joined must have the same ones.
 
-
-def _pipeline(cfg: Config) -> Compose:
-    dataset = cfg.test_dataloader.dataset
-    while 'pipeline' not in dataset and 'dataset' in dataset:  # wrappers such as RepeatDataset
-        dataset = dataset.dataset
-    return Compose([TRANSFORMS.build(step) for step in dataset.pipeline])
+    Raises:
+        ConfigError: there is none, or they differ.
+    """
+    found = [entry(leaf, 'pipeline') for leaf in leaves(tested_data(cfg), having='pipeline')]
+    if not found or any(pipeline is None for pipeline in found):
+        raise ConfigError('test_dataloader.dataset has no pipeline, which tells how images are prepared: give it one')
+    if any(pipeline != found[0] for pipeline in found):
+        raise ConfigError(
+            'The data sets joined in test_dataloader have different pipelines, and an image can be prepared by one '
+            'only: give them the same, or give a config that is tested on one of them'
+        )
+    return Compose([TRANSFORMS.build(step) for step in getattr(found[0], 'transforms', found[0])])
 
 
 def _num_classes(model: nn.Module) -> int | None:
@@ -149,18 +186,15 @@ def _num_classes(model: nn.Module) -> int | None:
 
 
 def _classes(cfg: Config, count: int | None) -> tuple[str, ...]:
-    """Class names where the checkpoint has none: the config's, else the test annotations', else ``count`` numbers."""
-    dataset = cfg.test_dataloader.dataset
-    classes = (dataset.get('metainfo') or {}).get('classes')
-    if not isinstance(classes, (list, tuple)):
-        try:
-            classes = list(read_coco(Path(dataset.get('data_root', ''), dataset.get('ann_file', ''))).categories)
-        except DataError as error:
-            print_log(f'Class names are unknown, labels are shown as numbers: {error}', logger='current')
-            classes = [str(label) for label in range(count or 0)]
+    """Class names where the checkpoint has none: those of the test data, else ``count`` numbers."""
+    try:
+        classes = declared_classes(cfg)
+    except DataError as error:
+        print_log(f'Class names are unknown, labels are shown as numbers: {error}', logger='current')
+        classes = tuple(str(label) for label in range(count or 0))
     if count is not None and len(classes) != count:
         raise ConfigError(
             f'The test data have {len(classes)} classes, the box head {count}: '
             f'set model.roi_head.bbox_head.num_classes={len(classes)}'
         )
-    return tuple(classes)
+    return classes

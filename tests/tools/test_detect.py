@@ -1,7 +1,10 @@
 """tools/detect.py on files: what is drawn and listed, and what is wrong said in words."""
 
+import importlib.util
 import json
+import os
 import shutil
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -11,7 +14,7 @@ from PIL import Image
 
 from frdet.apis import DetInferencer, inference_detector
 from frdet.config import load_config
-from frdet.errors import ConfigError
+from frdet.errors import ConfigError, DataError
 from frdet.registry import DETECTORS
 from tests.engine.toy import ROOT
 from tests.tools.test_train_and_test import run_tool
@@ -94,8 +97,6 @@ def test_video(checkpoint, tmp_path):
     ('source', 'options', 'message'),
     [
         ('none.jpg', [], 'none.jpg is no file, no folder'),
-        ('empty', [], 'has no image and no video'),
-        ('x/*.jpg', [], 'no pattern that any file fits'),
         ('bad.mp4', [], 'no frame could be read'),
         ('a.jpg', ['--classes', 'sqare'], "No class is named 'sqare': did you mean square"),
         ('a.jpg', ['--out', '{}/a.jpg'], 'cannot be made a folder'),
@@ -105,7 +106,6 @@ def test_video(checkpoint, tmp_path):
 )
 def test_wrong_input(images, checkpoint, tmp_path, source, options, message):
     shutil.copy(images / 'a.jpg', tmp_path)
-    (tmp_path / 'empty').mkdir()
     (tmp_path / 'bad.mp4').write_text('no video')
     done = detect(tmp_path / source, checkpoint, tmp_path / 'out', *(o.format(tmp_path) for o in options))
     assert done.returncode == 1 and message in done.stderr and 'Traceback' not in done.stderr
@@ -114,7 +114,7 @@ def test_wrong_input(images, checkpoint, tmp_path, source, options, message):
 def test_from_python(images, checkpoint):
     detector = DetInferencer(ROOT / CONFIG, checkpoint, 'cpu', cfg_options=SMALL, score_thr=0.0)
     array = np.asarray(Image.open(images / 'a.png').convert('RGB'))
-    by_path, by_array = detector([images / 'a.png', array], batch_size=2)
+    by_path, by_array = detector([images / 'a.png', array], batch_size=2, channel_order='rgb')
     assert np.array_equal(by_path.image, array)
     np.testing.assert_array_equal(by_path.boxes, by_array.boxes)
     assert (np.diff(by_path.scores) <= 0).all() and len(by_path.scores) > 0
@@ -125,6 +125,95 @@ def test_from_python(images, checkpoint):
     assert repr(by_path._replace(labels=by_path.labels[:0])) == 'Detected(0 in 90x60 pixels: nothing)'
     least = float(np.median(by_path.scores))
     detector.score_thr = least
-    assert len(detector([array])[0].scores) == (by_path.scores >= least).sum()
+    assert len(detector(images / 'a.png').scores) == (by_path.scores >= least).sum()
     with pytest.raises(ConfigError, match='from 0 to 1'):
         DetInferencer(ROOT / CONFIG, checkpoint, score_thr=30)
+
+
+@pytest.fixture(scope='module')
+def tool():
+    spec = importlib.util.spec_from_file_location('detect', ROOT / 'tools/detect.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """Names alone: nothing is read where files are looked for."""
+    for name in ('top.jpg', 'deep/a/1.PNG', 'deep/a/2.txt', 'deep/b/3.mp4', 'deep/.hidden/4.jpg', 'deep/out/5.jpg',
+                 'linked/6.jpg', 'no_ending', 'lists/near.jpg'):  # fmt: skip
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text('')
+    (tmp_path / 'deep/c').symlink_to(tmp_path / 'linked')
+    (tmp_path / 'deep/a/circle').symlink_to(tmp_path / 'deep')
+    (tmp_path / 'empty').mkdir()
+    (tmp_path / 'lists/all.txt').write_text(f'top.jpg\n\nnear.jpg\n{tmp_path}/deep/a/1.PNG\n./top.jpg\n  gone.jpg \n')
+    (tmp_path / 'lists/none.TXT').write_text(' \n')
+    (tmp_path / 'lists/binary.txt').write_bytes(b'\xff\xfe\x00')
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ('source', 'expected'),
+    [
+        ('top.jpg', ['top.jpg']),
+        ('no_ending', ['no_ending']),
+        ('deep', ['deep/a/1.PNG', 'deep/b/3.mp4', 'deep/c/6.jpg']),
+        ('deep/', ['deep/a/1.PNG', 'deep/b/3.mp4', 'deep/c/6.jpg']),
+        ('deep/out', ['deep/out/5.jpg']),  # asked for by name
+        ('li*/**/*.jpg', ['linked/6.jpg', 'lists/near.jpg']),
+        ('lists/all.txt', ['top.jpg', 'lists/near.jpg', '{}/deep/a/1.PNG', 'lists/gone.jpg']),
+    ],
+)
+def test_sources(tool, folder, source, expected):
+    assert [str(file) for file in tool.find_files(source, Path('deep/out'))] == [e.format(folder) for e in expected]
+
+
+@pytest.mark.parametrize(
+    ('source', 'words'),
+    [
+        ('empty', 'no image and no video in it or below'),
+        ('0', '0 is no file; cameras and addresses are not read: .*DetInferencer.stream'),
+        ('https://a.org/b.jpg', 'https://a.org/b.jpg is no file; cameras and addresses are not read: download'),
+        ('rtsp://a/1', 'cameras and addresses are not read'),
+        ('none.jpg', 'no file, no folder, and no pattern'),
+        ('x/*.jpg', 'no pattern that any file fits'),
+        ('lists/none.TXT', 'lists/none.TXT is empty: expected one path in a line'),
+        ('lists/binary.txt', 'lists/binary.txt is no text: expected one path in a line'),
+    ],
+)
+def test_sources_that_cannot_be(tool, folder, source, words):
+    with pytest.raises(DataError, match=words):
+        tool.find_files(source, Path('out'))
+
+
+@pytest.mark.parametrize(
+    ('files', 'expected'),
+    [
+        (['x/a.jpg'], ['a.jpg']),
+        (['x/a.jpg', 'x/a.png', 'x/a'], ['a.jpg', 'a.png.jpg', 'a.jpg.jpg']),
+        (['x/a.JPG', 'x/a.jpg', 'x/a.mp4', 'x/a.avi'], ['a.JPG.jpg', 'a.jpg', 'a.mp4', 'a.avi.mp4']),
+        (['x/1/a.jpg', 'x/2/a.jpg'], ['1/a.jpg', '2/a.jpg']),
+        (['x/1/a.jpg', '../a.jpg'], ['{}/x/1/a.jpg', 'a.jpg']),
+        (['{0}/{1}/x/1/a.jpg', 'x/2/a.jpg'], ['1/a.jpg', '2/a.jpg']),  # an absolute one and a relative one
+    ],
+)
+def test_every_file_is_drawn_in_a_place_of_its_own(tool, tmp_path, monkeypatch, files, expected):
+    monkeypatch.chdir(tmp_path)
+    paths = [Path(file.format(tmp_path.parent, tmp_path.name)) for file in files]
+    drawn = tool.drawn_files(paths, Path('out'))
+    assert list(drawn) == paths
+    assert [os.path.relpath(path, 'out') for path in drawn.values()] == [e.format(tmp_path.name) for e in expected]
+
+
+def test_an_image_is_never_drawn_over(tool, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'link').symlink_to(tmp_path)
+    for out in ('.', 'link'):
+        with pytest.raises(
+            DataError, match=r'a\.jpg is to be detected in, and would be drawn over: choose another --out'
+        ):
+            tool.drawn_files([Path('a.jpg'), Path('b.png')], Path(out))
+    tool.drawn_files([Path('a.png')], Path('.'))

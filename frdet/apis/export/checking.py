@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from frdet.apis.export.exporting import INPUTS, MISSING, plain_copy
-from frdet.apis.inference import Image, prepare
+from frdet.apis.images import Image
+from frdet.apis.inference import prepare
 from frdet.errors import ExportError
 from frdet.structures import DetDataSample
 

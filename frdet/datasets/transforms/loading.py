@@ -25,13 +25,22 @@ def read_image(path: str, *, name: str = '') -> np.ndarray:
     try:
         with Image.open(path) as file:
             ImageOps.exif_transpose(file, in_place=True)
-            image = file if file.mode == 'RGB' else _eight_bits(file).convert('RGB')  # which would copy
-            pixels = bytearray(image.tobytes('raw', 'BGR'))  # one that may be written to
+            return to_bgr(file)
     except FileNotFoundError:
         raise BrokenImageError(f'{name} is not on disk: add the file, or remove it from the annotations') from None
     except Exception as error:  # a decoder that reads garbage may raise anything
         reason = str(error) or type(error).__name__
         raise BrokenImageError(f'{name} cannot be decoded ({reason}): replace the file') from None
+
+
+def to_bgr(image: Image.Image) -> np.ndarray:
+    """The pixels of an image of Pillow's as ``read_image`` gives them.
+
+    Raises:
+        Exception: it cannot be decoded; a decoder that reads garbage may raise anything.
+    """
+    image = image if image.mode == 'RGB' else _eight_bits(image).convert('RGB')  # which would copy
+    pixels = bytearray(image.tobytes('raw', 'BGR'))  # one that may be written to
     return np.frombuffer(pixels, dtype=np.uint8).reshape(image.height, image.width, 3)
 
 
