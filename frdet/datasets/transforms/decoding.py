@@ -44,10 +44,10 @@ def _identified(stream: BinaryIO, path: str) -> ImageFile:
         find_decoders()
         for name in tuple(Image.ID):
             decoder, accepts = Image.OPEN[name]
-            answer = accepts is None or accepts(start)
-            if answer and not isinstance(answer, str):  # a text says why the decoder cannot be used
-                stream.seek(0)
-                with suppress(SyntaxError, IndexError, TypeError, struct.error):  # what Pillow takes for a refusal
+            with suppress(SyntaxError, IndexError, TypeError, struct.error):  # what Pillow takes for a refusal
+                answer = accepts is None or accepts(start)
+                if answer and not isinstance(answer, str):  # a text says why the decoder cannot be used
+                    stream.seek(0)
                     return decoder(stream, path)
     stream.seek(0)
     content = stream.read()

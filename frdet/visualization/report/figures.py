@@ -148,7 +148,7 @@ def _most_confused(matrix: np.ndarray, classes: Sequence[str], count: int) -> tu
     """A confusion matrix (count + 2, count + 2) and its classes: some, the sum of the others, and the background."""
     among = matrix[:-1, :-1]
     confused = among.sum(axis=0) + among.sum(axis=1) - 2 * np.diagonal(among)
-    shown = np.sort(np.argsort(-confused, kind='stable')[:count])
+    shown = np.sort(np.lexsort((-matrix[:-1].sum(axis=1), -confused))[:count])  # of equals those with more objects
     group = np.full(len(matrix), count)
     group[shown], group[-1] = np.arange(count), count + 1
     rows = np.zeros((count + 2, len(matrix)), dtype=matrix.dtype)
