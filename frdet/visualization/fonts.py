@@ -51,14 +51,13 @@ def _legible(names: tuple[str, ...], font: str) -> tuple[str, ...]:
 def font_families(texts: Iterable[str]) -> list[str]:
     """Families for matplotlib's ``font.family`` that together have the characters of ``texts``, known to it by then."""
     paths, _ = _cover(_characters(texts), os.environ.get(FONT, ''))
-    families = []
-    for path in paths:
-        if path in (USUAL, _dejavu()):
-            families.append(PLOTS)
-        else:
-            font_manager.fontManager.addfont(path)
-            families.append(font_manager.FontProperties(fname=path).get_name())
-    return list(dict.fromkeys(families))
+    return list(dict.fromkeys(PLOTS if path in (USUAL, _dejavu()) else _family(path) for path in paths))
+
+
+@functools.lru_cache(maxsize=64)
+def _family(path: str) -> str:
+    font_manager.fontManager.addfont(path)
+    return font_manager.FontProperties(fname=path).get_name()
 
 
 class Lettering:

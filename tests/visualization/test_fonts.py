@@ -46,11 +46,12 @@ def system(monkeypatch):
     monkeypatch.setattr(font_manager, 'findSystemFonts', lambda *args, **kwargs: list(paths))
     monkeypatch.delenv('FRDET_FONT', raising=False)
     known = list(font_manager.fontManager.ttflist)
-    for cached in (fonts._cover, fonts._legible, fonts._charset):
+    caches = (fonts._cover, fonts._legible, fonts._charset, fonts._family)
+    for cached in caches:
         cached.cache_clear()
     yield paths
     font_manager.fontManager.ttflist[:] = known
-    for cached in (fonts._cover, fonts._legible, fonts._charset):
+    for cached in caches:
         cached.cache_clear()
 
 
