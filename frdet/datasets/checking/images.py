@@ -99,15 +99,13 @@ def inspect_image(image: ImageFile) -> list[tuple[str, str]]:
         found.append(('image of another size', str(error)))
     except BrokenImageError as error:
         return [('undecodable image', str(error))]
-    return [*((kind, image.name) for kind in _peculiarities(image.path)), *found]
+    return [*((kind, image.name) for kind in _peculiarities(image)), *found]
 
 
-def _peculiarities(path: str) -> list[str]:
-    """Kinds of images that other readers stumble over, of one that can be read."""
-    with open_image(path) as image:
+def _peculiarities(file: ImageFile) -> list[str]:
+    """Kinds of images that other readers stumble over, of one that can be read; an unexpected size is not decoded."""
+    with open_image(file.path) as image:
         mode = image.mode
-        if image.format == 'PNG' and 'exif' not in image.info:
-            image.load()  # its orientation may stand behind the pixels
         is_kind = {
             'grey image': mode[0] in '1LI' and mode != 'LAB',
             'palette image': mode[0] == 'P',
@@ -115,6 +113,8 @@ def _peculiarities(path: str) -> list[str]:
             'image with transparency': mode in ('LA', 'PA', 'RGBA', 'RGBa') or 'transparency' in image.info,
             # Pillow opens 16-bit colour as RGB, and names what it decodes from only in the tiles.
             '16-bit image': mode[0] == 'I' or any(';16' in str(tile) for tile in image.tile),
-            'image turned by EXIF': orientation(image) > 1,
         }
+        if image.format == 'PNG' and 'exif' not in image.info and sorted(image.size) == sorted(file.size):
+            image.load()  # its orientation may stand behind the pixels
+        is_kind['image turned by EXIF'] = orientation(image) > 1
         return [kind for kind, holds in is_kind.items() if holds]
