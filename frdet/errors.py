@@ -26,6 +26,10 @@ class BrokenImageError(DataError):
     """An image is missing or cannot be decoded. Training goes on without it; see ``CocoDataset``."""
 
 
+class ImageSizeError(DataError):
+    """An image is not as large as its record states."""
+
+
 class CheckpointError(UserError):
     """A checkpoint or a file of pretrained weights is missing, unreadable or does not fit."""
 

@@ -8,10 +8,10 @@ from typing import Any, Literal
 
 import numpy as np
 import PIL.Image
-import PIL.ImageOps
 import torch
 
 from frdet.datasets.transforms.loading import to_bgr
+from frdet.datasets.transforms.orientation import decode_turned
 from frdet.errors import BrokenImageError, ConfigError, DataError
 
 Image = str | os.PathLike[str] | np.ndarray | PIL.Image.Image
@@ -78,7 +78,7 @@ def named_as_given(image: Any, number: int) -> Iterator[None]:
 
 def _from_pil(image: PIL.Image.Image, number: int) -> np.ndarray:
     try:
-        return to_bgr(PIL.ImageOps.exif_transpose(image))
+        return to_bgr(decode_turned(image)[0])
     except Exception as error:  # a decoder that reads garbage may raise anything
         reason = str(error) or type(error).__name__
         raise BrokenImageError(

@@ -1,11 +1,14 @@
 """Drawing boxes on an image: one stable colour for each class, and a label that stays readable."""
 
+import bisect
 import colorsys
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
+
+from frdet.visualization.fonts import Lettering, legible
 
 GOLDEN_RATIO = 0.618034
 READABLE_SIDE = 640  # images with a shorter longest side are enlarged, so that text fits between objects
@@ -36,7 +39,7 @@ def draw_boxes(
         boxes: (n, 4) xyxy in pixels of ``image``; an array or a tensor, as the next two.
         labels: (n,) integers.
         scores: (n,), written after the class; the best is drawn last, on top.
-        classes: name of every label; the number stands where there is none.
+        classes: name of every label, in any script (see ``fonts.legible``); the number stands where there is none.
         dashed: interrupted lines, for boxes that are neither object nor background.
         min_long_side: a smaller image is enlarged by a whole factor until its longer side is at least this.
 
@@ -56,7 +59,8 @@ def draw_boxes(
     boxes = boxes * factor
     draw = ImageDraw.Draw(picture)
     long_side = max(picture.size)
-    line, font = max(2, round(long_side / 260)), ImageFont.load_default(max(13, round(long_side / 44)))
+    names = legible(classes or ())
+    line, letters = max(2, round(long_side / 260)), Lettering((*names, '0123456789.'), max(13, round(long_side / 44)))
     # Large boxes first, so that a small one inside is not covered; labels after all boxes, the surest last.
     for index in np.argsort(-_areas(boxes), kind='stable'):
         _outline(draw, boxes[index], class_colour(int(labels[index])), line, dashed)
@@ -65,13 +69,13 @@ def draw_boxes(
     chips = []
     for index in order:
         label = int(labels[index])
-        text = classes[label] if classes is not None and 0 <= label < len(classes) else str(label)
-        text = text if scores is None else f'{text} {scores[index]:.2f}'
-        place = _place_chip(draw, boxes[index], text, font, line, picture.size, taken)
+        name = names[label] if 0 <= label < len(names) else str(label)
+        text = _fitted(name, '' if scores is None else f' {scores[index]:.2f}', letters, picture.width)
+        place = _place_chip(boxes[index], text, letters, picture.size, taken)
         taken.append(place)
         chips.append((place, text, class_colour(label)))
     for place, text, colour in reversed(chips):
-        _chip(draw, place, text, font, colour)
+        _chip(draw, place, text, letters, colour)
     return np.asarray(picture)
 
 
@@ -115,18 +119,27 @@ def _outline(draw: ImageDraw.ImageDraw, box: np.ndarray, colour: tuple[int, int,
             draw.rectangle([x, y, x + line - 1, min(y + dash, y2)], fill=colour)
 
 
+def _fitted(name: str, score: str, letters: Lettering, width: int) -> str:
+    """The text of a label, the name shortened where it is wider than the picture, so that the score is to be seen."""
+
+    def is_too_wide(count: int) -> bool:
+        return letters.width(f'{name[:count]}...{score}') + _side_space(letters) > width
+
+    if letters.width(name + score) + _side_space(letters) <= width:
+        return name + score
+    count = bisect.bisect_left(range(len(name) + 1), True, key=is_too_wide) - 1
+    return f'{name[:count].rstrip()}...{score}' if count > 0 else name + score
+
+
 def _place_chip(
-    draw: ImageDraw.ImageDraw,
     box: np.ndarray,
     text: str,
-    font: Any,
-    line: int,
+    letters: Lettering,
     size: tuple[int, int],
     taken: list[tuple[float, float, float, float]],
 ) -> tuple[float, float, float, float]:
     """Where a label goes, xyxy: the first place in the image that hides no other label, else above the box."""
-    ascent, descent = font.getmetrics()
-    width, height = draw.textlength(text, font=font) + _side_space(font), ascent + descent
+    width, height = letters.width(text) + _side_space(letters), sum(letters.metrics(text))
     x1, y1, x2, y2 = (float(v) for v in box)
     corners = [(x1, y1 - height), (x1, y1), (x2 - width, y1 - height), (x2 - width, y1), (x1, y2), (x1, y2 - height)]
     places = []
@@ -136,19 +149,19 @@ def _place_chip(
     return next((p for p in places if not any(_overlap(p, other) for other in taken)), places[0])
 
 
-def _side_space(font: Any) -> int:
+def _side_space(letters: Lettering) -> int:
     """Space left and right of a label's text together, in pixels."""
-    return max(6, round(0.6 * font.size))
+    return max(6, round(0.6 * letters.size))
 
 
 def _overlap(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> bool:
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
-def _chip(draw: ImageDraw.ImageDraw, place: Any, text: str, font: Any, colour: tuple[int, int, int]) -> None:
+def _chip(draw: ImageDraw.ImageDraw, place: Any, text: str, letters: Lettering, colour: tuple[int, int, int]) -> None:
     """A filled label; the text is black or white, whichever stands out more."""
     x1, y1, x2, y2 = place
     draw.rounded_rectangle([x1, y1, x2 - 1, y2 - 1], radius=(y2 - y1) / 6, fill=colour)
     red, green, blue = colour
     ink = (0, 0, 0) if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else (255, 255, 255)
-    draw.text(((x1 + x2) / 2, (y1 + y2) / 2), text, fill=ink, font=font, anchor='mm')
+    letters.write(draw, ((x1 + x2) / 2, (y1 + y2) / 2), text, ink)

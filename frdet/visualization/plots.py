@@ -3,7 +3,9 @@
 import io
 import itertools
 import re
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,9 @@ import matplotlib
 from cycler import cycler
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
+from frdet.visualization.fonts import PLOTS, font_families
 from frdet.visualization.page import COLOURS
 
 _INK = '#010203'  # stands for the page's text colour
@@ -26,6 +30,7 @@ _STYLE: dict[Any, Any] = {
     'axes.titlesize': 'medium',
     'figure.constrained_layout.use': True,
     'figure.facecolor': 'none',
+    'font.family': [PLOTS],
     'font.size': 10,
     'grid.alpha': 0.3,
     'grid.color': COLOURS['grey'],
@@ -50,8 +55,7 @@ def draw(
         rows, columns: of the grid of axes.
     """
     stream = io.StringIO()
-    with matplotlib.rc_context(_STYLE):
-        figure = _painted(paint, size, rows, columns)
+    with matplotlib.rc_context(_STYLE), _painted(paint, size, rows, columns) as figure:
         FigureCanvasSVG(figure).print_svg(stream, metadata=dict.fromkeys(('Creator', 'Date', 'Format', 'Type')))
     svg = stream.getvalue()
     svg = svg[svg.index('<svg') :].replace(_INK, 'currentColor')
@@ -70,13 +74,31 @@ def save(
     columns: int = 1,
 ) -> None:
     """The same plot on white, as PNG, SVG or PDF by the ending of ``path``; the arguments are those of ``draw``."""
-    with matplotlib.rc_context(_STYLE):
-        colours = {key: '#1b1f24' for key, value in _STYLE.items() if value == _INK}
-        with matplotlib.rc_context({**colours, 'figure.facecolor': 'white'}):
-            _painted(paint, size, rows, columns).savefig(path)
+    on_white = {key: '#1b1f24' if value == _INK else value for key, value in _STYLE.items()}
+    style = {**on_white, 'figure.facecolor': 'white'}
+    with matplotlib.rc_context(style), _painted(paint, size, rows, columns) as figure:
+        figure.savefig(path)
 
 
-def _painted(paint: Callable[[Any], None], size: tuple[float, float], rows: int, columns: int) -> Figure:
+@contextmanager
+def _painted(paint: Callable[[Any], None], size: tuple[float, float], rows: int, columns: int) -> Iterator[Figure]:
+    """A figure, and within the context the fonts that it needs."""
     figure = Figure(figsize=size)
     paint(figure.subplots(rows, columns))
-    return figure
+    families = font_families(_texts(figure))
+    with matplotlib.rc_context({'font.family': families}), warnings.catch_warnings():
+        warnings.filterwarnings(
+            'ignore', 'Glyph .* missing'
+        )  # the browser has fonts of its own; `legible` says it once
+        if families != [PLOTS]:  # texts keep the fonts with which they were made
+            figure = Figure(figsize=size)
+            paint(figure.subplots(rows, columns))
+        yield figure
+
+
+def _texts(figure: Figure) -> list[str]:
+    """All that is written on a figure; ticks have their labels from here on."""
+    for axis in figure.axes:
+        axis.get_xticklabels()
+        axis.get_yticklabels()
+    return [text.get_text() for text in figure.findobj(Text)]

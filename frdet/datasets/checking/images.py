@@ -13,12 +13,13 @@ from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from PIL import ExifTags, Image
-
-from frdet.datasets.checking.findings import Findings
+from frdet.datasets.checking.findings import EXAMPLES, Findings
 from frdet.datasets.coco_json import short
+from frdet.datasets.near_files import near_file
+from frdet.datasets.transforms.decoding import open_image
 from frdet.datasets.transforms.loading import read_image
-from frdet.errors import BrokenImageError, DataError
+from frdet.datasets.transforms.orientation import orientation
+from frdet.errors import BrokenImageError, DataError, ImageSizeError
 from frdet.progress import track
 
 CHUNK = 16  # images handed to a process at once
@@ -41,7 +42,10 @@ def find_images(records: Sequence[dict[str, Any]], folder: str | Path, findings:
         if path.is_file():
             found.append(ImageFile(str(path), name, (record['width'], record['height'])))
         else:
-            findings.add('missing image', name)
+            found_before = findings.get('missing image')
+            is_shown = found_before is None or found_before.times < EXAMPLES
+            near = near_file(str(path), str(folder)) if is_shown else None
+            findings.add('missing image', f'{name}: {os.path.relpath(near, folder)} is there' if near else name)
     return found
 
 
@@ -134,21 +138,19 @@ def _end_with_parent() -> None:
 
 def inspect_image(image: ImageFile) -> list[tuple[str, str]]:
     """What is to be said of one image: pairs of kind and example."""
+    found = []
     try:
-        height, width = read_image(image.path, name=image.name).shape[:2]
-        kinds = _peculiarities(image.path)
+        read_image(image.path, name=image.name, size=image.size[::-1])
+    except ImageSizeError as error:
+        found.append(('image of another size', str(error)))
     except BrokenImageError as error:
         return [('undecodable image', str(error))]
-    found = [(kind, image.name) for kind in kinds]
-    if image.size != (width, height):
-        stated = f'{image.size[0]}x{image.size[1]}'
-        found.append(('image of another size', f'{image.name} is {width}x{height}, its record says {stated}'))
-    return found
+    return [*((kind, image.name) for kind in _peculiarities(image)), *found]
 
 
-def _peculiarities(path: str) -> list[str]:
-    """Kinds of images that other readers stumble over, of one that can be read."""
-    with Image.open(path) as image:
+def _peculiarities(file: ImageFile) -> list[str]:
+    """Kinds of images that other readers stumble over, of one that can be read; an unexpected size is not decoded."""
+    with open_image(file.path) as image:
         mode = image.mode
         is_kind = {
             'grey image': mode[0] in '1LI' and mode != 'LAB',
@@ -157,6 +159,8 @@ def _peculiarities(path: str) -> list[str]:
             'image with transparency': mode in ('LA', 'PA', 'RGBA', 'RGBa') or 'transparency' in image.info,
             # Pillow opens 16-bit colour as RGB, and names what it decodes from only in the tiles.
             '16-bit image': mode[0] == 'I' or any(';16' in str(tile) for tile in image.tile),
-            'image turned by EXIF': image.getexif().get(ExifTags.Base.Orientation, 1) in range(2, 9),
         }
+        if image.format == 'PNG' and 'exif' not in image.info and sorted(image.size) == sorted(file.size):
+            image.load()  # its orientation may stand behind the pixels
+        is_kind['image turned by EXIF'] = orientation(image) > 1
         return [kind for kind, holds in is_kind.items() if holds]

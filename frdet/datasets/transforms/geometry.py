@@ -25,14 +25,19 @@ INTERPOLATIONS = {
 def shortest_edge_size(height: int, width: int, short_side: int, max_size: int) -> tuple[int, int]:
     """(height, width) whose shorter side is ``short_side``, or less where the longer would exceed ``max_size``.
 
-    detectron2's rule: sides are rounded once, at the end, half upwards.
+    detectron2's rule: sides are rounded once, at the end, half upwards. Where that gives 0, of a very narrow image,
+    detectron2 stops; here the side is 1.
     """
     scale = short_side / min(height, width)
     sides = [short_side if side == min(height, width) else scale * side for side in (height, width)]
     if max(sides) > max_size:
         scale = max_size / max(sides)
         sides = [side * scale for side in sides]
-    return int(sides[0] + 0.5), int(sides[1] + 0.5)
+    return _at_least_one(int(sides[0] + 0.5), int(sides[1] + 0.5))
+
+
+def _at_least_one(height: int, width: int) -> tuple[int, int]:
+    return max(1, height), max(1, width)
 
 
 def _both_limits(height: int, width: int, short_side: int, max_size: int) -> tuple[float, float]:
@@ -43,12 +48,12 @@ def _both_limits(height: int, width: int, short_side: int, max_size: int) -> tup
 
 def _mmdetection_size(*args: int) -> tuple[int, int]:
     height, width = _both_limits(*args)
-    return int(height + 0.5), int(width + 0.5)
+    return _at_least_one(int(height + 0.5), int(width + 0.5))
 
 
 def _torchvision_size(*args: int) -> tuple[int, int]:
     height, width = _both_limits(*args)
-    return math.floor(height), math.floor(width)
+    return _at_least_one(math.floor(height), math.floor(width))
 
 
 def _resize_pillow(image: np.ndarray, size: tuple[int, int], interpolation: str) -> np.ndarray:

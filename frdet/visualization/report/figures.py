@@ -17,6 +17,8 @@ from frdet.visualization.report.run import Analysis, Run
 #: Figures of a validation over time, by the end of their names.
 FIGURES = {'bbox_mAP': 'AP', 'bbox_mAP_50': 'AP50', 'bbox_mAP_75': 'AP75'}
 MANY_CLASSES = 20
+MOST_CLASSES = 100  # with a place of their own in a plot, whose size would grow with the number of classes
+MOST_LETTERS = 32  # of the name of a class
 # Transparent to blue: it lies on a light page as well as on a dark one, below text in the page's ink.
 _BLUES = LinearSegmentedColormap.from_list('blues', [(*to_rgb(COLOURS['blue']), alpha) for alpha in (0.0, 0.65)])
 
@@ -87,18 +89,26 @@ def precision_recall(evaluation: CocoEval | None, analysis: Analysis | None) -> 
 
 
 def classes(evaluation: CocoEval, names: Sequence[str]) -> Plot:
-    """AP of each class of ``names``, one for every class of the evaluation, the best on top; and the means by size."""
+    """AP of each class of ``names``, one for every class of the evaluation, the best on top; and the means by size.
+
+    Of more classes than ``MOST_CLASSES`` the best and the worst half as many are shown.
+    """
     table = class_table(evaluation)
     order = [k for k in np.argsort(table[:, 0], kind='stable') if not np.isnan(table[k, 0])]
+    titles = ['AP by class', 'AP by size of the objects']
+    if len(order) > MOST_CLASSES:
+        half = MOST_CLASSES // 2
+        titles[0] = f'AP by class: the {half} best and {half} worst of {len(order):,}'
+        order = order[:half] + order[-half:]
     sizes = {'all': 'AP', 'small': 'AP_s', 'medium': 'AP_m', 'large': 'AP_l'}
     columns = {size: table[:, COLUMNS.index(name)] for size, name in sizes.items()}
     means = {size: float(np.mean(v[~np.isnan(v)])) for size, v in columns.items() if not np.isnan(v).all()}
 
     def paint(axes: np.ndarray) -> None:
         axes[0].barh(range(len(order)), table[order, 0])
-        axes[0].set_yticks(range(len(order)), [names[k] for k in order])
+        axes[0].set_yticks(range(len(order)), _short([names[k] for k in order]))
         axes[1].barh(list(means)[::-1], list(means.values())[::-1])
-        for axis, title in zip(axes, ('AP by class', 'AP by size of the objects'), strict=True):
+        for axis, title in zip(axes, titles, strict=True):
             axis.set(title=title, xlim=(0, 1))
             axis.margins(y=0.02)
 
@@ -106,23 +116,46 @@ def classes(evaluation: CocoEval, names: Sequence[str]) -> Plot:
 
 
 def confusion(matrix: np.ndarray, classes: Sequence[str]) -> Plot:
-    """Shares of every row of a confusion matrix (K + 1, K + 1)."""
-    names = [*classes, 'background']
+    """Shares of every row of a confusion matrix (K + 1, K + 1), of which the last row and column is the background.
+
+    Of more classes than ``MOST_CLASSES`` half as many are shown, those that are confused most often, and the sum of
+    the others.
+    """
+    title = ''
+    if len(classes) > MOST_CLASSES:
+        title = f'The {MOST_CLASSES // 2} of {len(classes):,} classes that are confused most often'
+        matrix, classes = _most_confused(matrix, classes, MOST_CLASSES // 2)
+    names = _short([*classes, 'background'])
     share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
 
     def paint(axis: Any) -> None:
         axis.imshow(share, cmap=_BLUES, vmin=0, vmax=1, aspect='auto')
-        small = {'fontsize': 9 if len(names) <= MANY_CLASSES else 5}
+        small = {'fontsize': font_size}
         axis.set_xticks(range(len(names)), names, rotation=90, **small)
         axis.set_yticks(range(len(names)), names, **small)
-        axis.set(xlabel='found', ylabel='annotated')
+        axis.set(xlabel='found', ylabel='annotated', title=title)
         axis.grid(False)
         if len(names) <= MANY_CLASSES:
             for row, column in np.argwhere(matrix):
                 axis.text(column, row, str(matrix[row, column]), ha='center', va='center', fontsize=8)
 
-    side = 2.5 + len(names) * (0.42 if len(names) <= MANY_CLASSES else 0.09)
+    font_size, inches = (9, 0.42) if len(names) <= MANY_CLASSES else (7, 0.14) if len(names) <= 60 else (5, 0.09)
+    side = 2.5 + len(names) * inches
     return Plot(paint, (side + 1, side), 1, 1)
+
+
+def _most_confused(matrix: np.ndarray, classes: Sequence[str], count: int) -> tuple[np.ndarray, list[str]]:
+    """A confusion matrix (count + 2, count + 2) and its classes: some, the sum of the others, and the background."""
+    among = matrix[:-1, :-1]
+    confused = among.sum(axis=0) + among.sum(axis=1) - 2 * np.diagonal(among)
+    shown = np.sort(np.lexsort((-matrix[:-1].sum(axis=1), -confused))[:count])  # of equals those with more objects
+    group = np.full(len(matrix), count)
+    group[shown], group[-1] = np.arange(count), count + 1
+    rows = np.zeros((count + 2, len(matrix)), dtype=matrix.dtype)
+    np.add.at(rows, group, matrix)
+    grouped = np.zeros((count + 2, count + 2), dtype=matrix.dtype)
+    np.add.at(grouped.T, group, rows.T)
+    return grouped, [*(classes[k] for k in shown), 'all other classes']
 
 
 def error_costs(costs: Mapping[str, float]) -> Plot:
@@ -141,7 +174,8 @@ def labels(statistics: Mapping[str, Any]) -> Plot:
     def paint(axes: np.ndarray) -> None:
         counts = np.array(statistics['objects'])
         order = np.argsort(-counts, kind='stable')[:MANY_CLASSES]
-        axes[0].barh([statistics['classes'][k] for k in order][::-1], counts[order][::-1])
+        axes[0].barh(range(len(order)), counts[order][::-1])
+        axes[0].set_yticks(range(len(order)), _short([statistics['classes'][k] for k in order][::-1]))
         axes[0].set(title='Objects' if len(counts) <= MANY_CLASSES else f'Objects, {MANY_CLASSES} commonest classes')
         axes[1].stairs(statistics['sizes'], SIZE_EDGES, fill=True, alpha=0.7)
         axes[1].set(title='Box size', xlabel='square root of the area, pixels', xscale='log')
@@ -169,6 +203,11 @@ def comparison(runs: Mapping[str, Run]) -> Plot:
         axes[1].legend(fontsize='small')
 
     return Plot(paint, (9.0, 3.4), 1, 2)
+
+
+def _short(names: Sequence[str]) -> list[str]:
+    """Names that leave place for the plot beside them."""
+    return [name if len(name) <= MOST_LETTERS else f'{name[: MOST_LETTERS - 3]}...' for name in names]
 
 
 def _from_zero(axis: Any) -> None:

@@ -3,6 +3,7 @@
 import csv
 from pathlib import Path
 
+from frdet.visualization.fonts import legible
 from frdet.visualization.plots import save
 from frdet.visualization.report import figures
 from frdet.visualization.report.logs import table
@@ -28,16 +29,19 @@ def write_files(work_dir: str | Path) -> list[Path]:
         writer.writerows([['' if value is None else value for value in row] for row in rows])
     plots = {'curves.png': figures.curves(run)}
     if run.facts is not None and 'training' in run.facts.labels:
-        plots['labels.png'] = figures.labels(run.facts.labels['training'])
+        statistics = run.facts.labels['training']
+        plots['labels.png'] = figures.labels({**statistics, 'classes': legible(statistics['classes'])})
     if run.evaluation is not None or run.analysis is not None:
         plots['precision_recall.png'] = figures.precision_recall(run.evaluation, run.analysis)
     if run.analysis is not None:
-        names = run.analysis.results.classes
+        classes = legible(run.analysis.results.classes)
+        drawn = dict(zip(run.analysis.results.classes, classes, strict=True))
         if run.evaluation is not None:
             plots['classes.png'] = figures.classes(
-                run.evaluation, run.analysis.results.names_of(run.evaluation.cat_ids)
+                run.evaluation,
+                [drawn.get(name, name) for name in run.analysis.results.names_of(run.evaluation.cat_ids)],
             )
-        plots['confusion_matrix.png'] = figures.confusion(run.analysis.confusion, names)
+        plots['confusion_matrix.png'] = figures.confusion(run.analysis.confusion, classes)
         plots['errors.png'] = figures.error_costs(run.analysis.errors.cost)
     for name, (paint, size, rows_, columns) in plots.items():
         save(paint, folder / name, size=size, rows=rows_, columns=columns)

@@ -1,13 +1,17 @@
+import math
+
 import mmcv
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.transforms.v2 import functional as F
 
 from frdet.datasets.transforms import RandomFlip, Resize, ResizeShortestEdge, read_image
-from frdet.datasets.transforms.geometry import shortest_edge_size
+from frdet.datasets.transforms.geometry import BACKENDS, shortest_edge_size
 from frdet.errors import ConfigError
 
 
@@ -49,6 +53,50 @@ def test_each_backends_size_by_hand(height, width, pillow, cv2, torch_size):
     for backend, expected in (('pillow', pillow), ('cv2', cv2), ('torch', torch_size)):
         results = dict(img=np.zeros((height, width, 3), dtype=np.uint8))
         assert ResizeShortestEdge(short_side=800, backend=backend)(results)['img_shape'] == expected, backend
+
+
+@pytest.mark.parametrize(
+    ('height', 'width', 'pillow', 'cv2', 'torch_size'),
+    [
+        (1, 600, (2, 1333), (2, 1333), (2, 1333)),  # 1333/600 = 2.2
+        (700, 1, (1333, 2), (1333, 2), (1333, 1)),  # 1333/700 = 1.9
+        (2, 6000, (1, 1333), (1, 1333), (1, 1333)),  # 1333/6000 * 2 = 0.44
+        (3, 6000, (1, 1333), (1, 1333), (1, 1333)),  # 0.67
+        (1, 1, (800, 800), (800, 800), (800, 800)),
+        (50, 20000, (3, 1333), (3, 1333), (3, 1333)),  # 1333/20000 * 50 = 3.3
+        (3000, 1, (1333, 1), (1333, 1), (1333, 1)),  # 0.44
+        (40000, 10, (1333, 1), (1333, 1), (1333, 1)),  # 0.33; longer than 16 bits count
+    ],
+)
+def test_no_side_becomes_0(height, width, pillow, cv2, torch_size):
+    for backend, expected in (('pillow', pillow), ('cv2', cv2), ('torch', torch_size)):
+        image = np.full((height, width, 3), 77, dtype=np.uint8)
+        results = dict(img=image, gt_bboxes=np.array([[0, 0, width, height]], np.float32))
+        found = ResizeShortestEdge(short_side=800, backend=backend)(results)
+        assert found['img'].shape == (*expected, 3), backend
+        np.testing.assert_allclose(found['img'], 77, rtol=1e-5, err_msg=backend)
+        assert found['scale_factor'] == pytest.approx((expected[1] / width, expected[0] / height)), backend
+        np.testing.assert_allclose(found['gt_bboxes'], [[0, 0, expected[1], expected[0]]], rtol=1e-6)
+
+
+sides = st.integers(1, 5000)
+
+
+@given(height=sides, width=sides, short_side=st.integers(1, 1500), max_size=st.integers(1, 2000))
+def test_sizes_that_are_not_0_are_as_their_projects_compute_them(height, width, short_side, max_size):
+    # detectron2, ResizeShortestEdge.get_output_shape
+    scale = short_side / min(height, width)
+    newh, neww = (short_side, scale * width) if height < width else (scale * height, short_side)
+    if max(newh, neww) > max_size:
+        scale = max_size / max(newh, neww)
+        newh, neww = newh * scale, neww * scale
+    expected = {'pillow': (int(newh + 0.5), int(neww + 0.5))}
+    # MMCV, rescale_size; torchvision, whose interpolate floors
+    scale = min(max_size / max(height, width), short_side / min(height, width))
+    expected['cv2'] = (int(height * scale + 0.5), int(width * scale + 0.5))
+    expected['torch'] = (math.floor(height * scale), math.floor(width * scale))
+    for backend, size in expected.items():
+        assert BACKENDS[backend][0](height, width, short_side, max_size) == (max(1, size[0]), max(1, size[1])), backend
 
 
 def test_torch_backend_is_torchvisions_transform(coco_root):

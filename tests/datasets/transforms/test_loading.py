@@ -7,9 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from PIL.PngImagePlugin import PngImageFile
 
 from frdet.datasets.transforms import LoadImage, read_image
-from frdet.errors import BrokenImageError, DataError
+from frdet.datasets.transforms.decoding import without_pillows_limit
+from frdet.errors import BrokenImageError, ConfigError, DataError, ImageSizeError
 
 RED = (255, 0, 0)
 
@@ -106,7 +108,8 @@ def test_pixels_of_unknown_range(tmp_path, values):
 
 @pytest.mark.parametrize('ending', ['png', 'jpg', 'gif', 'tif', 'bmp', 'webp'])
 @given(data=st.data())
-def test_any_bytes_are_an_image_or_a_worded_error(tmp_path, ending, data):
+def test_any_bytes_are_an_image_or_a_worded_error(tmp_path, monkeypatch, ending, data):
+    monkeypatch.setenv('FRDET_MAX_PIXELS', '1000000')  # a head may claim any size
     stream = io.BytesIO()
     pixels = np.arange(12 * 9 * 3, dtype=np.uint8).reshape(12, 9, 3)
     Image.fromarray(pixels).save(stream, {'jpg': 'jpeg', 'tif': 'tiff'}.get(ending, ending))
@@ -118,7 +121,7 @@ def test_any_bytes_are_an_image_or_a_worded_error(tmp_path, ending, data):
     try:
         read = read_image(str(tmp_path / f'any.{ending}'))
     except BrokenImageError as error:
-        assert f'any.{ending} cannot be decoded' in str(error)
+        assert f'any.{ending} cannot be decoded' in str(error) or 'more than the limit of 1,000,000' in str(error)
     else:
         assert read.ndim == 3 and read.shape[2] == 3 and read.dtype == np.uint8
 
@@ -148,7 +151,7 @@ def test_missing_truncated_and_foreign_files(tmp_path):
     with pytest.raises(DataError, match='cannot be decoded'):
         LoadImage()(record(tmp_path / 'text.jpg', 64, 64))
     (tmp_path / 'empty.jpg').touch()
-    with pytest.raises(DataError, match='cannot be decoded'):
+    with pytest.raises(DataError, match=r'empty\.jpg cannot be decoded \(it is of no known image format\)'):
         read_image(str(tmp_path / 'empty.jpg'))
 
 
@@ -156,6 +159,109 @@ def test_another_size_than_stated(tmp_path):
     Image.new('RGB', (6, 4)).save(tmp_path / 'a.png')
     with pytest.raises(DataError, match='is 6x4, its annotation says 4x6'):
         LoadImage()(record(tmp_path / 'a.png', 6, 4))
+
+
+def test_the_size_of_a_turned_file(tmp_path):
+    """Who annotated it without turning it is told so; another wrong size is another mistake."""
+    exif = Image.Exif()
+    exif[0x0112] = 8
+    for name in ('a.jpg', 'a.png', 'a.tif', 'a.webp'):
+        Image.new('RGB', (6, 4)).save(tmp_path / name, exif=exif)
+        assert LoadImage()(record(tmp_path / name, 6, 4))['img'].shape == (6, 4, 3)
+        with pytest.raises(
+            ImageSizeError, match=r'is 4x6, its annotation says 6x4 .*EXIF orientation 8 of the file turns'
+        ):
+            LoadImage()(record(tmp_path / name, 4, 6))
+        with pytest.raises(ImageSizeError, match=r'is 4x6, its annotation says 5x6 .*correct one of the two$'):
+            LoadImage()(record(tmp_path / name, 6, 5))
+    Image.new('RGB', (6, 4)).save(tmp_path / 'unturned.jpg')
+    with pytest.raises(ImageSizeError, match='says 4x6 .*correct one of the two$'):
+        LoadImage()(record(tmp_path / 'unturned.jpg', 6, 4))
+
+
+def claiming(size):
+    """A PNG file that says it has this (width, height), and has one pixel."""
+    content = png16(0, [[0]])
+    header = struct.pack('>IIBBBBB', *size, 16, 0, 0, 0, 0)
+    return content[:16] + header + struct.pack('>I', zlib.crc32(b'IHDR' + header)) + content[33:]
+
+
+@pytest.mark.filterwarnings('error')
+@pytest.mark.parametrize('stated', [(10, 10), (99_999, 100_001), (1, 100_000)])
+def test_a_size_other_than_stated_is_refused_before_decoding(tmp_path, stated):
+    """Decoding would fail, or take 10 billion bytes."""
+    (tmp_path / 'a.png').write_bytes(claiming((100_000, 100_000)))
+    with pytest.raises(ImageSizeError, match=rf'is 100000x100000, its annotation says {stated[1]}x{stated[0]} '):
+        LoadImage()(record(tmp_path / 'a.png', *stated))
+
+
+@pytest.mark.filterwarnings('error')
+def test_pixels_without_a_record_have_a_limit(tmp_path, monkeypatch):
+    (tmp_path / 'a.png').write_bytes(claiming((20_000, 20_000)))
+    found = (
+        r'a\.png is 20000x20000 \(width x height\), 400,000,000 pixels, more than the limit of 268,435,456: .*FRDET_MAX'
+    )
+    with pytest.raises(BrokenImageError, match=found):
+        read_image(str(tmp_path / 'a.png'))
+    Image.new('RGB', (6, 4)).save(tmp_path / 'b.png')
+    for limit, is_read in (('24', True), ('23', False), ('', True)):
+        monkeypatch.setenv('FRDET_MAX_PIXELS', limit)
+        if is_read:
+            assert read_image(str(tmp_path / 'b.png')).shape == (4, 6, 3)
+        else:
+            with pytest.raises(BrokenImageError, match='24 pixels, more than the limit of 23'):
+                read_image(str(tmp_path / 'b.png'))
+    monkeypatch.setenv('FRDET_MAX_PIXELS', '1e9')
+    with pytest.raises(ConfigError, match="FRDET_MAX_PIXELS is '1e9': expected a number of pixels"):
+        read_image(str(tmp_path / 'b.png'))
+
+
+def test_a_limit_of_the_config_holds_for_every_image(tmp_path):
+    Image.new('RGB', (6, 4)).save(tmp_path / 'a.png')
+    assert LoadImage(max_pixels=24)(record(tmp_path / 'a.png', 4, 6))['img'].shape == (4, 6, 3)
+    for image in (record(tmp_path / 'a.png', 4, 6), dict(img_path=str(tmp_path / 'a.png'))):
+        with pytest.raises(
+            BrokenImageError, match='24 pixels, more than the limit of 23: raise it by max_pixels of Load'
+        ):
+            LoadImage(max_pixels=23)(image)
+    for wrong in (0, -1, True, 2.5, '9'):
+        with pytest.raises(ConfigError, match='max_pixels is .*: expected a positive number'):
+            LoadImage(max_pixels=wrong)
+
+
+@pytest.mark.filterwarnings('error')
+@pytest.mark.parametrize('limit', [150, 60, 1])  # of 200 pixels Pillow would warn, or refuse them
+@pytest.mark.parametrize('ending', ['png', 'jpg', 'tif', 'lzw.tif', 'webp', 'gif', 'bmp', 'ppm'])
+def test_pillows_own_limit_does_not_matter(tmp_path, monkeypatch, limit, ending):
+    options = dict(compression='tiff_lzw') if ending == 'lzw.tif' else {}
+    Image.new('RGB', (20, 10), RED).save(tmp_path / f'a.{ending}', **options)
+    monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', limit)
+    monkeypatch.setenv('FRDET_MAX_PIXELS', '200')
+    for read in (
+        LoadImage()(record(tmp_path / f'a.{ending}', 10, 20))['img'],
+        read_image(str(tmp_path / f'a.{ending}')),
+    ):
+        assert read.shape == (10, 20, 3)
+        np.testing.assert_allclose(read[5, 9], RED[::-1], atol=2)
+    assert limit == Image.MAX_IMAGE_PIXELS
+
+
+def test_pillows_limit_is_back_after_pictures_that_were_decoded_at_once(monkeypatch):
+    monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 7)
+    first, second = without_pillows_limit(), without_pillows_limit()
+    with pytest.raises(RuntimeError, match='broken'), second:
+        with first:
+            assert Image.MAX_IMAGE_PIXELS is None
+        assert Image.MAX_IMAGE_PIXELS is None  # the second has not ended
+        raise RuntimeError('broken')
+    assert Image.MAX_IMAGE_PIXELS == 7
+
+
+def test_want_of_memory_is_no_fault_of_the_file(tmp_path, monkeypatch):
+    Image.new('RGB', (6, 4)).save(tmp_path / 'a.png')
+    monkeypatch.setattr(PngImageFile, 'load', lambda self: bytearray(2**60))
+    with pytest.raises(BrokenImageError, match=r'a\.png does not fit into memory: cut it into parts'):
+        read_image(str(tmp_path / 'a.png'))
 
 
 def test_an_array_is_taken_as_it_is():

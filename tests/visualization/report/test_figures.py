@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
+from frdet.evaluation.analysis.statistics import SIZE_EDGES
 from frdet.evaluation.backends import CocoEval
 from frdet.visualization.report import figures
 from frdet.visualization.report.run import read_run
@@ -25,6 +26,64 @@ def test_ap_by_class_and_size():
     assert [list(bar) for bar in bars] == [['dog', 'cat'], ['medium', 'small', 'all']]
     assert bars[0] == pytest.approx({'dog': 0.25, 'cat': 0.75})
     assert bars[1] == pytest.approx({'medium': 0.25, 'small': (0.75 + 0.5) / 2, 'all': (0.75 + 0.25) / 2})
+
+
+@pytest.mark.parametrize('count', [1, 20, 21, 60, 100, 101, 1203, 2500])
+def test_plots_of_many_classes_have_a_bounded_size(count):
+    names = [f'class {k} with a name that is rather long' for k in range(count)]
+    evaluation = CocoEval(
+        np.full((2, 3, count, 4, 1), 0.5), np.zeros((2, count, 4, 1)), np.linspace(0.5, 0.95, 2), [*range(count)]
+    )
+    objects = {'classes': names, 'objects': [1] * count, 'sizes': [1] * (len(SIZE_EDGES) - 1), 'per_image': [1, 2]}
+    matrix = np.eye(count + 1, dtype=int)
+    for plot in (figures.confusion(matrix, names), figures.classes(evaluation, names), figures.labels(objects)):
+        assert max(plot.size) <= 21  # inches of 100 pixels: 100 classes have 0.2 each
+        axes = Figure().subplots(plot.rows, plot.columns)
+        plot.paint(axes)
+        for axis in np.ravel(axes):
+            assert len(axis.get_yticks()) <= 101
+            assert all(len(label.get_text()) <= 32 for label in axis.get_yticklabels())
+
+
+def test_best_and_worst_classes(monkeypatch):
+    """Of five, the class of AP 0.4 is neither among the two best nor the two worst."""
+    monkeypatch.setattr(figures, 'MOST_CLASSES', 4)
+    precision = np.ones((10, 101, 5, 4, 1)) * np.array([0.9, 0.4, 0.1, 0.7, 0.2])[:, None, None]
+    plot = figures.classes(
+        CocoEval(precision, np.zeros((10, 5, 4, 1)), np.linspace(0.5, 0.95, 10), [*range(5)]), 'abcde'
+    )
+    axes = Figure().subplots(plot.rows, plot.columns)
+    plot.paint(axes)
+    assert [label.get_text() for label in axes[0].get_yticklabels()] == ['c', 'e', 'd', 'a']
+    assert axes[0].get_title() == 'AP by class: the 2 best and 2 worst of 5'
+
+
+def test_the_most_confused_classes(monkeypatch):
+    """a and d are taken for each other 3 + 2 times, c for b once: a and d are shown, b and c are summed."""
+    monkeypatch.setattr(figures, 'MOST_CLASSES', 4)
+    matrix = np.array(
+        [
+            # a  b  c  d  e background
+            [5, 0, 0, 3, 0, 1],
+            [0, 7, 0, 0, 0, 9],
+            [0, 1, 8, 0, 0, 9],
+            [2, 0, 0, 6, 0, 0],
+            [0, 0, 0, 0, 4, 0],
+            [1, 9, 9, 0, 0, 0],
+        ]
+    )
+    plot = figures.confusion(matrix, 'abcde')
+    axis = Figure().subplots()
+    plot.paint(axis)
+    labels = ['a', 'd', 'all other classes', 'background']
+    assert [label.get_text() for label in axis.get_xticklabels()] == labels
+    assert [label.get_text() for label in axis.get_yticklabels()] == labels
+    sums = np.array([[5, 3, 0, 1], [2, 6, 0, 0], [0, 0, 7 + 1 + 8 + 4, 18], [1, 0, 18, 0]])
+    assert {(text.get_position()[::-1], text.get_text()) for text in axis.texts} == {
+        ((row, column), str(sums[row, column])) for row, column in zip(*np.nonzero(sums), strict=True)
+    }
+    np.testing.assert_allclose(axis.images[0].get_array(), sums / sums.sum(axis=1, keepdims=True))
+    assert axis.get_title() == 'The 2 of 5 classes that are confused most often'
 
 
 def test_level_lines_lie_inside(tmp_path):

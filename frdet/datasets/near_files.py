@@ -1,0 +1,123 @@
+"""Which file is near a name under which none is on disk: labelling tools write paths of their own machine."""
+
+import functools
+import itertools
+import os
+import re
+import unicodedata
+from typing import NamedTuple
+from urllib.parse import unquote
+
+ENDINGS = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.gif')
+MOST_ENTRIES = 200_000  # of a folder are looked at
+MOST_FOLDERS = 1_000
+
+
+def describe_missing(path: str, folder: str | None = None) -> str:
+    """What to say of an image that is not on disk: that it is missing, the file that is near, and what to do.
+
+    Args:
+        path: of the image; ``folder`` and its ``file_name`` joined.
+        folder: of all images; the longest beginning of ``path`` that is a folder where None.
+    """
+    address = _address(path)
+    near = near_file(path, folder)
+    found = 'is an address, and images are read from disk' if address else 'is not on disk'
+    if near is not None:
+        return f'{found}; {near} is there: correct its name in the annotations'
+    if address:
+        return f'{found}: fetch the image, and write its path below the image folder into the annotations'
+    return f'{found}: add the file, or remove it from the annotations'
+
+
+def near_file(path: str, folder: str | None = None) -> str | None:
+    r"""A file that ``path`` may mean: with / for \, another case, ending or Unicode form, or without some folders.
+
+    Of the disk a few folders are listed, none is searched in depth. The arguments are those of ``describe_missing``.
+
+    Returns:
+        Its path, below the image folder; None where there is none.
+    """
+    base = folder or _existing_folder(path)
+    rest = path[len(base) :] if path.startswith(base) else path
+    if address := _address(path):
+        rest = re.split('[?#]', address)[0]
+    parts = [part for part in rest.replace('\\', '/').split('/') if part not in ('', '.', '..')]
+    places = [base or '.', os.path.dirname(base) or '.']  # the second for a wrong folder of all images
+    for place, start in itertools.product(places, range(len(parts))):
+        if found := _walk(place, parts[start:]):
+            return found
+    for place, name in itertools.product(places, parts[-1:]):  # images that were sorted into folders
+        for folder in _listing(place).folders:
+            if os.path.isfile(found := os.path.join(place, folder, name)):
+                return found
+    return None
+
+
+def _address(path: str) -> str:
+    """What follows ``http://`` in ``path``, of which ``Path`` leaves ``http:/``; empty where it is no address."""
+    match = re.search(r'(?:^|/)[a-z][a-z0-9+.-]+:/+(.*)', path, flags=re.IGNORECASE)
+    return match[1] if match else ''
+
+
+def _existing_folder(path: str) -> str:
+    folder = os.path.dirname(path)
+    while folder and not os.path.isdir(folder):
+        parent = os.path.dirname(folder)
+        folder = '' if parent == folder else parent
+    return folder
+
+
+def _walk(folder: str, parts: list[str]) -> str | None:
+    """The file below ``folder`` whose folders and name are like ``parts``; None where there is none."""
+    for number, part in enumerate(parts, start=1):
+        is_last = number == len(parts)
+        place = os.path.join(folder, part)
+        if not (os.path.isfile(place) if is_last else os.path.isdir(place)):
+            listing = _listing(folder)
+            name = listing.names.get(_key(part)) or (listing.stems.get(_stem(part)) if is_last else None)
+            if name is None:
+                return None
+            place = os.path.join(folder, name)
+        folder = place
+    return folder if os.path.isfile(folder) else None
+
+
+def _key(name: str) -> str:
+    """Equal for names that differ in case, Unicode form, percent signs and spaces around."""
+    return unicodedata.normalize('NFC', unquote(name)).casefold().strip()
+
+
+def _stem(name: str) -> str:
+    """The key of an image's name without its ending, which differs where images were converted."""
+    stem, ending = os.path.splitext(_key(name))
+    return stem if ending in ENDINGS else _key(name)
+
+
+class Listing(NamedTuple):
+    """What is in a folder: names by their keys, names of images by their keys without an ending, and folders."""
+
+    names: dict[str, str]
+    stems: dict[str, str]
+    folders: list[str]
+
+
+def _listing(folder: str) -> Listing:
+    try:
+        return _listing_at(folder, os.stat(folder).st_mtime_ns)
+    except OSError:
+        return Listing({}, {}, [])
+
+
+@functools.lru_cache(maxsize=8)  # thousands of files may be missing from one folder
+def _listing_at(folder: str, changed: int) -> Listing:
+    """``changed`` is the time when the folder was, in nanoseconds: another one is another listing."""
+    listing = Listing({}, {}, [])
+    with os.scandir(folder) as entries:
+        for entry in itertools.islice(entries, MOST_ENTRIES):
+            listing.names.setdefault(_key(entry.name), entry.name)
+            if entry.name.lower().endswith(ENDINGS):
+                listing.stems.setdefault(_stem(entry.name), entry.name)
+            elif len(listing.folders) < MOST_FOLDERS and entry.is_dir():
+                listing.folders.append(entry.name)
+    return listing

@@ -1,0 +1,202 @@
+"""Fonts for class names in any script: the usual one, one that is named, and those of the system, as far as needed."""
+
+import functools
+import io
+import logging
+import os
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import matplotlib
+from matplotlib import font_manager
+from matplotlib.ft2font import FT2Font
+from mmengine.logging import print_log
+from PIL import ImageDraw, ImageFont
+
+from frdet.errors import ConfigError
+
+#: Environment variable with the path of a font that is taken before all others.
+FONT = 'FRDET_FONT'
+PLOTS = 'DejaVu Sans'  # the family of plots, which matplotlib brings
+USUAL = ''  # stands for the font inside Pillow, which has Latin letters
+# Other cuts of a font are taken only where no plain one has the characters; a placeholder for everything never.
+_SPECIAL = ('bold', 'black', 'heavy', 'italic', 'oblique', 'thin', 'light', 'medium', 'mono', 'serif', 'condensed')
+_PLACEHOLDER = 'lastresort'
+
+
+def legible(names: Sequence[str]) -> tuple[str, ...]:
+    """Names of classes as they can be drawn: ``class 3`` for the one of label 3 where no font has its characters."""
+    return _legible(tuple(names), os.environ.get(FONT, ''))
+
+
+@functools.lru_cache(maxsize=8)
+def _legible(names: tuple[str, ...], font: str) -> tuple[str, ...]:
+    _, lacking = _cover(_characters(names), font)
+    if not lacking:
+        return names
+    drawn = tuple(f'class {k}' if lacking.intersection(name) else name for k, name in enumerate(names))
+    undrawn = [k for k, name in enumerate(names) if name != drawn[k]]
+    print_log(
+        f'No font here has all characters of {len(undrawn)} class names, such as {names[undrawn[0]]!r}; pictures show '
+        f'"{drawn[undrawn[0]]}": set the environment variable {FONT} to the path of a font that has them, or '
+        'install one',
+        logger='current',
+        level=logging.WARNING,
+    )
+    return drawn
+
+
+def font_families(texts: Iterable[str]) -> list[str]:
+    """Families for matplotlib's ``font.family`` that together have the characters of ``texts``, known to it by then."""
+    paths, _ = _cover(_characters(texts), os.environ.get(FONT, ''))
+    return list(dict.fromkeys(PLOTS if path in (USUAL, _dejavu()) else _family(path) for path in paths))
+
+
+@functools.lru_cache(maxsize=64)
+def _family(path: str) -> str:
+    font_manager.fontManager.addfont(path)
+    return font_manager.FontProperties(fname=path).get_name()
+
+
+class Lettering:
+    """Text of one size, each piece in the first font that has its characters.
+
+    Args:
+        texts: all that may be written.
+        size: of the letters, in pixels.
+
+    Raises:
+        ConfigError: the font that ``FRDET_FONT`` names cannot be read.
+    """
+
+    def __init__(self, texts: Iterable[str], size: int):
+        paths, _ = _cover(_characters(texts), os.environ.get(FONT, ''))
+        self._fonts = [(_charset(path), _loaded(path, size)) for path in paths]
+        self.size = size
+
+    def width(self, text: str) -> float:
+        """Pixels from the beginning to the end of a text."""
+        return sum(font.getlength(part) for part, font in self._pieces(text))
+
+    def metrics(self, text: str) -> tuple[int, int]:
+        """Pixels above and below the base line that are kept free for a text."""
+        metrics = [font.getmetrics() for _, font in self._pieces(text)]
+        return max(above for above, _ in metrics), max(below for _, below in metrics)
+
+    def write(self, draw: ImageDraw.ImageDraw, centre: tuple[float, float], text: str, fill: tuple[int, ...]) -> None:
+        """Draw a text around ``centre`` (x, y)."""
+        pieces = list(self._pieces(text))
+        if len(pieces) == 1:
+            draw.text(centre, pieces[0][0], fill=fill, font=pieces[0][1], anchor='mm')
+            return
+        above, below = self.metrics(text)
+        x, y = centre[0] - self.width(text) / 2, centre[1] + (above - below) / 2
+        for part, font in pieces:
+            draw.text((x, y), part, fill=fill, font=font, anchor='ls')
+            x += font.getlength(part)
+
+    def _pieces(self, text: str) -> Iterator[tuple[str, ImageFont.FreeTypeFont]]:
+        """Parts of a text and their fonts: one part where one font has all, of the first font where none has any."""
+        text = unicodedata.normalize('NFC', ''.join(' ' if _is_control(c) else c for c in text))
+        needed = _characters([text])
+        for charset, font in self._fonts:
+            if needed <= charset:
+                yield text, font
+                return
+        start, current = 0, self._font_of(text[0])
+        for place, character in enumerate(text):
+            chosen = self._font_of(character) if _characters([character]) else current
+            if chosen is not current:
+                yield text[start:place], current
+                start, current = place, chosen
+        yield text[start:], current
+
+    def _font_of(self, character: str) -> ImageFont.FreeTypeFont:
+        return next((font for charset, font in self._fonts if character in charset), self._fonts[0][1])
+
+
+def _characters(texts: Iterable[str]) -> frozenset[str]:
+    """Characters that need a glyph: neither spaces nor marks of writing direction, joining and variants."""
+    every = set(unicodedata.normalize('NFC', ''.join(texts)))
+    return frozenset(c for c in every if unicodedata.category(c)[0] not in 'CZ' and not 0xFE00 <= ord(c) <= 0xFE0F)
+
+
+def _is_control(character: str) -> bool:
+    return unicodedata.category(character) in ('Cc', 'Zl', 'Zp')
+
+
+@functools.lru_cache(maxsize=64)
+def _cover(characters: frozenset[str], font: str) -> tuple[tuple[str, ...], frozenset[str]]:
+    """Paths of fonts that together have ``characters``, in the order of use, and those characters that none has."""
+    paths = [font, USUAL] if font else [USUAL]
+    lacking = characters.difference(*map(_charset, paths))
+    if lacking & _charset(_dejavu()):
+        paths.append(_dejavu())
+        lacking -= _charset(_dejavu())
+    found, lacking = _search(lacking) if lacking else ([], lacking)
+    return (*paths, *found), lacking
+
+
+def _search(lacking: frozenset[str]) -> tuple[list[str], frozenset[str]]:
+    """Fonts of the system with as many of these characters as can be, and the characters that none has."""
+    having = {}
+    for path in sorted(font_manager.findSystemFonts(), key=_rank):
+        with suppress(Exception):  # a damaged font, or a kind that FreeType does not read
+            if _PLACEHOLDER not in Path(path).name.lower() and (there := lacking & _read_charset(path)):
+                having[path] = there
+    found: list[str] = []
+    while lacking and having:
+        path = max(having, key=lambda path: len(having[path] & lacking))  # of equals, the first
+        there = having.pop(path) & lacking
+        if there and _draws(path, min(there)):
+            found.append(path)
+            lacking -= there
+    return found, lacking
+
+
+def _rank(path: str) -> tuple[int, str]:
+    name = Path(path).stem.lower()
+    return sum(word in name.replace('sansserif', '') for word in _SPECIAL), path
+
+
+def _draws(path: str, character: str) -> bool:
+    """Whether Pillow can draw with a font; of one that holds coloured pictures it cannot, or draws nothing."""
+    with suppress(OSError, ValueError):
+        return _loaded(path, 24).getmask(character).getbbox() is not None
+    return False
+
+
+def _dejavu() -> str:
+    """The font that matplotlib brings: Latin, Greek, Cyrillic, Arabic, Hebrew and many signs."""
+    return str(Path(matplotlib.get_data_path(), 'fonts/ttf/DejaVuSans.ttf'))
+
+
+@functools.lru_cache(maxsize=64)
+def _charset(path: str) -> frozenset[str]:
+    """The characters of a font.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    try:
+        return _read_charset(path)
+    except (OSError, RuntimeError) as error:
+        raise ConfigError(
+            f'The environment variable {FONT} is {path!r}, of which no font can be read: {error}'
+        ) from None
+
+
+def _read_charset(path: str) -> frozenset[str]:
+    source = io.BytesIO(_loaded(USUAL, 16).font_bytes) if path == USUAL else path
+    return frozenset(map(chr, FT2Font(source).get_charmap()))
+
+
+@functools.lru_cache(maxsize=64)
+def _loaded(path: str, size: int) -> ImageFont.FreeTypeFont:
+    if path != USUAL:
+        return ImageFont.truetype(path, size)
+    font = ImageFont.load_default(size)
+    assert isinstance(font, ImageFont.FreeTypeFont)
+    return font
