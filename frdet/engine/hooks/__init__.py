@@ -10,6 +10,7 @@ from frdet.engine.hooks.non_finite import NonFiniteError, NonFiniteHook
 from frdet.engine.hooks.progress import ProgressHook
 from frdet.engine.hooks.report import ReportHook
 from frdet.engine.hooks.saving import CheckpointHook
+from frdet.engine.hooks.schedule import ParamSchedulerHook
 from frdet.engine.hooks.stop import StopHook
 from frdet.engine.hooks.val_loss import ValLossHook
 
@@ -24,6 +25,7 @@ __all__ = [
     'NonFiniteError',
     'NonFiniteHook',
     'PlainCheckpointHook',
+    'ParamSchedulerHook',
     'ProgressHook',
     'ReportHook',
     'StartFromCheckpointHook',
