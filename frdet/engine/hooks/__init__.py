@@ -6,6 +6,7 @@ from frdet.engine.hooks.checkpoint import FitCheckpointHook, PlainCheckpointHook
 from frdet.engine.hooks.draw import DrawDetectionsHook
 from frdet.engine.hooks.early_stopping import EarlyStoppingHook
 from frdet.engine.hooks.hang import HangHook
+from frdet.engine.hooks.logger import LoggerHook
 from frdet.engine.hooks.non_finite import NonFiniteError, NonFiniteHook
 from frdet.engine.hooks.progress import ProgressHook
 from frdet.engine.hooks.report import ReportHook
@@ -22,6 +23,7 @@ __all__ = [
     'EarlyStoppingHook',
     'FitCheckpointHook',
     'HangHook',
+    'LoggerHook',
     'NonFiniteError',
     'NonFiniteHook',
     'PlainCheckpointHook',
