@@ -14,6 +14,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from tests.signals import heed_ctrl_c
+
 WIDTH = 250
 CONTROL = re.compile(r'\x1b\[[0-9;?]*[a-zA-Z]')
 HIDE, SHOW = '\x1b[?25l', '\x1b[?25h'
@@ -57,6 +59,12 @@ class Shown(NamedTuple):
     code: int
 
 
+def _take_terminal() -> None:
+    """So that Ctrl-C reaches the command."""
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    heed_ctrl_c()
+
+
 def run(command: Sequence[str | Path], cwd: Path, *, ctrl_c_after: str = '') -> Shown:
     """Run a command at a terminal of its own, and type Ctrl-C there once ``ctrl_c_after`` has been shown."""
     master, slave = pty.openpty()
@@ -69,7 +77,7 @@ def run(command: Sequence[str | Path], cwd: Path, *, ctrl_c_after: str = '') -> 
         stdout=slave,
         stderr=slave,
         start_new_session=True,
-        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # so that Ctrl-C reaches it
+        preexec_fn=_take_terminal,
     )
     os.close(slave)
     shown, typed = b'', not ctrl_c_after

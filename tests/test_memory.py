@@ -15,6 +15,7 @@ from mmengine.hooks import Hook
 
 from frdet.registry import DATASETS, HOOKS
 from tests.engine import toy
+from tests.signals import heed_ctrl_c
 from tests.tools.test_train_and_test import run_tool
 
 MINE = 'FRDET_TEST_RUN'  # an environment variable that marks a run and all that it starts
@@ -87,7 +88,7 @@ def test_nothing_is_left_behind(tmp_path, stop, persistent):
     command = [sys.executable, 'tools/train.py', path, '--no-validate', '--work-dir', tmp_path / 'work']
     env = {**os.environ, MINE: mark, 'PYTHONPATH': str(toy.ROOT)}
     with open(tmp_path / 'log', 'w') as log:
-        run = subprocess.Popen(command, cwd=toy.ROOT, env=env, stdout=log, stderr=log)
+        run = subprocess.Popen(command, cwd=toy.ROOT, env=env, stdout=log, stderr=log, preexec_fn=heed_ctrl_c)
     seen: set[int] = set()
     deadline = time.monotonic() + 90
     while run.poll() is None:

@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 from mmengine.dist import master_only
 from mmengine.structures import InstanceData
-from mmengine.visualization import Visualizer
+from mmengine.visualization import LocalVisBackend, Visualizer
 from torch import Tensor
 
+from frdet.evaluation.figures import is_defined
 from frdet.registry import VISUALIZERS
 from frdet.structures import DetDataSample, flip_boxes, scale_boxes
 from frdet.visualization.drawing import draw_boxes, save_image
@@ -72,6 +73,13 @@ class DetVisualizer(Visualizer):
             save_image(drawn, out_file)
         else:
             self.add_image(name, drawn, step)
+
+    @master_only
+    def add_scalars(self, scalar_dict: dict[str, Any], step: int = 0, file_path: str | None = None) -> None:
+        """Hand figures to the backends; those that draw curves do not get COCO's -1, for no object."""
+        drawn = {name: value for name, value in scalar_dict.items() if value != -1 or is_defined(name, value)}
+        for backend in self._vis_backends.values():
+            backend.add_scalars(scalar_dict if isinstance(backend, LocalVisBackend) else drawn, step, file_path)
 
     @property
     def _classes(self) -> tuple[str, ...] | None:

@@ -10,6 +10,8 @@ from textwrap import dedent, indent
 
 import pytest
 
+from tests.signals import heed_ctrl_c
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -36,6 +38,7 @@ def start(body, **env):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=heed_ctrl_c,
     )
 
 

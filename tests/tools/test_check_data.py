@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.signals import heed_ctrl_c
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -38,9 +40,8 @@ def data(tmp_path):
 
 def start(*args):
     command = [sys.executable, 'tools/check_data.py', *map(str, args)]
-    return subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
+    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, cwd=ROOT, start_new_session=True, preexec_fn=heed_ctrl_c, **pipes)
 
 
 @pytest.mark.parametrize(('width', 'code'), [(800, 0), (900, 1)])

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.structures import InstanceData
+from mmengine.visualization import LocalVisBackend
 from PIL import Image
 
 from frdet.registry import VISUALIZERS
@@ -91,3 +92,21 @@ def test_backends_receive_the_picture(visualizer, tmp_path):
 def test_boxes_without_sizes_are_left_alone():
     boxes = torch.tensor([[1.0, 2, 3, 4]])
     assert boxes_on(ORIGINAL, DetDataSample(), boxes) is boxes
+
+
+def test_no_object_is_not_drawn_as_a_figure(visualizer):
+    """COCO's -1 stays in the log; a curve does not fall to it. A figure of another metric may be -1."""
+
+    class Curves:
+        def add_scalars(self, scalar_dict, step, file_path):
+            self.got = scalar_dict
+
+    class Log(LocalVisBackend):
+        add_scalars = Curves.add_scalars
+
+    curves, log = Curves(), Log('unused')
+    visualizer._vis_backends = dict(curves=curves, log=log)
+    figures = {'coco/bbox_mAP': 0.5, 'coco/bbox_mAP_s': -1.0, 'mine/gain': -1.0, 'loss': -1}
+    visualizer.add_scalars(figures, step=3)
+    assert curves.got == {'coco/bbox_mAP': 0.5, 'mine/gain': -1.0, 'loss': -1}
+    assert log.got == figures

@@ -6,12 +6,15 @@ from frdet.engine.hooks.checkpoint import FitCheckpointHook, PlainCheckpointHook
 from frdet.engine.hooks.draw import DrawDetectionsHook
 from frdet.engine.hooks.early_stopping import EarlyStoppingHook
 from frdet.engine.hooks.hang import HangHook
+from frdet.engine.hooks.logger import LoggerHook
 from frdet.engine.hooks.non_finite import NonFiniteError, NonFiniteHook
 from frdet.engine.hooks.progress import ProgressHook
 from frdet.engine.hooks.report import ReportHook
 from frdet.engine.hooks.saving import CheckpointHook
+from frdet.engine.hooks.schedule import ParamSchedulerHook
 from frdet.engine.hooks.stop import StopHook
 from frdet.engine.hooks.val_loss import ValLossHook
+from frdet.engine.hooks.work_folder import WorkFolderHook
 
 __all__ = [
     'BrokenImagesHook',
@@ -21,12 +24,15 @@ __all__ = [
     'EarlyStoppingHook',
     'FitCheckpointHook',
     'HangHook',
+    'LoggerHook',
     'NonFiniteError',
     'NonFiniteHook',
     'PlainCheckpointHook',
+    'ParamSchedulerHook',
     'ProgressHook',
     'ReportHook',
     'StartFromCheckpointHook',
     'StopHook',
     'ValLossHook',
+    'WorkFolderHook',
 ]

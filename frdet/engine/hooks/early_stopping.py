@@ -6,7 +6,7 @@ from typing import Literal
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from frdet.engine.hooks.saving import check_figure
+from frdet.engine.hooks.saving import can_choose
 from frdet.errors import ConfigError
 from frdet.registry import HOOKS
 
@@ -16,7 +16,8 @@ class EarlyStoppingHook(Hook):
     """Ends training after ``patience`` validations in a row that did not beat the best one.
 
     Differs from MMEngine's hook of this name: AP, a figure of 0 to 1, is the default, and so ``min_delta`` is 0;
-    standing still is no progress; a resumed run goes on counting; a ``monitor`` that does not exist is an error.
+    standing still is no progress; a validation that measured nothing does not count; a resumed run goes on counting; a
+    ``monitor`` that does not exist is an error.
 
     Args:
         monitor: name of a figure of validation, as in the log.
@@ -47,9 +48,8 @@ class EarlyStoppingHook(Hook):
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Compare with the best; checkpoints hold what is remembered."""
-        if runner.train_loop is None:
+        if runner.train_loop is None or not can_choose(runner, self.monitor, metrics, 'EarlyStoppingHook.monitor'):
             return
-        check_figure(self.monitor, metrics, 'EarlyStoppingHook.monitor')
         value = (metrics or {})[self.monitor]
         best, waited = runner.message_hub.get_info('early_stopping', None) or (-inf, 0)
         if self.sign * value > best + self.min_delta:

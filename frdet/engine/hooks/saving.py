@@ -10,6 +10,7 @@ from mmengine.runner import Runner
 
 from frdet.engine.saving import UNFINISHED, WHOLE, write_whole
 from frdet.errors import ConfigError
+from frdet.evaluation.figures import is_defined
 from frdet.registry import HOOKS
 
 
@@ -61,9 +62,10 @@ class CheckpointHook(MMEngineCheckpointHook):
         self._save(runner, self._path(step), meta, outdated=outdated)
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict[str, Any]) -> None:
-        for name in self.key_indicators if self.save_best else ():
-            if name != 'auto':
-                check_figure(name, metrics, 'CheckpointHook.save_best')
+        chosen = self.key_indicators if self.save_best else []
+        names = [next(iter(metrics)) if name == 'auto' else name for name in chosen]
+        unusable = [name for name in names if not can_choose(runner, name, metrics, 'CheckpointHook.save_best')]
+        metrics = {**metrics, **dict.fromkeys(unusable)}  # MMEngine passes over what is None
         outdated: list[str] = []
         self.file_backend.remove = outdated.append  # MMEngine removes the best one before it saves the better one
         try:
@@ -97,7 +99,8 @@ class CheckpointHook(MMEngineCheckpointHook):
     def _remove(self, runner: Runner, paths: list[str]) -> None:
         hub = runner.message_hub
         kept = {self.last_ckpt, *(value for key, value in hub.runtime_info.items() if key.startswith('best_ckpt'))}
-        for path in paths if is_main_process() else []:
+        for name in paths if is_main_process() else []:
+            path = name and self.file_backend.join_path(self.out_dir, Path(name).name)  # not of the folder resumed from
             if path and path not in kept and self.file_backend.isfile(path):
                 self.file_backend.remove(path)
 
@@ -105,7 +108,23 @@ class CheckpointHook(MMEngineCheckpointHook):
         return self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(step))
 
 
-def check_figure(name: str, figures: dict[str, float] | None, key: str) -> None:
-    """Raise where a validation has no figure ``name``, which ``key`` of the config asks for."""
-    if name not in (figures or {}):
+def can_choose(runner: Runner, name: str, figures: dict[str, float] | None, key: str) -> bool:
+    """Whether the figure ``name`` of a validation, which ``key`` of the config asks for, measured anything.
+
+    That it did not is logged once in a run for each ``key``.
+
+    Raises:
+        ConfigError: the validation has no such figure.
+    """
+    if figures is None or name not in figures:
         raise ConfigError(f'{key} is {name!r}, which validation does not give: it gives {", ".join(figures or ())}')
+    if is_defined(name, figures[name]):
+        return True
+    said = f'undefined/{key}/{name}'
+    if not runner.message_hub.get_info(said, False):
+        runner.message_hub.update_info(said, True, resumed=False)
+        runner.logger.warning(
+            f'{key}: {name} is {figures[name]}: there was nothing to measure, such as no object. A validation of that '
+            'kind counts neither as better nor as worse'
+        )
+    return False

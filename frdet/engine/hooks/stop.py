@@ -12,7 +12,7 @@ from types import FrameType
 from typing import Any
 
 import torch
-from mmengine.dist import barrier
+from mmengine.dist import barrier, is_main_process
 from mmengine.hooks import Hook
 from mmengine.optim import OptimWrapperDict
 from mmengine.runner import Runner
@@ -27,15 +27,22 @@ SAME = 1.0
 
 
 class StopHook(Hook):
-    """After a SIGTERM or SIGUSR1 to any process, saves a checkpoint at the end of the iteration and exits with 75.
+    """Saves a checkpoint at the end of the iteration in which any process got a signal, and ends the run.
 
-    A second signal ends the process at once. Workers of the data loaders take no notice of either.
+    SIGTERM and SIGUSR1 exit with 75. SIGINT, which Ctrl-C sends, raises KeyboardInterrupt after the checkpoint is
+    saved; before the first iteration, when there is nothing to save, it does so at once. A second signal ends the
+    process at once. Workers of the data loaders take no notice.
+
+    SIGINT stays ignored where it was ignored at the start, as in background jobs of a shell; a handler of the caller's
+    own is kept, too.
     """
 
     priority = 'HIGHEST'  # before hooks that count the next iteration
 
     def __init__(self) -> None:
         self.since: float | None = None
+        self.number = 0  # of the signal, 0 as long as there was none
+        self._before: dict[int, Any] = {}  # handlers that were there
         self._group: Any = None
 
     @contextlib.contextmanager
@@ -44,13 +51,14 @@ class StopHook(Hook):
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = {number: signal.signal(number, self._note) for number in SIGNALS}
+        self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
         try:
             yield
         finally:
-            for number, handler in before.items():
+            for number, handler in self._before.items():
                 if signal.getsignal(number) == self._note:  # ignored where the run was stopped
                     signal.signal(number, handler)
+            self._before = {}
 
     def before_train(self, runner: Runner) -> None:
         """Let the workers of the data loaders, which do not run yet, ignore the signals."""
@@ -62,40 +70,53 @@ class StopHook(Hook):
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Leave between two steps of the optimiser: gradients summed up over iterations are in no checkpoint."""
+        if self._before and signal.SIGINT not in self._before:  # the first iteration, in the main thread
+            self._catch_interrupt()
         optim = runner.optim_wrapper
-        if (isinstance(optim, OptimWrapperDict) or optim.should_update()) and self._agreed():
-            self._leave(runner)
+        if (isinstance(optim, OptimWrapperDict) or optim.should_update()) and (number := self._agreed()):
+            self._leave(runner, number)
 
     def before_val_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Leave within a validation, which is done anew on resuming."""
-        if self._agreed():
+        if number := self._agreed():
             runner.message_hub.update_info('validation_cut', True)
-            self._leave(runner)
+            self._leave(runner, number)
+
+    def _catch_interrupt(self) -> None:
+        self._before[signal.SIGINT] = handler = signal.getsignal(signal.SIGINT)
+        if handler == signal.default_int_handler:
+            signal.signal(signal.SIGINT, self._note)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
         if self.since is None:
-            self.since = now
+            self.since, self.number = now, number
+            if number == signal.SIGINT and is_main_process():
+                os.write(2, b'\nThis iteration ends and is saved; Ctrl-C again ends at once\n')  # print may be in use
         elif now - self.since > SAME:
+            if number == signal.SIGINT:
+                signal.default_int_handler(number, frame)
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
 
-    def _agreed(self) -> bool:
-        """Whether any process was signalled: all must leave after the same iteration, or some would wait forever."""
+    def _agreed(self) -> int:
+        """The signal of any process, or 0: all must leave after the same iteration, or some would wait forever."""
         if self._group is None:
-            return self.since is not None
-        flag = torch.tensor(int(self.since is not None))
+            return self.number
+        flag = torch.tensor(self.number)
         torch.distributed.all_reduce(flag, op=torch.distributed.ReduceOp.MAX, group=self._group)
-        return bool(flag)
+        return int(flag)
 
-    def _leave(self, runner: Runner) -> None:
+    def _leave(self, runner: Runner, number: int) -> None:
         saver = next((hook for hook in runner.hooks if isinstance(hook, CheckpointHook)), None)
-        where = saver.save_position(runner) if saver else 'nothing, for want of a CheckpointHook'
-        runner.logger.warning(f'Stopped by a signal after iteration {runner.iter}. Saved {where}; go on with --resume')
+        saved = f'Saved {saver.save_position(runner)}; go on with --resume' if saver else 'No CheckpointHook saves it'
+        runner.logger.warning(f'Stopped by a signal after iteration {runner.iter}. {saved}')
         runner.visualizer.close()
         barrier()  # a launcher ends the other processes once one has left, and the first may still be saving
-        for number in SIGNALS:
-            signal.signal(number, signal.SIG_IGN)
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt
+        for other in SIGNALS:
+            signal.signal(other, signal.SIG_IGN)
         sys.exit(REQUEUE)
 
 

@@ -77,12 +77,9 @@ def choose_keys(logs: Mapping[str, Log], patterns: Sequence[str] | None = None) 
 
 
 def values_of(log: Log, key: str) -> tuple[np.ndarray, np.ndarray]:
-    """(n,) iterations and (n,) values, of training or else of validation; COCO's -1, for no object, is left out."""
+    """(n,) iterations and (n,) values, of training or else of validation, without those that measured nothing."""
     iters, values = log.series(key)
-    if not len(iters):
-        iters, values = log.series(key, of='val')
-        iters, values = iters[values != -1], values[values != -1]
-    return iters, values
+    return (iters, values) if len(iters) else log.series(key, of='val')
 
 
 def curves(logs: Mapping[str, Log], keys: Sequence[str]) -> Plot:

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from frdet.errors import ConfigError
-from frdet.visualization.report.store import RUN, load_facts
+from frdet.evaluation.figures import is_defined
+from frdet.visualization.report.store import RUN, RunFacts, load_facts
 
 SCALARS = 'scalars.json'
 PLACES = ('epoch', 'iter', 'step')  # say where a record stands
@@ -21,7 +22,8 @@ class Log(NamedTuple):
 
     Attributes:
         train: records of training by ascending ``iter``: ``lr``, losses, ``time`` and others.
-        val: records of validations by ascending ``iter``, the iteration they came after; without ``TIMES``.
+        val: records of validations by ascending ``iter``, the iteration they came after; without ``TIMES``, and with
+            None for a figure that measured nothing.
         by_epoch: whether ``epoch`` counts passes over the data.
         folders: ``vis_data`` of the pieces, the oldest first.
     """
@@ -33,7 +35,7 @@ class Log(NamedTuple):
 
     def series(self, name: str, *, of: str = 'train') -> tuple[np.ndarray, np.ndarray]:
         """(n,) iterations and (n,) values of one number."""
-        records = [record for record in getattr(self, of) if name in record]
+        records = [record for record in getattr(self, of) if record.get(name) is not None]
         return np.array([record['iter'] for record in records]), np.array([record[name] for record in records])
 
     @property
@@ -89,12 +91,27 @@ def _read_piece(folder: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]
         if 'iter' in record:
             train.append(record)
             continue
-        # A validation's own step is the epoch; without its length, the last iteration logged before is close.
-        place = record.get('step', 0) * per_epoch if per_epoch else (train[-1]['iter'] if train else 0)
-        kept = {name: value for name, value in record.items() if name not in (*PLACES, *TIMES)}
-        val.append({'iter': place, 'epoch': record.get('step', 0), **kept})
+        step = record.get('step', 0)
+        kept = {
+            name: value if is_defined(name, value) else None
+            for name, value in record.items()
+            if name not in (*PLACES, *TIMES)
+        }
+        val.append({'iter': _iteration(step, facts, train), 'epoch': step, **kept})
     epochs = {record.get('epoch') for record in train}
     return train, val, per_epoch is not None or (facts is None and len(epochs) > 1)
+
+
+def _iteration(step: int, facts: RunFacts | None, train: list[dict[str, Any]]) -> int:
+    """The iteration of a validation; its ``step`` is the epoch or, where training does not go by epochs, the iteration.
+
+    Where ``step`` says nothing, the iteration that was logged last is close: without ``facts`` it is not known what
+    ``step`` counts, and earlier versions gave every validation of a training by iterations step 0.
+    """
+    if facts is not None and facts.iters_per_epoch:
+        return step * facts.iters_per_epoch
+    last = train[-1]['iter'] if train else 0
+    return max(step, last) if facts is not None else last
 
 
 def _records(path: Path) -> Iterator[dict[str, Any]]:

@@ -152,7 +152,7 @@ class Run:
     def figure(self, record: dict[str, Any], ending: str) -> float | None:
         """A figure of a validation by the end of its name, such as 'bbox_mAP'; None if undefined."""
         values = [value for name, value in record.items() if name.split('/')[-1] == ending]
-        return values[0] if values and values[0] >= 0 else None
+        return values[0] if values else None
 
     @property
     def best(self) -> dict[str, Any] | None:

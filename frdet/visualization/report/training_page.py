@@ -94,15 +94,9 @@ def _figures(page: Page, run: Run) -> None:
     head = ['figure', f'best AP, iteration {best["iter"]:,}', f'last, iteration {last["iter"]:,}', 'what it is']
     names = [name for name in last if name not in ('iter', 'epoch')]
     rows = [
-        [name, *(_defined(record.get(name)) for record in (best, last)), MEANINGS.get(name.split('/')[-1], '')]
-        for name in names
+        [name, *(record.get(name) for record in (best, last)), MEANINGS.get(name.split('/')[-1], '')] for name in names
     ]
     section.table(head, rows, caption='Validation')
-
-
-def _defined(value: float | None) -> float | None:
-    """COCO's -1 stands for no object."""
-    return None if value is None or value < 0 else value
 
 
 def _curves(page: Page, run: Run) -> None:

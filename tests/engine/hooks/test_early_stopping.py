@@ -1,5 +1,7 @@
 """When training ends before its schedule does."""
 
+from math import nan
+
 import pytest
 from mmengine.evaluator import BaseMetric
 
@@ -33,6 +35,7 @@ def run(work_dir, figures, *, epochs=8, resume=False, **arguments):
     cfg = toy.config(work_dir, **{'train_cfg.max_epochs': epochs, 'param_scheduler': []})
     cfg.val_evaluator = dict(type='ScriptedMetric')
     cfg.default_hooks.early_stopping = dict(type='EarlyStoppingHook', **arguments)
+    cfg.default_hooks.report = None
     train_detector(cfg, work_dir=str(work_dir), seed=0, resume=resume)
     return int((work_dir / 'last_checkpoint').read_text().rsplit('epoch_')[-1].removesuffix('.pth'))
 
@@ -64,6 +67,50 @@ def test_a_resumed_run_goes_on_counting(tmp_path):
     """Two of three idle validations before the interruption, the third after it: one is in no checkpoint."""
     assert run(tmp_path, [0.5, 0.4, 0.4], epochs=3, patience=3) == 3
     assert run(tmp_path, [0.4, 0.4, 0.4], patience=3, resume=True) == 5
+
+
+@pytest.mark.parametrize(
+    ('figures', 'epochs', 'best'),
+    [
+        ([-1.0, -1.0, -1.0, -1.0], 4, None),  # no object in any validation
+        ([nan, nan, nan, nan], 4, None),
+        ([-1.0, -1.0, 0.0, -1.0], 4, 3),  # the worst figure there is beats none
+        ([0.2, -1.0, nan, 0.1], 4, 1),  # the fourth is the only one that did not beat the first
+    ],
+)
+def test_a_validation_that_measured_nothing_does_not_count(tmp_path, figures, epochs, best):
+    """Neither as the best nor as one of the ``patience`` validations; each hook says so once."""
+    assert run(tmp_path, figures, epochs=4, patience=1) == epochs
+    assert [path.name for path in tmp_path.glob('best_*')] == ([f'best_coco_bbox_mAP_epoch_{best}.pth'] if best else [])
+    (log,) = tmp_path.glob('*/*.log')
+    for key in ('CheckpointHook.save_best', 'EarlyStoppingHook.monitor'):
+        assert log.read_text().count(f'{key}: coco/bbox_mAP is ') == 1
+
+
+@pytest.mark.parametrize(('save_best', 'best'), [('auto', 2), (['coco/bbox_mAP', 'coco/error'], 2)])
+def test_the_best_of_a_figure_that_is_not_always_there(tmp_path, save_best, best):
+    ScriptedMetric.figures = [-1.0, 0.3, nan]
+    cfg = toy.config(tmp_path, **{'train_cfg.max_epochs': 3})
+    cfg.val_evaluator = dict(type='ScriptedMetric')
+    cfg.default_hooks.checkpoint.update(save_best=save_best, rule='greater')
+    cfg.default_hooks.report = None
+    train_detector(cfg)
+    assert (tmp_path / f'best_coco_bbox_mAP_epoch_{best}.pth').is_file()
+    assert (tmp_path / 'best_coco_error_epoch_1.pth').is_file() == (save_best != 'auto')
+
+
+def test_minus_one_of_another_metric_is_a_figure(tmp_path, monkeypatch):
+    figures = iter([2.0, -1.0, 0.0, 1.0])
+    monkeypatch.setattr(ScriptedMetric, 'compute_metrics', lambda self, results: dict(gain=next(figures)))
+    arguments = dict(monitor='coco/gain', rule='less', patience=2)
+    cfg = toy.config(tmp_path, **{'train_cfg.max_epochs': 6})
+    cfg.val_evaluator = dict(type='ScriptedMetric')
+    cfg.default_hooks.early_stopping = dict(type='EarlyStoppingHook', **arguments)
+    cfg.default_hooks.checkpoint.update(save_best='coco/gain', rule='less')
+    cfg.default_hooks.report = None
+    train_detector(cfg)
+    assert (tmp_path / 'best_coco_gain_epoch_2.pth').is_file()
+    assert (tmp_path / 'last_checkpoint').read_text().endswith('epoch_4.pth')
 
 
 @pytest.mark.parametrize('key', ['default_hooks.early_stopping.monitor', 'default_hooks.checkpoint.save_best'])

@@ -14,10 +14,11 @@ import torch
 from mmengine.hooks import Hook
 
 from frdet.apis import train_detector
-from frdet.engine.hooks.stop import SAME
+from frdet.engine.hooks.stop import SAME, StopHook
 from frdet.registry import HOOKS
 from tests.apis.test_launch import write_config
 from tests.engine import toy
+from tests.signals import heed_ctrl_c
 
 TWO = {'train_cfg.max_epochs': 2}  # of 4 iterations
 
@@ -25,7 +26,8 @@ TWO = {'train_cfg.max_epochs': 2}  # of 4 iterations
 @pytest.fixture(autouse=True)
 def _signals():
     """A run that was stopped leaves them ignored, so that nothing ends the process before it has left."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # where the tests run in a shell's background
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -33,12 +35,20 @@ def _signals():
 
 @HOOKS.register_module(force=True)
 class SignalHook(Hook):
-    """Sends this process a signal in the given iteration, counted from 0, of training or of the validation after it."""
+    """Sends this process a signal in the given iteration, counted from 0, of training or of the validation after it; in
+    the stage 'set-up', before the first one.
+    """
+
+    priority = 'LOWEST'
 
     def __init__(self, *, number, iteration, stage='train'):
         self.number = number
         self.iteration = iteration
         self.stage = stage
+
+    def before_train(self, runner):
+        if self.stage == 'set-up':
+            os.kill(os.getpid(), self.number)
 
     def _before_iter(self, runner, batch_idx, data_batch=None, mode='train'):
         if mode == self.stage and runner.iter == self.iteration:
@@ -60,9 +70,10 @@ class SleepHook(Hook):
 
 def stopped(tmp_path, iteration, stage='train', number=signal.SIGTERM, **changes):
     hook = dict(type='SignalHook', number=int(number), iteration=iteration, stage=stage)
-    with pytest.raises(SystemExit) as info:
+    kind = KeyboardInterrupt if number == signal.SIGINT else SystemExit
+    with pytest.raises(kind) as info:
         train_detector(toy.config(tmp_path, custom_hooks=[hook], **{**TWO, **changes}))
-    assert info.value.code == 75
+    assert number == signal.SIGINT or info.value.code == 75
 
 
 def pointed(tmp_path):
@@ -78,8 +89,10 @@ def validations(folder):
     return sum('coco/bbox_mAP' in json.loads(line) for line in lines)
 
 
-@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGUSR1])
-@pytest.mark.parametrize('iteration', [0, 4, 5])
+@pytest.mark.parametrize(
+    ('number', 'iteration'),
+    [(signal.SIGTERM, 0), (signal.SIGTERM, 4), (signal.SIGUSR1, 5), (signal.SIGINT, 0), (signal.SIGINT, 5)],
+)
 def test_stops_after_the_iteration_and_goes_on(tmp_path, number, iteration):
     stopped(tmp_path / 'stopped', iteration, number=number)
     assert pointed(tmp_path / 'stopped')['meta']['iter'] == iteration + 1
@@ -109,9 +122,9 @@ def test_summed_gradients_are_used_first(tmp_path):
     assert all(torch.equal(value, whole[name]) for name, value in model.state_dict().items())
 
 
-@pytest.mark.parametrize('epoch', [1, 2])
-def test_a_validation_that_was_cut_short_is_done_again(tmp_path, epoch):
-    stopped(tmp_path, 4 * epoch, 'val')
+@pytest.mark.parametrize(('epoch', 'number'), [(1, signal.SIGTERM), (2, signal.SIGTERM), (2, signal.SIGINT)])
+def test_a_validation_that_was_cut_short_is_done_again(tmp_path, epoch, number):
+    stopped(tmp_path, 4 * epoch, 'val', number)
     assert validations(tmp_path) == epoch - 1
     model = train_detector(toy.config(tmp_path, **TWO), resume=True)
     assert model.calls == 4 * (2 - epoch)
@@ -120,10 +133,54 @@ def test_a_validation_that_was_cut_short_is_done_again(tmp_path, epoch):
 
 
 def test_signals_are_given_back(tmp_path):
-    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    train_detector(toy.config(tmp_path, **{'train_cfg.max_epochs': 1}))
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    train_detector(toy.config(tmp_path / 'whole', **{'train_cfg.max_epochs': 1}))
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-    signal.signal(signal.SIGTERM, before)
+    assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
+    stopped(tmp_path / 'stopped', 1, number=signal.SIGINT)  # as in a notebook, which lives on
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
+
+
+def test_the_log_says_how_to_go_on(tmp_path):
+    stopped(tmp_path, 1, number=signal.SIGINT)
+    (log,) = tmp_path.glob('*/*.log')
+    assert f'after iteration 2. Saved {tmp_path}/iter_2.pth; go on with --resume' in log.read_text()
+
+
+def test_an_interrupt_before_the_first_iteration_saves_nothing(tmp_path):
+    stopped(tmp_path, 0, 'set-up', signal.SIGINT)
+    assert not checkpoints(tmp_path)
+
+
+def test_an_interrupt_without_a_checkpoint_hook(tmp_path):
+    stopped(tmp_path, 1, number=signal.SIGINT, **{'default_hooks.checkpoint': None})
+    (log,) = tmp_path.glob('*/*.log')
+    assert 'after iteration 2. No CheckpointHook saves it' in log.read_text()
+
+
+@pytest.mark.parametrize('own', [signal.SIG_IGN, lambda number, frame: None])
+def test_an_interrupt_that_is_ignored_or_handled_is_left_so(tmp_path, own):
+    """A shell starts its background jobs with SIGINT ignored."""
+    signal.signal(signal.SIGINT, own)
+    hook = dict(type='SignalHook', number=int(signal.SIGINT), iteration=1)
+    model = train_detector(toy.config(tmp_path, custom_hooks=[hook], **{'train_cfg.max_epochs': 1}))
+    assert model.calls == 4
+    assert signal.getsignal(signal.SIGINT) == own
+
+
+def test_a_second_interrupt_ends_at_once(monkeypatch, capfd):
+    """Within a second it counts as the first: launchers pass on what the processes got themselves."""
+    now = 100.0
+    monkeypatch.setattr(time, 'monotonic', lambda: now)
+    hook = StopHook()
+    hook._note(signal.SIGINT, None)
+    assert 'Ctrl-C again ends at once' in capfd.readouterr().err
+    now += SAME / 2
+    hook._note(signal.SIGINT, None)
+    now += SAME
+    with pytest.raises(KeyboardInterrupt):
+        hook._note(signal.SIGINT, None)
 
 
 def write_slow(path, **changes):
@@ -150,7 +207,7 @@ def _start(config, work_dir, **env):
         command += ['--launcher', 'pytorch']
     env = {**os.environ, 'PYTHONPATH': str(toy.ROOT), 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': '', **env}
     pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    return subprocess.Popen(command, cwd=toy.ROOT, env=env, start_new_session=True, **pipes)
+    return subprocess.Popen(command, cwd=toy.ROOT, env=env, start_new_session=True, preexec_fn=heed_ctrl_c, **pipes)
 
 
 def wait_for(process, text):
@@ -209,6 +266,9 @@ def test_interrupted_by_the_keyboard(start, tmp_path):
     assert code == 130, shown
     assert 'Traceback' not in shown
     assert shown.endswith('Interrupted\n')
+    iteration = pointed(tmp_path / 'work')['meta']['iter']
+    assert f'after iteration {iteration}. Saved ' in shown
+    assert iteration >= 8  # of 4 in an epoch
 
 
 def test_processes_leave_together(start, tmp_path):

@@ -4,6 +4,7 @@ import pytest
 
 from frdet.errors import ConfigError
 from frdet.visualization.report.logs import read_log, table
+from frdet.visualization.report.store import RunFacts, save_facts
 from tests.visualization.report.made import FIRST, SECOND, make_run, scalars, step, validation
 
 
@@ -34,10 +35,34 @@ def test_table_of_epochs(tmp_path):
         'coco/bbox_mAP_l',
     ]  # fmt: skip
     assert rows == [
-        [1, 2, 0.01, 3.5, 1.75, 2, 100, 0.1, 0.2, -1],
-        [2, 4, 0.02, 2.25, 1.125, 2, None, 0.3, 0.6, -1],
-        [3, 6, 0.03, 1.0, 0.5, 2, 120, 0.2, 0.4, -1],
+        [1, 2, 0.01, 3.5, 1.75, 2, 100, 0.1, 0.2, None],
+        [2, 4, 0.02, 2.25, 1.125, 2, None, 0.3, 0.6, None],
+        [3, 6, 0.03, 1.0, 0.5, 2, 120, 0.2, 0.4, None],
     ]
+
+
+def test_minus_one_of_another_metric_is_kept(tmp_path):
+    """COCO's -1 stands for no object."""
+    figures = {'mine/gain': -1.0, 'coco/bbox_AR@1': -1.0, 'mine/part': float('nan'), 'step': 1}
+    scalars(tmp_path / FIRST, [step(1, 4.0), figures])
+    log = read_log(tmp_path)
+    assert log.val == [{'iter': 1, 'epoch': 1, 'mine/gain': -1.0, 'coco/bbox_AR@1': None, 'mine/part': None}]
+    assert log.series('mine/gain', of='val')[1].tolist() == [-1.0]
+    assert log.series('coco/bbox_AR@1', of='val')[1].tolist() == []
+
+
+@pytest.mark.parametrize(('iters_per_epoch', 'steps', 'places'), [
+    (None, [15, 30], [15, 30]),  # every tenth iteration is logged
+    (None, [0, 0], [10, 30]),  # as earlier versions logged it
+    (10, [1, 3], [10, 30]),
+])  # fmt: skip
+def test_where_validations_stand(tmp_path, iters_per_epoch, steps, places):
+    """Training by iterations, or by epochs of ten."""
+    records = [step(10, 4.0), validation(steps[0], 0.1), step(20, 2.0), step(30, 1.0), validation(steps[1], 0.2)]
+    scalars(tmp_path / FIRST, records)
+    facts = RunFacts('', [], iters_per_epoch, [], None, None, None, {})
+    save_facts(facts, tmp_path / FIRST)
+    assert [record['iter'] for record in read_log(tmp_path).val] == places
 
 
 def test_table_of_iterations(tmp_path):
