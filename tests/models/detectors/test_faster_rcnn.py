@@ -149,6 +149,22 @@ def test_predictions_are_in_pixels_of_the_original_image(model: FasterRCNN, batc
         assert torch.equal(a.labels, b.labels)
 
 
+@torch.no_grad()
+def test_the_detector_follows_weights_that_change_between_two_batches(model: FasterRCNN) -> None:
+    """Through ``.data``, which PyTorch does not count as a change; another detector with those weights is the truth."""
+    images = torch.randn(1, 3, 64, 96)
+    model.eval()(images)
+    changed = {name: value + 0.1 * torch.randn_like(value) for name, value in model.state_dict().items()}
+    changed = {name: value.abs() if 'running_var' in name else value for name, value in changed.items()}
+    expected = DETECTORS.build(frdet_config(18)).eval()
+    expected.load_state_dict(changed)
+    for name, value in (*model.named_parameters(), *model.named_buffers()):
+        if name in changed:
+            value.data.copy_(changed[name])
+    for found, wanted in zip(model.extract_features(images), expected.extract_features(images), strict=True):
+        torch.testing.assert_close(found, wanted)
+
+
 def test_to_original_by_hand() -> None:
     found = InstanceData(
         bboxes=torch.tensor([[10.0, 10.0, 90.0, 60.0], [20.0, 0.0, 20.0, 50.0], [95.0, 10.0, 99.0, 20.0]]),
