@@ -91,3 +91,9 @@ def test_backends_receive_the_picture(visualizer, tmp_path):
 def test_boxes_without_sizes_are_left_alone():
     boxes = torch.tensor([[1.0, 2, 3, 4]])
     assert boxes_on(ORIGINAL, DetDataSample(), boxes) is boxes
+
+
+def test_boxes_of_a_mirrored_input_of_the_originals_size():
+    meta = dict(ori_shape=(700, 1000), img_shape=(700, 1000), scale_factor=(1.0, 1.0), flip=True)
+    boxes = torch.tensor([[600.0, 20, 900, 40]])  # 1000 - 900 and 1000 - 600
+    assert boxes_on(ORIGINAL, DetDataSample(metainfo=meta), boxes).tolist() == [[100.0, 20, 400, 40]]
