@@ -1,6 +1,6 @@
 """Faster R-CNN (Ren et al. 2015) with a Feature Pyramid Network. Start reading here."""
 
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from mmengine.model import BaseModel
@@ -8,7 +8,7 @@ from mmengine.registry import DefaultScope
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from frdet.errors import DataError
+from frdet.errors import DataError, ExportError
 from frdet.models.compiling import compiled
 from frdet.models.preprocessor import DetPreprocessor
 from frdet.registry import BACKBONES, DENSE_HEADS, DETECTORS, NECKS, PREPROCESSORS, ROI_HEADS, SCOPE
@@ -73,9 +73,19 @@ class FasterRCNN(BaseModel):
         raise ValueError(f"mode is {mode!r}, expected 'loss', 'predict' or 'tensor'")
 
     def extract_features(self, inputs: Tensor) -> tuple[Tensor, ...]:
-        """Images (N, 3, H, W) -> feature maps, finest first."""
+        """Images (N, 3, H, W) -> feature maps, finest first.
+
+        Raises:
+            ExportError: ``torch.jit.trace`` runs it.
+        """
+        if torch.jit.is_tracing():
+            _refuse_torchscript()
         run = compiled(_features) if self.compile_features else _features
         return run(self.backbone, self.neck, inputs)
+
+    def __prepare_scriptable__(self) -> NoReturn:
+        """What ``torch.jit.script`` calls first."""
+        _refuse_torchscript()
 
     def loss(self, inputs: Tensor, data_samples: list[DetDataSample]) -> dict[str, Tensor]:
         """Losses of a batch of normalised images (N, 3, H, W) with their ground truth.
@@ -116,6 +126,13 @@ class FasterRCNN(BaseModel):
                 found, sample.img_shape, sample.ori_shape, flip=bool(sample.get('flip', False))
             )
         return data_samples
+
+
+def _refuse_torchscript() -> NoReturn:
+    raise ExportError(
+        'TorchScript cannot hold a detector: a trace keeps the image size and the number of boxes of its example. '
+        'Export it to ONNX or with torch.export: tools/export_onnx.py, or frdet.apis.export_detector'
+    )
 
 
 def _features(backbone: nn.Module, neck: nn.Module | None, inputs: Tensor) -> tuple[Tensor, ...]:
