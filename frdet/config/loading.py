@@ -13,10 +13,10 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 
-from frdet.config.origins import base_files, config_origins, leaves, no_file, origin_finder, shown_path, variables_used
+from frdet.config.origins import base_files, config_origins, no_file, origin_finder, shown_path
 from frdet.config.overrides import apply_overrides, parse_overrides
-from frdet.config.places import RUNNER_KEYS
 from frdet.config.safe import read_safely, refuse_imports
+from frdet.config.variables import refuse_stale_variables, refuse_used_variables
 from frdet.errors import ConfigError
 
 
@@ -33,13 +33,15 @@ def load_config(
         safe: run nothing, import nothing; see ``read_safely`` for what may stand in such a config.
 
     Raises:
-        ConfigError: the file or a base is missing or does not run, an import fails, an override is wrong; with ``safe``
-            also what is more than data.
+        ConfigError: the file or a base is missing or does not run, an import fails, an override is wrong, a variable is
+            changed after other values were made of it; with ``safe`` also what is more than data.
     """
     path = Path(path)
     if not path.is_file():
         raise ConfigError(no_file(path))
-    cfg = read_safely(path) if safe else _read(path)
+    read = read_safely if safe else _read
+    cfg = read(path)
+    refuse_stale_variables(cfg, read)
     if unset := next(_without_default('', cfg), None):
         raise ConfigError(
             f'{origin_finder(cfg)(unset) or path}: {unset} names an environment variable without a default: '
@@ -51,7 +53,7 @@ def load_config(
     if safe:
         refuse_imports(cfg)
     _import_custom(cfg, path)
-    _refuse_used_variables(cfg, changes)
+    refuse_used_variables(cfg, changes)
     # Only now: whether a component takes an argument is read from its class.
     apply_overrides(cfg, {key: value for key, value in changes.items() if key not in imports})
     if safe:
@@ -62,19 +64,6 @@ def load_config(
 def dump_config(cfg: Config) -> str:
     """The whole config as Python text, which reads back as the same config."""
     return cfg.pretty_text
-
-
-def _refuse_used_variables(cfg: Config, changes: dict[str, Any]) -> None:
-    """An override of a variable comes after the values that the file has made of it: it would change nothing."""
-    for key in changes:
-        name = key.partition('.')[0]
-        if name in cfg and name not in RUNNER_KEYS and name in variables_used(cfg):
-            held = [place for place, value in leaves('', cfg) if value == cfg[name] and place != name]
-            hint = f'override {" and ".join(held[:3])}' if held else 'override what is made of it'
-            raise ConfigError(
-                f'Override {key}: {name} is a variable of the config, and other values were made of it when the file '
-                f'ran: nothing would change; {hint}'
-            )
 
 
 def _read(path: Path) -> Config:

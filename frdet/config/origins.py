@@ -2,12 +2,12 @@
 
 import ast
 import difflib
-import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from mmengine.config import Config
+from mmengine.fileio import load
 
 from frdet.errors import ConfigError
 
@@ -96,10 +96,9 @@ def base_files(path: str | Path) -> list[Path]:
 
 
 def _add_files(path: Path, files: list[Path], below: tuple[Path, ...]) -> None:
-    node = _assigned(path).get('_base_')
-    where = f'{Origin(shown_path(path), node.lineno if node is not None else 1)}: _base_'
-    for base in _bases(node, where):
+    for base, line in _bases(path):
         inherited = (path.parent / base).resolve()
+        where = f'{Origin(shown_path(path), line)}: _base_'
         if inherited in (*below, path):
             circle = ' <- '.join(shown_path(file) for file in (*below, path, inherited))
             raise ConfigError(f'{where} is a circle, {circle}: no config can inherit from itself')
@@ -126,44 +125,59 @@ def _names(folder: Path) -> list[str]:
     return sorted(p.name for p in folder.glob('*.py'))
 
 
-def variables_used(cfg: Config) -> set[str]:
-    """Names that the files of ``cfg`` assign at the top and use for other values: those are made when a file runs."""
-    used: set[str] = set()
-    for file in base_files(cfg.filename) if cfg.filename else []:
-        try:
-            nodes = list(ast.walk(ast.parse(file.read_bytes())))
-        except (SyntaxError, ValueError):
-            continue
-        used |= {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
-        used |= set(re.findall(r'_base_\.(\w+)', file.read_text(encoding='utf-8', errors='replace')))
-    return used
+def parsed(path: Path) -> ast.Module:
+    """A file as Python; nothing if it is none, as MMEngine reads YAML and JSON, too."""
+    try:
+        return ast.parse(path.read_bytes())
+    except (SyntaxError, ValueError):
+        return ast.Module([], [])
 
 
 def _assigned(path: Path) -> dict[str, ast.expr]:
     """The names that a file assigns at its top level; none if it is no Python."""
-    try:
-        tree = ast.parse(path.read_bytes())
-    except (SyntaxError, ValueError):  # MMEngine reads YAML and JSON, too
-        return {}
     return {
         target.id: node.value
-        for node in tree.body
+        for node in parsed(path).body
         if isinstance(node, (ast.Assign, ast.AnnAssign)) and node.value is not None
         for target in (node.targets if isinstance(node, ast.Assign) else [node.target])
         if isinstance(target, ast.Name)
     }
 
 
-def _bases(node: ast.expr | None, where: str) -> list[str]:
-    """The files that ``_base_`` names. Those of another package (``mmdet::a/b.py``) MMEngine finds."""
+def plain_names(path: Path) -> dict[str, Any]:
+    """What a config in YAML or JSON holds; nothing if it is neither, or not before MMEngine has filled it in."""
     try:
-        value = ast.literal_eval(node) if node is not None else []
+        content = load(path) if path.suffix in ('.yaml', '.yml', '.json') else None
+    except Exception:  # said where the config itself is read
+        content = None
+    return content if isinstance(content, dict) else {}
+
+
+def _bases(path: Path) -> list[tuple[str, int]]:
+    """The files that a config inherits from, and the lines that say so. MMEngine finds those of other packages."""
+    node = _assigned(path).get('_base_')
+    line = node.lineno if node is not None else 1
+    try:
+        value = ast.literal_eval(node) if node is not None else plain_names(path).get('_base_', [])
     except ValueError:  # computed
         return []
     bases = [value] if isinstance(value, str) else value
     if not isinstance(bases, (list, tuple)) or not all(isinstance(base, str) for base in bases):
-        raise ConfigError(f'{where} is {value!r}, expected the path of a config or a list of them')
-    return [base for base in bases if '::' not in base]
+        raise ConfigError(
+            f'{Origin(shown_path(path), line)}: _base_ is {value!r}, expected the path of a config or a list of them'
+        )
+    return [(base, line) for base in bases if '::' not in base] + _imported_bases(path)
+
+
+def _imported_bases(path: Path) -> list[tuple[str, int]]:
+    """Those of MMEngine's new style, ``with read_base(): from .base import *``."""
+    return [
+        (f'{"../" * (imported.level - 1)}{imported.module.replace(".", "/")}.py', imported.lineno)
+        for node in parsed(path).body
+        if isinstance(node, ast.With) and 'read_base' in ast.unparse(node.items[0])
+        for imported in node.body
+        if isinstance(imported, ast.ImportFrom) and imported.level and imported.module
+    ]
 
 
 def shown_path(path: Path) -> str:

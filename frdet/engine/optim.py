@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -97,10 +98,10 @@ class AutocastOptimWrapper(OptimWrapper):
 
 def predict_in_bfloat16(model: Any) -> None:
     """Let ``model.test_step`` compute in bfloat16 where it is safe, as training under ``--amp``."""
-    test_step = model.test_step
+    # A function bound by partial is copied and pickled with its model; one defined here would stay bound to this one.
+    model.test_step = partial(_test_step_in_bfloat16, model)
 
-    def step(data: Any) -> Any:
-        with torch.autocast(next(model.parameters()).device.type, torch.bfloat16):
-            return test_step(data)
 
-    model.test_step = step
+def _test_step_in_bfloat16(model: Any, data: Any) -> Any:
+    with torch.autocast(next(model.parameters()).device.type, torch.bfloat16):
+        return type(model).test_step(model, data)

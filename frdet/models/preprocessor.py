@@ -8,6 +8,7 @@ from mmengine.model import BaseDataPreprocessor
 from torch import Tensor
 
 from frdet.registry import PREPROCESSORS
+from frdet.structures import check_truth
 
 
 @PREPROCESSORS.register_module()
@@ -37,18 +38,30 @@ class DetPreprocessor(BaseDataPreprocessor):
         self.register_buffer('std', torch.tensor(std, dtype=torch.float32).view(3, 1, 1), persistent=False)
         self.bgr_to_rgb = bgr_to_rgb
         self.pad_size_divisor = pad_size_divisor
-        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.channels_last = channels_last
+        #: Number of classes that the detector learns, where it tells; labels in training are below it.
+        self.num_classes: int | None = None
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        """Memory format of the batch. It is no attribute, because a memory format cannot be pickled."""
+        return torch.channels_last if self.channels_last else torch.contiguous_format
 
     def forward(self, data: dict[str, Any], training: bool = False) -> dict[str, Any]:
         """A batch as the data loader stacks it, to what ``FasterRCNN.forward`` takes.
 
         Args:
             data: ``inputs``, N images (3, H_i, W_i) uint8 BGR; ``data_samples``, N ``DetDataSample``.
-            training: not used; MMEngine's protocol.
+            training: the ground truth is looked at, while it is still on the host.
 
         Returns:
             ``inputs`` (N, 3, H, W) float32; ``data_samples`` with ``batch_input_shape`` (H, W) in their metainfo.
+
+        Raises:
+            DataError: in training, of ground truth that no detector can be trained on; see ``check_truth``.
         """
+        if training:
+            check_truth(data.get('data_samples') or (), self.num_classes)
         data = self.cast_data(data)
         images: list[Tensor] = list(data['inputs'])
         d = self.pad_size_divisor

@@ -1,13 +1,14 @@
 """NMS and matching: functions of boxes (x1, y1, x2, y2) in pixels.
 
 IoU is computed in float32 (float64 for float64 boxes, but not in ``max_iou``). An empty box, or one with NaN in it, has
-IoU 0 with everything: it neither suppresses nor is suppressed, and matches nothing.
+IoU 0 with everything: it neither suppresses nor is suppressed, and matches nothing. No function here has derivatives.
 """
 
 import torch
 from torch import Tensor
 
 from frdet.ops import fallback, loading
+from frdet.ops.derivatives import refuse_other_derivatives
 from frdet.ops.fallback import MaxIoU
 
 
@@ -62,8 +63,9 @@ def max_iou(boxes: Tensor, gt_boxes: Tensor, gt_valid: Tensor | None = None, min
         min_gt_iou: see ``MaxIoU.best_of``.
 
     Raises:
-        RuntimeError: shapes, dtypes or devices do not fit.
+        RuntimeError: shapes, dtypes or devices do not fit, or a derivative of an IoU is asked for.
     """
+    refuse_other_derivatives('max_iou', boxes, gt_boxes)
     if not loading.is_native(boxes):
         return fallback.max_iou(boxes, gt_boxes, gt_valid, min_gt_iou)
     if gt_boxes.dim() == 2:

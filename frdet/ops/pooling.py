@@ -1,13 +1,14 @@
 """RoIAlign of one feature map, and of all levels of a pyramid.
 
 K RoIs, N images, C channels, L levels, (h, w) bins. Gradients flow to feature maps, not to RoIs; they are the same bits
-in every run. There is no second derivative.
+in every run. There is no second derivative and no forward-mode one: both are refused.
 """
 
 import torch
 from torch import Tensor
 
 from frdet.ops import fallback, loading
+from frdet.ops.derivatives import refuse_other_derivatives
 
 
 def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
@@ -49,8 +50,10 @@ def roi_align(
 
     Raises:
         RuntimeError: shapes, dtypes or devices do not fit, or an image index is not one of the input's (on CUDA that
-            is found by the GPU: the message is printed and the next call that waits for it fails).
+            is found by the GPU: the message is printed and the next call that waits for it fails). Another derivative
+            than that of ``backward()`` is asked for.
     """
+    refuse_other_derivatives('roi_align', input, *([boxes] if isinstance(boxes, Tensor) else boxes))
     rois = _as_rois(boxes)
     height, width = _pair(output_size)
     if loading.is_native(input):
@@ -85,6 +88,7 @@ def multiscale_roi_align(
     Returns:
         (K, C, output height, output width), in the order of ``rois``. Raises as ``roi_align``.
     """
+    refuse_other_derivatives('multiscale_roi_align', *features, rois)
     rois = _as_rois(rois)
     height, width = _pair(output_size)
     rule = (canonical_size, canonical_level, min_level, eps_inside, eps_outside)

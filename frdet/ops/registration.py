@@ -102,15 +102,22 @@ def _register_gradients() -> None:
     register_autograd('frdet::roi_align', one, setup_context=keep_one)
     register_autograd('frdet::multiscale_roi_align', many, setup_context=keep_many)
     for name in ('roi_align', 'multiscale_roi_align'):
-        register_autograd(f'frdet::{name}_backward', _refuse(name))
-
-
-def _refuse(name: str) -> Callable[..., Any]:
-    def backward(ctx: Any, *grads: Any) -> Any:
-        raise RuntimeError(
-            f'{name} has no second derivative, and one was asked for; call backward() or grad() without '
-            'create_graph=True through it'
+        register_autograd(
+            f'frdet::{name}_backward',
+            _refuse(
+                f'{name} has no second derivative, and one was asked for; call backward() or grad() without '
+                'create_graph=True through it'
+            ),
         )
+    register_autograd(
+        'frdet::max_iou',
+        _refuse('max_iou has no derivative, and one was asked for; box_iou of frdet.structures has one'),
+    )
+
+
+def _refuse(message: str) -> Callable[..., Any]:
+    def backward(ctx: Any, *grads: Any) -> Any:
+        raise RuntimeError(message)
 
     return backward
 

@@ -1,5 +1,6 @@
 """One image's truth and results, and the ground truth of a whole batch as padded tensors."""
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
@@ -7,6 +8,8 @@ from mmengine.structures import BaseDataElement, InstanceData
 from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
+
+from frdet.errors import DataError
 
 
 class DetDataSample(BaseDataElement):
@@ -70,9 +73,45 @@ def batch_ground_truth(data_samples: list[DetDataSample]) -> GroundTruth:
     G is at least 1, so that indexing by a padded entry stays legal in a batch without any box.
     """
     boxes = pad_sequence([sample.gt_instances.bboxes for sample in data_samples], batch_first=True).float()
-    labels = pad_sequence([sample.gt_instances.labels for sample in data_samples], batch_first=True)
+    labels = pad_sequence([sample.gt_instances.labels.long() for sample in data_samples], batch_first=True)
     counts = torch.tensor([len(sample.gt_instances.labels) for sample in data_samples])
     if boxes.shape[1] == 0:
         boxes, labels = F.pad(boxes, (0, 0, 0, 1)), F.pad(labels, (0, 1))
     valid = torch.arange(boxes.shape[1]) < counts[:, None]
     return GroundTruth(boxes, labels, valid.to(boxes.device, non_blocking=True))
+
+
+def check_truth(data_samples: Iterable[DetDataSample], num_classes: int | None = None) -> None:
+    """Refuse ground truth that a detector would be trained on wrongly without a word.
+
+    Values are read where they are on the CPU: to read them from a GPU would wait for it.
+
+    Args:
+        data_samples: samples with ``gt_instances``.
+        num_classes: labels are 0 to this less one; None: any that is not negative.
+
+    Raises:
+        DataError: boxes are not finite or not (n, 4), labels are no integers, not (n,) or outside their range.
+    """
+    for sample in data_samples:
+        if (problem := _problem(sample, num_classes)) is not None:
+            name = sample.get('img_path') or f'image {sample.get("img_id", "without an id")}'
+            raise DataError(f'Ground truth of {name}: {problem}')
+
+
+def _problem(sample: DetDataSample, num_classes: int | None) -> str | None:
+    truth = sample.get('gt_instances', {})
+    boxes, labels = truth.get('bboxes'), truth.get('labels')
+    if not isinstance(boxes, Tensor) or not isinstance(labels, Tensor):
+        return f'gt_instances has {", ".join(truth.keys()) or "nothing"}: expected the tensors bboxes and labels'
+    if boxes.dim() != 2 or boxes.shape[1] != 4 or labels.shape != boxes.shape[:1]:
+        return f'boxes {tuple(boxes.shape)} and labels {tuple(labels.shape)}: expected (n, 4) and (n,)'
+    if labels.is_floating_point() or labels.dtype == torch.bool:
+        return f'labels are of {labels.dtype}: expected int64, the number of each class from 0'
+    if boxes.is_cpu and not boxes.isfinite().all():
+        return f'found the box {boxes[~boxes.isfinite().all(dim=1)][0].tolist()}: expected finite x1, y1, x2, y2'
+    for label in labels.tolist() if labels.is_cpu else ():
+        if label < 0 or (num_classes is not None and label >= num_classes):
+            most = ' or more' if num_classes is None else f' to {num_classes - 1}, as there are {num_classes} classes'
+            return f'found the label {label}: expected 0{most}'
+    return None

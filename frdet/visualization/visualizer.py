@@ -106,8 +106,13 @@ class DetVisualizer(Visualizer):
 
 
 def boxes_on(image: np.ndarray, sample: DetDataSample, boxes: Tensor) -> Tensor:
-    """Boxes (n, 4) in pixels of the network's input, moved to ``image`` if that is the original of another size."""
-    if image.shape[:2] == sample.get('img_shape', image.shape[:2]) or 'scale_factor' not in sample:
+    """Boxes (n, 4) in pixels of the network's input, moved to ``image`` unless that is the input.
+
+    Where the input has the original's size, ``image`` is taken for the original.
+    """
+    size = image.shape[:2]
+    is_input = size == sample.get('img_shape', size) and size != sample.get('ori_shape')
+    if is_input or 'scale_factor' not in sample:
         return boxes
     boxes = flip_boxes(boxes, sample.img_shape[1]) if sample.get('flip', False) else boxes
     x, y = sample.scale_factor

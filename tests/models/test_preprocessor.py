@@ -1,7 +1,11 @@
+import pickle
+
 import pytest
 import torch
+from mmengine.structures import InstanceData
 from torch import Tensor
 
+from frdet.errors import DataError
 from frdet.models.preprocessor import DetPreprocessor
 from frdet.structures import DetDataSample
 
@@ -80,3 +84,24 @@ def test_inputs_are_left_alone() -> None:
 def test_state_dict_holds_nothing() -> None:
     """A checkpoint of another normalisation must not overrule the config."""
     assert DetPreprocessor(mean=MEAN, std=STD).state_dict() == {}
+
+
+@pytest.mark.parametrize('channels_last', [True, False])
+def test_it_can_be_pickled(channels_last: bool) -> None:
+    made = DetPreprocessor(mean=MEAN, std=STD, channels_last=channels_last)
+    again = pickle.loads(pickle.dumps(made))
+    data = {'inputs': [image(8, 8)]}
+    assert torch.equal(again(data)['inputs'], made(data)['inputs'])
+    assert again.memory_format == made.memory_format
+
+
+def test_truth_is_looked_at_in_training_before_it_moves() -> None:
+    """On the host, where a GPU need not be waited for; ``meta`` holds no values that could be looked at."""
+    made = DetPreprocessor(mean=MEAN, std=STD)
+    made.num_classes = 3
+    sample = DetDataSample(metainfo={'img_id': 5})
+    sample.gt_instances = InstanceData(bboxes=torch.zeros(1, 4), labels=torch.tensor([3]))
+    data = {'inputs': [image(8, 8)], 'data_samples': [sample]}
+    made(data)  # in testing nothing is trained
+    with pytest.raises(DataError, match='Ground truth of image 5: found the label 3'):
+        made.to('meta')(data, training=True)

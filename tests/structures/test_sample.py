@@ -1,10 +1,12 @@
 import copy
+from typing import Any
 
 import pytest
 import torch
 from mmengine.structures import InstanceData
 
-from frdet.structures import DetDataSample, batch_ground_truth
+from frdet.errors import DataError
+from frdet.structures import DetDataSample, batch_ground_truth, check_truth
 
 
 def sample(count: int) -> DetDataSample:
@@ -56,3 +58,57 @@ def test_a_batch_without_any_box_has_one_place() -> None:
     assert truth.labels.shape == truth.valid.shape == (2, 1)
     assert not truth.valid.any()
     assert truth.labels.dtype == torch.int64
+
+
+def test_labels_of_other_integers_become_int64() -> None:
+    made = sample(2)
+    made.gt_instances.labels = made.gt_instances.labels.to(torch.uint8)
+    truth = batch_ground_truth([made, sample(1)])
+    assert truth.labels.dtype == torch.int64
+    assert truth.labels.tolist() == [[5, 6], [5, 0]]
+
+
+BOX = [[1.0, 2.0, 3.0, 4.0]]
+#: Boxes and labels of an image that a detector of three classes cannot be trained on, and what is said of them.
+WRONG: dict[str, tuple[Any, Any, str]] = {
+    'minus one': (BOX, torch.tensor([-1]), 'found the label -1: expected 0 to 2, as there are 3 classes'),
+    'the background': (BOX, torch.tensor([3]), 'found the label 3: expected 0 to 2'),
+    'far above': (BOX, torch.tensor([6]), 'found the label 6: expected 0 to 2'),
+    'one of several': (BOX * 3, torch.tensor([0, 7, 2], dtype=torch.int32), 'found the label 7'),
+    'fractions': (BOX, torch.tensor([1.0]), 'labels are of torch.float32: expected int64'),
+    'truths': (BOX, torch.tensor([True]), 'labels are of torch.bool: expected int64'),
+    'one-hot': (BOX * 2, torch.eye(2, dtype=torch.int64), r'labels \(2, 2\): expected \(n, 4\) and \(n,\)'),
+    'a list': (BOX, [1], 'expected the tensors bboxes and labels'),
+    'no labels': (BOX, None, 'gt_instances has bboxes: expected the tensors'),
+    'five numbers': ([[1.0, 2.0, 3.0, 4.0, 0.5]], torch.tensor([1]), r'boxes \(1, 5\) and'),
+    'polygons': ([[[1.0, 2.0], [3.0, 4.0]]], torch.tensor([1]), r'boxes \(1, 2, 2\) and'),
+    'not a number': (
+        [[0.0, 0, 1, 1], [1, float('nan'), 3, 4]],
+        torch.tensor([0, 0]),
+        r'the box \[1.0, nan, 3.0, 4.0\]',
+    ),
+    'infinite': ([[0.0, 0, float('inf'), 1]], torch.tensor([0]), 'expected finite x1'),
+}
+
+
+@pytest.mark.parametrize(('boxes', 'labels', 'message'), WRONG.values(), ids=WRONG)
+def test_truth_that_would_be_trained_on_wrongly(boxes: Any, labels: Any, message: str) -> None:
+    wrong = DetDataSample(metainfo={'img_path': 'photos/7.jpg'})
+    wrong.gt_instances = InstanceData(bboxes=torch.tensor(boxes))
+    if labels is not None:
+        wrong.gt_instances.labels = labels
+    good = DetDataSample()
+    good.gt_instances = InstanceData(bboxes=torch.zeros(0, 4), labels=torch.zeros(0, dtype=torch.int64))
+    check_truth([good])
+    with pytest.raises(DataError, match=rf'Ground truth of photos/7\.jpg: .*{message}'):
+        check_truth([good, wrong], 3)
+
+
+def test_every_class_may_be_trained_on() -> None:
+    made = sample(4)  # labels 5 to 8
+    check_truth([made], 9)
+    check_truth([made])
+    with pytest.raises(DataError, match='Ground truth of image 4: found the label 8: expected 0 to 7'):
+        check_truth([made], 8)
+    with pytest.raises(DataError, match='image without an id: gt_instances has nothing'):
+        check_truth([DetDataSample()])

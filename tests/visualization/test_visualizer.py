@@ -110,3 +110,9 @@ def test_no_object_is_not_drawn_as_a_figure(visualizer):
     visualizer.add_scalars(figures, step=3)
     assert curves.got == {'coco/bbox_mAP': 0.5, 'mine/gain': -1.0, 'loss': -1}
     assert log.got == figures
+
+
+def test_boxes_of_a_mirrored_input_of_the_originals_size():
+    meta = dict(ori_shape=(700, 1000), img_shape=(700, 1000), scale_factor=(1.0, 1.0), flip=True)
+    boxes = torch.tensor([[600.0, 20, 900, 40]])  # 1000 - 900 and 1000 - 600
+    assert boxes_on(ORIGINAL, DetDataSample(metainfo=meta), boxes).tolist() == [[100.0, 20, 400, 40]]

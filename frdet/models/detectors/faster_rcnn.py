@@ -1,6 +1,6 @@
 """Faster R-CNN (Ren et al. 2015) with a Feature Pyramid Network. Start reading here."""
 
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from mmengine.model import BaseModel
@@ -8,9 +8,11 @@ from mmengine.registry import DefaultScope
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
+from frdet.errors import DataError, ExportError
 from frdet.models.compiling import compiled
+from frdet.models.preprocessor import DetPreprocessor
 from frdet.registry import BACKBONES, DENSE_HEADS, DETECTORS, NECKS, PREPROCESSORS, ROI_HEADS, SCOPE
-from frdet.structures import DetDataSample, batch_ground_truth, clip_boxes
+from frdet.structures import DetDataSample, batch_ground_truth, check_truth, clip_boxes, flip_boxes
 
 
 @DETECTORS.register_module()
@@ -45,7 +47,14 @@ class FasterRCNN(BaseModel):
         self.rpn_head = DENSE_HEADS.build(rpn_head)
         self.roi_head = ROI_HEADS.build(roi_head)
         self.compile_features = compile
+        if isinstance(self.data_preprocessor, DetPreprocessor):
+            self.data_preprocessor.num_classes = self.num_classes
         self.to(memory_format=torch.channels_last)
+
+    @property
+    def num_classes(self) -> int | None:
+        """K of the second stage; None if its box head does not say."""
+        return getattr(getattr(self.roi_head, 'bbox_head', None), 'num_classes', None)
 
     def init_weights(self) -> None:
         """Load what the parts' ``init_cfg`` name. Parts draw their random weights when they are built."""
@@ -64,17 +73,34 @@ class FasterRCNN(BaseModel):
         raise ValueError(f"mode is {mode!r}, expected 'loss', 'predict' or 'tensor'")
 
     def extract_features(self, inputs: Tensor) -> tuple[Tensor, ...]:
-        """Images (N, 3, H, W) -> feature maps, finest first."""
+        """Images (N, 3, H, W) -> feature maps, finest first.
+
+        Raises:
+            ExportError: ``torch.jit.trace`` runs it.
+        """
+        if torch.jit.is_tracing():
+            _refuse_torchscript()
         run = compiled(_features) if self.compile_features else _features
         return run(self.backbone, self.neck, inputs)
+
+    def __prepare_scriptable__(self) -> NoReturn:
+        """What ``torch.jit.script`` calls first."""
+        _refuse_torchscript()
 
     def loss(self, inputs: Tensor, data_samples: list[DetDataSample]) -> dict[str, Tensor]:
         """Losses of a batch of normalised images (N, 3, H, W) with their ground truth.
 
         Returns:
             Scalars: loss_rpn_cls, loss_rpn_bbox, loss_cls, loss_bbox, and figures that are not trained on.
+
+        Raises:
+            DataError: the ground truth cannot be trained on; see ``check_truth``.
         """
+        check_truth(data_samples, self.num_classes)
         truth = batch_ground_truth(data_samples)
+        if truth.labels.is_cuda and self.num_classes is not None:  # a check on the GPU itself, which nothing waits for
+            legal = (truth.labels >= 0) & (truth.labels < self.num_classes)
+            torch._assert_async(legal.all(), f'Ground truth has labels outside 0 to {self.num_classes - 1}')
         features = self.extract_features(inputs)
         rpn_losses, proposals = self.rpn_head.loss(features, truth, _image_sizes(inputs, data_samples))
         roi_losses = self.roi_head.loss(features, proposals, truth)
@@ -85,14 +111,28 @@ class FasterRCNN(BaseModel):
 
         Returns:
             ``data_samples`` with ``pred_instances``: boxes in pixels of the original image, best score first.
+
+        Raises:
+            DataError: a sample's shapes and scale contradict each other; see ``to_original``.
         """
+        for sample in data_samples:
+            _check_scale(sample)
         sizes = _image_sizes(inputs, data_samples)
         features = self.extract_features(inputs)
         proposals = self.rpn_head.predict(features, sizes)
         detections = self.roi_head.predict(features, proposals, sizes)
         for sample, found in zip(data_samples, detections, strict=True):
-            sample.pred_instances = to_original(found, sample.img_shape, sample.ori_shape)
+            sample.pred_instances = to_original(
+                found, sample.img_shape, sample.ori_shape, flip=bool(sample.get('flip', False))
+            )
         return data_samples
+
+
+def _refuse_torchscript() -> NoReturn:
+    raise ExportError(
+        'TorchScript cannot hold a detector: a trace keeps the image size and the number of boxes of its example. '
+        'Export it to ONNX or with torch.export: tools/export_onnx.py, or frdet.apis.export_detector'
+    )
 
 
 def _features(backbone: nn.Module, neck: nn.Module | None, inputs: Tensor) -> tuple[Tensor, ...]:
@@ -107,14 +147,37 @@ def _image_sizes(inputs: Tensor, data_samples: list[DetDataSample]) -> Tensor:
     )
 
 
-def to_original(found: InstanceData, img_shape: tuple[int, int], ori_shape: tuple[int, int]) -> InstanceData:
+def _check_scale(sample: DetDataSample) -> None:
+    """Refuse a sample that was cut or padded after loading: only resizing and flipping can be undone."""
+    scale = sample.get('scale_factor')
+    if scale is None:
+        return
+    expected = [round(side * factor) for side, factor in zip(sample.ori_shape[:2], scale[::-1], strict=True)]
+    if any(abs(found - side) > 1 for found, side in zip(sample.img_shape[:2], expected, strict=True)):
+        raise DataError(
+            f'{sample.get("img_path") or "An image"}: img_shape is {tuple(sample.img_shape[:2])}, and ori_shape '
+            f'{tuple(sample.ori_shape[:2])} times scale_factor {tuple(scale)} is {tuple(expected)} (height, width): '
+            'detections cannot be brought back to the original. A transform that resizes sets all three; leave cutting '
+            'and padding to training, or set ori_shape to the size that detections are for'
+        )
+
+
+def to_original(
+    found: InstanceData, img_shape: tuple[int, int], ori_shape: tuple[int, int], *, flip: bool = False
+) -> InstanceData:
     """Detections in pixels of the network's input -> in the original image's, clipped to it; empty ones are dropped.
+
+    Mirroring and resizing are undone, in whichever order they were done. Cutting and padding are not: nothing in a
+    sample tells where the image lies in the input, unless at the top left.
 
     Args:
         found: ``bboxes`` (n, 4), ``scores``, ``labels``.
         img_shape, ori_shape: (height, width) of the resized and the original image.
+        flip: the input is mirrored left to right.
     """
     (height, width), (ori_height, ori_width) = img_shape[:2], ori_shape[:2]
+    if flip:
+        found.bboxes = flip_boxes(found.bboxes, width)
     scale = found.bboxes.new_tensor([ori_width / width, ori_height / height] * 2)
     found.bboxes = clip_boxes(found.bboxes * scale, found.bboxes.new_tensor([ori_height, ori_width]))
     return found[(found.bboxes[:, 2] > found.bboxes[:, 0]) & (found.bboxes[:, 3] > found.bboxes[:, 1])]

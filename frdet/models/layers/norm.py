@@ -29,7 +29,6 @@ class FrozenBatchNorm2d(nn.Module):
         self.register_buffer('bias', torch.zeros(num_features))
         self.register_buffer('running_mean', torch.zeros(num_features))
         self.register_buffer('running_var', torch.ones(num_features))
-        self._folded: tuple[tuple, Tensor, Tensor] | None = None
 
     def scale_shift(self) -> tuple[Tensor, Tensor]:
         """The two (C,) tensors of y = x * scale + shift."""
@@ -44,21 +43,9 @@ class FrozenBatchNorm2d(nn.Module):
     def fold_into(self, weight: Tensor) -> tuple[Tensor, Tensor]:
         """Weight (C, ...) and bias (C,) of a convolution followed by this norm.
 
-        Where the weight is not trained the result is kept until the weight or a statistic changes, or the module is
-        switched between training and evaluation.
+        They are made anew at every call. To keep them would be wrong: PyTorch does not count every change of a tensor
+        (a write through ``.data`` is none), so that nothing tells for certain whether a kept weight still holds.
         """
-        if (weight.requires_grad and torch.is_grad_enabled()) or torch.compiler.is_compiling():
-            return self._fold(weight)
-        # Tensors count their in-place changes; moving to another device or loading by assignment changes the address.
-        sources = (weight, self.weight, self.bias, self.running_mean, self.running_var)
-        key = tuple((t.data_ptr(), 0 if t.is_inference() else t._version, t.dtype) for t in sources)
-        if self._folded is None or self._folded[0] != key:
-            # What is kept here may be needed for a backward pass later, which inference tensors refuse.
-            with torch.inference_mode(False), torch.no_grad():
-                self._folded = (key, *self._fold(weight))
-        return self._folded[1:]
-
-    def _fold(self, weight: Tensor) -> tuple[Tensor, Tensor]:
         scale, shift = self.scale_shift()
         return weight * scale.view(-1, *[1] * (weight.dim() - 1)), shift
 
@@ -66,16 +53,6 @@ class FrozenBatchNorm2d(nn.Module):
         # Checkpoints of trained BatchNorm carry a counter that has no meaning here.
         state_dict.pop(f'{prefix}num_batches_tracked', None)
         super()._load_from_state_dict(state_dict, prefix, *args)
-
-    def train(self, mode: bool = True) -> 'FrozenBatchNorm2d':
-        """As ``nn.Module.train``; what was folded is forgotten."""
-        # Changes through `.data` count as none: MMEngine's EMA hook swaps weights so, before it switches the mode.
-        self._folded = None
-        return super().train(mode)
-
-    def __getstate__(self) -> dict:
-        # A copy or a pickle must not carry the addresses of this module's tensors.
-        return {**self.__dict__, '_folded': None}
 
     def extra_repr(self) -> str:
         return f'{self.num_features}, eps={self.eps}'

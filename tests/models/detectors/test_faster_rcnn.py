@@ -1,15 +1,18 @@
 import copy
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from mmengine.dataset import Compose
 from mmengine.structures import InstanceData
 from torch import Tensor
 from torchvision.models.detection import FasterRCNN as TorchvisionFasterRCNN
 
+from frdet.errors import DataError
 from frdet.models.detectors import FasterRCNN
 from frdet.models.detectors.faster_rcnn import to_original
-from frdet.registry import DETECTORS
+from frdet.registry import DETECTORS, TRANSFORMS
 from frdet.structures import DetDataSample
 from tests.conftest import CocoRoot
 from tests.models.torchvision_twin import (
@@ -149,6 +152,22 @@ def test_predictions_are_in_pixels_of_the_original_image(model: FasterRCNN, batc
         assert torch.equal(a.labels, b.labels)
 
 
+@torch.no_grad()
+def test_the_detector_follows_weights_that_change_between_two_batches(model: FasterRCNN) -> None:
+    """Through ``.data``, which PyTorch does not count as a change; another detector with those weights is the truth."""
+    images = torch.randn(1, 3, 64, 96)
+    model.eval()(images)
+    changed = {name: value + 0.1 * torch.randn_like(value) for name, value in model.state_dict().items()}
+    changed = {name: value.abs() if 'running_var' in name else value for name, value in changed.items()}
+    expected = DETECTORS.build(frdet_config(18)).eval()
+    expected.load_state_dict(changed)
+    for name, value in (*model.named_parameters(), *model.named_buffers()):
+        if name in changed:
+            value.data.copy_(changed[name])
+    for found, wanted in zip(model.extract_features(images), expected.extract_features(images), strict=True):
+        torch.testing.assert_close(found, wanted)
+
+
 def test_to_original_by_hand() -> None:
     found = InstanceData(
         bboxes=torch.tensor([[10.0, 10.0, 90.0, 60.0], [20.0, 0.0, 20.0, 50.0], [95.0, 10.0, 99.0, 20.0]]),
@@ -159,6 +178,60 @@ def test_to_original_by_hand() -> None:
     mapped = to_original(found, (50, 100), (100, 50))
     assert mapped.bboxes.tolist() == [[5.0, 20.0, 45.0, 100.0], [47.5, 20.0, 49.5, 40.0]]
     assert mapped.labels.tolist() == [1, 3]
+
+
+def test_to_original_of_a_mirrored_input_by_hand() -> None:
+    found = InstanceData(
+        bboxes=torch.tensor([[0.0, 10.0, 30.0, 60.0], [95.0, 10.0, 99.0, 20.0]]),
+        scores=torch.tensor([0.9, 0.7]),
+        labels=torch.tensor([1, 3]),
+    )
+    # In 100 columns x becomes 100 - x, (70, 100) and (1, 5). Then x halves, y doubles; the first is clipped.
+    mapped = to_original(found, (50, 100), (100, 50), flip=True)
+    assert mapped.bboxes.tolist() == [[35.0, 20.0, 50.0, 100.0], [0.5, 20.0, 2.5, 40.0]]
+
+
+@pytest.mark.parametrize('first', ['ResizeShortestEdge', 'RandomFlip'])
+@torch.no_grad()
+def test_a_mirrored_test_image_gives_boxes_of_the_original(model: FasterRCNN, batch: Batch, first: str) -> None:
+    """Pixels said to be unmirrored give boxes where they lie. By hand these are mirrored in the original: the truth."""
+    image = np.ascontiguousarray(batch[0][0].permute(1, 2, 0).numpy())
+    steps = [dict(type='ResizeShortestEdge', short_side=160, max_size=300), dict(type='RandomFlip', prob=1.0)]
+    steps = [*(steps if first == steps[0]['type'] else steps[::-1]), dict(type='PackDetInputs')]
+    pipeline = Compose([TRANSFORMS.build(step) for step in steps])
+    shape = image.shape[:2]
+    packed = pipeline({'img': image, 'ori_shape': shape, 'img_shape': shape, 'scale_factor': (1.0, 1.0), 'flip': False})
+    plain = copy.deepcopy(packed)
+    plain['data_samples'].set_metainfo({'flip': False})
+    found, wanted = (
+        run(model.eval(), [data['inputs']], [data['data_samples']], mode='predict')[0].pred_instances
+        for data in (packed, plain)
+    )
+    assert len(found) == len(wanted) > 5
+    mirrored = [[shape[1] - x2, y1, shape[1] - x1, y2] for x1, y1, x2, y2 in wanted.bboxes.tolist()]
+    torch.testing.assert_close(found.bboxes, torch.tensor(mirrored), atol=1e-3, rtol=0)
+    assert torch.equal(found.labels, wanted.labels) and torch.equal(found.scores, wanted.scores)
+
+
+@pytest.mark.parametrize('img_shape', [(60, 64), (48, 70), (50, 64)])
+def test_a_sample_that_was_cut_or_padded_is_refused(model: FasterRCNN, img_shape: tuple[int, int]) -> None:
+    """(96, 128) at half size is (48, 64)."""
+    meta = dict(img_path='a.jpg', img_shape=img_shape, ori_shape=(96, 128), scale_factor=(0.5, 0.5))
+    with pytest.raises(DataError, match=r'a\.jpg: img_shape is .* times scale_factor .* is \(48, 64\)'):
+        model.eval().predict(torch.zeros(1, 3, 64, 96), [DetDataSample(metainfo=meta)])
+
+
+@pytest.mark.parametrize('wrong', [-1, 4, 7], ids=['negative', 'background', 'above'])
+def test_labels_that_are_no_class_are_refused(model: FasterRCNN, batch: Batch, wrong: int) -> None:
+    """They trained as background. In a step of training and in a call of ``loss`` alike; there are 4 classes."""
+    images, samples = batch
+    samples[1].set_metainfo({'img_path': 'photos/1.jpg'})
+    samples[1].gt_instances.labels[-1] = wrong
+    message = rf'Ground truth of photos/1\.jpg: found the label {wrong}: expected 0 to 3, as'
+    with pytest.raises(DataError, match=message):
+        run(model.train(), images, samples, mode='loss')
+    with pytest.raises(DataError, match=message):
+        model.loss(torch.zeros(2, 3, 64, 64), samples)
 
 
 def without_boxes(sample: DetDataSample) -> None:

@@ -84,73 +84,90 @@ def test_missing_statistics_are_reported() -> None:
         )
 
 
-def test_folding_is_kept_where_nothing_is_trained() -> None:
-    conv, norm = frozen_pair()
-    first = norm.fold_into(conv.weight)
-    again = norm.fold_into(conv.weight)
-    assert all(a is b for a, b in zip(first, again, strict=True))
+def other() -> Tensor:
+    return torch.randn(4, 3, 3, 3)
 
 
-def test_folding_of_a_trained_weight_is_kept_only_without_gradients() -> None:
-    conv, norm = frozen_pair()
+def _vector(conv: nn.Conv2d, norm: FrozenBatchNorm2d) -> None:
+    nn.utils.vector_to_parameters(torch.randn(4 * 3 * 3 * 3), conv.parameters())
+
+
+def _swap(conv: nn.Conv2d, norm: FrozenBatchNorm2d) -> None:
+    torch.utils.swap_tensors(conv.weight, nn.Parameter(other(), requires_grad=conv.weight.requires_grad))
+
+
+def _set(conv: nn.Conv2d, norm: FrozenBatchNorm2d) -> None:
+    with torch.no_grad():
+        conv.weight.set_(other())
+
+
+def _assign_data(conv: nn.Conv2d, norm: FrozenBatchNorm2d) -> None:
+    conv.weight.data = other()
+
+
+def _replace(conv: nn.Conv2d, norm: FrozenBatchNorm2d) -> None:
+    conv.weight = nn.Parameter(other(), requires_grad=conv.weight.requires_grad)
+
+
+def _step(conv: nn.Conv2d, norm: FrozenBatchNorm2d) -> None:
     conv.requires_grad_(True)
-    assert norm.fold_into(conv.weight)[0].requires_grad
-    with torch.no_grad():
-        assert norm.fold_into(conv.weight)[0] is norm.fold_into(conv.weight)[0]
-    assert norm.fold_into(conv.weight)[0].requires_grad
+    conv.weight.grad = other()
+    torch.optim.SGD(conv.parameters(), lr=1.0, fused=True).step()
 
 
-def _load(conv: nn.Conv2d, norm: FrozenBatchNorm2d) -> None:
-    norm.load_state_dict(random_frozen(4).state_dict())
+def _ema(conv: nn.Conv2d, norm: FrozenBatchNorm2d) -> None:
+    """What MMEngine's EMAHook does around a validation."""
+    averaged = other()
+    held = conv.weight.data.clone()
+    conv.weight.data.copy_(averaged)
+    averaged.data.copy_(held)
 
 
-def _load_weight(conv: nn.Conv2d, norm: FrozenBatchNorm2d) -> None:
-    conv.load_state_dict({'weight': torch.randn(4, 3, 3, 3)})
+#: Every public way in which a convolution's weight, or what its norm holds, changes.
+CHANGES: dict[str, Callable[[nn.Conv2d, FrozenBatchNorm2d], object]] = {
+    'load_state_dict': lambda conv, norm: conv.load_state_dict({'weight': other()}),
+    'load_state_dict(assign=True)': lambda conv, norm: conv.load_state_dict({'weight': other()}, assign=True),
+    'load_state_dict of the norm': lambda conv, norm: norm.load_state_dict(random_frozen(4).state_dict()),
+    'the same by assignment': lambda conv, norm: norm.load_state_dict(random_frozen(4).state_dict(), assign=True),
+    'in place': lambda conv, norm: conv.weight.detach().add_(1),
+    'a statistic in place': lambda conv, norm: norm.running_var.mul_(4),
+    'data.copy_': lambda conv, norm: conv.weight.data.copy_(other()),
+    'data of a buffer': lambda conv, norm: norm.running_mean.data.add_(1),
+    'data[...] =': lambda conv, norm: conv.weight.data.__setitem__((0, 0), 7.0),
+    'data =': _assign_data,
+    'set_': _set,
+    'numpy': lambda conv, norm: conv.weight.detach().numpy().fill(0.5),
+    'dlpack': lambda conv, norm: torch.from_dlpack(conv.weight.detach()).fill_(0.5),
+    'storage': lambda conv, norm: conv.weight.untyped_storage().copy_(other().untyped_storage()),
+    'foreach': lambda conv, norm: torch._foreach_add_([conv.weight.data], 1.0),
+    'vector_to_parameters': _vector,
+    'swap_tensors': _swap,
+    'a new parameter': _replace,
+    'nn.init': lambda conv, norm: nn.init.normal_(conv.weight),
+    'a fused optimiser': _step,
+    'an average swapped in': _ema,
+    'a new eps': lambda conv, norm: setattr(norm, 'eps', 1.0),
+}
 
 
-def _load_by_assignment(conv: nn.Conv2d, norm: FrozenBatchNorm2d) -> None:
-    norm.load_state_dict(random_frozen(4).state_dict(), assign=True)
-
-
-def _change_statistic(conv: nn.Conv2d, norm: FrozenBatchNorm2d) -> None:
-    norm.running_var.mul_(4)
-
-
-def _change_weight(conv: nn.Conv2d, norm: FrozenBatchNorm2d) -> None:
-    with torch.no_grad():
-        conv.weight.add_(1)
-
-
-def _replace_weight(conv: nn.Conv2d, norm: FrozenBatchNorm2d) -> None:
-    conv.weight = nn.Parameter(torch.randn(4, 3, 3, 3), requires_grad=False)
-
-
-def _swap_data_then_switch_mode(conv: nn.Conv2d, norm: FrozenBatchNorm2d) -> None:
-    conv.weight.data.copy_(torch.randn(4, 3, 3, 3))  # invisible to the tensor's version
-    norm.eval()
-
-
-@pytest.mark.parametrize(
-    'change',
-    [
-        _load,
-        _load_weight,
-        _load_by_assignment,
-        _change_statistic,
-        _change_weight,
-        _replace_weight,
-        _swap_data_then_switch_mode,
-    ],
-)
-def test_folding_follows_every_change(change: Callable[[nn.Conv2d, FrozenBatchNorm2d], None]) -> None:
+@pytest.mark.parametrize('training', [False, True])
+@pytest.mark.parametrize('trained', [False, True])
+@pytest.mark.parametrize('change', CHANGES.values(), ids=CHANGES)
+def test_the_next_forward_pass_sees_every_change(
+    change: Callable[[nn.Conv2d, FrozenBatchNorm2d], object], trained: bool, training: bool
+) -> None:
+    """Without gradients, as in evaluation and in the frozen stages."""
     conv, norm = frozen_pair()
+    nn.ModuleList([conv.requires_grad_(trained), norm]).train(training)
     x = torch.randn(2, 3, 6, 6)
-    before = conv_norm(x, conv, norm)
-    torch.testing.assert_close(before, unfused(x, conv, norm), atol=1e-5, rtol=1e-5)
+    with torch.no_grad():
+        before = conv_norm(x, conv, norm)
+        torch.testing.assert_close(before, unfused(x, conv, norm), atol=1e-5, rtol=1e-5)
     change(conv, norm)
-    after = conv_norm(x, conv, norm)
-    assert not torch.allclose(before, after)
-    torch.testing.assert_close(after, unfused(x, conv, norm), atol=1e-5, rtol=1e-5)
+    with torch.no_grad():
+        after = conv_norm(x, conv, norm)
+        assert not torch.allclose(before, after)
+        torch.testing.assert_close(after, unfused(x, conv, norm), atol=1e-5, rtol=1e-5)
 
 
 def test_folding_follows_the_dtype() -> None:
@@ -165,26 +182,18 @@ def test_folding_follows_the_dtype() -> None:
 
 
 @pytest.mark.parametrize('duplicate', [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
-def test_copies_do_not_share_what_was_folded(duplicate: Callable[[nn.Module], nn.Module]) -> None:
+def test_copies_share_nothing(duplicate: Callable[[nn.Module], nn.Module]) -> None:
     pair = nn.ModuleList(frozen_pair())
     x = torch.randn(1, 3, 5, 5)
     original = conv_norm(x, *pair)
     conv, norm = duplicate(pair)
     torch.testing.assert_close(conv_norm(x, conv, norm), original)
-    with torch.no_grad():
-        norm.bias.add_(1)
+    norm.bias.add_(1)
     torch.testing.assert_close(conv_norm(x, conv, norm), original + 1)
     torch.testing.assert_close(conv_norm(x, *pair), original)
 
 
-def test_what_was_folded_is_not_pickled() -> None:
-    conv, norm = frozen_pair()
-    before = len(pickle.dumps(norm))
-    norm.fold_into(conv.weight)
-    assert len(pickle.dumps(norm)) == before
-
-
-def test_what_was_folded_in_inference_mode_serves_training() -> None:
+def test_inference_mode_leaves_nothing_that_training_refuses() -> None:
     conv, norm = frozen_pair()
     with torch.inference_mode():
         conv_norm(torch.randn(1, 3, 5, 5), conv, norm)
