@@ -44,7 +44,7 @@ demo: $(DEMO_TRAINED)
 
 $(DEMO_TRAINED): $(shell find frdet configs -name '*.py') tools/train.py | $(INSTALLED)
 	$(BIN)/python -m frdet.datasets.shapes data/shapes
-	$(BIN)/python tools/train.py $(DEMO_CONFIG)
+	$(BIN)/python tools/train.py $(DEMO_CONFIG) --overwrite
 	@touch $@
 
 test: lint

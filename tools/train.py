@@ -19,6 +19,9 @@ def parse_args() -> argparse.Namespace:
         metavar='PATH',
         help='go on from a checkpoint; without a path from the newest in the work folder, if there is one',
     )
+    parser.add_argument(
+        '--overwrite', action='store_true', help='begin in a work folder that holds a run; that is moved to old_1 in it'
+    )
     parser.add_argument('--amp', action='store_true', help='bfloat16 where it is safe, on CPU and GPU')
     parser.add_argument('--seed', type=int, help='of the random generators; drawn and logged if not given')
     parser.add_argument(
@@ -44,6 +47,7 @@ def main() -> None:
         deterministic=args.deterministic,
         validate=not args.no_validate,
         launcher=args.launcher,
+        overwrite=args.overwrite,
     )
 
 

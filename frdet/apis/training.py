@@ -11,6 +11,7 @@ from pathlib import Path
 from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.model import is_model_wrapper
+from mmengine.runner import BaseLoop
 from torch import nn
 
 from frdet.apis.classes import classes_of_split, settle_num_classes
@@ -19,7 +20,14 @@ from frdet.config import check_config
 from frdet.config.places import HOOK_SLOTS
 from frdet.datasets import settle_workers
 from frdet.engine import DetRunner, predict_in_bfloat16
-from frdet.engine.hooks import FitCheckpointHook, NonFiniteError, StartFromCheckpointHook, StopHook
+from frdet.engine.hooks import (
+    FitCheckpointHook,
+    NonFiniteError,
+    StartFromCheckpointHook,
+    StopHook,
+    WorkFolderHook,
+)
+from frdet.engine.hooks.work_folder import is_run_in_the_way
 from frdet.engine.saving import newest_whole
 from frdet.errors import CheckpointError, ConfigError, UserError
 
@@ -38,6 +46,7 @@ def train_detector(
     deterministic: bool = False,
     validate: bool = True,
     launcher: str = 'none',
+    overwrite: bool = False,
 ) -> nn.Module:
     """Train the model of a config.
 
@@ -51,14 +60,17 @@ def train_detector(
         deterministic: choose algorithms whose result does not vary from run to run.
         validate: evaluate during training.
         launcher: 'none', 'pytorch' (torchrun) or 'slurm'.
+        overwrite: begin in a ``work_dir`` that holds a run already, which is moved into a folder ``old_1`` in it. A run
+            that the same process trained, such as the one of a notebook's cell that is run again, is moved in any case.
 
     Returns:
         The trained model.
 
     Raises:
-        UserError: config, data or checkpoint are wrong. A ``work_dir`` that this call made is removed again if training
-            had not begun.
+        UserError: config, data or checkpoint are wrong, or ``work_dir`` holds a run. A ``work_dir`` that this call made
+            is removed again if training had not begun.
         SystemExit: SIGTERM or SIGUSR1 stopped the run, its code is 75; see ``StopHook``.
+        KeyboardInterrupt: Ctrl-C did; from the first iteration on a checkpoint is saved before.
     """
     check_config(cfg)
     _need(cfg, 'Training', 'model', *TRAINING)
@@ -70,11 +82,14 @@ def train_detector(
     _set_randomness(cfg, seed, deterministic)
     if not validate:
         cfg.val_dataloader = cfg.val_cfg = cfg.val_evaluator = None
-        cfg.get('default_hooks', {}).get('checkpoint', {}).pop('save_best', None)
+    if overwrite and cfg.get('resume') and cfg.get('load_from') is None:
+        raise ConfigError('--resume goes on with the run in the work folder, --overwrite moves it aside: choose one')
     source = _settle(cfg, work_dir)
+    move = is_run_in_the_way(cfg, overwrite=overwrite)
     settle_num_classes(cfg, lambda: classes_of_split(cfg, 'train'))
     with _no_leftovers(cfg.work_dir) as run:
         settle_launcher(cfg, launcher)
+        folder = WorkFolderHook(cfg, move=move)
         runner = DetRunner.from_cfg(cfg)
         run.append(runner)
         if cfg.get('resume') and source is not None:
@@ -85,6 +100,7 @@ def train_detector(
             _without_pretrained(runner.model)
         stop = StopHook()
         runner.register_hook(stop)
+        runner.register_hook(folder)
         with stop.catching(), _failing_disk(cfg.work_dir):
             return runner.train()
 
@@ -122,8 +138,9 @@ def test_detector(
     if out is not None:
         _set_out(cfg, out)
     if show_dir is not None:
-        cfg.setdefault('default_hooks', {}).setdefault('visualization', dict(type='DrawDetectionsHook'))
-        cfg.default_hooks.visualization.out_dir = show_dir
+        hooks = cfg.get('default_hooks') or {}
+        drawing = {**(hooks.get('visualization') or dict(type='DrawDetectionsHook')), 'out_dir': show_dir}
+        cfg.default_hooks = {**hooks, 'visualization': drawing}
     settle_num_classes(cfg, lambda: classes_of_split(cfg, 'test'))
     # Nothing is trained: without these three the Runner builds no training data.
     cfg.train_dataloader = cfg.train_cfg = cfg.optim_wrapper = cfg.param_scheduler = None
@@ -241,11 +258,14 @@ def _no_leftovers(work_dir: str) -> Iterator[list[DetRunner]]:
         yield run
     except UserError as error:
         # Not runner.iter, which would build the data that may just have failed.
-        begun = isinstance(error, NonFiniteError) or (bool(run) and run[0].message_hub.get_info('iter', 0) > 0)
+        loop = run[0]._train_loop if run else None
+        begun = isinstance(error, NonFiniteError) or (isinstance(loop, BaseLoop) and getattr(loop, 'iter', 0) > 0)
         if not is_main_process():
             # Launchers kill every process as soon as one has ended: the first one has to clean up before.
             time.sleep(GRACE)
         elif made and not begun:
+            for runner in run:
+                runner.visualizer.close()  # what is open would be written to at the end of the process
             shutil.rmtree(path, ignore_errors=True)
             with contextlib.suppress(OSError):  # another run may be in the folder above by now
                 for parent in made[1:]:

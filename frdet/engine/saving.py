@@ -95,8 +95,10 @@ def newest_whole(work_dir: str | Path) -> str | None:
     """
     pointer = Path(work_dir, 'last_checkpoint')
     named = [Path(pointer.read_text().strip())] if pointer.is_file() else []
-    folder = named[0].parent if named and named[0].parent.is_dir() else Path(work_dir)
-    named = [folder / path.name for path in named]  # the work folder may have been moved
+    # The work folder may have been moved or copied.
+    is_elsewhere = bool(named) and named[0].parent.is_dir() and not Path(work_dir, named[0].name).is_file()
+    folder = named[0].parent if is_elsewhere else Path(work_dir)
+    named = [folder / path.name for path in named]
     others = [path for path in folder.glob('*.pth') if not path.name.startswith('best_') and path not in named]
     others.sort(key=lambda path: path.stat().st_mtime_ns, reverse=True)
     broken = []

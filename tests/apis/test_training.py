@@ -11,8 +11,10 @@ from mmengine.model import Sequential
 
 from frdet.apis import test_detector as evaluate_detector
 from frdet.apis import train_detector
+from frdet.engine.hooks import DrawDetectionsHook
 from frdet.errors import CheckpointError, ConfigError, DataError, UserError
-from frdet.registry import DETECTORS
+from frdet.registry import DATASETS, DETECTORS
+from frdet.visualization import DetVisualizer
 from tests.engine import toy
 from tests.interop.test_files import Trap
 
@@ -38,10 +40,35 @@ def test_work_dir_is_named_after_the_config(tmp_path, monkeypatch):
     assert (tmp_path / 'work_dirs' / 'my_run' / 'epoch_1.pth').is_file()
 
 
-def test_no_validation(tmp_path):
-    train_detector(short(tmp_path), validate=False)
-    names = {p.name for p in (tmp_path / 'made' / 'work').glob('*.pth')}
-    assert names == {'epoch_1.pth'}
+@pytest.mark.parametrize(
+    ('changes', 'saved'),
+    [
+        ({}, {'epoch_1.pth'}),
+        ({'default_hooks.checkpoint.save_best': ['coco/bbox_mAP', 'coco/bbox_mAP_50']}, {'epoch_1.pth'}),
+        ({'default_hooks.checkpoint': None}, set()),
+        ({'default_hooks': None}, {'epoch_1.pth'}),  # MMEngine's own
+        (
+            {
+                'default_hooks.early_stopping': dict(type='EarlyStoppingHook', patience=1),
+                'default_hooks.val_loss': dict(type='ValLossHook'),
+            },
+            {'epoch_1.pth'},
+        ),
+    ],
+)
+def test_no_validation(tmp_path, changes, saved):
+    """Whatever hooks there are for one."""
+    assert train_detector(short(tmp_path, **changes), validate=False).calls == 4
+    assert {p.name for p in (tmp_path / 'made' / 'work').glob('*.pth')} == saved
+
+
+@pytest.mark.parametrize('changes', [{}, {'default_hooks.visualization': None}, {'default_hooks': None}])
+def test_pictures_whatever_hooks_there_are(tmp_path, monkeypatch, changes):
+    drawn = []
+    monkeypatch.setattr(DrawDetectionsHook, 'after_test_iter', lambda self, *args, **kw: drawn.append(self.out_dir))
+    torch.save({'state_dict': toy.ToyDetector().state_dict()}, tmp_path / 'toy.pth')
+    evaluate_detector(short(tmp_path, **changes), str(tmp_path / 'toy.pth'), show_dir='shown')
+    assert set(drawn) == {'shown'}
 
 
 def test_amp_seed_and_determinism(tmp_path, monkeypatch):
@@ -147,6 +174,32 @@ def test_a_run_that_had_begun_keeps_its_folder(tmp_path):
     with pytest.raises(UserError, match='is nan'):
         train_detector(short(tmp_path, **{'model.bad_iteration': 3}))
     assert list((tmp_path / 'made' / 'work').glob('*/*.log'))
+
+
+@DATASETS.register_module(force=True)
+class BreakingDataset(toy.ToyDataset):
+    """Of which no more than so many images can be read."""
+
+    def __init__(self, *, readable, **kwargs):
+        self.readable = readable
+        super().__init__(**kwargs)
+
+    def prepare_data(self, idx):
+        self.readable -= 1
+        if self.readable < 0:
+            raise DataError('broken')
+        return super().prepare_data(idx)
+
+
+@pytest.mark.parametrize(('readable', 'is_kept'), [(0, False), (2, False), (3, True), (7, True)])
+def test_a_step_makes_the_folder_worth_keeping(tmp_path, monkeypatch, readable, is_kept):
+    """Three images a step. What TensorBoard has open is closed before its folder goes."""
+    closed = []
+    monkeypatch.setattr(DetVisualizer, 'close', lambda self: closed.append((tmp_path / 'made').exists()))
+    with pytest.raises(DataError, match='broken'):
+        train_detector(short(tmp_path, **{'train_dataloader.dataset': dict(type='BreakingDataset', readable=readable)}))
+    assert (tmp_path / 'made').exists() == is_kept
+    assert closed == ([] if is_kept else [True])
 
 
 def test_a_folder_that_was_there_is_kept(tmp_path):

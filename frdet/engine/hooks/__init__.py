@@ -14,6 +14,7 @@ from frdet.engine.hooks.saving import CheckpointHook
 from frdet.engine.hooks.schedule import ParamSchedulerHook
 from frdet.engine.hooks.stop import StopHook
 from frdet.engine.hooks.val_loss import ValLossHook
+from frdet.engine.hooks.work_folder import WorkFolderHook
 
 __all__ = [
     'BrokenImagesHook',
@@ -33,4 +34,5 @@ __all__ = [
     'StartFromCheckpointHook',
     'StopHook',
     'ValLossHook',
+    'WorkFolderHook',
 ]

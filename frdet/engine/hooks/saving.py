@@ -99,7 +99,8 @@ class CheckpointHook(MMEngineCheckpointHook):
     def _remove(self, runner: Runner, paths: list[str]) -> None:
         hub = runner.message_hub
         kept = {self.last_ckpt, *(value for key, value in hub.runtime_info.items() if key.startswith('best_ckpt'))}
-        for path in paths if is_main_process() else []:
+        for name in paths if is_main_process() else []:
+            path = name and self.file_backend.join_path(self.out_dir, Path(name).name)  # not of the folder resumed from
             if path and path not in kept and self.file_backend.isfile(path):
                 self.file_backend.remove(path)
 

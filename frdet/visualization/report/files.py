@@ -8,6 +8,17 @@ from frdet.visualization.report import figures
 from frdet.visualization.report.logs import table
 from frdet.visualization.report.run import read_run
 
+#: All that ``write_files`` may write.
+NAMES = (
+    'results.csv',
+    'curves.png',
+    'labels.png',
+    'precision_recall.png',
+    'classes.png',
+    'confusion_matrix.png',
+    'errors.png',
+)
+
 
 def write_files(work_dir: str | Path) -> list[Path]:
     """Write ``results.csv``, ``curves.png``, ``labels.png`` of the training data and, after a validation,
