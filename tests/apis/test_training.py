@@ -11,10 +11,10 @@ from mmengine.model import Sequential
 
 from frdet.apis import test_detector as evaluate_detector
 from frdet.apis import train_detector
-from frdet.engine import DetRunner
 from frdet.engine.hooks import DrawDetectionsHook
 from frdet.errors import CheckpointError, ConfigError, DataError, UserError
 from frdet.registry import DATASETS, DETECTORS
+from frdet.visualization import DetVisualizer
 from tests.engine import toy
 from tests.interop.test_files import Trap
 
@@ -192,18 +192,14 @@ class BreakingDataset(toy.ToyDataset):
 
 
 @pytest.mark.parametrize(('readable', 'is_kept'), [(0, False), (2, False), (3, True), (7, True)])
-def test_a_step_makes_the_folder_worth_keeping(tmp_path, readable, is_kept):
-    """Three images a step. What TensorBoard has open is written to the end, and to no folder that is gone."""
-    cfg = short(tmp_path, **{'train_dataloader.dataset': dict(type='BreakingDataset', readable=readable)})
-    cfg.visualizer.vis_backends = [dict(type='TensorboardVisBackend')]
-    made = []
-    with pytest.MonkeyPatch.context() as patch:
-        build = DetRunner.from_cfg
-        patch.setattr(DetRunner, 'from_cfg', lambda cfg: made.append(build(cfg)) or made[-1])
-        with pytest.raises(DataError, match='broken'):
-            train_detector(cfg)
+def test_a_step_makes_the_folder_worth_keeping(tmp_path, monkeypatch, readable, is_kept):
+    """Three images a step. What TensorBoard has open is closed before its folder goes."""
+    closed = []
+    monkeypatch.setattr(DetVisualizer, 'close', lambda self: closed.append((tmp_path / 'made').exists()))
+    with pytest.raises(DataError, match='broken'):
+        train_detector(short(tmp_path, **{'train_dataloader.dataset': dict(type='BreakingDataset', readable=readable)}))
     assert (tmp_path / 'made').exists() == is_kept
-    made[0].visualizer.close()  # as at the end of the process: FileNotFoundError where the folder is gone
+    assert closed == ([] if is_kept else [True])
 
 
 def test_a_folder_that_was_there_is_kept(tmp_path):
