@@ -5,6 +5,7 @@ MMEngine saves the history of every logged figure as an object of its own class.
 tensors, which any ``torch.load(path, weights_only=True)`` reads, and turned back on loading.
 """
 
+import inspect
 import zipfile
 from collections import Counter
 from typing import Any
@@ -81,12 +82,13 @@ def with_layout(source: str, checkpoint: dict[str, Any]) -> str:
 
 
 def to_plain(value: Any) -> Any:
-    """``value`` with histories, numpy arrays and scalars as tensors and numbers, at any depth."""
+    """``value`` with histories, numpy arrays and scalars as tensors and numbers, without functions, at any depth."""
     if isinstance(value, HistoryBuffer):
         log, counts = (torch.from_numpy(np.asarray(part, dtype=np.float64)) for part in value.data)
         return {_HISTORY: log, 'counts': counts, 'max_length': value.max_length}
     if isinstance(value, dict) and not isinstance(value, Counter):  # torch.load takes a Counter as it is
-        return {to_plain(key): to_plain(item) for key, item in value.items()}
+        # A schedule keeps functions of its class, and has them again where it is built from the config.
+        return {to_plain(key): to_plain(item) for key, item in value.items() if not inspect.isroutine(item)}
     if isinstance(value, (list, tuple)) and type(value) in (list, tuple):
         return type(value)(to_plain(item) for item in value)
     if isinstance(value, np.generic):

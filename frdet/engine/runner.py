@@ -1,20 +1,24 @@
 """MMEngine's Runner with a learning rate that knows every image of a step."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from importlib.util import find_spec
 from typing import Any, ClassVar
 
 import torch
-from mmengine.model import revert_sync_batchnorm
-from mmengine.optim import OptimWrapper
+from mmengine.model import is_model_wrapper, revert_sync_batchnorm
+from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import Runner
 from mmengine.runner.base_loop import BaseLoop
 from mmengine.visualization import Visualizer
 from torch import nn
 
 from frdet.engine.hooks.progress import ProgressHook
-from frdet.errors import ConfigError
+from frdet.engine.resuming import position_of, resume_state
+from frdet.engine.schedules import settings_of
+from frdet.engine.setup import SETUP, Setup, setup_of
+from frdet.errors import CheckpointError, ConfigError
 
 # What MMEngine's backends of the visualizer import when they are first used.
 PACKAGES = dict(
@@ -33,6 +37,10 @@ class DetRunner(Runner):
 
     _begun: ClassVar[set[str]] = set()
     _timestamp: str
+    _setup: Setup | None = None
+    _resumed: dict[str, Any] | None = None
+    optim_wrapper: Any
+    param_schedulers: Any
 
     def setup_env(self, env_cfg: dict) -> None:
         """As MMEngine's; two runs that a process begins in the same second have different names.
@@ -71,11 +79,13 @@ class DetRunner(Runner):
                     hook.close()
 
     def scale_lr(self, optim_wrapper: OptimWrapper, auto_scale_lr: dict | None = None) -> None:
-        """Scale the learning rate by images in a step / ``auto_scale_lr.base_batch_size`` (Goyal et al. 2017).
+        """Scale the learning rate by images in a step / ``auto_scale_lr.base_batch_size`` (Goyal et al. 2017), once.
 
         A step has the images of all processes, and of all ``accumulative_counts`` iterations, which MMEngine leaves
         out.
         """
+        if getattr(self, '_setup', None) is not None:  # not a Runner where frdet inspects a step
+            return
         if not auto_scale_lr or not auto_scale_lr.get('enable'):
             return
         if not (base := auto_scale_lr.get('base_batch_size')):
@@ -113,23 +123,87 @@ class DetRunner(Runner):
                 )
         return built
 
-    def resume(self, filename: str, *args: Any, **kwargs: Any) -> None:
-        """As MMEngine's; says which learning rate holds where the number of images in a step has changed."""
-        here = self._peak_rate()
-        super().resume(filename, *args, **kwargs)
-        kept = self._peak_rate()
-        if here is not None and kept is not None and abs(here - kept) > 1e-6 * kept:
-            self.logger.warning(
-                f'Learning rate: {kept:g} before the schedule, as in the checkpoint, although this config gives '
-                f'{here:g}. Resume with as many images in a step, or start from the weights alone with load_from'
-            )
+    def build_param_scheduler(self, scheduler: Any) -> Any:
+        """As MMEngine's; notes what the schedules are built with, for a checkpoint."""
+        self._note_setup()
+        built = super().build_param_scheduler(scheduler)
+        if self._setup is not None and not self._setup.schedules and isinstance(built, list):
+            length = len(self.train_dataloader)
+            for one, entry in zip(built, scheduler if isinstance(scheduler, Sequence) else [scheduler], strict=True):
+                converted = isinstance(entry, dict) and entry.get('convert_to_iter_based')
+                self._setup.schedules.append(settings_of(one, entry, length if converted else None))
+        return built
 
-    def _peak_rate(self) -> float | None:
-        """The learning rate that the schedule multiplies, None before the optimiser is built."""
-        if not isinstance(self.optim_wrapper, OptimWrapper):
-            return None
-        group = self.optim_wrapper.optimizer.param_groups[0]
-        return float(group.get('initial_lr', group['lr']))
+    def load_or_resume(self) -> None:
+        """As MMEngine's; notes the optimiser where there is no schedule."""
+        if isinstance(self.optim_wrapper, OptimWrapper):  # in training
+            self._note_setup()
+        super().load_or_resume()
+
+    def save_checkpoint(self, out_dir: str, filename: str, *args: Any, meta: dict | None = None, **kwargs: Any) -> None:
+        """As MMEngine's; ``meta`` says what the optimiser and its schedules were built with."""
+        if self._setup is not None:
+            meta = {**(meta or {}), SETUP: asdict(self._setup)}
+        super().save_checkpoint(out_dir, filename, *args, meta=meta, **kwargs)
+
+    def load_checkpoint(self, filename: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """As MMEngine's; leaves a checkpoint to ``resume``."""
+        checkpoint = super().load_checkpoint(filename, *args, **kwargs)
+        if self._resumed is not None:
+            if not {'epoch', 'iter'} <= checkpoint['meta'].keys():
+                raise CheckpointError(
+                    f'{filename} does not say where its run stands, meta has no epoch and iter: give its weights as a '
+                    f'start instead, --cfg-options load_from={filename}'
+                )
+            self._resumed.update(checkpoint)
+        return checkpoint
+
+    def resume(
+        self,
+        filename: str,
+        resume_optimizer: bool = True,
+        resume_param_scheduler: bool = True,
+        map_location: Any = 'default',
+    ) -> None:
+        """As MMEngine's; what the config says of optimiser and schedules holds, see ``frdet.engine.resuming``.
+
+        Raises:
+            CheckpointError: the checkpoint does not say where its run stands, or has the state of another optimiser
+                or of other parameters.
+            ConfigError: the run ends before the checkpoint, or its schedule cannot go on from there.
+        """
+        loop = self.train_loop
+        self.optim_wrapper = self.build_optim_wrapper(self.optim_wrapper)
+        self.scale_lr(self.optim_wrapper, self.auto_scale_lr)  # where this is called before train()
+        self._note_setup()
+        if self.param_schedulers is not None:
+            self.param_schedulers = self.build_param_scheduler(self.param_schedulers)
+        ours = self._setup is not None and resume_optimizer and resume_param_scheduler
+        self._resumed = {}
+        try:
+            super().resume(filename, resume_optimizer and not ours, resume_param_scheduler and not ours, map_location)
+            checkpoint = self._resumed
+        finally:
+            self._resumed = None
+        position = position_of(loop, self.message_hub, filename)
+        if self._setup is not None and ours and 'optimizer' in checkpoint:
+            warning = resume_state(
+                self.optim_wrapper,
+                self.param_schedulers or [],
+                checkpoint,
+                self._setup,
+                position,
+                source=filename,
+                listed=not isinstance(self.cfg.get('param_scheduler'), dict),
+            )
+            if warning is not None:
+                self.logger.warning(warning)
+
+    def _note_setup(self) -> None:
+        """Note what the optimiser was built with, before schedules change it; MMEngine resumes several optimisers."""
+        if self._setup is None and not isinstance(self.optim_wrapper, OptimWrapperDict):
+            model = self.model.module if is_model_wrapper(self.model) else self.model
+            self._setup = setup_of(self.optim_wrapper, model)
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
         """As MMEngine's; SyncBN, which PyTorch has for GPUs only, is worded where several processes have none."""

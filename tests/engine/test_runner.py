@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from frdet.engine import DetRunner
-from frdet.errors import ConfigError
+from frdet.errors import CheckpointError, ConfigError
 from frdet.registry import DETECTORS
 from tests.engine import toy
 from tests.engine.toy import ToyDetector
@@ -21,7 +21,9 @@ class SyncedToy(ToyDetector):
 
 
 def runner(work_dir, **changes):
-    return DetRunner.from_cfg(toy.config(work_dir, **{'train_cfg.max_epochs': 1, **changes}))
+    cfg = toy.config(work_dir, **{'train_cfg.max_epochs': 1, **changes})
+    del cfg.default_hooks.report  # plots, which take the most time of such a run
+    return DetRunner.from_cfg(cfg)
 
 
 def logged(work_dir):
@@ -72,15 +74,75 @@ def test_resuming_scales_once(tmp_path):
     runner(tmp_path).train()
     runner(tmp_path, resume=True, **{'train_cfg.max_epochs': 2}).train()
     assert rates(tmp_path) == {i: warmup(0.00375, i) for i in range(1, 9)}
-    assert 'before the schedule' not in logged(tmp_path)
+    assert 'values hold' not in logged(tmp_path)
 
 
-def test_resuming_with_another_batch_keeps_the_rate_and_says_so(tmp_path):
+def test_resuming_with_another_batch_scales_the_rate_and_says_so(tmp_path):
+    """6 images a step in place of 3: twice the rate, in the place of the warm-up that iteration 5 has."""
     runner(tmp_path).train()
     changes = {'train_cfg.max_epochs': 2, 'train_dataloader.batch_size': 6}
     runner(tmp_path, resume=True, **changes).train()
-    assert rates(tmp_path)[5] == warmup(0.00375, 5)
-    assert '0.00375 before the schedule, as in the checkpoint, although this config gives 0.0075' in logged(tmp_path)
+    assert rates(tmp_path)[5] == warmup(0.0075, 5)
+    (line,) = [line for line in logged(tmp_path).splitlines() if "The config's values hold" in line]
+    assert 'optim_wrapper.optimizer.lr, scaled to the images in a step, 0.0075 (checkpoint: 0.00375)' in line
+    assert '--cfg-options optim_wrapper.optimizer.lr=0.01' in line  # 0.01 * 6 / 16 = 0.00375
+
+
+def test_resuming_with_another_schedule_and_weight_decay(tmp_path):
+    """An epoch of 4 iterations, at a warm-up of 4, then a rate that falls after 2 epochs in place of 1."""
+    off = {'auto_scale_lr.enable': False, 'param_scheduler.0.end': 5}
+    runner(tmp_path, **off, **{'param_scheduler.1.milestones': [1]}).train()
+    again = {
+        'param_scheduler.1.milestones': [2],
+        'optim_wrapper.optimizer.weight_decay': 0.5,
+        'train_cfg.max_epochs': 3,
+    }
+    resumed = runner(tmp_path, resume=True, **off, **again)
+    resumed.train()
+    warm = {i: 0.02 * (0.001 * (5 - i) + (i - 1)) / 4 for i in range(1, 5)}
+    expected = {**warm, **dict.fromkeys(range(5, 9), 0.02), **dict.fromkeys(range(9, 13), 0.002)}
+    assert rates(tmp_path) == {i: pytest.approx(rate) for i, rate in expected.items()}
+    assert [group['weight_decay'] for group in resumed.optim_wrapper.optimizer.param_groups] == [0.5, 0]
+    (line,) = [line for line in logged(tmp_path).splitlines() if "The config's values hold" in line]
+    assert 'optim_wrapper.optimizer.weight_decay 0.5 (checkpoint: 0.0001)' in line
+    assert 'param_scheduler.1.milestones [2] (checkpoint: [1])' in line
+    saved = torch.load(tmp_path / 'epoch_3.pth', weights_only=True)['meta']['setup']  # for the next time
+    assert saved['optimizer'] == 'SGD'
+    assert saved['parameters'][1] == ['layer.1.weight', 'layer.1.bias']
+    assert [group['lr'] for group in saved['groups']] == [0.02, 0.02]
+    assert saved['schedules'][1]['milestones'] == [2]
+
+
+def test_one_cycle_resumes(tmp_path):
+    """Its state held a function, which no checkpoint may."""
+    cycle = dict(type='OneCycleLR', eta_max=0.1, total_steps=8, by_epoch=False)
+    change = {'param_scheduler': [cycle]}
+    runner(tmp_path / 'whole', **change, **{'train_cfg.max_epochs': 2}).train()
+    cut = runner(tmp_path / 'cut', **change, **{'train_cfg.max_epochs': 2})
+    cut.train_loop._max_epochs = 1
+    cut.train()
+    runner(tmp_path / 'cut', resume=True, **change, **{'train_cfg.max_epochs': 2}).train()
+    assert rates(tmp_path / 'cut') == rates(tmp_path / 'whole')
+    assert 'values hold' not in logged(tmp_path / 'cut')
+
+
+def test_resume_called_before_train(tmp_path):
+    """The rate is scaled to the images in a step once, 0.02 * 3 / 16."""
+    runner(tmp_path).train()
+    resumed = runner(tmp_path, **{'train_cfg.max_epochs': 2})
+    resumed.resume(str(tmp_path / 'epoch_1.pth'))
+    resumed.train()
+    assert rates(tmp_path) == {i: warmup(0.00375, i) for i in range(1, 9)}
+    assert 'values hold' not in logged(tmp_path)
+
+
+def test_a_checkpoint_without_a_position(tmp_path):
+    run = runner(tmp_path)
+    content = {'state_dict': run.model.state_dict(), 'meta': {}, 'message_hub': {}, 'optimizer': {}}
+    torch.save(content, tmp_path / 'a.pth')
+    with pytest.raises(CheckpointError, match='meta has no epoch and iter: .*load_from='):
+        run.resume(str(tmp_path / 'a.pth'))
+    assert run._resumed is None
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='where there is a GPU the norm is synchronised')

@@ -7,6 +7,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
 
+from frdet.engine.schedule_fit import check_counting, check_one_cycle, misfits
 from frdet.errors import ConfigError
 from frdet.models.layers import has_untouched_frozen_norm
 from frdet.registry import HOOKS
@@ -17,6 +18,8 @@ OPTION = 'model.roi_head.bbox_head.num_classes'
 @HOOKS.register_module()
 class CheckSetupHook(Hook):
     """Refuses classes that are not the data set's, in their number or their order, and FrozenBN without statistics.
+
+    Under a loop by iterations it refuses what counts epochs. It warns of schedules that do not fit the run's length.
 
     The classes of training are compared with those of validation; a checkpoint's, where it is tested or resumed, with
     those of the data. Fine-tuning from ``load_from`` may change them. A detector that has no
@@ -34,7 +37,11 @@ class CheckSetupHook(Hook):
         self._learnt = _classes_in(meta.get('dataset_meta') if isinstance(meta, dict) else None)
 
     def before_train(self, runner: Runner) -> None:
-        """Check the data of training and validation, and the weights, which are loaded by now."""
+        """Check schedules, the data of training and validation, and the weights, which are loaded by now."""
+        check_counting(runner)
+        check_one_cycle(runner)
+        if found := misfits(runner):
+            runner.logger.warning(f'Schedules do not fit the length of the run. {"; ".join(found)}')
         model = _unwrapped(runner.model)
         if runner._resume:
             compare_classes(self._learnt, 'the checkpoint', runner.train_dataloader.dataset, 'train_dataloader')

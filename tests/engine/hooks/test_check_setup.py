@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from mmengine.runner import Runner
 from torch import nn
 
 from frdet.engine.hooks import CheckSetupHook
@@ -21,6 +22,29 @@ def test_class_counts(tmp_path, split):
     assert f'{split}_dataloader has 3 classes (a, b, c), the box head has 2' in message
     assert 'model.roi_head.bbox_head.num_classes=3' in message
     assert run.model.calls == 0
+
+
+def test_epochs_are_counted_in_a_loop_by_iterations(tmp_path):
+    run = toy.runner(tmp_path, train_cfg=dict(_delete_=True, type='IterBasedTrainLoop', max_iters=8, val_interval=4))
+    with pytest.raises(ConfigError) as info:
+        run.train()
+    keys = ('param_scheduler.1', 'default_hooks.checkpoint', 'log_processor')
+    assert ', '.join(f'{key}.by_epoch=True' for key in keys) in str(info.value)
+    assert run.model.calls == 0
+
+
+def test_a_schedule_that_the_run_does_not_reach_is_told_first(tmp_path):
+    """12 images, 3 a step: an epoch has 4 iterations."""
+    cfg = toy.config(tmp_path, **{'train_cfg.max_epochs': 1})
+    del cfg.default_hooks.report
+    Runner.from_cfg(cfg).train()
+    (log,) = tmp_path.glob('*/*.log')
+    lines = log.read_text().splitlines()
+    (told,) = [k for k, line in enumerate(lines) if 'Schedules do not fit the length of the run' in line]
+    assert told < next(k for k, line in enumerate(lines) if 'Epoch(train)' in line)
+    assert 'WARNING' in lines[told]
+    assert '0 (LinearLR) needs until iteration 1001: the run ends after iteration 4' in lines[told]
+    assert '1 (MultiStepLR) never reaches epoch 8, 11: the run ends after epoch 1' in lines[told]
 
 
 def test_class_count_of_the_test_data(tmp_path):
