@@ -47,9 +47,10 @@ class CheckSetupHook(Hook):
             compare_classes(self._learnt, 'the checkpoint', runner.train_dataloader.dataset, 'train_dataloader')
         check_classes(model, runner.train_dataloader.dataset, 'train_dataloader')
         if runner.val_loop is not None:
-            check_classes(model, runner.val_dataloader.dataset, 'val_dataloader')
+            # First, so that a split that lacks a class is told to take those of training, not to change the head.
             trained = _classes_in(getattr(runner.train_dataloader.dataset, 'metainfo', None))
             compare_classes(trained, 'train_dataloader', runner.val_dataloader.dataset, 'val_dataloader')
+            check_classes(model, runner.val_dataloader.dataset, 'val_dataloader')
         if has_untouched_frozen_norm(model):
             raise ConfigError(
                 'FrozenBN has no statistics: no weights were loaded into it, and training diverges to NaN. Give '
@@ -91,9 +92,12 @@ def compare_classes(learnt: Any, source: str, dataset: Any, name: str) -> None:
     else:
         label = next(i for i, pair in enumerate(zip(learnt, classes, strict=True)) if pair[0] != pair[1])
         found = f'calls label {label} {learnt[label]!r}, {name} calls it {classes[label]!r}'
+    few = len(learnt) <= 20 and all(one.isidentifier() for one in learnt)
+    option = f'{name}.dataset.metainfo.classes' + (f'=[{",".join(learnt)}]' if few else '')
     raise ConfigError(
         f'{source[0].upper()}{source[1:]} {found}: detections would get wrong names. Choose the same classes in that '
-        f'order with {name}.dataset.metainfo.classes, or, if only names differ, set default_hooks.check_setup=None'
+        f'order with {option} (one that the file lacks has no box there), or, if only names differ, set '
+        'default_hooks.check_setup=None'
     )
 
 
