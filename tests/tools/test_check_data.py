@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests import warm
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -36,8 +38,8 @@ def data(tmp_path):
     return write
 
 
-def start(*args):
-    command = [sys.executable, 'tools/check_data.py', *map(str, args)]
+def start(python, *args):
+    command = [python, 'tools/check_data.py', *map(str, args)]
     return subprocess.Popen(
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
@@ -45,7 +47,7 @@ def start(*args):
 
 @pytest.mark.parametrize(('width', 'code'), [(800, 0), (900, 1)])
 def test_exit_code(data, width, code):
-    tool = start(data(1, width), '--images', '--workers', 1)
+    tool = start(warm.python(), data(1, width), '--images', '--workers', 1)
     out, err = tool.communicate(timeout=120)
     assert tool.returncode == code, err
     assert ('Nothing to report' in out) == (code == 0)
@@ -61,7 +63,7 @@ def test_exit_code(data, width, code):
 )
 def test_leaves_no_process_when_stopped(data, send, number, code):
     """Three thousand images take half a minute: the tool is stopped as soon as its processes are there."""
-    tool = start(data(3000), '--images', '--workers', 2)
+    tool = start(sys.executable, data(3000), '--images', '--workers', 2)
     try:
         children = Path(f'/proc/{tool.pid}/task/{tool.pid}/children')
         deadline = time.monotonic() + 60
