@@ -51,7 +51,7 @@ test: lint
 	@if test -e "$$(g++ -print-file-name=libasan.so 2>/dev/null)"; then $(MAKE) --no-print-directory sanitize; \
 	  else echo 'No g++ with AddressSanitizer: the sanitized operators are not tested'; fi
 	@$(MAKE) --no-print-directory browser
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 # The HTML pages are tested in a browser. Where there is none and it cannot be installed, these tests are skipped.
 browser:

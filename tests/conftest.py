@@ -31,6 +31,15 @@ TRAIN_ANN = 'annotations/instances_train2017.json'
 VAL_ANN = 'annotations/instances_val2017.json'
 
 
+# Files that take longest, the longest first: begun last, one of them would leave the other test processes idle.
+LONG = (
+    'test_docs_commands.py', 'tools/test_benchmark.py', 'apis/export/test_exporting.py', 'tools/test_export_onnx.py',
+    'tools/test_train_and_test.py', 'tools/test_convert_checkpoint.py', 'test_memory.py', 'engine/hooks/test_stop.py',
+    'test_configs.py', 'tools/test_stop_and_resume.py', 'tools/test_dist.py', 'apis/test_launch.py',
+    'tools/test_detect.py', 'tools/test_bad_input.py', 'test_overfit.py', 'test_determinism.py',
+)  # fmt: skip
+
+
 @dataclass(frozen=True)
 class CocoRoot:
     """A data set in COCO's layout.
@@ -72,6 +81,11 @@ def pytest_report_header() -> str:
     given = os.environ.get('FRDET_DATA_ROOT')
     reason = f'no {VAL_ANN} in FRDET_DATA_ROOT={given}' if given else 'FRDET_DATA_ROOT is not set'
     return f'data: the drawn data set, no COCO images ({reason})'
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {Path(__file__).parent / name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: places.get(item.path, len(LONG)))
 
 
 @pytest.fixture(scope='session')

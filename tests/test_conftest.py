@@ -5,6 +5,7 @@ import random
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -24,6 +25,16 @@ def _seen_from_outside() -> Iterator[None]:
     assert (np.random.get_state()[1] == numpy).all()
     assert torch.get_rng_state().equal(torch_cpu)
     assert not any(manager.check_instance_created('left behind') for manager in MANAGERS)
+
+
+def test_the_longest_files_are_first(request):
+    conftest = Path(__file__).with_name('conftest.py')
+    (plugin,) = (p for p in request.config.pluginmanager.get_plugins() if getattr(p, '__file__', '') == str(conftest))
+    files = [conftest.parent / name for name in plugin.LONG]
+    assert all(file.is_file() for file in files)
+    items = [SimpleNamespace(path=path) for path in (conftest, files[1], conftest, files[0], files[1])]
+    plugin.pytest_collection_modifyitems(items)
+    assert [item.path for item in items] == [files[0], files[1], files[1], conftest, conftest]
 
 
 @pytest.mark.parametrize('run', range(2))

@@ -20,6 +20,7 @@ from PIL import Image
 from frdet.config import check_config, load_config
 from frdet.datasets.shapes import write_shapes
 from frdet.registry import DETECTORS
+from tests import warm
 from tests.weights import write_r50_pkl
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -147,7 +148,7 @@ def bash(folder: Path, line: str) -> subprocess.CompletedProcess:
         cwd=folder,
         env={
             **{name: value for name, value in os.environ.items() if name != 'FRDET_DATA_ROOT'},
-            'PATH': f'{Path(sys.executable).parent}:{os.environ["PATH"]}',
+            'PATH': f'{warm.python().parent}:{Path(sys.executable).parent}:{os.environ["PATH"]}',
             'FRDET_CACHE': str(folder / 'cache'),
         },
         capture_output=True,
@@ -201,7 +202,7 @@ def test_words_of_a_command(sandbox, line, monkeypatch):
     if path.suffix == '.py':
         given = words[tool + 1 :]
         done = subprocess.run(
-            [sys.executable, '-c', PARSE, str(path), *given], capture_output=True, text=True, cwd=sandbox
+            [warm.python(), '-c', PARSE, str(path), *given], capture_output=True, text=True, cwd=sandbox
         )
         assert done.returncode == 0, done.stderr
     config = next((word for word in words if word.startswith('configs/')), None)

@@ -2,15 +2,16 @@
 
 import os
 import subprocess
-import sys
 from pathlib import Path
+
+from tests import warm
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
 def test_example_of_the_docs_trains(tmp_path):
     shapes = tmp_path / 'shapes'
-    draw = [sys.executable, '-m', 'frdet.datasets.shapes', str(shapes), '--train', '12', '--val', '4']
+    draw = [warm.python(), '-m', 'frdet.datasets.shapes', str(shapes), '--train', '12', '--val', '4']
     subprocess.run(draw, check=True, cwd=ROOT, timeout=120)
     grey = "dict(type='RandomGrey', prob=0.5)"
     config = tmp_path / 'with_transform.py'
@@ -20,7 +21,7 @@ def test_example_of_the_docs_trains(tmp_path):
         'train_dataloader = dict(dataset=dict(pipeline=pipeline))\n'
     )
     done = subprocess.run(
-        [sys.executable, 'tools/train.py', str(config), '--work-dir', str(tmp_path / 'work'), '--cfg-options',
+        [warm.python(), 'tools/train.py', str(config), '--work-dir', str(tmp_path / 'work'), '--cfg-options',
          f'train_dataloader.dataset.data_root={shapes}', f'val_dataloader.dataset.data_root={shapes}',
          f'val_evaluator.ann_file={shapes}/annotations/instances_val2017.json',
          'train_dataloader.num_workers=0', 'val_dataloader.num_workers=0', 'train_dataloader.batch_size=4',

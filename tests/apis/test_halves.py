@@ -2,11 +2,11 @@
 
 import os
 import subprocess
-import sys
 
 import pytest
 import torch
 
+from tests import warm
 from tests.apis import halves
 from tests.engine.toy import ROOT
 
@@ -41,7 +41,7 @@ def test_accumulated_halves(whole):
 
 def test_two_processes(whole, tmp_path):
     env = {**os.environ, 'CUDA_VISIBLE_DEVICES': '', 'PYTHONPATH': str(ROOT)}
-    command = [sys.executable, '-m', 'tests.apis.halves']
+    command = [warm.python(), '-m', 'tests.apis.halves']
     run = [subprocess.Popen([*command, str(rank), str(tmp_path)], cwd=ROOT, env=env) for rank in range(2)]
     assert [process.wait(timeout=120) for process in run] == [0, 0]
     first, second, *empty = (

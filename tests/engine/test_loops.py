@@ -2,7 +2,6 @@
 
 import random
 import subprocess
-import sys
 from collections import Counter
 from types import SimpleNamespace
 
@@ -15,6 +14,7 @@ from torch import nn
 from frdet.datasets.resumable import _index, _Reader
 from frdet.errors import DataError
 from frdet.registry import DATASETS, DETECTORS
+from tests import warm
 from tests.engine import toy
 
 LAST = 10  # iterations: two epochs of 14 images, 3 a batch, of which the last is not full
@@ -166,7 +166,7 @@ def test_workers_and_samplers_change_nothing(straight, tmp_path, loop, stop, wor
 
 
 def test_processes_go_on_each_where_it_was(tmp_path):
-    run = [subprocess.Popen([sys.executable, '-c', SCRIPT, str(rank), tmp_path], cwd=toy.ROOT) for rank in range(2)]
+    run = [subprocess.Popen([warm.python(), '-c', SCRIPT, str(rank), tmp_path], cwd=toy.ROOT) for rank in range(2)]
     assert [process.wait(timeout=120) for process in run] == [0, 0]
 
 

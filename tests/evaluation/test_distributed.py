@@ -2,12 +2,12 @@
 
 import json
 import subprocess
-import sys
 
 import numpy as np
 import torch
 
 from frdet.evaluation import CocoMetric
+from tests import warm
 from tests.engine.toy import ROOT
 from tests.evaluation.test_coco_metric import drawn
 
@@ -40,7 +40,7 @@ def test_two_processes(tmp_path):
     (tmp_path / 'truth.json').write_text(json.dumps(truth))
     torch.save((samples, classes), tmp_path / 'samples.pth')
     run = [
-        subprocess.Popen([sys.executable, '-c', SCRIPT, str(rank), str(tmp_path)], cwd=ROOT, stdout=subprocess.DEVNULL)
+        subprocess.Popen([warm.python(), '-c', SCRIPT, str(rank), str(tmp_path)], cwd=ROOT, stdout=subprocess.DEVNULL)
         for rank in range(2)
     ]
     assert [process.wait(timeout=120) for process in run] == [0, 0]

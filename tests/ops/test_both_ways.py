@@ -12,6 +12,7 @@ import torch
 
 from frdet import ops
 from frdet.ops import loading
+from tests import warm
 from tests.ops.boxes import random_boxes, random_rois
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,7 +35,7 @@ def run(command: list[str], **environment: str) -> str:
 
 def test_operators_without_the_extension() -> None:
     run(
-        [sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider', *SHARED, 'tests/ops/test_derivatives.py'],
+        [warm.python(), '-m', 'pytest', '-q', '-p', 'no:cacheprovider', *SHARED, 'tests/ops/test_derivatives.py'],
         FRDET_NO_EXT='1',
     )
 
@@ -44,7 +45,7 @@ def test_operators_without_the_extension() -> None:
 def test_operators_with_lesser_instructions(name: str) -> None:
     """The vector kernels alone differ: one slow loop for the 16-bit types, the fast tests for the rest."""
     chosen = 'every_size or at_the_threshold or are_torchvisions or max_iou_is_the_loop or (loops and 0-True and cpu)'
-    run([sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider', '-k', chosen, *SHARED], FRDET_ISA=name)
+    run([warm.python(), '-m', 'pytest', '-q', '-p', 'no:cacheprovider', '-k', chosen, *SHARED], FRDET_ISA=name)
 
 
 def test_one_warning_at_first_use() -> None:
@@ -62,7 +63,7 @@ def test_one_warning_at_first_use() -> None:
         'messages = [str(w.message) for w in at_use if "frdet" in str(w.message)]\n'
         'assert len(messages) == 1 and "FRDET_NO_EXT=1" in messages[0] and "doctor" in messages[0], messages\n'
     )
-    run([sys.executable, '-c', program], FRDET_NO_EXT='1')
+    run([warm.python(), '-c', program], FRDET_NO_EXT='1')
 
 
 def test_the_extension_is_there() -> None:

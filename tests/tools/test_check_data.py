@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests import warm
 from tests.signals import heed_ctrl_c
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -38,15 +39,15 @@ def data(tmp_path):
     return write
 
 
-def start(*args):
-    command = [sys.executable, 'tools/check_data.py', *map(str, args)]
+def start(python, *args):
+    command = [python, 'tools/check_data.py', *map(str, args)]
     pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     return subprocess.Popen(command, cwd=ROOT, start_new_session=True, preexec_fn=heed_ctrl_c, **pipes)
 
 
 @pytest.mark.parametrize(('width', 'code'), [(800, 0), (900, 1)])
 def test_exit_code(data, width, code):
-    tool = start(data(1, width), '--images', '--workers', 1)
+    tool = start(warm.python(), data(1, width), '--images', '--workers', 1)
     out, err = tool.communicate(timeout=120)
     assert tool.returncode == code, err
     assert ('Nothing to report' in out) == (code == 0)
@@ -62,7 +63,7 @@ def test_exit_code(data, width, code):
 )
 def test_leaves_no_process_when_stopped(data, send, number, code):
     """Three thousand images take half a minute: the tool is stopped as soon as its processes are there."""
-    tool = start(data(3000), '--images', '--workers', 2)
+    tool = start(sys.executable, data(3000), '--images', '--workers', 2)
     try:
         children = Path(f'/proc/{tool.pid}/task/{tool.pid}/children')
         deadline = time.monotonic() + 60

@@ -1,12 +1,13 @@
 import subprocess
-import sys
 from pathlib import Path
+
+from tests import warm
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def download(*args):
-    command = [sys.executable, 'tools/download_coco.py', *map(str, args)]
+    command = [warm.python(), 'tools/download_coco.py', *map(str, args)]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
 
 

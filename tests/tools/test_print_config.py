@@ -1,11 +1,11 @@
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 from mmengine.config import Config
 
 from frdet.config import load_config
+from tests import warm
 
 ROOT = Path(__file__).resolve().parents[2]
 MAIN = 'configs/faster_rcnn/r50_fpn_1x_cocoval.py'
@@ -13,7 +13,7 @@ MAIN = 'configs/faster_rcnn/r50_fpn_1x_cocoval.py'
 
 def run(*args):
     return subprocess.run(
-        [sys.executable, 'tools/print_config.py', *args], cwd=ROOT, env=os.environ, capture_output=True, text=True
+        [warm.python(), 'tools/print_config.py', *args], cwd=ROOT, env=os.environ, capture_output=True, text=True
     )
 
 

@@ -1,11 +1,11 @@
 import importlib.util
 import subprocess
-import sys
 
 import pytest
 import torch
 from mmengine.optim import OptimWrapper
 
+from tests import warm
 from tests.engine.toy import ROOT
 
 
@@ -26,7 +26,7 @@ def test_overlapping_kernels_count_once(tool):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='there is a GPU')
 def test_without_a_gpu_it_says_so():
-    done = subprocess.run([sys.executable, 'tools/profile_step.py'], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run([warm.python(), 'tools/profile_step.py'], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr == 'error: torch finds no GPU here, and this profiles kernels on one\n'
 

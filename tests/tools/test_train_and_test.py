@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tests import warm
 from tests.weights import write_r50_pkl
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -22,10 +23,12 @@ FIGURES = (
 )  # fmt: skip
 
 
-def run_tool(tool: str, *args: object, root: Path, **env: str) -> subprocess.CompletedProcess:
+def run_tool(
+    tool: str, *args: object, root: Path, python: str | Path | None = None, **env: str
+) -> subprocess.CompletedProcess:
     """A tool as a user runs it, from the repository's root."""
     return subprocess.run(
-        [sys.executable, f'tools/{tool}.py', *map(str, args)],
+        [python or warm.python(), f'tools/{tool}.py', *map(str, args)],
         cwd=ROOT,
         env={**os.environ, 'FRDET_DATA_ROOT': str(root), **env},
         capture_output=True,
@@ -84,7 +87,7 @@ def trained(coco_root, small, tmp_path_factory):
     work_dir = tmp_path_factory.mktemp('work')
     done = run_tool(
         'train', CONFIG, '--work-dir', work_dir, '--cfg-options', 'train_dataloader.batch_size=6', *small,
-        root=coco_root.root,
+        root=coco_root.root, python=sys.executable,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr, work_dir
@@ -130,7 +133,7 @@ def test_test_command(trained, coco_root, small, tmp_path):
     options = [o for o in small if o.startswith(('model', 'test', 'val'))]
     done = run_tool(
         'test', CONFIG, work_dir / 'epoch_3.pth', '--work-dir', tmp_path, '--out', out,
-        '--show-dir', tmp_path / 'shown', '--cfg-options', *options, root=coco_root.root,
+        '--show-dir', tmp_path / 'shown', '--cfg-options', *options, root=coco_root.root, python=sys.executable,
     )  # fmt: skip
     output = done.stdout + done.stderr
     assert done.returncode == 0, output

@@ -13,6 +13,7 @@ from frdet.datasets.shapes import CLASSES, write_shapes
 from frdet.datasets.shapes import writing as module
 from frdet.datasets.shapes.drawing import draw_image
 from frdet.errors import ConfigError, DataError
+from tests import warm
 
 SMALL = dict(num_train=4, num_val=3, image_size=(40, 64))
 
@@ -134,12 +135,12 @@ def test_a_place_that_cannot_be_written(tmp_path):
 
 
 def test_command_line(tmp_path):
-    command = [sys.executable, '-m', 'frdet.datasets.shapes', tmp_path / 'shapes', '--train', '2', '--val', '1']
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    words = ['-m', 'frdet.datasets.shapes', tmp_path / 'shapes', '--train', '2', '--val', '1']
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert done.stdout == f'2 + 1 images of drawn shapes in {tmp_path}/shapes\n'
     assert len(list((tmp_path / 'shapes' / 'train2017').iterdir())) == 2
-    again = subprocess.run([*command, '--seed', '3'], capture_output=True, text=True, timeout=120)
+    again = subprocess.run([warm.python(), *words, '--seed', '3'], capture_output=True, text=True, timeout=120)
     assert again.returncode == 1
     assert again.stderr.startswith('error: ')
     assert 'Traceback' not in again.stderr
