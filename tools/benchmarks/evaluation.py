@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import copy
 import io
 from collections import defaultdict
 from functools import partial
@@ -11,12 +12,12 @@ import numpy as np
 import torch
 
 from benchmarks.timing import Report, alternate
-from frdet.evaluation.backends import BACKENDS, CocoEval
+from frdet.evaluation.backends import BACKENDS, CocoEval, Numbered
 
 CLASSES, BOXES_PER_IMAGE, MAX_DETS = 80, 7.2, (1, 10, 100)  # COCO's val2017 has 36,781 boxes in 5,000 images
 
 
-def draw(images: int, detections: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def draw(images: int, detections: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Annotations of ``images`` images, and ``detections`` of each: three near every object, the others anywhere."""
     rng = np.random.default_rng(0)
     objects = []
@@ -45,25 +46,30 @@ def draw(images: int, detections: int) -> tuple[dict[str, Any], list[dict[str, A
                 box = np.concatenate([rng.uniform(0, 400, 2), rng.uniform(5, 200, 2)])
                 label = int(rng.integers(CLASSES)) + 1
             found.append({'image_id': image, 'category_id': label, 'bbox': box.tolist(), 'score': float(rng.random())})
-    categories = [{'id': i, 'name': str(i)} for i in range(1, CLASSES + 1)]
-    records = [{'id': i, 'width': 640, 'height': 480} for i in range(1, images + 1)]
-    return {'images': records, 'annotations': objects, 'categories': categories}, found
+    return objects, found
 
 
 def measure(args: argparse.Namespace) -> Report:
     """Seconds of each evaluator, and whether what they accumulate is the same to the last bit."""
-    truth, found = draw(args.count, args.detections)
+    objects, found = draw(args.count, args.detections)
     results: dict[str, CocoEval] = {}
 
     def run(name: str) -> None:
         with contextlib.redirect_stdout(io.StringIO()):
             results[name] = BACKENDS[name](
-                truth, found, list(range(1, args.count + 1)), list(range(1, CLASSES + 1)), list(MAX_DETS)
+                Numbered(
+                    num_images=args.count,
+                    num_classes=CLASSES,
+                    annotations=copy.deepcopy(objects),  # the evaluators write into them
+                    detections=found,
+                    tested=list(range(1, args.count + 1)),
+                    max_dets=list(MAX_DETS),
+                )
             )
 
     times = alternate({name: partial(run, name) for name in BACKENDS}, args.rounds, torch.device('cpu'), warmup=0)
     reference = results['pycocotools']
-    report = Report(f'{args.count} images x {args.detections} detections against {len(truth["annotations"])} boxes')
+    report = Report(f'{args.count} images x {args.detections} detections against {len(objects)} boxes')
     for name, result in results.items():
         same = all(np.array_equal(getattr(result, key), getattr(reference, key)) for key in ('precision', 'recall'))
         report.rows.append(

@@ -25,7 +25,8 @@ def test_step_of_a_validation(tmp_path, loop, logger, steps):
     """In the log and in TensorBoard, without a setting for it."""
     cfg = toy.config(tmp_path, **{f'default_hooks.logger.{name}': value for name, value in logger.items()})
     cfg.train_cfg = dict(loop)
-    cfg.default_hooks.report = None
+    cfg.default_hooks.report = cfg.param_scheduler = None
+    cfg.default_hooks.checkpoint.by_epoch = cfg.log_processor.by_epoch = loop is EPOCHS
     cfg.visualizer.vis_backends = [dict(type='LocalVisBackend'), dict(type='TensorboardVisBackend')]
     train_detector(cfg)
     (file,) = tmp_path.glob('*/vis_data/scalars.json')
@@ -38,6 +39,7 @@ def test_step_of_a_validation(tmp_path, loop, logger, steps):
 
 def test_the_shipped_schedule_by_iterations(tmp_path):
     cfg = toy.config(tmp_path, 'schedule_90k', **{'train_cfg.max_iters': 3, 'train_cfg.val_interval': 2})
+    cfg.default_hooks.checkpoint.by_epoch = False
     train_detector(cfg)
     (file,) = tmp_path.glob('*/vis_data/scalars.json')
     records = [json.loads(line) for line in file.read_text().splitlines()]

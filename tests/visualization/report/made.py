@@ -83,5 +83,5 @@ def evaluation(ann_file, detections):
     boxes[:, 2:] += boxes[:, :2]
     scores, labels = (np.array([item[key] for item in detections]) for key in ('score', 'category_id'))
     none = (np.zeros((0, 4)), np.zeros(0), np.zeros(0, int))
-    metric.compute_metrics([(1, boxes, scores, labels - 1), (2, *none)])
+    metric.compute_metrics([(1, None, boxes, scores, labels - 1), (2, None, *none)])
     return metric.evaluation
