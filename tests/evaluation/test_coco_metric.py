@@ -173,6 +173,18 @@ def test_only_tested_images_and_chosen_classes_count(tmp_path, backend):
 
 
 @pytest.mark.parametrize('backend', BACKENDS)
+def test_labels_in_another_order_than_the_ids(tmp_path, backend):
+    """COCO averages in the order of the ids, whatever the labels: another order rounds otherwise."""
+    truth, samples, classes = drawn_set(1)
+    ann_file, out = tmp_path / 'truth.json', tmp_path / 'results.json'
+    ann_file.write_text(json.dumps(truth))
+    for s in samples:
+        s['pred_instances']['labels'] = len(classes) - 1 - s['pred_instances']['labels']
+    figures = evaluate(ann_file, samples, classes[::-1], outfile=str(out), backend=backend)
+    assert_equal(figures, directly(ann_file, out), backend)
+
+
+@pytest.mark.parametrize('backend', BACKENDS)
 def test_unused_labels_count_for_nothing(tmp_path, backend):
     """The same detections under labels with gaps, and some of labels that no category has."""
     truth, samples, classes = drawn(np.random.default_rng(4))
