@@ -8,7 +8,7 @@ override VENV := $(strip $(VENV))
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.frdet-installed
 
-.PHONY: help install demo test test-compat fuzz lint docs format sanitize browser clean
+.PHONY: help install demo test sanitized test-compat fuzz lint docs format sanitize browser clean
 .DELETE_ON_ERROR:
 
 help:
@@ -47,11 +47,14 @@ $(DEMO_TRAINED): $(shell find frdet configs -name '*.py') tools/train.py | $(INS
 	$(BIN)/python tools/train.py $(DEMO_CONFIG) --overwrite
 	@touch $@
 
-test: lint
+# Lint and the sanitized operators keep a core busy each. What they print comes as they end.
+test: $(INSTALLED)
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target lint sanitized browser
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
+
+sanitized: $(INSTALLED)
 	@if test -e "$$(g++ -print-file-name=libasan.so 2>/dev/null)"; then $(MAKE) --no-print-directory sanitize; \
 	  else echo 'No g++ with AddressSanitizer: the sanitized operators are not tested'; fi
-	@$(MAKE) --no-print-directory browser
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 # The HTML pages are tested in a browser. Where there is none and it cannot be installed, these tests are skipped.
 browser:

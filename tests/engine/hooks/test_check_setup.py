@@ -12,16 +12,27 @@ from frdet.models.layers import FrozenBatchNorm2d
 from tests.engine import toy
 
 
-@pytest.mark.parametrize('split', ['train', 'val'])
-def test_class_counts(tmp_path, split):
-    classes = dict(metainfo=dict(classes=('a', 'b', 'c')))
-    run = toy.runner(tmp_path, **{f'{split}_dataloader.dataset': dict(type='ToyDataset', **classes)})
+@pytest.mark.parametrize('splits', [['train'], ['train', 'val']])
+def test_class_counts(tmp_path, splits):
+    three = dict(type='ToyDataset', metainfo=dict(classes=('a', 'b', 'c')))
+    run = toy.runner(tmp_path, **{f'{split}_dataloader.dataset': three for split in splits})
     with pytest.raises(ConfigError) as info:
         run.train()
     message = str(info.value)
-    assert f'{split}_dataloader has 3 classes (a, b, c), the box head has 2' in message
+    assert 'train_dataloader has 3 classes (a, b, c), the box head has 2' in message
     assert 'model.roi_head.bbox_head.num_classes=3' in message
     assert run.model.calls == 0
+
+
+def test_a_split_of_other_classes_is_told_to_take_those_of_training(tmp_path):
+    """Not to change the head, which would then refuse the training data."""
+    three = dict(type='ToyDataset', metainfo=dict(classes=('a', 'b', 'c')))
+    run = toy.runner(tmp_path, **{'val_dataloader.dataset': three})
+    with pytest.raises(ConfigError) as info:
+        run.train()
+    assert 'Train_dataloader has 2 classes, val_dataloader has 3' in str(info.value)
+    assert 'val_dataloader.dataset.metainfo.classes=[cat,dog]' in str(info.value)
+    assert 'num_classes' not in str(info.value) and run.model.calls == 0
 
 
 def test_epochs_are_counted_in_a_loop_by_iterations(tmp_path):
