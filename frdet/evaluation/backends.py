@@ -32,7 +32,7 @@ class Numbered(NamedTuple):
     Attributes:
         num_images, num_classes: N and K.
         annotations: COCO's annotations; one whose area is negative counts neither as found nor as missed.
-        detections: COCO's results.
+        detections: the same with a ``score``, as the evaluators' loadRes makes them of results.
         tested: numbers of the images that were tested.
         max_dets: three counts of detections, ascending.
     """
@@ -55,12 +55,7 @@ def _evaluator(coco_class: Any, eval_class: Any, task: Numbered) -> Any:
         'categories': [{'id': number, 'name': str(number)} for number in range(1, task.num_classes + 1)],
         'annotations': task.annotations,
     }
-    # What their loadRes would do, but also for an empty list.
-    boxes = [
-        {**item, 'id': number, 'area': item['bbox'][2] * item['bbox'][3], 'iscrowd': 0}
-        for number, item in enumerate(task.detections, start=1)
-    ]
-    found.dataset = {**truth.dataset, 'annotations': boxes}
+    found.dataset = {**truth.dataset, 'annotations': task.detections}
     truth.createIndex()
     found.createIndex()
     evaluator = eval_class(truth, found, iouType='bbox')

@@ -1,5 +1,6 @@
 """Detections of a test, for an evaluator and as COCO's results JSON."""
 
+import itertools
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -30,14 +31,23 @@ class Detections(NamedTuple):
 
 
 def numbered(found: dict[int, Detections], numbers: dict[int, int]) -> list[dict[str, Any]]:
-    """COCO's results under the numbers of an evaluator: image ids are place + 1.
+    """Detections as an evaluator's loadRes makes them, under its numbers: image ids are place + 1.
 
     Args:
         found: detections by place of their image.
         numbers: category id, for the evaluator, of every label that counts; detections of others are left out.
     """
+    count = itertools.count(1)
     return [
-        {'image_id': place + 1, 'category_id': numbers[label], 'bbox': box, 'score': score}
+        {
+            'id': next(count),
+            'image_id': place + 1,
+            'category_id': numbers[label],
+            'bbox': box,
+            'area': box[2] * box[3],
+            'iscrowd': 0,
+            'score': score,
+        }
         for place, one in found.items()
         for box, score, label in one.rows()
         if label in numbers

@@ -45,7 +45,8 @@ def draw(images: int, detections: int) -> tuple[list[dict[str, Any]], list[dict[
             else:
                 box = np.concatenate([rng.uniform(0, 400, 2), rng.uniform(5, 200, 2)])
                 label = int(rng.integers(CLASSES)) + 1
-            found.append({'image_id': image, 'category_id': label, 'bbox': box.tolist(), 'score': float(rng.random())})
+            item = {'image_id': image, 'category_id': label, 'bbox': box.tolist(), 'score': float(rng.random())}
+            found.append({'id': len(found) + 1, 'area': float(box[2] * box[3]), 'iscrowd': 0, **item})
     return objects, found
 
 
@@ -60,8 +61,8 @@ def measure(args: argparse.Namespace) -> Report:
                 Numbered(
                     num_images=args.count,
                     num_classes=CLASSES,
-                    annotations=copy.deepcopy(objects),  # the evaluators write into them
-                    detections=found,
+                    annotations=copy.deepcopy(objects),  # the evaluators write into both
+                    detections=copy.deepcopy(found),
                     tested=list(range(1, args.count + 1)),
                     max_dets=list(MAX_DETS),
                 )
