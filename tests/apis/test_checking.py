@@ -422,3 +422,9 @@ def test_every_kind_is_tested():
     elsewhere |= {'said by the evaluator', 'image in two splits'}
     tested = {*IN_ANNOTATIONS, *IN_IMAGES, *(kind for *_, kind in (*WRONG.values(), *SETTINGS.values()))}
     assert tested | elsewhere == {*ERRORS, *NOTES}
+
+
+def test_the_place_before_still_works():
+    with pytest.warns(DeprecationWarning, match=r'check_data is in frdet\.apis\.checking now'):
+        from frdet.datasets.checking import check_data as moved
+    assert moved is check_data
