@@ -5,14 +5,13 @@ from typing import Any, NoReturn
 import torch
 from mmengine.model import BaseModel
 from mmengine.registry import DefaultScope
-from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from frdet.errors import DataError, ExportError
+from frdet.errors import ExportError
 from frdet.models.compiling import compiled
 from frdet.models.preprocessor import DetPreprocessor
 from frdet.registry import BACKBONES, DENSE_HEADS, DETECTORS, NECKS, PREPROCESSORS, ROI_HEADS, SCOPE
-from frdet.structures import DetDataSample, batch_ground_truth, check_truth, clip_boxes, flip_boxes
+from frdet.structures import DetDataSample, batch_ground_truth, check_scale, check_truth, to_original
 
 
 @DETECTORS.register_module()
@@ -116,7 +115,7 @@ class FasterRCNN(BaseModel):
             DataError: a sample's shapes and scale contradict each other; see ``to_original``.
         """
         for sample in data_samples:
-            _check_scale(sample)
+            check_scale(sample)
         sizes = _image_sizes(inputs, data_samples)
         features = self.extract_features(inputs)
         proposals = self.rpn_head.predict(features, sizes)
@@ -145,39 +144,3 @@ def _image_sizes(inputs: Tensor, data_samples: list[DetDataSample]) -> Tensor:
     return torch.tensor([s.img_shape[:2] for s in data_samples], dtype=torch.float32).to(
         inputs.device, non_blocking=True
     )
-
-
-def _check_scale(sample: DetDataSample) -> None:
-    """Refuse a sample that was cut or padded after loading: only resizing and flipping can be undone."""
-    scale = sample.get('scale_factor')
-    if scale is None:
-        return
-    expected = [round(side * factor) for side, factor in zip(sample.ori_shape[:2], scale[::-1], strict=True)]
-    if any(abs(found - side) > 1 for found, side in zip(sample.img_shape[:2], expected, strict=True)):
-        raise DataError(
-            f'{sample.get("img_path") or "An image"}: img_shape is {tuple(sample.img_shape[:2])}, and ori_shape '
-            f'{tuple(sample.ori_shape[:2])} times scale_factor {tuple(scale)} is {tuple(expected)} (height, width): '
-            'detections cannot be brought back to the original. A transform that resizes sets all three; leave cutting '
-            'and padding to training, or set ori_shape to the size that detections are for'
-        )
-
-
-def to_original(
-    found: InstanceData, img_shape: tuple[int, int], ori_shape: tuple[int, int], *, flip: bool = False
-) -> InstanceData:
-    """Detections in pixels of the network's input -> in the original image's, clipped to it; empty ones are dropped.
-
-    Mirroring and resizing are undone, in whichever order they were done. Cutting and padding are not: nothing in a
-    sample tells where the image lies in the input, unless at the top left.
-
-    Args:
-        found: ``bboxes`` (n, 4), ``scores``, ``labels``.
-        img_shape, ori_shape: (height, width) of the resized and the original image.
-        flip: the input is mirrored left to right.
-    """
-    (height, width), (ori_height, ori_width) = img_shape[:2], ori_shape[:2]
-    if flip:
-        found.bboxes = flip_boxes(found.bboxes, width)
-    scale = found.bboxes.new_tensor([ori_width / width, ori_height / height] * 2)
-    found.bboxes = clip_boxes(found.bboxes * scale, found.bboxes.new_tensor([ori_height, ori_width]))
-    return found[(found.bboxes[:, 2] > found.bboxes[:, 0]) & (found.bboxes[:, 3] > found.bboxes[:, 1])]

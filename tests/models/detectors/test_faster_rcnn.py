@@ -11,9 +11,8 @@ from torchvision.models.detection import FasterRCNN as TorchvisionFasterRCNN
 
 from frdet.errors import DataError
 from frdet.models.detectors import FasterRCNN
-from frdet.models.detectors.faster_rcnn import to_original
 from frdet.registry import DETECTORS, TRANSFORMS
-from frdet.structures import DetDataSample
+from frdet.structures import DetDataSample, to_original
 from tests.conftest import CocoRoot
 from tests.models.torchvision_twin import (
     for_torchvision,

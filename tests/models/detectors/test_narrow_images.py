@@ -9,8 +9,8 @@ from mmengine.structures import InstanceData
 
 from frdet.config import load_config
 from frdet.datasets.transforms import FilterBoxes, LoadImage, PackDetInputs, ResizeShortestEdge
-from frdet.models.detectors.faster_rcnn import to_original
 from frdet.registry import DETECTORS
+from frdet.structures import to_original
 from tests.test_configs import ROOT
 
 SIZES = ((1, 600), (700, 1), (2, 6000), (1, 1), (50, 20000), (3000, 1))  # (height, width)

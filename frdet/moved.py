@@ -1,0 +1,42 @@
+"""Modules that have moved: an import of the former name gives the module and a warning that names the new place.
+
+A former name works for one release.
+"""
+
+import importlib
+import sys
+import warnings
+from collections.abc import Sequence
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+
+#: Former name of a module or package -> its name now. What lies in a package moved with it.
+MOVED: dict[str, str] = {}
+
+
+class MovedModules(MetaPathFinder, Loader):
+    """Python's import asks it first: a package that moved still has a path, where its modules would be found twice."""
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """A spec for a module of ``MOVED``, or of a package there."""
+        return ModuleSpec(name, self) if _now(name) is not None else None
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Put the module itself under its former name."""
+        now = _now(module.__name__)
+        assert now is not None
+        warnings.warn(f'{module.__name__} is {now} now; the former name ends with the next release', FutureWarning, 2)
+        sys.modules[module.__name__] = importlib.import_module(now)
+
+
+def _now(name: str) -> str | None:
+    for former, now in MOVED.items():
+        if name == former or name.startswith(f'{former}.'):
+            return now + name[len(former) :]
+    return None
+
+
+sys.meta_path.insert(0, MovedModules())
