@@ -11,9 +11,9 @@ from pathlib import Path
 from terminaltables import AsciiTable
 
 from frdet.apis import run_tool
-from frdet.apis.flops import Stage, count_flops
 from frdet.config import load_config
 from frdet.errors import UserError
+from frdet.insight.flops import Stage, count_flops
 
 
 def parse_args() -> argparse.Namespace:

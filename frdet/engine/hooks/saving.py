@@ -10,7 +10,7 @@ from mmengine.runner import Runner
 
 from frdet.engine.saving import UNFINISHED, WHOLE, write_whole
 from frdet.errors import ConfigError
-from frdet.evaluation.figures import is_defined
+from frdet.evaluation.defined import is_defined
 from frdet.registry import HOOKS
 
 
