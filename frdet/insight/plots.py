@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import matplotlib
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.rcsetup import cycler
 from matplotlib.text import Text
 
 from frdet.visualization.fonts import PLOTS, font_families
@@ -32,7 +33,7 @@ _STYLE: dict[Any, Any] = {
     'axes.edgecolor': _INK,
     'axes.grid': True,
     'axes.labelcolor': _INK,
-    'axes.prop_cycle': matplotlib.cycler(color=list(COLOURS.values())),
+    'axes.prop_cycle': cycler(color=list(COLOURS.values())),
     'axes.spines.right': False,
     'axes.spines.top': False,
     'axes.titlesize': 'medium',
