@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from frdet.checkpoints.backbones import convert_backbone
+from frdet.checkpoints.detectors import LAYOUTS, convert_state_dict, misfits, num_classes, recognise
+from frdet.checkpoints.reading import load_file, unwrap
 from frdet.errors import CheckpointError
-from frdet.interop.backbones import convert_backbone
-from frdet.interop.detectors import LAYOUTS, convert_state_dict, misfits, num_classes, recognise
-from frdet.interop.files import load_file, unwrap
 
 _PICKLES = ('.pkl', '.pickle')
 

@@ -23,8 +23,8 @@ from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.models.detection.image_list import ImageList
 
 from frdet.apis import inference_detector, init_detector
+from frdet.checkpoints import convert_state_dict
 from frdet.config import load_config
-from frdet.interop import convert_state_dict
 from frdet.models.detectors import FasterRCNN
 from frdet.registry import DATASETS, DETECTORS
 from tests.conftest import CocoRoot

@@ -15,10 +15,10 @@ from torchvision.models.detection import (
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 
+from frdet.checkpoints import LAYOUTS, convert_state_dict, recognise
 from frdet.errors import CheckpointError
-from frdet.interop import LAYOUTS, convert_state_dict, recognise
 from frdet.registry import DETECTORS
-from tests.interop.tiny import COLUMNS, assert_equal, tiny
+from tests.checkpoints.tiny import COLUMNS, assert_equal, tiny
 from tests.models.torchvision_twin import FC_CHANNELS, NUM_CLASSES, frdet_config, to_frdet
 
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 import torchvision
 
+from frdet.checkpoints import convert_backbone
+from frdet.checkpoints.backbones import NORM_EPS
 from frdet.errors import CheckpointError
-from frdet.interop import convert_backbone
-from frdet.interop.backbones import NORM_EPS
 from frdet.models.backbones import ResNet
 from tests.weights import caffe2_names, calibrated_resnet
 

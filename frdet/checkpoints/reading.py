@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
 
+from frdet.checkpoints.addresses import resolve
 from frdet.errors import CheckpointError
-from frdet.interop.download import resolve
 
 #: numpy's modules moved in version 2; files name them by the version that wrote them.
 _NUMPY_CORES = ('numpy.core', 'numpy._core')

@@ -9,9 +9,9 @@ from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
 from torch import nn
 
-import frdet.interop.pretrained  # noqa: F401 - registers Pretrained
+import frdet.checkpoints.pretrained  # noqa: F401 - registers Pretrained
+from frdet.checkpoints import Pretrained
 from frdet.errors import CheckpointError
-from frdet.interop import Pretrained
 from frdet.models.backbones import ResNet
 from tests.weights import caffe2_names, calibrated_resnet
 

@@ -7,9 +7,9 @@ import threading
 
 import pytest
 
+from frdet.checkpoints import resolve
+from frdet.checkpoints.addresses import cache_dir, torchvision_url
 from frdet.errors import CheckpointError
-from frdet.interop import resolve
-from frdet.interop.download import cache_dir, torchvision_url
 
 CONTENT = b'weights' * 1000
 

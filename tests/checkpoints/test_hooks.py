@@ -1,4 +1,4 @@
-"""The run keeps a whole checkpoint at every moment, also where saving fails."""
+"""A run keeps a whole checkpoint at every moment, also where saving fails, and refuses one that does not fit."""
 
 import errno
 import os
@@ -9,8 +9,8 @@ import torch
 from mmengine.hooks import Hook
 
 from frdet.apis import train_detector
-from frdet.engine.hooks import CheckpointHook
-from frdet.engine.saving import UNFINISHED
+from frdet.checkpoints.saving import UNFINISHED
+from frdet.engine.hooks import CheckpointHook, FitCheckpointHook
 from frdet.errors import CheckpointError, UserError
 from frdet.registry import HOOKS
 from tests.engine import toy
@@ -116,3 +116,29 @@ def test_a_disk_that_fails_stops_the_run(tmp_path, gone, reason):
         train_detector(cfg)
     assert len(str(info.value).splitlines()) <= 2
     assert work.exists() != gone
+
+
+def run_with(tmp_path, content, **kwargs):
+    path = str(tmp_path / 'a.pth')
+    torch.save(content, path)
+    run = toy.runner(tmp_path / 'work', load_from=path, resume=kwargs.get('resume', False))
+    run.register_hook(FitCheckpointHook(source=path, **kwargs))
+    return run
+
+
+def test_a_fitting_checkpoint_passes(tmp_path):
+    assert run_with(tmp_path, {'state_dict': toy.ToyDetector().state_dict()}).test() == {'coco/bbox_mAP': 0.12}
+
+
+def test_missing_and_misshapen(tmp_path):
+    state = toy.ToyDetector().state_dict()
+    del state['layer.0.bias']
+    state['layer.2.bias'] = torch.ones(7)
+    with pytest.raises(CheckpointError, match=r'lacks layer\.0\.bias; it has another shape of layer\.2\.bias'):
+        run_with(tmp_path, {'state_dict': state}).test()
+
+
+def test_weights_alone_cannot_be_resumed(tmp_path):
+    run = run_with(tmp_path, {'state_dict': toy.ToyDetector().state_dict(), 'meta': {}}, resume=True)
+    with pytest.raises(CheckpointError, match='has no message_hub, optimizer to resume from'):
+        run.train()

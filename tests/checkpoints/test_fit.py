@@ -7,8 +7,8 @@ import torch
 from mmengine.logging import MMLogger
 from torch import nn
 
+from frdet.checkpoints.fit import fit_to_start
 from frdet.errors import CheckpointError
-from frdet.interop.fit import fit_to_start
 
 
 class Detector(nn.Module):

@@ -5,8 +5,8 @@ import logging
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
+from frdet.checkpoints.detectors import FC_CLS, FC_REG
 from frdet.errors import CheckpointError
-from frdet.interop.detectors import FC_CLS, FC_REG
 
 _COUNTER = 'num_batches_tracked'
 _ADVICE = "Give the checkpoint of this config's model, or change the model to fit: depth, norm, number of classes"

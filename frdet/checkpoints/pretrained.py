@@ -7,10 +7,10 @@ from mmengine.logging import print_log
 from mmengine.model import update_init_info
 from torch import nn
 
+from frdet.checkpoints.backbones import convert_backbone
+from frdet.checkpoints.fit import load_strictly
+from frdet.checkpoints.reading import load_file, unwrap
 from frdet.errors import CheckpointError
-from frdet.interop.backbones import convert_backbone
-from frdet.interop.files import load_file, unwrap
-from frdet.interop.fit import load_strictly
 from frdet.registry import WEIGHT_INITIALIZERS
 
 
@@ -19,7 +19,7 @@ class Pretrained:
     """Loads a backbone's weights from a file or URL, whatever project wrote it; every parameter must be there.
 
     Args:
-        checkpoint: path or address, see ``frdet.interop.resolve``.
+        checkpoint: path or address, see ``frdet.checkpoints.resolve``.
         prefix: take only what is named ``<prefix>...``, and drop the prefix.
         map_location: as in ``torch.load``.
     """

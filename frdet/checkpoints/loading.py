@@ -15,9 +15,9 @@ import torch
 from mmengine.logging import HistoryBuffer, print_log
 from mmengine.runner import CheckpointLoader
 
-from frdet.engine.saving import check_whole
+from frdet.checkpoints import class_names, convert_state_dict, layout_in_words, load_file, unwrap
+from frdet.checkpoints.saving import check_whole
 from frdet.errors import CheckpointError
-from frdet.interop import class_names, convert_state_dict, layout_in_words, load_file, unwrap
 
 _HISTORY = 'frdet.history'
 #: Every kind of address MMEngine knows: the loaders it has for them would trust the file.
@@ -28,7 +28,7 @@ _SCHEMES = [
 
 
 def load_from_disk(filename: str, map_location: Any = None) -> dict[str, Any]:
-    """MMEngine's loader of every address, through ``frdet.interop.load_file``: no code in a file is run.
+    """MMEngine's loader of every address, through ``frdet.checkpoints.load_file``: no code in a file is run.
 
     What MMEngine saved while training is returned as it is. Any other file gives ``state_dict``, converted to frdet's
     names where all of it is another project's Faster R-CNN, and ``meta``, with the names of the classes if the file

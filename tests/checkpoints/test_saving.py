@@ -11,8 +11,8 @@ import pytest
 import torch
 from mmengine.runner import save_checkpoint
 
+from frdet.checkpoints.saving import WHOLE, check_whole, newest_whole, write_whole
 from frdet.engine import load_checkpoint
-from frdet.engine.saving import WHOLE, check_whole, newest_whole, write_whole
 from frdet.errors import CheckpointError
 
 KILLS = 30

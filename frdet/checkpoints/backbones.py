@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from frdet.checkpoints.names import RESNET, Rule, to_ours
 from frdet.errors import CheckpointError
-from frdet.interop.names import RESNET, Rule, to_ours
 
 NORM_EPS = 1e-5
 _PARTS = {'2a': '1', '2b': '2', '2c': '3'}

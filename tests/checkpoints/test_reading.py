@@ -11,8 +11,8 @@ import pytest
 import torch
 from mmengine.logging import HistoryBuffer
 
+from frdet.checkpoints import load_file, unwrap
 from frdet.errors import CheckpointError
-from frdet.interop import load_file, unwrap
 
 #: {'a': numpy.arange(3, dtype='<f4')} as Python 2 with numpy 1 wrote it: byte strings, the old module's name.
 PYTHON2 = (

@@ -6,10 +6,10 @@ import torch
 from PIL import Image
 from torchvision.models._meta import _COCO_CATEGORIES
 
+from frdet.checkpoints import BGR, RGB, change_input, map_coco_classes, map_coco_names
 from frdet.errors import CheckpointError
-from frdet.interop import BGR, RGB, change_input, map_coco_classes, map_coco_names
 from frdet.registry import DETECTORS
-from tests.interop.tiny import assert_equal, tiny
+from tests.checkpoints.tiny import assert_equal, tiny
 from tests.models.torchvision_twin import frdet_config
 
 CLS, REG = 'roi_head.bbox_head.fc_cls', 'roi_head.bbox_head.fc_reg'

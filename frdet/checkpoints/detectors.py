@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from frdet.checkpoints.backbones import to_tensor
+from frdet.checkpoints.names import RESNET, Rule, to_ours, to_theirs
+from frdet.checkpoints.whole import lacking, unequal
 from frdet.errors import CheckpointError
-from frdet.interop.backbones import to_tensor
-from frdet.interop.names import RESNET, Rule, to_ours, to_theirs
-from frdet.interop.whole import lacking, unequal
 
 FC_CLS, FC_REG = 'roi_head.bbox_head.fc_cls', 'roi_head.bbox_head.fc_reg'
 

@@ -8,12 +8,12 @@ import torch
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import CheckpointLoader
 
+from frdet.checkpoints.loading import from_plain, to_plain
 from frdet.engine import load_checkpoint
-from frdet.engine.checkpoint import from_plain, to_plain
 from frdet.errors import CheckpointError
+from tests.checkpoints.test_reading import Trap
+from tests.checkpoints.tiny import assert_equal, tiny
 from tests.engine import toy
-from tests.interop.test_files import Trap
-from tests.interop.tiny import assert_equal, tiny
 
 
 def weights(run):
@@ -115,7 +115,7 @@ def test_what_was_saved_while_training_is_untouched(tmp_path, monkeypatch):
     MMDetection's published files are of this kind.
     """
     logged = []
-    monkeypatch.setattr('frdet.engine.checkpoint.print_log', lambda text, **_: logged.append(text))
+    monkeypatch.setattr('frdet.checkpoints.loading.print_log', lambda text, **_: logged.append(text))
     content = {'state_dict': tiny('torchvision'), 'optimizer': {'lr': 1}, 'meta': {'epoch': 3}, 'message_hub': {}}
     torch.save(content, tmp_path / 'a.pth')
     loaded = CheckpointLoader.load_checkpoint(str(tmp_path / 'a.pth'))

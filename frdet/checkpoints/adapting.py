@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from frdet.checkpoints.detectors import FC_CLS, FC_REG, num_classes
 from frdet.errors import CheckpointError
-from frdet.interop.detectors import FC_CLS, FC_REG, num_classes
 
 #: COCO numbers its 80 classes from 1 to 90 and leaves these out.
 UNUSED_IDS = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
