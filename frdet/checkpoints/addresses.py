@@ -5,18 +5,14 @@ import hashlib
 import os
 import re
 import tempfile
-import urllib.request
 from pathlib import Path
-from urllib.error import URLError
 from urllib.parse import unquote, urlparse
 
 from frdet.errors import CheckpointError
-from frdet.progress import download_bar
+from frdet.files import DownloadError, fetch
 
 DETECTRON2 = 'https://dl.fbaipublicfiles.com/detectron2/'
 SCRATCH_CONFIG = 'configs/faster_rcnn/r50_fpn_1x_cocoval_scratch.py'
-CHUNK = 1 << 20
-TIMEOUT = 30  # seconds without an answer
 
 
 def cache_dir() -> Path:
@@ -76,10 +72,9 @@ def _cached(url: str) -> Path:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not path.is_file():
                 _download(url, path)
-    except (OSError, ValueError) as error:  # URLError is an OSError
-        reason = error.reason if isinstance(error, URLError) else error
+    except (OSError, DownloadError) as error:
         raise CheckpointError(
-            f'Cannot download {url} ({reason}). Put a file of that name at {path}, '
+            f'Cannot download {url} ({error}). Put a file of that name at {path}, '
             f'or train from scratch with {SCRATCH_CONFIG}'
         ) from error
     return path
@@ -89,29 +84,15 @@ def _download(url: str, path: Path) -> None:
     """Write ``url`` to ``path``, which appears only when it is whole.
 
     Raises:
-        OSError: no connection, or the transfer ended early.
-        ValueError: the content does not fit the hash in the name.
+        DownloadError: no connection, or the content does not fit the hash in the name.
+        OSError: the folder cannot be written.
     """
-    digest = hashlib.sha256()
-    request = urllib.request.Request(url, headers={'User-Agent': 'frdet'})
-    with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
-        total = int(response.headers.get('Content-Length') or 0)
-        part = tempfile.NamedTemporaryFile(dir=path.parent, prefix=f'.{path.name}.', suffix='.part', delete=False)  # noqa: SIM115
-        try:
-            with part, download_bar() as bar:
-                task = bar.add_task(path.name, total=total or None)
-                while chunk := response.read(CHUNK):
-                    part.write(chunk)
-                    digest.update(chunk)
-                    bar.advance(task, len(chunk))
-                size = part.tell()
-            if total and size != total:
-                raise OSError(f'the transfer ended after {size} of {total} bytes')
-            # torchvision's names carry the beginning of the content's SHA-256.
-            named = re.search(r'-([0-9a-f]{8,})\.\w+$', path.name)
-            if named and not digest.hexdigest().startswith(named[1]):
-                raise ValueError(f'its SHA-256 is {digest.hexdigest()[:8]}..., the name says {named[1]}')
-            os.chmod(part.name, 0o644)
-            os.replace(part.name, path)
-        finally:
-            Path(part.name).unlink(missing_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix='.') as folder:
+        part = Path(folder, path.name)
+        fetch(url, part)
+        # torchvision's names carry the beginning of the content's SHA-256.
+        if named := re.search(r'-([0-9a-f]{8,})\.\w+$', path.name):
+            digest = hashlib.sha256(part.read_bytes()).hexdigest()
+            if not digest.startswith(named[1]):
+                raise DownloadError(f'its SHA-256 is {digest[:8]}..., the name says {named[1]}')
+        part.replace(path)

@@ -1,8 +1,7 @@
 """Files of whole detectors: what is in one, and writing one for another project."""
 
-import os
+import io
 import pickle
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from frdet.checkpoints.backbones import convert_backbone
 from frdet.checkpoints.detectors import LAYOUTS, convert_state_dict, misfits, num_classes, recognise
 from frdet.checkpoints.reading import load_file, unwrap
 from frdet.errors import CheckpointError
+from frdet.files import write_file
 
 _PICKLES = ('.pkl', '.pickle')
 
@@ -87,21 +87,15 @@ def write_detector(
     path = Path(path)
     check_target(path, layout)
     content = _wrapped(convert_state_dict(state, source='frdet', target=layout), path, layout, classes)
-    temporary = None
+    buffer = io.BytesIO()
+    if path.suffix in _PICKLES:
+        pickle.dump(content, buffer, protocol=4)
+    else:
+        torch.save(content, buffer)
     try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f'.{path.name}.', delete=False) as file:
-            temporary = Path(file.name)
-            if path.suffix in _PICKLES:
-                pickle.dump(content, file, protocol=4)
-            else:
-                torch.save(content, file)
-        temporary.chmod(0o644)
-        os.replace(temporary, path)
-    except (OSError, RuntimeError) as error:  # torch raises the latter where a disk is full
-        raise CheckpointError(f'Cannot write {path}: {getattr(error, "strerror", None) or error}') from error
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
+        write_file(path, buffer.getbuffer())
+    except OSError as error:
+        raise CheckpointError(f'Cannot write {path}: {error.strerror or error}') from error
 
 
 def check_target(path: Path, layout: str) -> None:

@@ -13,9 +13,10 @@ from torch import nn
 
 from frdet.checkpoints.fit import check_fit, fit_to_start
 from frdet.checkpoints.loading import from_plain, to_plain, with_layout
-from frdet.checkpoints.saving import UNFINISHED, WHOLE, write_whole
+from frdet.checkpoints.saving import WHOLE, write_whole
 from frdet.errors import CheckpointError, ConfigError
 from frdet.evaluation.figures import is_defined
+from frdet.files import UNFINISHED
 from frdet.registry import HOOKS
 
 

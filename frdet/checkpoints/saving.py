@@ -1,9 +1,6 @@
 """Checkpoint files that are whole or not there at all, and the newest whole one of a folder."""
 
-import contextlib
-import errno
 import logging
-import os
 import zipfile
 import zlib
 from pathlib import Path
@@ -12,46 +9,23 @@ from mmengine.fileio import LocalBackend, register_backend
 from mmengine.logging import print_log
 
 from frdet.errors import CheckpointError
-
-#: What a file is called while it is written: ``.<name>.<process><UNFINISHED>``.
-UNFINISHED = '.unfinished'
+from frdet.files import write_file
 
 
 def write_whole(path: str | Path, content: bytes) -> None:
-    """Write a file that appears under its name only when all of it is on the disk, replacing the one before.
+    """``frdet.files.write_file`` with words for a checkpoint.
 
     Raises:
         CheckpointError: the disk is full, or the folder is gone or not to be written; an earlier file is kept.
     """
     path = Path(path)
-    unfinished = path.with_name(f'.{path.name}.{os.getpid()}{UNFINISHED}')
     try:
-        with open(unfinished, 'wb') as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(unfinished, path)
-        _sync_folder(path.parent)
+        write_file(path, content)
     except OSError as error:
         raise CheckpointError(
             f'{path.name} could not be saved into {path.parent}: {error.strerror or error}. Checkpoints saved before '
             'are whole.\nMake room or mend the folder, then go on with --resume'
         ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            unfinished.unlink()
-
-
-def _sync_folder(folder: Path) -> None:
-    """Without this, a power cut may take the new name with it."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno != errno.EINVAL:  # file systems that cannot sync a folder
-            raise
-    finally:
-        os.close(descriptor)
 
 
 class WholeFileBackend(LocalBackend):

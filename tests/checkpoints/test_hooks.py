@@ -9,9 +9,9 @@ import torch
 from mmengine.hooks import Hook
 
 from frdet.apis import train_detector
-from frdet.checkpoints.saving import UNFINISHED
 from frdet.engine.hooks import CheckpointHook, FitCheckpointHook
 from frdet.errors import CheckpointError, UserError
+from frdet.files import UNFINISHED
 from frdet.registry import HOOKS
 from tests.engine import toy
 

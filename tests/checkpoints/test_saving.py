@@ -25,6 +25,7 @@ def save(path, step, size=10):
 
 def save_for_ever(folder, report):
     """As the hook does: a checkpoint, the pointer to it, and only then the removal of the one before the last."""
+    torch.set_num_threads(1)  # a forked process has none of its parent's threads, and would wait for them
     for step in range(1, 10_000):
         save(folder / f'iter_{step}.pth', step, size=300_000)
         write_whole(folder / 'last_checkpoint', str(folder / f'iter_{step}.pth').encode())
