@@ -12,7 +12,9 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 
 #: Former name of a module or package -> its name now. What lies in a package moved with it.
-MOVED: dict[str, str] = {}
+MOVED: dict[str, str] = {
+    'frdet.evaluation.analysis': 'frdet.insight.errors',
+}
 
 
 class MovedModules(MetaPathFinder, Loader):
