@@ -12,8 +12,7 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
-#: Former name of a module or package -> its name now. What lies in a package moved with it.
-#: The first entry that fits counts, so a module that did not move with its package comes before it.
+#: Former name of a module or package -> its name now. What lies in a package moved with it, unless it stands before.
 MOVED: dict[str, str] = {
     'frdet.apis.flops': 'frdet.insight.flops',
     'frdet.apis.inspection': 'frdet.insight.step',
@@ -26,6 +25,15 @@ MOVED: dict[str, str] = {
     'frdet.visualization.report.labels': 'frdet.insight.report.training_page',
     'frdet.visualization.report.store': 'frdet.insight.store',
     'frdet.visualization.report': 'frdet.insight.report',
+    'frdet.engine.checkpoint': 'frdet.checkpoints.loading',
+    'frdet.engine.hooks.checkpoint': 'frdet.checkpoints.hooks',
+    'frdet.engine.hooks.saving': 'frdet.checkpoints.hooks',
+    'frdet.engine.saving': 'frdet.checkpoints.saving',
+    'frdet.interop.checkpoints': 'frdet.checkpoints.converting',
+    'frdet.interop.download': 'frdet.checkpoints.addresses',
+    'frdet.interop.files': 'frdet.checkpoints.reading',
+    'frdet.interop': 'frdet.checkpoints',
+    'frdet.evaluation.analysis': 'frdet.insight.errors',
 }
 
 

@@ -8,7 +8,7 @@ from PIL import Image
 
 from frdet.datasets.transforms.loading import read_image
 from frdet.errors import DataError
-from frdet.evaluation.analysis import KINDS
+from frdet.insight.errors import KINDS
 from frdet.insight.page import Mark, Tile
 from frdet.insight.report.run import Analysis, Run
 from frdet.visualization.drawing import draw_boxes

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from frdet.evaluation.analysis.statistics import SIZE_EDGES
 from frdet.evaluation.backends import CocoEval
+from frdet.insight.errors.statistics import SIZE_EDGES
 from frdet.insight.report import plots
 from frdet.insight.report.run import read_run
 from tests.insight.report.made import FIRST, scalars, step
