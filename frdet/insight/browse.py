@@ -1,13 +1,12 @@
 """A page with what a data set's pipeline hands the model."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from mmengine.config import Config
-from PIL import Image
 
 from frdet.datasets.transforms.loading import read_image
 from frdet.datasets.wrappers import entry, leaves
@@ -18,6 +17,7 @@ from frdet.insight.store import count_labels
 from frdet.progress import track
 from frdet.registry import DATASETS, in_config_scope
 from frdet.visualization.drawing import class_colour
+from frdet.visualization.layout import shrunk
 
 MOST = 300  # images on a page
 SIDE = 640  # pixels of the longer side of a picture, where there are few
@@ -75,58 +75,69 @@ def _add_images(page: Page, dataset: Any, count: int, seed: int, warnings: list[
     side = min(SIDE, math.isqrt(int(BYTES / (2 * count) / 0.4)))
     np.random.seed(seed)
     for index in track(range(count), 'Drawing images'):
-        data, classes = dataset[index], dataset.metainfo.get('classes') or ()
-        sample = data['data_samples']
-        warnings += sample.get('broken_images', [])
-        name = _name(sample, index)
-        image = np.ascontiguousarray(data['inputs'].numpy()[::-1].transpose(1, 2, 0))
-        mirrored = ', mirrored' if sample.get('flip') else ''
-        groups = [(truth.bboxes, truth.labels) for truth in (sample.gt_instances, sample.ignored_instances)]
-        boxes, labels = (np.concatenate([group[k].numpy() for group in groups]) for k in (0, 1))
-        crowd = np.arange(len(boxes)) >= len(groups[0][0])
-        _add(section, image, boxes, labels, crowd, classes, f'{name}, after the pipeline', mirrored, side)
-        record = dataset.get_data_info(index)
-        if {'img_path', 'gt_bboxes', 'gt_labels'} <= set(record):
-            try:
-                image = np.ascontiguousarray(read_image(record['img_path'])[:, :, ::-1])
-            except BrokenImageError:
-                continue  # another image stood in for it, which is among the warnings
-            boxes, labels = record['gt_bboxes'], record['gt_labels']
-            crowd = record.get('gt_crowd', np.zeros(len(boxes), dtype=bool))
-            _add(section, image, boxes, labels, crowd, classes, f'{Path(record["img_path"]).name}, on disk', '', side)
+        item, record = dataset[index], dataset.get_data_info(index)
+        warnings += item['data_samples'].get('broken_images', [])
+        show_image(section, record, item, dataset.metainfo.get('classes') or (), side)
 
 
-def _name(sample: Any, index: int) -> str:
+def show_image(section: Section, record: Mapping[str, Any], item: Mapping[str, Any], classes: Any, side: float) -> None:
+    """Pictures of one image with its boxes: after the pipeline, and as it is on disk where the data set says where.
+
+    Args:
+        section: gets the pictures.
+        record: what the data set knows of the image before the pipeline.
+        item: what the pipeline made of it: ``inputs``, (3, H, W) BGR, and ``data_samples``.
+        classes: names of the labels.
+        side: pixels of a picture's longer side at most.
+    """
+    sample = item['data_samples']
     path = sample.get('img_path')
-    return f'{Path(path).name if path else "image"} (id {sample.get("img_id", index)})'
+    name = f'{Path(path).name if path else "image"} (id {sample.get("img_id", record.get("img_id"))})'
+    groups = [(truth.bboxes.cpu(), truth.labels.cpu()) for truth in (sample.gt_instances, sample.ignored_instances)]
+    boxes, labels = (np.concatenate([group[k].numpy() for group in groups]) for k in (0, 1))
+    crowd = np.arange(len(boxes)) >= len(groups[0][0])
+    more = ', mirrored' if sample.get('flip') else ''
+    _add(section, network_input(item), (boxes, labels, crowd), classes, side, f'{name}, after the pipeline', more)
+    if {'img_path', 'gt_bboxes', 'gt_labels'} <= set(record):
+        try:
+            image = np.ascontiguousarray(read_image(record['img_path'])[:, :, ::-1])
+        except BrokenImageError:
+            return  # another image stood in for it, which is among the warnings
+        boxes, labels = record['gt_bboxes'], record['gt_labels']
+        crowd = record.get('gt_crowd', np.zeros(len(boxes), dtype=bool))
+        _add(section, image, (boxes, labels, crowd), classes, side, f'{Path(record["img_path"]).name}, on disk')
+
+
+def network_input(item: Mapping[str, Any]) -> np.ndarray:
+    """(H, W, 3) RGB: what the pipeline hands to the model."""
+    return np.ascontiguousarray(item['inputs'].numpy()[::-1].transpose(1, 2, 0))
+
+
+def css_colour(label: int) -> str:
+    """The colour of a class, for CSS."""
+    return 'rgb({}, {}, {})'.format(*class_colour(label))
 
 
 def _add(
     section: Section,
     image: np.ndarray,
-    boxes: np.ndarray,
-    labels: np.ndarray,
-    crowd: np.ndarray,
+    objects: tuple[np.ndarray, np.ndarray, np.ndarray],
     classes: Sequence[str],
+    side: float,
     what: str,
-    more: str,
-    side: int,
+    more: str = '',
 ) -> None:
-    """A picture of an image (H, W, 3) uint8 RGB, no larger than ``side``, with its boxes (n, 4)."""
-    height, width = image.shape[:2]
-    scale = min(1.0, side / max(height, width))
-    if scale < 1:
-        size = (max(1, round(width * scale)), max(1, round(height * scale)))
-        image = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS))
+    """A picture of an image (H, W, 3) uint8 RGB with its objects: boxes (n, 4), labels (n,), crowd (n,) bool."""
+    caption = f'{what}: {image.shape[1]} x {image.shape[0]} pixels, {len(objects[0])} boxes{more}'
+    image, scale = shrunk(image, side)
     marks = []
-    for box, label, is_crowd in zip(boxes, labels.tolist(), crowd, strict=True):
+    for box, label, is_crowd in zip(*objects, strict=True):
         name = classes[label] if 0 <= label < len(classes) else str(label)
         x1, y1, x2, y2 = box.tolist()
-        tip = f'{name}{", crowd" if is_crowd else ""}\n{x2 - x1:.0f} x {y2 - y1:.0f} pixels'
-        colour = 'rgb({}, {}, {})'.format(*class_colour(label))
+        tip = f'{name}{", crowd" if is_crowd else ""}\n{x2 - x1:.0f} x {y2 - y1:.0f} pixels at ({x1:.0f}, {y1:.0f})'
         line = 'dashed' if is_crowd else 'solid'
-        marks.append(Mark(box * scale, tip, colour, line, name, tags={'class': name}))
-    section.picture(image, f'{what}: {width} x {height} pixels, {len(marks)} boxes{more}', marks=marks, filtered=True)
+        marks.append(Mark(box * scale, tip, css_colour(int(label)), line, name, tags={'class': name}))
+    section.picture(image, caption, marks=marks, filtered=True)
 
 
 def _absent(statistics: dict[str, Any]) -> list[str]:

@@ -16,7 +16,7 @@ import io
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -98,30 +98,33 @@ class Tile(Tagged):
     tip: str = ''
 
 
+@dataclass
 class Section:
     """A part of a page, with a heading and an entry in the contents; made by ``Page.section``.
 
-    Args:
+    Attributes:
         title: its heading.
-        text: what it shows and means, one paragraph a line.
+        about: what it shows and means, one paragraph a line.
         source: where to read on, such as a paper's section.
         off: tags that are switched off at first, such as ``{'kind': ['negative']}``.
         legend: the tag whose values the colours or lines of marks stand for, such as 'kind'.
         tiled: pictures stand two in a row where there is room.
-
-    Attributes:
         least: where the slider of scores stands at first.
+        blocks: what is in it, in order.
     """
 
-    def __init__(self, title: str, text: str, source: str, off: Mapping[str, Iterable[str]], legend: str, tiled: bool):
-        self.title = title
-        self.legend = legend
-        self.tiled = tiled
-        self.paragraphs = [line for line in text.split('\n') if line.strip()]
-        self.source = source
-        self.off = {key: set(values) for key, values in off.items()}
-        self.least = 0.0
-        self.blocks: list[dict[str, Any]] = []
+    title: str
+    about: str = ''
+    source: str = ''
+    off: Mapping[str, Collection[str]] = field(default_factory=dict)
+    legend: str = ''
+    tiled: bool = False
+    least: float = 0.0
+    blocks: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def paragraphs(self) -> list[str]:
+        return [line for line in self.about.split('\n') if line.strip()]
 
     def heading(self, text: str) -> None:
         """A heading inside the section."""
@@ -198,42 +201,27 @@ class Section:
         return [item for block in self.blocks for item in block.get('items', ())]
 
 
+@dataclass
 class Page:
     """A page.
 
-    Args:
+    Attributes:
         title: its heading.
         subtitle: a sentence under it.
         facts: what it was made from, name and value.
         warnings: sentences in a box at the top; an empty list says that nothing was found, None leaves it out.
+        sections: its parts, in order.
     """
 
-    def __init__(
-        self,
-        title: str,
-        subtitle: str = '',
-        *,
-        facts: Mapping[str, Any] | None = None,
-        warnings: Sequence[str] | None = None,
-    ):
-        self.title = title
-        self.subtitle = subtitle
-        self.facts = dict(facts or {})
-        self.warnings = warnings
-        self.sections: list[Section] = []
+    title: str
+    subtitle: str = ''
+    facts: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
+    warnings: Sequence[str] | None = field(default=None, kw_only=True)
+    sections: list[Section] = field(default_factory=list, kw_only=True)
 
-    def section(
-        self,
-        title: str,
-        text: str = '',
-        *,
-        source: str = '',
-        off: Mapping[str, Iterable[str]] | None = None,
-        legend: str = '',
-        tiled: bool = False,
-    ) -> Section:
-        """A new section at the end; the arguments are those of ``Section``."""
-        self.sections.append(Section(title, text, source, off or {}, legend, tiled))
+    def section(self, title: str, about: str = '', **options: Any) -> Section:
+        """A new section at the end; ``options`` are attributes of ``Section``."""
+        self.sections.append(Section(title, about, **options))
         return self.sections[-1]
 
     def render(self) -> str:

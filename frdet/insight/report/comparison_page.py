@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from frdet.config.origins import leaves
 from frdet.errors import ConfigError
 from frdet.insight.page import Page
 from frdet.insight.report import plots
@@ -35,7 +36,7 @@ def write_comparison(work_dirs: Sequence[str | Path], out: str | Path) -> Path:
         raise ConfigError(f'{len(work_dirs)} run to compare: give two or more work folders')
     paths = dict(zip(run_names(work_dirs), work_dirs, strict=True))
     runs = {name: read_run(path) for name, path in track(paths.items(), 'Reading the runs', total=len(paths))}
-    configs = [flatten(run.config.to_dict()) if run.config is not None else {} for run in runs.values()]
+    configs = [dict(leaves('', run.config)) if run.config is not None else {} for run in runs.values()]
     for run in runs.values():
         run.note_its_end()
     missing = [f'{name}: {sentence}' for name, run in runs.items() for sentence in run.missing]
@@ -95,20 +96,6 @@ def _with_differences(columns: Mapping[str, Sequence[float | None]]) -> tuple[li
         head += [name, 'Δ']
         cells += [[*values], [None, *differences]]
     return head, cells
-
-
-def flatten(value: Any, prefix: str = '') -> dict[str, Any]:
-    """A nested config by key paths, as ``--cfg-options`` has them; empty dicts and lists are values."""
-    if isinstance(value, Mapping) and value:
-        items = [(str(key), part) for key, part in value.items()]
-    elif isinstance(value, (list, tuple)) and any(isinstance(part, Mapping) for part in value):
-        items = [(str(index), part) for index, part in enumerate(value)]
-    else:
-        return {prefix: value}
-    flat: dict[str, Any] = {}
-    for key, part in items:
-        flat.update(flatten(part, f'{prefix}.{key}' if prefix else key))
-    return flat
 
 
 def differences(configs: Sequence[Mapping[str, Any]]) -> list[list[Any]]:

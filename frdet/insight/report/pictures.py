@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from frdet.datasets.transforms.loading import read_image
 from frdet.errors import DataError
@@ -12,7 +11,7 @@ from frdet.insight.errors import KINDS
 from frdet.insight.page import Mark, Tile
 from frdet.insight.report.run import Analysis, Run
 from frdet.visualization.drawing import draw_boxes
-from frdet.visualization.layout import draw_side_by_side
+from frdet.visualization.layout import draw_side_by_side, shrunk
 
 WORST, SAMPLES = 12, 8  # images
 SIDE = 480  # pixels of the longer side in the page
@@ -87,7 +86,7 @@ def samples(run: Run, analysis: Analysis) -> list[Tile]:
         )
         record = analysis.results.images[place]
         caption = f'{record["file_name"]}: {there.sum()} annotated, {kept.sum()} found'
-        tiles.append(Tile(_resized(drawn, 1.5 * SIDE)[0], caption))
+        tiles.append(Tile(shrunk(drawn, 1.5 * SIDE)[0], caption))
     return tiles
 
 
@@ -128,12 +127,4 @@ def _load(run: Run, analysis: Analysis, place: int) -> tuple[np.ndarray, float] 
         if not any(known.startswith('Images cannot be shown') for known in run.missing):
             run.missing.append(sentence)
         return None
-    return _resized(np.ascontiguousarray(image[:, :, ::-1]), SIDE)
-
-
-def _resized(image: np.ndarray, side: float) -> tuple[np.ndarray, float]:
-    scale = side / max(image.shape[:2])
-    if scale >= 1:
-        return image, 1.0
-    size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
-    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS)), scale
+    return shrunk(np.ascontiguousarray(image[:, :, ::-1]), SIDE)

@@ -33,8 +33,7 @@ def curves(run: Run) -> Plot:
         for name in log.losses:
             losses.plot(*log.series(name), label=name, **_marked(len(log.train)))
         for ending, label in METRICS.items():
-            points = [(r['iter'], value) for r in log.val if (value := run.metric(r, ending)) is not None]
-            ap.plot(*np.array(points).reshape(-1, 2).T, marker='o', markersize=3, label=label)
+            ap.plot(*_over_time(run, ending), marker='o', markersize=3, label=label)
         rate.plot(*log.series('lr'), **_marked(len(log.train)))
         time.plot(*log.series('time'), label='all', **_marked(len(log.train)))
         time.plot(*log.series('data_time'), label='waiting for data', **_marked(len(log.train)))
@@ -187,14 +186,19 @@ def comparison(runs: Mapping[str, Run]) -> Plot:
     def paint(axes: np.ndarray) -> None:
         for name, run in runs.items():
             axes[0].plot(*run.log.series('loss'), label=name, **_marked(len(run.log.train)))
-            points = [(r['iter'], value) for r in run.log.val if (value := run.metric(r, 'bbox_mAP')) is not None]
-            axes[1].plot(*np.array(points).reshape(-1, 2).T, marker='o', markersize=3, label=name)
+            axes[1].plot(*_over_time(run, 'bbox_mAP'), marker='o', markersize=3, label=name)
         for axis, title in zip(axes, ('Loss', 'Average precision'), strict=True):
             _from_zero(axis)
             axis.set(title=title, xlabel='iteration')
         axes[1].legend(fontsize='small')
 
     return Plot(paint, (9.0, 3.4), 1, 2)
+
+
+def _over_time(run: Run, ending: str) -> np.ndarray:
+    """(2, n) iterations and values of a metric, by the end of its name."""
+    points = [(r['iter'], value) for r in run.log.val if (value := run.metric(r, ending)) is not None]
+    return np.array(points).reshape(-1, 2).T
 
 
 def _short(names: Sequence[str]) -> list[str]:

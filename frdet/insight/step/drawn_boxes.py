@@ -10,7 +10,6 @@ from torch import Tensor
 from frdet.insight.page import Mark, Row, Section
 from frdet.insight.step.findings import best_iou, class_name, describe
 from frdet.insight.step.record import Matching, Record
-from frdet.visualization.drawing import class_colour
 
 DRAWN = 60  # boxes of one kind, level and image on a picture
 
@@ -42,11 +41,6 @@ def truth_marks(record: Record, image: int) -> list[Mark]:
     ]
 
 
-def network_input(record: Record, image: int) -> np.ndarray:
-    """(H, W, 3) RGB: what the pipeline handed to the model."""
-    return np.ascontiguousarray(record.prepared.items[image]['inputs'].numpy()[::-1].transpose(1, 2, 0))
-
-
 def heat_map(values: Tensor, side: int) -> np.ndarray:
     """(h, w) numbers as (H, W, 3) colours, the longer side enlarged to ``side`` pixels."""
     values = values.nan_to_num(0)
@@ -61,8 +55,3 @@ def size_in_words(box: Any) -> str:
     """Of a box (4,): sides and corner."""
     x1, y1, x2, y2 = box.tolist()
     return f'{x2 - x1:.0f}x{y2 - y1:.0f} pixels at ({x1:.0f}, {y1:.0f})'
-
-
-def css_colour(label: int) -> str:
-    """Of a label, for CSS."""
-    return 'rgb({}, {}, {})'.format(*class_colour(label))

@@ -1,4 +1,4 @@
-"""Figures of layers and stages: activations, weights, gradients, updates."""
+"""Numbers of layers and stages: activations, weights, gradients, updates."""
 
 from collections import defaultdict
 from dataclasses import dataclass
@@ -81,7 +81,7 @@ class LayerStats:
 
 
 @dataclass(frozen=True)
-class Stage:
+class StageStats:
     """Parameters of a stage together; norms are Euclidean.
 
     Attributes:
@@ -134,13 +134,13 @@ def weights_before(model: nn.Module) -> dict[str, Tensor]:
     return {name: p.detach().clone() for name, p in model.named_parameters()}
 
 
-def stages_after(model: nn.Module, before: dict[str, Tensor], gradients: dict[str, Tensor]) -> dict[str, Stage]:
-    """Figures of every stage, in the model's order."""
+def stages_after(model: nn.Module, before: dict[str, Tensor], gradients: dict[str, Tensor]) -> dict[str, StageStats]:
+    """Numbers of every stage, in the model's order."""
     groups: dict[str, list[tuple[str, nn.Parameter]]] = defaultdict(list)
     for name, parameter in model.named_parameters():
         groups[stage_of(name)].append((name, parameter))
     return {
-        stage: Stage(
+        stage: StageStats(
             parameters=sum(p.numel() for _, p in members),
             trained=sum(p.numel() for _, p in members if p.requires_grad),
             weight=_norm([before[n] for n, p in members if p.requires_grad]),

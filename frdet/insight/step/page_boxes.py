@@ -1,22 +1,20 @@
 """Sections about boxes up to the first stage: the data, anchors, proposals."""
 
+import math
 from collections.abc import Iterator
 
-import numpy as np
 import torch
 
-from frdet.datasets.transforms.loading import read_image
+from frdet.insight.browse import network_input, show_image
 from frdet.insight.page import Mark, Page, Row, Section, Tile
 from frdet.insight.step.drawn_boxes import (
     DRAWN,
-    css_colour,
     heat_map,
-    network_input,
     size_in_words,
     truth_marks,
     truth_table,
 )
-from frdet.insight.step.findings import class_name, describe, image_name
+from frdet.insight.step.findings import describe, image_name
 from frdet.insight.step.record import Matching, Record
 
 CLEAR = 20  # proposals an image that are shown at first
@@ -31,28 +29,15 @@ def add_data(page: Page, record: Record) -> None:
     )
     section = page.section(
         'Data',
-        'The image as it is on disk, and as the pipeline hands it to the model: resized, perhaps mirrored, with its '
-        f'boxes. Crowd regions are dashed: no loss is computed for them. {f"The pipeline: {steps}." if steps else ""}',
+        'The image as the pipeline hands it to the model: resized, perhaps mirrored, with its boxes; and as it is on '
+        f'disk. Crowd regions are dashed: no loss is computed for them. {f"The pipeline: {steps}." if steps else ""}',
         source='Faster R-CNN, section 3.3 (one scale, the shorter side)',
     )
     for image, (raw, sample) in enumerate(zip(record.prepared.records, record.samples, strict=True)):
         section.heading(image_name(record, image))
-        if 'img_path' in raw and 'gt_bboxes' in raw:
-            pixels = np.ascontiguousarray(read_image(raw['img_path'])[:, :, ::-1])
-            crowd = raw.get('gt_crowd', np.zeros(len(raw['gt_bboxes']), dtype=bool))
-            marks = [
-                _object(record, box, int(label), 'dashed' if is_crowd else 'solid')
-                for box, label, is_crowd in zip(raw['gt_bboxes'].tolist(), raw['gt_labels'], crowd, strict=True)
-            ]
-            size = f'{pixels.shape[1]}x{pixels.shape[0]}'
-            section.picture(pixels, f'Before the pipeline: {size} pixels, {len(marks)} boxes', marks=marks)
-        pixels, marks = network_input(record, image), []
-        for truth, line in ((sample.gt_instances, 'solid'), (sample.ignored_instances, 'dashed')):
-            pairs = zip(truth.bboxes.tolist(), truth.labels.tolist(), strict=True)
-            marks += [_object(record, box, label, line) for box, label in pairs]
         height, width = sample.batch_input_shape
-        caption = f'After the pipeline: {pixels.shape[1]}x{pixels.shape[0]} pixels, padded to {width}x{height}'
-        section.picture(pixels, f'{caption}; {"mirrored" if sample.get("flip") else "not mirrored"}', marks=marks)
+        section.text(f'Padded to {width} x {height} pixels, as the largest of the batch and the strides ask for.')
+        show_image(section, raw, record.prepared.items[image], record.prepared.classes, math.inf)
 
 
 def add_anchors(page: Page, record: Record) -> None:
@@ -75,7 +60,7 @@ def add_anchors(page: Page, record: Record) -> None:
         # The ground truth last, so that it lies on top.
         marks = [*_matching_marks(record, image, matching), *truth_marks(record, image)]
         caption = f'Anchors and ground truth; at most {DRAWN} of a kind and level, the best IoU first'
-        section.picture(network_input(record, image), caption, marks=marks)
+        section.picture(network_input(record.prepared.items[image]), caption, marks=marks)
 
 
 def add_proposals(page: Page, record: Record) -> None:
@@ -133,7 +118,9 @@ def add_proposals(page: Page, record: Record) -> None:
                     tags, score = {'level': name, 'kind': kind}, float(selection.scores[i].nan_to_num(0))
                     marks.append(Mark(selection.boxes[i].tolist(), tip, colour, tags=tags, score=score))
         caption = f'Proposals; at most {DRAWN} of a kind and level, the best scores first'
-        section.picture(network_input(record, image), caption, marks=[*marks, *truth_marks(record, image)])
+        section.picture(
+            network_input(record.prepared.items[image]), caption, marks=[*marks, *truth_marks(record, image)]
+        )
     kept = torch.cat([s.scores[s.kept] for s in record.selections]).nan_to_num(0)
     # All of them would hide the image.
     section.least = (
@@ -171,12 +158,6 @@ def _matching_marks(record: Record, image: int, matching: Matching) -> Iterator[
                     line = 'solid' if sampled else 'dashed'
                     tags, score = {'level': name, 'kind': named}, float(scores[i])
                     yield Mark(matching.boxes[i].tolist(), tip, _COLOURS[kind], line, tags=tags, score=score)
-
-
-def _object(record: Record, box: list[float], label: int, line: str) -> Mark:
-    name = class_name(record, label)
-    tip = f'{name}\n{size_in_words(torch.tensor(box))}{", crowd" if line == "dashed" else ""}'
-    return Mark(box, tip, css_colour(label), line, label=name)
 
 
 def _cells(length: int, record: Record, cells: int, axis: int) -> int:

@@ -20,7 +20,7 @@ _TERMS = {
     'loss_cls': 'the class, background among them, of each sampled RoI',
     'loss_bbox': 'the way from each positive RoI to its object',
 }
-_FIGURES = {
+_LOGGED = {
     'rpn_num_pos': 'positive anchors an image that were sampled',
     'roi_num_pos': 'positive RoIs an image that were sampled',
     'acc': 'sampled RoIs of which the class is right, in percent',
@@ -81,8 +81,8 @@ def add_losses(page: Page, record: Record) -> None:
     section.table(head, rows, caption='value = weight x sum / normaliser')
     rows = [[x.name, x.kind, _TERMS.get(x.name, '')] for x in record.losses]
     section.table(['loss', 'type', 'says how wrong is'], rows, caption='What the losses are')
-    figures = [[name, value, _FIGURES.get(name, '')] for name, value in record.figures.items()]
-    section.table(['figure', 'value', 'what it is'], figures, caption='Figures that are logged, not trained on')
+    rows = [[name, value, _LOGGED.get(name, '')] for name, value in record.logged.items()]
+    section.table(['name', 'value', 'what it is'], rows, caption='Numbers that are logged, not trained on')
     finite = [(x.name, x.value) for x in record.losses if np.isfinite(x.value)]
 
     def paint(axes: Any) -> None:

@@ -6,8 +6,9 @@ import numpy as np
 import torch
 from PIL import Image
 
+from frdet.insight.browse import css_colour, network_input
 from frdet.insight.page import Mark, Page, Row, Tile
-from frdet.insight.step.drawn_boxes import DRAWN, css_colour, heat_map, network_input, size_in_words, truth_table
+from frdet.insight.step.drawn_boxes import DRAWN, heat_map, size_in_words, truth_table
 from frdet.insight.step.findings import class_name, image_name
 from frdet.insight.step.record import Record, RoIs
 from frdet.structures import box_iou
@@ -43,7 +44,7 @@ def add_rois(page: Page, record: Record) -> None:
             more='; it is one of the positives itself, the best IoU is that of the others' if joined else '',
         )  # fmt: skip
         caption = f'Sampled RoIs: all positives, and at most {DRAWN} negatives'
-        section.picture(network_input(record, image), caption, marks=list(_roi_marks(record, rois)))
+        section.picture(network_input(record.prepared.items[image]), caption, marks=list(_roi_marks(record, rois)))
         kinds = {'positive': rois.positive, 'negative': ~rois.positive}
         order = torch.cat([mask.nonzero().squeeze(1)[: CROPS[kind]] for kind, mask in kinds.items()])
         tiles = [_crop(record, image, rois, i) for i in order.tolist()]
@@ -80,7 +81,7 @@ def _roi_marks(record: Record, rois: RoIs) -> Iterator[Mark]:
 
 
 def _crop(record: Record, image: int, rois: RoIs, i: int) -> Tile:
-    pixels, side = network_input(record, image), 96
+    pixels, side = network_input(record.prepared.items[image]), 96
     height, width = pixels.shape[:2]
     x1, y1, x2, y2 = (round(float(v)) for v in rois.boxes[i].nan_to_num(0))
     x1, y1 = min(max(x1, 0), width - 1), min(max(y1, 0), height - 1)

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from frdet.insight.step.layers import LayerStats, Stage
+from frdet.insight.step.layers import LayerStats, StageStats
 from frdet.insight.step.preparing import Prepared
 
 
@@ -111,7 +111,7 @@ class Record:
     matched: list[Matching]
     rois: list[RoIs]
     losses: list[Loss]
-    figures: dict[str, float]
+    logged: dict[str, float]
     layers: dict[str, LayerStats]
-    stages: dict[str, Stage]
+    stages: dict[str, StageStats]
     lr: float

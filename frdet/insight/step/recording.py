@@ -13,7 +13,7 @@ from torch import Tensor
 
 from frdet import ops
 from frdet.errors import ConfigError
-from frdet.insight.step.layers import LayerStats, Stage, layers_to_watch, stages_after, weights_before
+from frdet.insight.step.layers import LayerStats, StageStats, layers_to_watch, stages_after, weights_before
 from frdet.insight.step.preparing import Prepared
 from frdet.insight.step.record import Loss, Matching, Record, RoIs, Selection
 from frdet.insight.step.spying import Call, Spy, spying
@@ -64,7 +64,7 @@ def _record(
     outputs: dict[str, Tensor],
     spy: Spy,
     layers: dict[str, LayerStats],
-    stages: dict[str, Stage],
+    stages: dict[str, StageStats],
 ) -> Record:
     parts = {part: _only(spy, part) for part in PARTS if part in spy.calls}
     grid, (logits, _) = _only(spy, 'rpn.grid').result, _only(spy, 'rpn.forward').result
@@ -95,7 +95,7 @@ def _record(
         matched=[_matching(spy, 'roi', i, None, None) for i in images],
         rois=_rois(spy, prepared.model.roi_head, features, len(images)),
         losses=[_loss(name, call, heads['rpn_head' if 'rpn' in name else 'roi_head']) for name, call in losses.items()],
-        figures={name: float(value.detach()) for name, value in outputs.items() if 'loss' not in name},
+        logged={name: float(value.detach()) for name, value in outputs.items() if 'loss' not in name},
         layers={name: stats for name, stats in layers.items() if stats.calls},
         stages=stages,
         lr=float(prepared.optim_wrapper.optimizer.param_groups[0]['lr']),

@@ -2,7 +2,7 @@ import pytest
 
 from frdet.errors import ConfigError
 from frdet.insight.report import write_comparison
-from frdet.insight.report.comparison_page import ablation, differences, flatten, last_metrics
+from frdet.insight.report.comparison_page import ablation, differences, last_metrics
 from frdet.insight.report.run import read_run
 from tests.insight.report.made import FIRST, make_run, scalars, step, validation
 from tests.insight.report.test_training_page import table_of
@@ -46,9 +46,7 @@ def test_other_metrics_of_the_last_validation(tmp_path):
     assert rows == [[0.1, None], [0.3, '+0.2000']]
 
 
-def test_dotted_keys():
-    nested = dict(a=dict(b=1, c={}), d=[dict(e=2), 3], f=[1, 2])
-    assert flatten(nested) == {'a.b': 1, 'a.c': {}, 'd.0.e': 2, 'd.1': 3, 'f': [1, 2]}
+def test_differences_of_configs():
     rows = differences([{'a.b': 1, 'c': 2, 'work_dir': 'x'}, {'a.b': 1, 'd': 3, 'work_dir': 'y'}])
     assert rows == [['c', '2', None], ['d', None, '3']]
 
