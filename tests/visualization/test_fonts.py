@@ -201,3 +201,8 @@ def test_plots(system, tmp_path, ending):
     else:
         content = (tmp_path / 'with.svg').read_text(encoding='utf-8')
         assert 'Squares' in content and '行' in content
+
+
+def test_the_usual_font_has_all_of_ascii():
+    """So that labels of ASCII need no search, and no matplotlib."""
+    assert fonts._charset(fonts.USUAL) >= fonts._ASCII

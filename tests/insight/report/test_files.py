@@ -2,6 +2,7 @@ import csv
 
 from PIL import Image
 
+from frdet.engine.hooks.work_folder import REPORT
 from frdet.insight.report import write_files
 from tests.insight.report.made import FIRST, make_run, scalars, step
 
@@ -12,6 +13,7 @@ def test_table_and_plots(tmp_path):
         'results.csv', 'curves.png', 'precision_recall.png', 'classes.png', 'confusion_matrix.png', 'errors.png',
     ]  # fmt: skip
     assert write_files(work_dir) == [work_dir / name for name in names]
+    assert set(names) < set(REPORT)  # a new training moves them aside
     with open(work_dir / 'results.csv', newline='') as file:
         rows = list(csv.DictReader(file))
     assert [(row['epoch'], row['iter'], float(row['loss']), row['memory']) for row in rows] == [
