@@ -260,7 +260,7 @@ PARAM_SCHEDULERS = Registry(
     'parameter scheduler', parent=mmengine_registry.PARAM_SCHEDULERS, locations=['frdet.engine']
 )
 WEIGHT_INITIALIZERS = Registry(
-    'weight initializer', parent=mmengine_registry.WEIGHT_INITIALIZERS, locations=['frdet.interop']
+    'weight initializer', parent=mmengine_registry.WEIGHT_INITIALIZERS, locations=['frdet.checkpoints']
 )
 LOG_PROCESSORS = Registry('log processor', parent=mmengine_registry.LOG_PROCESSORS, locations=['frdet.engine'])
 VISUALIZERS = Registry('visualizer', parent=mmengine_registry.VISUALIZERS, locations=['frdet.visualization'])
