@@ -75,7 +75,7 @@ def test_a_model_alone_needs_a_number(options):
 
 
 def test_a_number_is_not_changed(options, tmp_path):
-    with pytest.raises(ConfigError, match=f'has 3 classes .*, the box head has 6: set {PLACE}=3'):
+    with pytest.raises(ConfigError, match=f'has 3 classes .*, the model has 6: set {PLACE}=3'):
         train_detector(load_config(CONFIG, [*options[1:], f'{PLACE}=6']), work_dir=str(tmp_path / 'w'))
     assert not (tmp_path / 'w').exists()
 
