@@ -75,7 +75,9 @@ def _count_given(own: int, given: int, num_classes: int | None) -> set[int]:
     A layer has the same number of outputs for each class, or for each class and the background.
     """
     found: set[int] = set()
-    for background in (0, 1) if num_classes else ():
+    if not num_classes:
+        return found
+    for background in (0, 1):
         each, rest = divmod(own, num_classes + background)
         if each and not rest and given % each == 0:
             found.add(given // each - background)

@@ -166,10 +166,10 @@ def test_predict_of_a_subclass_is_called(model):
 @torch.no_grad()
 def test_it_is_exported(model):
     model.eval()
-    image = torch.randint(0, 255, (1, 3, 72, 96)).float()
-    boxes, scores, labels = export_program(model).module()(image, torch.tensor([[72, 96]]))
-    assert boxes.tolist() == [[[0.0, 0.0, 48.0, 36.0], [0.0] * 4]]
-    expected = model.detect(model.extract_features(image), torch.tensor([[72.0, 96.0]]))
+    image = torch.randint(0, 255, (1, 3, 144, 160)).float()  # two cells of stride 64 at least
+    boxes, scores, labels = export_program(model).module()(image, torch.tensor([[144, 160]]))
+    assert boxes.tolist() == [[[0.0, 0.0, 80.0, 72.0], [0.0] * 4]]
+    expected = model.detect(model.extract_features(image), torch.tensor([[144.0, 160.0]]))
     torch.testing.assert_close(scores, expected.scores)
     assert torch.equal(labels, expected.labels)
 
