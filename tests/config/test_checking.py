@@ -323,7 +323,7 @@ def test_parts_under_keys_of_a_users_own(tmp_path, text):
             f'{OWN.format("")}, bbox_heads=[{BOX_HEAD.format(3)}, {BOX_HEAD.format(0)}]',
             r'model\.bbox_heads\.1\.num_classes .*found 0 \(int\), expected at least 1',
         ),
-        (f"{OWN.format('')}, bbox_heads=['FCBBoxHead']", r"bbox_heads\.0 .*found 'FCBBoxHead' .*of the bbox heads"),
+        (f"{OWN.format('')}, bbox_heads=['FCBBoxHead']", r"bbox_heads .*found \['FCBBoxHead'\] .*list\[dict\]"),
         (
             "my_dense_head=dict(type='CheckingTestDenseHead', assigner=dict(type='RandomSampler'))",
             r'model\.my_dense_head\.assigner .*it is a sampler, and stands where an assigner',

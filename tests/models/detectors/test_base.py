@@ -1,6 +1,8 @@
 """A detector of a user's own: parts that it declares, ``losses`` and ``detect``; the rest is the base's."""
 
 import copy
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +18,7 @@ from frdet.models.task_modules import Detections
 from frdet.registry import BACKBONES, DENSE_HEADS, DETECTORS, build_parts
 from frdet.structures import DetDataSample
 
+ROOT = Path(__file__).resolve().parents[3]
 PREPROCESSOR = dict(type='DetPreprocessor', mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), pad_size_divisor=8)
 CFG = dict(
     type='BaseTestOneStage',
@@ -180,3 +183,15 @@ def test_a_family_without_its_two_methods(model):
         model(**model.data_preprocessor(data()), mode='loss')
     with pytest.raises(NotImplementedError, match=r'Detector has no detect'):
         model.test_step(data())
+
+
+@pytest.mark.parametrize(
+    'place',
+    ['config', 'engine', 'registry.py', 'apis/classes.py', 'apis/inference.py', 'apis/training.py', 'apis/export'],
+)
+def test_the_shell_asks_the_detector_alone(place):
+    """No file around the models names the heads of one family; registries of heads are there for all."""
+    path = ROOT / 'frdet' / place
+    files = path.rglob('*.py') if path.is_dir() else [path]
+    for file in files:
+        assert not re.search(r'\broi_head\b|\bbbox_head\b|\brpn_head\b', file.read_text()), file
