@@ -139,6 +139,8 @@ def parts_of(component: Callable) -> dict[str, Registry]:
     found: dict[str, Registry] = {}
     for cls in reversed(inspect.getmro(component)) if inspect.isclass(component) else ():
         declared = vars(cls).get('parts')
+        if not issubclass(cls, nn.Module) and not isinstance(declared, dict):
+            continue  # in a class that is no module the word may mean something else
         given = declared.items() if isinstance(declared, dict) else [('it', declared)] if declared is not None else []
         wrong = [f'{name}={kind!r}' for name, kind in given if not isinstance(kind, MMEngineRegistry)]
         if wrong:
@@ -310,7 +312,7 @@ PARAM_SCHEDULERS = Registry(
     'parameter scheduler', parent=mmengine_registry.PARAM_SCHEDULERS, locations=['frdet.engine']
 )
 WEIGHT_INITIALIZERS = Registry(
-    'weight initializer', parent=mmengine_registry.WEIGHT_INITIALIZERS, locations=['frdet.interop']
+    'weight initializer', parent=mmengine_registry.WEIGHT_INITIALIZERS, locations=['frdet.checkpoints']
 )
 LOG_PROCESSORS = Registry('log processor', parent=mmengine_registry.LOG_PROCESSORS, locations=['frdet.engine'])
 VISUALIZERS = Registry('visualizer', parent=mmengine_registry.VISUALIZERS, locations=['frdet.visualization'])

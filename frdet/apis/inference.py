@@ -14,11 +14,11 @@ from torch import nn
 
 from frdet.apis.classes import declared_classes, resolve_num_classes, tested_data
 from frdet.apis.images import ChannelOrder, Image, as_record, is_single, named_as_given
+from frdet.checkpoints import load_strictly
 from frdet.config import check_config, load_config
 from frdet.datasets.wrappers import entry, leaves
 from frdet.engine import load_checkpoint, predict_in_bfloat16, with_layout
 from frdet.errors import ConfigError, DataError
-from frdet.interop import load_strictly
 from frdet.models.detectors import other_counts
 from frdet.registry import DETECTORS, TRANSFORMS, in_config_scope
 from frdet.structures import DetDataSample

@@ -16,6 +16,7 @@ from torch import nn
 
 from frdet.apis.classes import classes_of_split, resolve_num_classes
 from frdet.apis.launch import settle_launcher
+from frdet.checkpoints.saving import newest_whole
 from frdet.config import check_config
 from frdet.config.schema import HOOK_SLOTS
 from frdet.datasets import settle_workers
@@ -28,7 +29,6 @@ from frdet.engine.hooks import (
     WorkFolderHook,
 )
 from frdet.engine.hooks.work_folder import is_run_in_the_way
-from frdet.engine.saving import newest_whole
 from frdet.errors import CheckpointError, ConfigError, UserError
 from frdet.registry import in_config_scope
 

@@ -1,10 +1,8 @@
 """A detector as an ONNX file, or as a program of ``torch.export``."""
 
-import contextlib
 import copy
 import io
 import json
-import os
 import warnings
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ from torch.export import Dim, ExportedProgram
 
 from frdet.apis.export.module import ExportedDetector
 from frdet.errors import ExportError, UserError
+from frdet.files import write_file
 from frdet.models.detectors import Detector
 from frdet.models.preprocessor import DetPreprocessor
 from frdet.ops import loading
@@ -44,15 +43,10 @@ def export_detector(model: nn.Module, path: str | Path) -> None:
     program = export_program(model)
     classes = getattr(model, 'dataset_meta', {}).get('classes', ())
     content = _as_onnx(program, classes) if path.suffix == '.onnx' else _as_pt2(program)
-    unfinished = path.with_name(f'.{path.name}.{os.getpid()}')
     try:
-        unfinished.write_bytes(content)
-        os.replace(unfinished, path)
+        write_file(path, content)
     except OSError as error:
         raise ExportError(f'{path} cannot be written ({error.strerror}): choose another file') from None
-    finally:
-        with contextlib.suppress(OSError):
-            unfinished.unlink()
 
 
 def check_target(path: str | Path) -> Path:
