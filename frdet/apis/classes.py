@@ -36,14 +36,11 @@ def resolve_num_classes(cfg: Config, classes: Callable[[], Sequence[str]]) -> No
 
 def _open_num_classes(key_path: str, node: Any) -> Iterator[tuple[str, dict]]:
     """The dicts in ``node`` whose ``num_classes`` is None, with their key paths."""
-    if isinstance(node, dict):
-        if node.get('num_classes', 0) is None:
-            yield key_path, node
-        for key, inner in node.items():
-            yield from _open_num_classes(f'{key_path}.{key}', inner)
-    elif isinstance(node, (list, tuple)):
-        for index, inner in enumerate(node):
-            yield from _open_num_classes(f'{key_path}.{index}', inner)
+    if isinstance(node, dict) and node.get('num_classes', 0) is None:
+        yield key_path, node
+    items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, (list, tuple)) else ()
+    for key, inner in items:
+        yield from _open_num_classes(f'{key_path}.{key}', inner)
 
 
 @in_config_scope

@@ -72,8 +72,8 @@ def _build(cfg: Config, checkpoint: str | Path | None) -> nn.Module:
     if loaded is not None:
         if 'classes' in meta and (others := other_counts(model, len(meta['classes']))):
             raise ConfigError(
-                f'{checkpoint} was trained on {len(meta["classes"])} classes, the config has {others.found}: '
-                f'{others.remedy}, or give its own checkpoint'
+                f'{checkpoint} was trained on {len(meta["classes"])} classes, the config has {others}, or give its own '
+                'checkpoint'
             )
         load_strictly(model, loaded['state_dict'], with_layout(str(checkpoint), loaded))
     model.dataset_meta = meta if 'classes' in meta else {'classes': _classes(cfg, model)}
@@ -188,5 +188,5 @@ def _classes(cfg: Config, model: Any = None) -> tuple[str, ...]:
         print_log(f'Class names are unknown, labels are shown as numbers: {error}', logger='current')
         return tuple(str(label) for label in range(getattr(model, 'num_classes', None) or 0))
     if model is not None and (others := other_counts(model, len(classes))):
-        raise ConfigError(f'The test data have {len(classes)} classes, the model {others.found}: {others.remedy}')
+        raise ConfigError(f'The test data have {len(classes)} classes, the model {others}')
     return classes

@@ -51,10 +51,9 @@ def fit_to_start(module: nn.Module, state: dict[str, Tensor], source: str) -> di
     if left_over:
         _warn(f'{source} has, unlike the model, {_few(left_over)}: left out')
     if anew:
-        named = ' and '.join(sorted({n.rpartition('.')[0] for n in anew}))
-        counts = [_count_given(len(own[n]), len(state[n]), layers[n.rpartition('.')[0]]) for n in anew]
-        given = set.intersection(*counts)
-        wanted = {layers[n.rpartition('.')[0]] for n in anew}
+        of = {n: n.rpartition('.')[0] for n in anew}
+        named, wanted = ' and '.join(sorted(set(of.values()))), {layers[layer] for layer in of.values()}
+        given = set.intersection(*(_count_given(len(own[n]), len(state[n]), layers[of[n]]) for n in anew))
         said = f'{given.pop()} classes, the model {wanted.pop()}' if len(given) == len(wanted) == 1 else 'other classes'
         _warn(f'{source} has {said}: {named} start anew')
     return {name: own[name] if name in anew else value for name, value in state.items() if name not in left_over}
@@ -74,14 +73,9 @@ def _count_given(own: int, given: int, num_classes: int | None) -> set[int]:
 
     A layer has the same number of outputs for each class, or for each class and the background.
     """
-    found: set[int] = set()
-    if not num_classes:
-        return found
-    for background in (0, 1):
-        each, rest = divmod(own, num_classes + background)
-        if each and not rest and given % each == 0:
-            found.add(given // each - background)
-    return found
+    kinds = {background: num_classes + background for background in (0, 1)} if num_classes else {}
+    each = {background: own // count for background, count in kinds.items() if own % count == 0 and own}
+    return {given // outputs - background for background, outputs in each.items() if given % outputs == 0}
 
 
 def _refuse(module: nn.Module, source: str, missing: list[str], left_over: list[str], shapes: dict[str, str]) -> None:

@@ -69,7 +69,7 @@ def check_classes(model: nn.Module, dataset: Any, name: str) -> None:
     if classes is not None and (others := other_counts(model, len(classes))):
         few = ', '.join(classes[:4]) + (', ...' if len(classes) > 4 else '')
         raise ConfigError(
-            f'{name} has {len(classes)} classes ({few}), the model has {others.found}: {others.remedy}, '
+            f'{name} has {len(classes)} classes ({few}), the model has {others}, '
             f'or choose classes with {name}.dataset.metainfo.classes'
         )
 

@@ -1,6 +1,7 @@
 """What every detector shares: a family adds its parts, ``losses`` and ``detect``."""
 
-from typing import Any, ClassVar, NamedTuple, NoReturn
+from contextlib import nullcontext
+from typing import Any, ClassVar, NoReturn
 
 import torch
 from mmengine.model import BaseModel
@@ -96,9 +97,7 @@ class Detector(BaseModel):
         if mode == 'loss':
             return self.loss(inputs, data_samples or [])
         if mode == 'predict':
-            if not self.predicts_in_bfloat16:
-                return self.predict(inputs, data_samples or [])
-            with torch.autocast(inputs.device.type, torch.bfloat16):
+            with torch.autocast(inputs.device.type, torch.bfloat16) if self.predicts_in_bfloat16 else nullcontext():
                 return self.predict(inputs, data_samples or [])
         if mode == 'tensor':
             features = self.extract_features(inputs)
@@ -171,25 +170,11 @@ def class_counts(model: nn.Module) -> dict[str, int]:
     return found
 
 
-class OtherCounts(NamedTuple):
-    """Heads whose number of classes is not the data's.
-
-    Attributes:
-        found: their numbers, in words.
-        remedy: which key paths of the config are to be set, in words.
-    """
-
-    found: str
-    remedy: str
-
-
-def other_counts(model: nn.Module, expected: int) -> OtherCounts | None:
-    """The heads of a model that have another number of classes than ``expected``; None if there is none."""
+def other_counts(model: nn.Module, expected: int) -> str | None:
+    """The numbers of classes in a model that are not ``expected``, and which keys to set, in words; None if all are."""
     others = {key_path: count for key_path, count in class_counts(model).items() if count != expected}
-    if not others:
-        return None
     found = ' and '.join(str(count) for count in dict.fromkeys(others.values()))
-    return OtherCounts(found, 'set ' + ' and '.join(f'{key_path}={expected}' for key_path in others))
+    return f'{found}: set {" and ".join(f"{key_path}={expected}" for key_path in others)}' if others else None
 
 
 def _with_channels(neck: Any, backbone: nn.Module) -> Any:
