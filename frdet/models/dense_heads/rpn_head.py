@@ -55,13 +55,9 @@ class RPNHead(BaseModule):
     """
 
     parts: ClassVar[dict[str, Registry]] = dict(
-        anchor_generator=ANCHOR_GENERATORS,
-        box_coder=BOX_CODERS,
-        assigner=ASSIGNERS,
-        sampler=SAMPLERS,
-        loss_cls=LOSSES,
-        loss_bbox=LOSSES,
-    )
+        anchor_generator=ANCHOR_GENERATORS, box_coder=BOX_CODERS, assigner=ASSIGNERS, sampler=SAMPLERS,
+        loss_cls=LOSSES, loss_bbox=LOSSES,
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -90,14 +86,9 @@ class RPNHead(BaseModule):
         if trained_within is not None and trained_within < 1:
             raise ConfigError(f'RPNHead: trained_within is {trained_within}, expected a number of pixels, or None')
         build_parts(
-            self,
-            anchor_generator=anchor_generator,
-            box_coder=box_coder,
-            assigner=assigner,
-            sampler=sampler,
-            loss_cls=loss_cls,
-            loss_bbox=loss_bbox,
-        )
+            self, anchor_generator=anchor_generator, box_coder=box_coder, assigner=assigner, sampler=sampler,
+            loss_cls=loss_cls, loss_bbox=loss_bbox,
+        )  # fmt: skip
         self.normalizer = normalizer
         self.trained_within = trained_within
         self.pre_nms = {True: pre_nms_train, False: pre_nms_test}

@@ -44,14 +44,9 @@ class StandardRoIHead(BaseModule):
     """
 
     parts: ClassVar[dict[str, Registry]] = dict(
-        roi_extractor=ROI_EXTRACTORS,
-        bbox_head=BBOX_HEADS,
-        box_coder=BOX_CODERS,
-        assigner=ASSIGNERS,
-        sampler=SAMPLERS,
-        loss_cls=LOSSES,
-        loss_bbox=LOSSES,
-    )
+        roi_extractor=ROI_EXTRACTORS, bbox_head=BBOX_HEADS, box_coder=BOX_CODERS, assigner=ASSIGNERS,
+        sampler=SAMPLERS, loss_cls=LOSSES, loss_bbox=LOSSES,
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -72,15 +67,9 @@ class StandardRoIHead(BaseModule):
     ):
         super().__init__(init_cfg)
         build_parts(
-            self,
-            roi_extractor=roi_extractor,
-            bbox_head=bbox_head,
-            box_coder=box_coder,
-            assigner=assigner,
-            sampler=sampler,
-            loss_cls=loss_cls,
-            loss_bbox=loss_bbox,
-        )
+            self, roi_extractor=roi_extractor, bbox_head=bbox_head, box_coder=box_coder, assigner=assigner,
+            sampler=sampler, loss_cls=loss_cls, loss_bbox=loss_bbox,
+        )  # fmt: skip
         self.add_gt_as_proposals = add_gt_as_proposals
         self.score_thr = score_thr
         self.nms_iou_thr = nms_iou_thr
