@@ -25,6 +25,7 @@ MOVED: dict[str, str] = {
     'frdet.visualization.report.labels': 'frdet.insight.report.training_page',
     'frdet.visualization.report.store': 'frdet.insight.store',
     'frdet.visualization.report': 'frdet.insight.report',
+    'frdet.config.places': 'frdet.config.schema',
     'frdet.engine.checkpoint': 'frdet.checkpoints.loading',
     'frdet.engine.hooks.checkpoint': 'frdet.checkpoints.hooks',
     'frdet.engine.hooks.saving': 'frdet.checkpoints.hooks',

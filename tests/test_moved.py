@@ -44,9 +44,7 @@ def test_what_never_existed_is_not_found():
 def test_names_that_left_a_package():
     from frdet.insight.browse import browse_dataset
 
-    with pytest.warns(
-        FutureWarning, match=r'browse_dataset is frdet.insight.browse.browse_dataset now'
-    ):
+    with pytest.warns(FutureWarning, match=r'browse_dataset is frdet.insight.browse.browse_dataset now'):
         from frdet.visualization import browse_dataset as former
     assert former is browse_dataset
     with pytest.warns(FutureWarning, match=r'frdet.engine.hooks.ReportHook is frdet.insight.ReportHook now'):
