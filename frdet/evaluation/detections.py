@@ -1,7 +1,6 @@
 """Detections of a test, for an evaluator and as COCO's results JSON."""
 
 import json
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,6 +9,7 @@ import numpy as np
 
 from frdet.datasets.coco_json import Id
 from frdet.evaluation.truth import Truth
+from frdet.files import write_file
 
 
 class Detections(NamedTuple):
@@ -62,6 +62,4 @@ def results_of(
 def write_results(records: Sequence[dict[str, Any]], path: Path) -> None:
     """Write COCO's results JSON, which appears under its name only when all of it is written."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f'.{path.name}.part')
-    part.write_text(json.dumps(records))
-    os.replace(part, path)
+    write_file(path, json.dumps(records).encode())
