@@ -12,7 +12,7 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 
 #: Former name of a module or package -> its name now. What lies in a package moved with it.
-MOVED: dict[str, str] = {}
+MOVED: dict[str, str] = {'frdet.datasets.coco_json': 'frdet.datasets.formats.coco'}
 
 
 class MovedModules(MetaPathFinder, Loader):

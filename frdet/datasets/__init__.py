@@ -1,6 +1,8 @@
 """Data sets, transforms and samplers. Importing this package registers all of them."""
 
 from frdet.datasets import transforms
+from frdet.datasets.annotations import Annotations
+from frdet.datasets.base import DetDataset
 from frdet.datasets.coco import CocoDataset
 from frdet.datasets.loaders import settle_workers
 from frdet.datasets.samplers import AspectRatioBatchSampler
@@ -8,9 +10,11 @@ from frdet.datasets.shapes import ShapesDataset, write_shapes
 from frdet.datasets.wrappers import ConcatDataset
 
 __all__ = [
+    'Annotations',
     'AspectRatioBatchSampler',
     'CocoDataset',
     'ConcatDataset',
+    'DetDataset',
     'ShapesDataset',
     'settle_workers',
     'transforms',

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from frdet.datasets.coco_json import Id
+from frdet.datasets.annotations import Id
 
 
 class CocoEval(NamedTuple):

@@ -1,4 +1,4 @@
-"""What detections are held against: images and objects of annotation files, under numbers of our own.
+"""What detections are held against: images and objects of data sets, under numbers of our own.
 
 Evaluators take ids for numbers, keep them as doubles, and take 0 for "none". Users' ids are whatever a tool wrote. So
 images and classes are numbered from 1 for the evaluator; the users' ids stay outside.
@@ -10,23 +10,23 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from frdet.datasets.coco import UNUSED_CLASS
-from frdet.datasets.coco_json import CocoAnnotations, Id, short
+from frdet.datasets.annotations import Annotations, Id, short
+from frdet.datasets.base import UNUSED_CLASS
 from frdet.errors import DataError
 
 IGNORED = -1.0  # an area that is in none of COCO's ranges: evaluators count such an object neither way
 
 
 class Source(NamedTuple):
-    """An annotation file, what is in it, and the folder of its images if that is known."""
+    """Annotations, the file or folder they were read from, and the folder of the images if that is known."""
 
     ann_file: str
-    content: CocoAnnotations
+    content: Annotations
     folder: str | None
 
 
 class Truth:
-    """The images of one or several annotation files, in the order of their files and, in a file, of their ids.
+    """The images of one or several sources, in their order.
 
     Args:
         sources: several of a joined data set.

@@ -4,58 +4,37 @@ import gc
 import gzip
 import json
 import math
-import reprlib
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
+from frdet.datasets.annotations import (
+    CATEGORY_FIELDS,
+    FAR,
+    Annotations,
+    Id,
+    check_fields,
+    checked_images,
+    id_order,
+    is_id,
+    short,
+    whole,
+)  # fmt: skip
 from frdet.errors import DataError
 
-FAR = 1e9  # pixels: no coordinate lies further out, NaN and infinity included
 SECTIONS = ('images', 'annotations', 'categories')
 LAYOUT = 'expected COCO\'s object detection layout, {"images": [...], "annotations": [...], "categories": [...]}'
 
 #: First bytes of files that hold an annotation file, and what to call them.
 ARCHIVES = {b'PK\x03\x04': 'a ZIP archive', b'BZh': 'compressed by bzip2', b'\xfd7zXZ': 'compressed by xz'}
 
-#: An id of an image or a category: a number or a text, whatever the tool that wrote the file uses.
-Id = int | str
 
-
-class CocoAnnotations(NamedTuple):
-    """An annotation file of N images and M annotations.
-
-    Attributes:
-        images: N dicts with ``id``, ``file_name``, ``height``, ``width``, by ascending id.
-        categories: category id of every category name, by ascending id.
-        xywh: (M, 4) float64, the boxes as the file has them.
-        boxes: (M, 4) float32 xyxy in pixels of the image, cut to it; sides are negative or 0 where the file says so.
-        image_index: (M,) int64, place in ``images``.
-        category_index: (M,) int64, place in ``categories``.
-        crowd: (M,) bool, regions that hold many objects.
-        ignored: (M,) bool, objects that count neither as found nor as missed, nor as background: ``"ignore": 1``.
-        area: (M,) float64, square pixels; the box's where the file has no positive number.
-        areas_replaced: how many areas the file has that are 0 or negative.
-    """
-
-    images: list[dict[str, Any]]
-    categories: dict[str, Id]
-    xywh: np.ndarray
-    boxes: np.ndarray
-    image_index: np.ndarray
-    category_index: np.ndarray
-    crowd: np.ndarray
-    ignored: np.ndarray
-    area: np.ndarray
-    areas_replaced: int
-
-
-def read_coco(path: str | Path) -> CocoAnnotations:
-    """Read and check the annotation file at ``path``.
+def read_coco(path: str | Path) -> Annotations:
+    """Read and check the annotation file at ``path``: images by ascending id, classes by ascending category id.
 
     Ids of annotations are not read: nothing depends on them, and tools write them in many ways.
 
@@ -63,10 +42,17 @@ def read_coco(path: str | Path) -> CocoAnnotations:
         DataError: the file is not JSON, is not in COCO's layout, or an item is wrong; the message names the item.
     """
     content = load_sections(path)
-    images, categories = _images(path, content['images']), _categories(path, content['categories'])
-    annotations = content['annotations']
+    try:
+        return _annotations(**{section: content[section] for section in SECTIONS})
+    except ValueError as error:
+        raise DataError(f'{path}: {error}') from None
+
+
+def _annotations(images: list, annotations: list, categories: list) -> Annotations:
+    images = sorted(checked_images(images), key=lambda image: id_order(image['id']))
+    ids = _categories(categories)
     image_place = {image['id']: place for place, image in enumerate(images)}
-    category_place = {cat_id: place for place, cat_id in enumerate(categories.values())}
+    category_place = {cat_id: place for place, cat_id in enumerate(ids.values())}
     try:
         image_index = np.array([image_place[a['image_id']] for a in annotations], dtype=np.int64)
         category_index = np.array([category_place[a['category_id']] for a in annotations], dtype=np.int64)
@@ -82,30 +68,47 @@ def read_coco(path: str | Path) -> CocoAnnotations:
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError):
         well = False
     if not well:
-        raise _first_bad_annotation(path, annotations, image_place, category_place)
-    xywh = xywh.astype(np.float64)
-    area = area.astype(np.float64)
-    own = np.maximum(xywh[:, 2], 0) * np.maximum(xywh[:, 3], 0)
-    return CocoAnnotations(
-        images,
-        categories,
-        xywh,
-        _cut(xywh, images, image_index),
-        image_index,
-        category_index,
-        crowd.astype(bool),
-        ignored.astype(bool),
-        np.where(area > 0, area, own),
-        int((area <= 0).sum()),
+        raise _first_bad_annotation(annotations, image_place, category_place)
+    boxes = xywh.astype(np.float32)
+    boxes[:, 2:] += boxes[:, :2]
+    return Annotations(
+        images=images,
+        categories=ids,
+        boxes=boxes,
+        image_index=image_index,
+        category_index=category_index,
+        crowd=crowd,
+        ignored=ignored,
+        area=area,
+        xywh=xywh.astype(np.float64),
     )
 
 
-def _cut(xywh: np.ndarray, images: list[dict[str, Any]], image_index: np.ndarray) -> np.ndarray:
-    """(M, 4) float32 xyxy, cut to the images."""
-    sizes = np.array([(image['width'], image['height']) for image in images], dtype=np.float32).reshape(-1, 2)
-    boxes = xywh.astype(np.float32)
-    boxes[:, 2:] += boxes[:, :2]
-    return boxes.reshape(-1, 2, 2).clip(0, sizes[image_index][:, None]).reshape(-1, 4)
+def write_coco(annotations: Annotations, path: Path) -> None:
+    """Write COCO's JSON, for tools that read nothing else."""
+    ids = list(annotations.categories.values())
+    columns = (annotations.image_index, annotations.category_index, annotations.xywh, annotations.area)
+    flags = (annotations.crowd.astype(int), annotations.ignored.astype(int))
+    content = {
+        'images': annotations.images,
+        'categories': [{'id': number, 'name': name} for name, number in annotations.categories.items()],
+        'annotations': [
+            {
+                'id': number,
+                'image_id': annotations.images[image]['id'],
+                'category_id': ids[category],
+                'bbox': box,
+                'area': area,
+                'iscrowd': crowd,
+                'ignore': ignored,
+            }
+            for number, (image, category, box, area, crowd, ignored) in enumerate(
+                zip(*(column.tolist() for column in columns + flags), strict=True), start=1
+            )
+        ],
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content), encoding='utf-8')
 
 
 def load_sections(path: str | Path) -> dict[str, list]:
@@ -176,61 +179,35 @@ def _without_masks(item: dict) -> dict:
     return item
 
 
-def _images(path: str | Path, images: list) -> list[dict[str, Any]]:
-    seen = set()
-    for index, image in enumerate(images):
-        where = f'{path}: images[{index}]'
-        check_image(where, image)
-        if image['id'] in seen:
-            raise DataError(f'{where} repeats the id {short(image["id"])}: every image needs an id of its own')
-        seen.add(image['id'])
-        image.update({key: whole(image[key]) for key in ('id', 'height', 'width')})
-    return sorted(images, key=lambda image: id_order(image['id']))
-
-
-def _categories(path: str | Path, categories: list) -> dict[str, Id]:
+def _categories(categories: list) -> dict[str, Id]:
     seen: dict[str, Id] = {}
     for index, category in enumerate(categories):
-        where = f'{path}: categories[{index}]'
-        check_category(where, category)
+        where = f'categories[{index}]'
+        check_fields(where, category, **CATEGORY_FIELDS)
         if category['name'] in seen or category['id'] in seen.values():
-            raise DataError(
+            raise ValueError(
                 f'{where} repeats the name {category["name"]!r} or the id {short(category["id"])}: both must be unique'
             )
         seen[category['name']] = whole(category['id'])
     if not seen:
-        raise DataError(
-            f'{path} has no category: categories needs one item for every class, {{"id": 1, "name": "..."}}'
-        )
+        raise ValueError('it has no category: categories needs one item for every class, {"id": 1, "name": "..."}')
     return dict(sorted(seen.items(), key=lambda item: id_order(item[1])))
 
 
-def whole(value: Any) -> Any:
-    """A number such as 640.0, which tools write for 640, as an integer; anything else as it is."""
-    return int(value) if isinstance(value, float) else value
-
-
-def id_order(value: Id) -> tuple[bool, Id]:
-    """The key that sorts ids: numbers by size, then texts by their characters."""
-    return isinstance(value, str), value
-
-
-def _first_bad_annotation(
-    path: str | Path, annotations: list, image_ids: dict[Id, int], category_ids: dict[Id, int]
-) -> DataError:
+def _first_bad_annotation(annotations: list, image_ids: dict[Id, int], category_ids: dict[Id, int]) -> ValueError:
     for index, annotation in enumerate(annotations):
-        where = f'{path}: annotations[{index}]'
+        where = f'annotations[{index}]'
         try:
             check_annotation(where, annotation)
-        except DataError as error:
+        except ValueError as error:
             return error
         for field, known, section in (('image_id', image_ids, 'images'), ('category_id', category_ids, 'categories')):
-            if lost := which_is_lost(annotation[field], field, known, section):
-                return DataError(f'{where} (id {short(annotation.get("id"))}) has {lost}')
+            if lost := _which_is_lost(annotation[field], field, known, section):
+                return ValueError(f'{where} (id {short(annotation.get("id"))}) has {lost}')
     raise AssertionError('every annotation passes one by one, but not together')
 
 
-def which_is_lost(value: Id, field: str, known: Any, section: str) -> str:
+def _which_is_lost(value: Id, field: str, known: Any, section: str) -> str:
     """What to say of an id that no item of ``section`` has; nothing where ``known`` holds it."""
     if value in known:
         return ''
@@ -239,38 +216,11 @@ def which_is_lost(value: Id, field: str, known: Any, section: str) -> str:
     return f'{field} {short(value)}, which no item of {section} has{hint}'
 
 
-def check_image(where: str, image: Any) -> None:
-    """Raise DataError, which begins with ``where``, unless ``image`` is an item of images."""
-    _check(where, image, id=_is_id, file_name=_is_name, height=_is_side, width=_is_side)
-
-
-def check_category(where: str, category: Any) -> None:
-    """Raise DataError, which begins with ``where``, unless ``category`` is an item of categories."""
-    _check(where, category, id=_is_id, name=_is_name)
-
-
 def check_annotation(where: str, annotation: Any) -> None:
-    """Raise DataError, which begins with ``where``, unless ``annotation`` is an item of annotations."""
-    _check(where, annotation, image_id=_is_id, category_id=_is_id, bbox=_is_xywh)
+    """Raise ValueError, which begins with ``where``, unless ``annotation`` is an item of annotations."""
+    check_fields(where, annotation, image_id=is_id, category_id=is_id, bbox=_is_xywh)
     optional = {'iscrowd': 0, 'ignore': None, 'area': None, **annotation}
-    _check(where, optional, iscrowd=_is_flag, ignore=_is_flag_or_none, area=_is_area)
-
-
-def _is_id(value: Any) -> str:
-    if isinstance(value, str):
-        return '' if value else 'an id, which is not empty'
-    fits = isinstance(value, int) and not isinstance(value, bool)
-    fits = fits or (isinstance(value, float) and value.is_integer())
-    return '' if fits else 'an integer or a text'
-
-
-def _is_side(value: Any) -> str:
-    fits = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value <= FAR
-    return '' if fits and value == int(value) else 'a positive number of pixels'
-
-
-def _is_name(value: Any) -> str:
-    return '' if isinstance(value, str) and value else 'a text'
+    check_fields(where, optional, iscrowd=_is_flag, ignore=_is_flag_or_none, area=_is_area)
 
 
 def _is_flag(value: Any) -> str:
@@ -291,20 +241,3 @@ def _is_xywh(value: Any) -> str:
     fits = isinstance(value, list) and len(value) == 4
     fits = fits and all(isinstance(v, (int, float)) and not isinstance(v, bool) and abs(v) <= FAR for v in value)
     return '' if fits else 'four finite numbers, [x, y, width, height] in pixels'
-
-
-def _check(where: str, item: Any, **fields: Any) -> None:
-    """Raise DataError unless ``item`` is a dict whose fields pass; a check returns '' or what it expected."""
-    if not isinstance(item, dict):
-        raise DataError(f'{where} is {short(item)}: expected an object with {", ".join(fields)}')
-    for field, check in fields.items():
-        if field not in item:
-            raise DataError(f'{where} has no {field}: it needs {", ".join(fields)}')
-        if expected := check(item[field]):
-            raise DataError(f'{where} has {field} {short(item[field])}: expected {expected}')
-
-
-def short(value: Any) -> str:
-    """``value`` in a line of an error, whatever a file may hold."""
-    text = reprlib.repr(value)
-    return text if len(text) <= 60 else text[:57] + '...'
