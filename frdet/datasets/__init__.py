@@ -1,7 +1,7 @@
 """Data sets, transforms and samplers. Importing this package registers all of them."""
 
 from frdet.datasets import transforms
-from frdet.datasets.annotations import Annotations
+from frdet.datasets.annotations import Annotations, image_size
 from frdet.datasets.base import DetDataset
 from frdet.datasets.coco import CocoDataset
 from frdet.datasets.loaders import settle_workers
@@ -16,6 +16,7 @@ __all__ = [
     'ConcatDataset',
     'DetDataset',
     'ShapesDataset',
+    'image_size',
     'settle_workers',
     'transforms',
     'write_shapes',

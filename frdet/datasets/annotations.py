@@ -1,11 +1,15 @@
 """The images and boxes of a data set, as every format gives them: N images, M boxes, K categories."""
 
 import reprlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from frdet.datasets.transforms.decoding import open_image
+from frdet.datasets.transforms.loading import shown_size
 
 FAR = 1e9  # pixels: no coordinate lies further out, NaN and infinity included
 
@@ -22,14 +26,14 @@ class Annotations:
             upright image, and ``id``, which is the file name where there is none.
         categories: category id of every class name, in the order of the labels; or the names alone, whose ids are
             then 1, 2, ...
-        boxes: (M, 4) xyxy in pixels. They become float32, cut to their images; a side may be negative or 0.
         image_index: (M,) places in ``images``.
         category_index: (M,) places in ``categories``.
+        boxes: (M, 4) xyxy in pixels. They become float32, cut to their images; a side may be negative or 0.
+        xywh: (M, 4), the same as x, y, width and height; give one of the two. Evaluators get these, uncut float64.
         crowd: (M,) bool, regions that hold many objects; none where None.
         ignored: (M,) bool, objects that count neither as found nor as missed, nor as background; none where None.
-        area: (M,) square pixels of the object, such as of its mask. The box's area takes the place of a number that
-            is not positive, of NaN, and of None for all.
-        xywh: (M, 4) float64, the boxes as the file has them, where it has width and height. Evaluators get them.
+        area: (M,) square pixels of the objects, such as of their masks. The area of the box takes the place of a number
+            that is not positive, and of NaN.
 
     Attributes:
         areas_replaced: how many areas were given that are 0 or negative.
@@ -40,58 +44,64 @@ class Annotations:
 
     images: list[dict[str, Any]]
     categories: dict[str, Id]
-    boxes: np.ndarray
     image_index: np.ndarray
     category_index: np.ndarray
+    boxes: np.ndarray = None  # type: ignore[assignment]
+    xywh: np.ndarray = None  # type: ignore[assignment]
     crowd: np.ndarray = None  # type: ignore[assignment]
     ignored: np.ndarray = None  # type: ignore[assignment]
     area: np.ndarray = None  # type: ignore[assignment]
-    xywh: np.ndarray = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
         self.images = checked_images(self.images)
         self.categories = _categories(self.categories)
-        boxes = np.asarray(self.boxes if len(self.boxes) else np.zeros((0, 4)))
-        count = len(boxes)
-        _expect('boxes', boxes, (count, 4), 'iuf', 'x1, y1, x2, y2 in pixels')
-        if len(wrong := np.flatnonzero(~(np.abs(boxes) <= 2 * FAR).all(axis=1))):
-            raise ValueError(f'boxes[{wrong[0]}] is {boxes[wrong[0]].tolist()}: expected finite numbers of pixels')
-        self.image_index = _places('image_index', self.image_index, count, len(self.images), 'images')
-        self.category_index = _places('category_index', self.category_index, count, len(self.categories), 'categories')
-        self.crowd, self.ignored = (_flags(name, getattr(self, name), count) for name in ('crowd', 'ignored'))
-        exact = boxes.astype(np.float64)
-        exact[:, 2:] -= exact[:, :2]
-        self.xywh = exact if self.xywh is None else self.xywh
+        if self.xywh is None:
+            count = len(self.boxes)
+            boxes = _numbers('boxes', self.boxes, (count, 4), FAR)
+            self.xywh = boxes.astype(np.float64)
+            self.xywh[:, 2:] -= self.xywh[:, :2]
+            boxes = boxes.astype(np.float32)
+        else:
+            count = len(self.xywh)
+            self.xywh = _numbers('xywh', self.xywh, (count, 4), FAR).astype(np.float64)
+            boxes = self.xywh.astype(np.float32)
+            boxes[:, 2:] += boxes[:, :2]
+        for name, section in (('image_index', self.images), ('category_index', self.categories)):
+            setattr(self, name, _places(name, getattr(self, name), count, len(section)))
+        for name in ('crowd', 'ignored'):
+            flags = _numbers(name, [0] * count if getattr(self, name) is None else getattr(self, name), (count,), 1)
+            if len(wrong := np.flatnonzero((flags != 0) & (flags != 1))):
+                raise ValueError(f'{name}[{wrong[0]}] is {flags[wrong[0]]}: expected 0 or 1')
+            setattr(self, name, flags.astype(bool))
         sizes = np.array([(image['width'], image['height']) for image in self.images], dtype=np.float32).reshape(-1, 2)
-        corners = boxes.astype(np.float32).reshape(-1, 2, 2)
-        self.boxes = corners.clip(0, sizes[self.image_index][:, None]).reshape(-1, 4)
-        area = np.full(count, np.nan) if self.area is None else np.asarray(self.area if count else [], dtype=np.float64)
-        _expect('area', area, (count,), 'f', 'square pixels')
+        self.boxes = boxes.reshape(-1, 2, 2).clip(0, sizes[self.image_index][:, None]).reshape(-1, 4)
+        area = np.full(count, np.nan) if self.area is None else _numbers('area', self.area, (count,), FAR**2, nan=True)
         self.areas_replaced = int((area <= 0).sum())
         self.area = np.where(area > 0, area, np.maximum(self.xywh[:, 2], 0) * np.maximum(self.xywh[:, 3], 0))
 
-
-def _expect(name: str, array: np.ndarray, shape: tuple[int, ...], kinds: str, what: str) -> None:
-    if array.shape != shape or array.dtype.kind not in kinds:
-        wanted = ', '.join(map(str, shape)) + (',' if len(shape) == 1 else '')
-        raise ValueError(f'{name} is an array {array.shape} of {array.dtype}: expected ({wanted}) of {what}')
+    def labels(self, label_of: Mapping[str, int], other: int = -1) -> np.ndarray:
+        """(M,) int64: the number of each box's class in ``label_of``, or ``other`` where its class is not there."""
+        return np.array([label_of.get(name, other) for name in self.categories], dtype=np.int64)[self.category_index]
 
 
-def _places(name: str, value: Any, count: int, stop: int, section: str) -> np.ndarray:
+def _numbers(name: str, value: Any, shape: tuple[int, ...], limit: float, *, nan: bool = False) -> np.ndarray:
+    """``value`` as an array of ``shape``, of which no number is further from 0 than ``limit``."""
+    array = np.asarray(value) if len(value) else np.zeros(shape)
+    if array.shape != shape or array.dtype.kind not in 'biuf':
+        raise ValueError(f'{name} is an array {array.shape} of {array.dtype}: expected numbers, {shape}')
+    fits = (np.abs(array) <= limit) | (nan & np.isnan(array))
+    if len(wrong := np.argwhere(~fits)):
+        row = wrong[0][0]
+        raise ValueError(f'{name}[{row}] is {array[row].tolist()}: expected finite numbers up to {limit:g}')
+    return array
+
+
+def _places(name: str, value: Any, count: int, stop: int) -> np.ndarray:
     """(M,) int64, each at least 0 and less than ``stop``."""
-    array = np.asarray(value if len(value) else np.zeros(0, dtype=np.int64))
-    _expect(name, array, (count,), 'iu', f'places in {section}, one for each of the {count} boxes')
-    if len(wrong := np.flatnonzero((array < 0) | (array >= stop))):
-        raise ValueError(f'{name}[{wrong[0]}] is {array[wrong[0]]}: {section} has {stop} items, counted from 0')
+    array = _numbers(name, value, (count,), FAR)
+    if len(wrong := np.flatnonzero((array < 0) | (array >= stop) | (array % 1 != 0))):
+        raise ValueError(f'{name}[{wrong[0]}] is {array[wrong[0]]}: expected a place from 0 to {stop - 1}')
     return array.astype(np.int64)
-
-
-def _flags(name: str, value: Any, count: int) -> np.ndarray:
-    array = np.zeros(count, dtype=bool) if value is None else np.asarray(value if len(value) else np.zeros(0, bool))
-    _expect(name, array, (count,), 'biuf', f'0 or 1, one for each of the {count} boxes')
-    if len(wrong := np.flatnonzero((array != 0) & (array != 1))):
-        raise ValueError(f'{name}[{wrong[0]}] is {array[wrong[0]]}: expected 0 or 1')
-    return array.astype(bool)
 
 
 def checked_images(images: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -120,6 +130,19 @@ def _categories(categories: Any) -> dict[str, Id]:
     if not categories or len(set(categories.values())) < len(categories):
         raise ValueError(f'categories is {short(categories)}: expected at least one class, and an id for each')
     return {name: whole(number) for name, number in categories.items()}
+
+
+def image_size(path: str | Path) -> tuple[int, int]:
+    """(height, width) of the upright image at ``path``, from the head of its file: for formats that state no sizes.
+
+    Raises:
+        ValueError: the file is missing or cannot be decoded.
+    """
+    try:
+        with open_image(str(path)) as image:
+            return shown_size(image)
+    except Exception as error:  # a decoder that reads garbage may raise anything
+        raise ValueError(f'the size of {path} is not known, because it cannot be read ({error})') from error
 
 
 def whole(value: Any) -> Any:

@@ -146,7 +146,8 @@ class DetDataset(BaseDataset):
         if self.test_mode:
             self._annotations = content
         self._metainfo['classes'], self.cat_ids = self._choose_classes(content.categories)
-        labels = self._labels(content)
+        label_of = {name: label for label, name in enumerate(self._metainfo['classes'])}
+        labels = content.labels(label_of).astype(np.int32)
         left_out = content.crowd | content.ignored
         chosen = np.flatnonzero(labels >= 0)
         chosen = chosen[np.argsort(content.image_index[chosen], kind='stable')]
@@ -281,13 +282,6 @@ class DetDataset(BaseDataset):
             logger='current',
             level=logging.WARNING,
         )
-
-    def _labels(self, content: Annotations) -> np.ndarray:
-        """(M,) int32, the label of every annotation, -1 where its class is not chosen."""
-        label_of = {cat_id: label for label, cat_id in enumerate(self.cat_ids)}
-        return np.array([label_of.get(i, -1) for i in content.categories.values()], dtype=np.int32)[
-            content.category_index
-        ]
 
 
 def categories_of(dataset: Any) -> dict[str, Id]:

@@ -12,14 +12,14 @@ from mmengine.evaluator import BaseMetric
 from mmengine.logging import MMLogger
 from terminaltables import AsciiTable
 
-from frdet.datasets.annotations import Id, id_order
+from frdet.datasets.annotations import id_order
 from frdet.datasets.base import UNUSED_CLASS
 from frdet.datasets.coco import CocoDataset
 from frdet.datasets.formats.coco import read_coco, write_coco
 from frdet.errors import ConfigError, DataError
 from frdet.evaluation.backends import BACKENDS, CocoEval, Numbered
 from frdet.evaluation.detections import Detections, numbered, results_of, write_results
-from frdet.evaluation.tested import check_images, classes_lacking, images_of, parts_of, truth_of
+from frdet.evaluation.tested import check_images, classes_lacking, parts_of, truth_of
 from frdet.evaluation.truth import Source, Truth
 from frdet.registry import METRICS
 
@@ -87,7 +87,7 @@ class CocoMetric(BaseMetric):
         self._known: Truth | None = None
         self._is_coco = True  # whether the truth was read from COCO's JSON
         self._may_lack: set[str] = set()
-        self._skipped: set[tuple[Id, str | None]] = set()  # parts of a joined data set, which other metrics are for
+        self._has_others = False  # other parts of a joined data set, which other metrics are for
 
     def use_dataset(self, dataset: Any) -> None:
         """Take the truth from the data set that will be tested, or compare its images with those of ``ann_file``.
@@ -100,7 +100,7 @@ class CocoMetric(BaseMetric):
         own, others = parts_of(dataset, self.ann_file)
         if own:
             self._known = truth_of(own)
-            self._skipped = images_of(others)
+            self._has_others = bool(others)
             self._is_coco = isinstance(own[0], CocoDataset)
         truth = self._truth()
         self._may_lack = classes_lacking(own or others)
@@ -197,7 +197,7 @@ class CocoMetric(BaseMetric):
         """Detections by place of their image in the truth, in its order; an image that was tested twice counts once.
 
         Raises:
-            DataError: an image is not in the truth, nor in a part of the data set that other metrics are for.
+            DataError: an image is not in the truth, and the data set has no part that other metrics are for.
         """
         found: dict[int, Detections] = {}
         for item in results:
@@ -205,7 +205,7 @@ class CocoMetric(BaseMetric):
             place = truth.place(one.img_id, one.img_path)
             if place is not None:
                 found.setdefault(place, one)
-            elif (one.img_id, one.img_path) not in self._skipped:
+            elif not self._has_others:
                 raise truth.lost(one.img_id, one.img_path, 'the data set tested')
         return dict(sorted(found.items()))
 

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from frdet.datasets.annotations import Id
 from frdet.datasets.base import UNUSED_CLASS, DetDataset
 from frdet.datasets.wrappers import leaves
 from frdet.errors import ConfigError, DataError
@@ -43,17 +42,6 @@ def truth_of(datasets: Sequence[DetDataset]) -> Truth:
     """The truth of data sets; those that read the same files, such as two parts of one, are a single source."""
     sources = {(type(one), one.ann_file, one.data_prefix['img']): one for one in datasets}
     return Truth([Source(one.ann_file, one.annotations(), one.data_prefix['img']) for one in sources.values()])
-
-
-def images_of(datasets: Sequence[Any]) -> set[tuple[Id, str | None]]:
-    """Id and path of every image of ``datasets``; those whose records name neither are left out."""
-    return {
-        (record['img_id'], record.get('img_path'))
-        for dataset in datasets
-        if hasattr(dataset, 'get_data_info')
-        for record in map(dataset.get_data_info, range(len(dataset)))
-        if 'img_id' in record
-    }
 
 
 def classes_lacking(datasets: Sequence[Any]) -> set[str]:

@@ -109,15 +109,14 @@ class Truth:
         """
         wanted = np.zeros(len(self.images), dtype=bool)
         wanted[list(places)] = True
-        label_of = {name: label for label, name in enumerate(classes)}
+        number_of = {name: numbers[label] for label, name in enumerate(classes) if label in numbers}
         items: list[dict[str, Any]] = []
         start = 0
         for source in self.sources:
             content = source.content
             image = content.image_index + start
             start += len(content.images)
-            number = np.array([numbers.get(label_of.get(name, -1), 0) for name in content.categories], dtype=np.int64)
-            category = number[content.category_index]
+            category = content.labels(number_of, 0)
             rows = np.flatnonzero(wanted[image] & (category > 0))
             area = np.where(content.ignored, IGNORED, content.area)
             columns = (image + 1, category, content.xywh, area, content.crowd.astype(int))
@@ -127,12 +126,11 @@ class Truth:
 
     def has_object(self, classes: Collection[str] | None) -> bool:
         """Whether there is an object of ``classes`` (any where None) that can be found or missed."""
-        for source in self.sources:
-            content = source.content
-            chosen = np.array([classes is None or name in classes for name in content.categories])
-            if (chosen[content.category_index] & ~content.crowd & ~content.ignored).any():
-                return True
-        return False
+        contents = [source.content for source in self.sources]
+        return any(
+            ((one.labels(dict.fromkeys(classes or one.categories, 0)) == 0) & ~one.crowd & ~one.ignored).any()
+            for one in contents
+        )
 
     def doubts(self) -> list[str]:
         """A sentence for each thing in the files that a reader of the figures should know."""
@@ -166,7 +164,7 @@ class Truth:
         source = self._source_of[place]
         content = self.sources[source].content
         first = sum(len(other.content.images) for other in self.sources[:source])
-        chosen = np.array([name in classes for name in content.categories])[content.category_index]
+        chosen = content.labels(dict.fromkeys(classes, 0)) == 0
         return content.boxes[chosen & (content.image_index == place - first)]
 
 

@@ -81,7 +81,7 @@ def test_the_truth_is_that_of_the_data_set(write):
 def test_without_any_truth():
     with pytest.raises(ConfigError, match='has no truth: give ann_file'):
         CocoMetric().compute_metrics([])
-    with pytest.raises(ConfigError, match='no truth to compare with: Own, which is tested, is no DetDataset. Derive it'):
+    with pytest.raises(ConfigError, match='no truth to compare with: Own, which is tested, is no DetD'):
         CocoMetric().use_dataset(Own([]))
 
 

@@ -54,61 +54,39 @@ def _annotations(images: list, annotations: list, categories: list) -> Annotatio
     image_place = {image['id']: place for place, image in enumerate(images)}
     category_place = {cat_id: place for place, cat_id in enumerate(ids.values())}
     try:
-        image_index = np.array([image_place[a['image_id']] for a in annotations], dtype=np.int64)
-        category_index = np.array([category_place[a['category_id']] for a in annotations], dtype=np.int64)
-        crowd = np.array([a.get('iscrowd', 0) for a in annotations])
-        ignored = np.array([0 if (v := a.get('ignore')) is None else v for a in annotations])
-        area = np.array([math.nan if (v := a.get('area')) is None else v for a in annotations])
-        xywh = np.array([a['bbox'] for a in annotations] or np.zeros((0, 4)))
-        count = len(annotations)
-        well = xywh.shape == (count, 4) and area.shape == crowd.shape == ignored.shape == (count,)
-        well = well and xywh.dtype.kind in 'iuf' and bool((np.abs(xywh) <= FAR).all())
-        well = well and {0, 1}.issuperset(crowd.tolist()) and {0, 1}.issuperset(ignored.tolist())
-        well = well and area.dtype.kind in 'biuf' and not bool((np.abs(area) > FAR**2).any())
+        return Annotations(
+            images=images,
+            categories=ids,
+            image_index=np.array([image_place[a['image_id']] for a in annotations]),
+            category_index=np.array([category_place[a['category_id']] for a in annotations]),
+            xywh=np.array([a['bbox'] for a in annotations]),
+            crowd=np.array([a.get('iscrowd', 0) for a in annotations]),
+            ignored=np.array([0 if (v := a.get('ignore')) is None else v for a in annotations]),
+            area=np.array([math.nan if (v := a.get('area')) is None else v for a in annotations]),
+        )
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError):
-        well = False
-    if not well:
-        raise _first_bad_annotation(annotations, image_place, category_place)
-    boxes = xywh.astype(np.float32)
-    boxes[:, 2:] += boxes[:, :2]
-    return Annotations(
-        images=images,
-        categories=ids,
-        boxes=boxes,
-        image_index=image_index,
-        category_index=category_index,
-        crowd=crowd,
-        ignored=ignored,
-        area=area,
-        xywh=xywh.astype(np.float64),
-    )
+        _check_annotations(annotations, image_place, category_place)
+        raise
 
 
-def write_coco(annotations: Annotations, path: Path) -> None:
+def write_coco(content: Annotations, path: Path) -> None:
     """Write COCO's JSON, for tools that read nothing else."""
-    ids = list(annotations.categories.values())
-    columns = (annotations.image_index, annotations.category_index, annotations.xywh, annotations.area)
-    flags = (annotations.crowd.astype(int), annotations.ignored.astype(int))
-    content = {
-        'images': annotations.images,
-        'categories': [{'id': number, 'name': name} for name, number in annotations.categories.items()],
-        'annotations': [
-            {
-                'id': number,
-                'image_id': annotations.images[image]['id'],
-                'category_id': ids[category],
-                'bbox': box,
-                'area': area,
-                'iscrowd': crowd,
-                'ignore': ignored,
-            }
-            for number, (image, category, box, area, crowd, ignored) in enumerate(
-                zip(*(column.tolist() for column in columns + flags), strict=True), start=1
-            )
-        ],
-    }
+    images, ids = content.images, list(content.categories.values())
+    keys = ('image_id', 'category_id', 'bbox', 'area', 'iscrowd', 'ignore')
+    columns = (content.xywh, content.area, content.crowd.astype(int), content.ignored.astype(int))
+    rows = zip(
+        [images[place]['id'] for place in content.image_index],
+        [ids[place] for place in content.category_index],
+        *(column.tolist() for column in columns),
+        strict=True,
+    )
+    sections = (
+        images,
+        [{'id': number, **dict(zip(keys, row, strict=True))} for number, row in enumerate(rows, start=1)],
+        [{'id': number, 'name': name} for name, number in content.categories.items()],
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content), encoding='utf-8')
+    path.write_text(json.dumps(dict(zip(SECTIONS, sections, strict=True))), encoding='utf-8')
 
 
 def load_sections(path: str | Path) -> dict[str, list]:
@@ -194,17 +172,14 @@ def _categories(categories: list) -> dict[str, Id]:
     return dict(sorted(seen.items(), key=lambda item: id_order(item[1])))
 
 
-def _first_bad_annotation(annotations: list, image_ids: dict[Id, int], category_ids: dict[Id, int]) -> ValueError:
+def _check_annotations(annotations: list, image_ids: dict[Id, int], category_ids: dict[Id, int]) -> None:
+    """Raise ValueError for the first annotation that is wrong."""
     for index, annotation in enumerate(annotations):
         where = f'annotations[{index}]'
-        try:
-            check_annotation(where, annotation)
-        except ValueError as error:
-            return error
+        check_annotation(where, annotation)
         for field, known, section in (('image_id', image_ids, 'images'), ('category_id', category_ids, 'categories')):
             if lost := _which_is_lost(annotation[field], field, known, section):
-                return ValueError(f'{where} (id {short(annotation.get("id"))}) has {lost}')
-    raise AssertionError('every annotation passes one by one, but not together')
+                raise ValueError(f'{where} (id {short(annotation.get("id"))}) has {lost}')
 
 
 def _which_is_lost(value: Id, field: str, known: Any, section: str) -> str:

@@ -104,7 +104,7 @@ def read_results(
 
 def _objects(content: Annotations, place_of: dict[Id, int], label_of: dict[Id, int]) -> Objects:
     image = np.array([place_of.get(image['id'], -1) for image in content.images], dtype=np.int64)[content.image_index]
-    label = np.array([label_of.get(i, -1) for i in content.categories.values()], dtype=np.int64)[content.category_index]
+    label = content.labels({name: label_of[i] for name, i in content.categories.items() if i in label_of})
     rows = np.flatnonzero((image >= 0) & (label >= 0))
     boxes = content.xywh[rows]
     boxes[:, 2:] += boxes[:, :2]
