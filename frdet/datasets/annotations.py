@@ -69,7 +69,7 @@ class Annotations:
         for name, section in (('image_index', self.images), ('category_index', self.categories)):
             setattr(self, name, _places(name, getattr(self, name), count, len(section)))
         for name in ('crowd', 'ignored'):
-            flags = _numbers(name, [0] * count if getattr(self, name) is None else getattr(self, name), (count,), 1)
+            flags = _numbers(name, [0] * count if getattr(self, name) is None else getattr(self, name), (count,), FAR)
             if len(wrong := np.flatnonzero((flags != 0) & (flags != 1))):
                 raise ValueError(f'{name}[{wrong[0]}] is {flags[wrong[0]]}: expected 0 or 1')
             setattr(self, name, flags.astype(bool))
