@@ -296,7 +296,7 @@ def categories_of(dataset: Any) -> dict[str, Id]:
     if not (isinstance(kind, type) and issubclass(kind, DetDataset)):
         raise DataError(f'{getattr(kind, "__name__", kind)} is no DetDataset: its category ids are not known')
     if isinstance(dataset, dict):
-        dataset = DATASETS.build({**dataset, 'pipeline': [], 'lazy_init': True})
+        dataset = DATASETS.build({'data_prefix': {'img': ''}, **dataset, 'pipeline': [], 'lazy_init': True})
     return dataset.annotations().categories
 
 
