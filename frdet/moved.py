@@ -11,8 +11,20 @@ from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
-#: Former name of a module or package -> its name now. What lies in a package moved with it.
-MOVED: dict[str, str] = {'frdet.datasets.coco_json': 'frdet.datasets.formats.coco'}
+#: Former name of a module or package -> its name now. What lies in a package moved with it, unless it stands before.
+MOVED: dict[str, str] = {
+    'frdet.config.places': 'frdet.config.schema',
+    'frdet.datasets.coco_json': 'frdet.datasets.formats.coco',
+    'frdet.engine.checkpoint': 'frdet.checkpoints.loading',
+    'frdet.engine.hooks.checkpoint': 'frdet.checkpoints.hooks',
+    'frdet.engine.hooks.saving': 'frdet.checkpoints.hooks',
+    'frdet.engine.saving': 'frdet.checkpoints.saving',
+    'frdet.interop.checkpoints': 'frdet.checkpoints.converting',
+    'frdet.interop.download': 'frdet.checkpoints.addresses',
+    'frdet.interop.files': 'frdet.checkpoints.reading',
+    'frdet.interop': 'frdet.checkpoints',
+    'frdet.evaluation.analysis': 'frdet.insight.errors',
+}
 
 
 class MovedModules(MetaPathFinder, Loader):

@@ -12,11 +12,11 @@ from mmengine.config import Config
 from mmengine.optim import OptimWrapper, build_optim_wrapper
 from torch import nn
 
+from frdet.checkpoints import load_strictly
 from frdet.config import check_config
 from frdet.engine import DetRunner, load_checkpoint, with_layout
 from frdet.engine.hooks.check_setup import check_classes
 from frdet.errors import ConfigError, DataError
-from frdet.interop import load_strictly
 from frdet.progress import track
 from frdet.registry import DATASETS, DETECTORS, in_config_scope
 
