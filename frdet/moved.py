@@ -12,7 +12,7 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
-#: Former name of a module or package -> new name. The modules of a package moved with it, except the ones listed first.
+#: Former name of a module or package -> new name. The modules of a package moved with it, unless listed before it.
 MOVED: dict[str, str] = {
     'frdet.apis.flops': 'frdet.insight.flops',
     'frdet.apis.inspection': 'frdet.insight.step',

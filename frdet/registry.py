@@ -71,7 +71,7 @@ class Registry(MMEngineRegistry):
         ``package.Name`` reaches the registries of another MMEngine package, such as ``mmpretrain.ConvNeXt``.
 
         Raises:
-            ConfigError: no such name. The message says this registry, the nearest names, and another registry that has
+            ConfigError: no such name. The message says this registry, the nearest names, and the registry that has
                 the name.
         """
         if not isinstance(key, str) or not key:
@@ -108,7 +108,7 @@ class Registry(MMEngineRegistry):
         scope = scope or _scope_of_config.get()
         current = DefaultScope.get_current_instance()
         is_there = current is not None and current.scope_name == scope
-        with DefaultScope.overwrite_default_scope(None if is_there else scope):  # a change of scope sleeps
+        with DefaultScope.overwrite_default_scope(None if is_there else scope):  # it sleeps if the scope changes
             return super().build({**defaults, **cfg})
 
     def _miss(self, key: str) -> str:

@@ -114,7 +114,7 @@ def no_file(path: Path) -> str:
         return f'Config {path} is a folder: expected a file in it, as {", ".join(_names(path)[:8]) or "it has none"}'
     message = f'Config {path} does not exist'
     if not path.parent.is_dir():
-        return f'{message}, nor does the folder {path.parent}'
+        return f'{message}: there is no folder {path.parent}'
     names = _names(path.parent)
     if near := difflib.get_close_matches(path.name, names, n=3):
         return f'{message}: did you mean {" or ".join(str(path.parent / name) for name in near)}?'

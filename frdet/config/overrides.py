@@ -155,9 +155,7 @@ def _index(node: Sequence, part: str, key_path: str, key: str) -> int:
     try:
         return range(len(node))[int(part)]
     except (ValueError, IndexError):
-        raise ConfigError(
-            f'Override {key}: {key_path} is a list of {len(node)}, {part!r} is not an index of it'
-        ) from None
+        raise ConfigError(f'Override {key}: {key_path} is a list of {len(node)}, {part!r} is no index of it') from None
 
 
 def _unknown(part: str, node: Any, key_path: str, key: str, fields: Iterable[str] = ()) -> ConfigError:

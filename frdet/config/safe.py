@@ -62,9 +62,7 @@ def refuse_imports(cfg: Config) -> None:
         raise ConfigError('custom_imports runs modules, which --safe-config does not allow: leave it out')
     for key_path, key, value in _strings('', cfg.to_dict()):
         if key == '_scope_' or (key_path == 'default_scope' and value not in ('frdet', 'mmengine')):
-            raise ConfigError(
-                f'{key_path}: found {value!r}, a package that --safe-config does not import: leave it out'
-            )
+            raise ConfigError(f'{key_path}: found {value!r}: --safe-config imports no other package, leave it out')
         component = key in _CLASSES and key_path != 'optim_wrapper.clip_grad.type'
         if component and ('.' in value or (find_component(value, None) is None)):
             raise ConfigError(
@@ -115,9 +113,7 @@ class _File:
         """The value of an expression, computed without a call of anything that it names."""
         found = self._value(node)
         if isinstance(found, (str, list, tuple, dict)) and len(found) > _SIZE:
-            raise ConfigError(
-                f'{self.path}:{node.lineno}: found a value of {len(found)} items, expected {_SIZE} at most'
-            )
+            raise ConfigError(f'{self.path}:{node.lineno}: found {len(found)} items, expected at most {_SIZE}')
         return found
 
     def _value(self, node: ast.expr) -> Any:

@@ -127,7 +127,7 @@ _LEAST = {
     'train_cfg.val_interval': 1,
 }
 
-#: Dicts whose keys the user names.
+#: Dicts with keys that the user chooses.
 FREE = ('metainfo', 'custom_keys', 'backend_args')
 
 

@@ -21,7 +21,7 @@ class Declared(NamedTuple):
 
 
 def declared(target: Callable, name: str) -> Declared:
-    """What ``target`` declares of its argument ``name``, or a base class of it does."""
+    """The declaration of the argument ``name`` of ``target``, or of a base class of it."""
     for cls in inspect.getmro(target) if inspect.isclass(target) else (target,):
         function = cls.__dict__.get('__init__') if inspect.isclass(cls) else cls
         if inspect.isfunction(function) and name in (parameters := inspect.signature(function).parameters):

@@ -14,7 +14,7 @@ from frdet.errors import ConfigError
 
 
 class _Names(NamedTuple):
-    """The names at the top level of a file, each with the line where it last stands.
+    """The names at the top level of a file, each with the last line that has it.
 
     Attributes:
         changed: names that the file assigns, or changes in place, as by ``norm['eps'] = 0``.

@@ -122,14 +122,10 @@ def _refuse(message: str) -> Callable[..., Any]:
     return backward
 
 
-def _register_autocast() -> None:
+if loading.status().loaded:
+    _register_fakes()
+    _register_gradients()
     # Boxes and scores are compared in float32. RoIAlign takes features in the dtype that autocast gave them.
     for device_type in ('cpu', 'cuda'):
         for name in ('nms', 'batched_nms', 'batched_nms_mask', 'max_iou'):
             register_autocast(f'frdet::{name}', device_type, torch.float32)
-
-
-if loading.status().loaded:
-    _register_fakes()
-    _register_gradients()
-    _register_autocast()

@@ -36,9 +36,7 @@ class DetDataSample(BaseDataElement):
     """
 
     gt_instances = _instances('gt_instances', 'Ground truth that the model is trained on.')
-    ignored_instances = _instances(
-        'ignored_instances', "Ground truth that is neither object nor background: COCO's crowds."
-    )
+    ignored_instances = _instances('ignored_instances', "Neither object nor background: COCO's crowds.")
     pred_instances = _instances('pred_instances', 'Detections, best score first.')
 
 

@@ -150,16 +150,14 @@ class RPNHead(BaseModule):
         if self.trained_within is None:
             return self.assigner.assign_batch(anchors, truth)
         height, width = ((image_sizes / self.trained_within).ceil() * self.trained_within)[..., None].unbind(1)
-        x, y = (
-            ((anchors[:, :2] + anchors[:, 2:]) / 2).round().unbind(1)
-        )  # centres are whole, except for rounding errors
+        x, y = ((anchors[:, :2] + anchors[:, 2:]) / 2).round().unbind(1)  # centres are whole up to rounding errors
         inside = (x < width) & (y < height)
         # An empty box overlaps nothing, so an anchor outside is the best one of no ground truth.
         assigned = self.assigner.assign_batch(anchors * inside[..., None], truth)
         return assigned._replace(label=assigned.label.masked_fill(~inside, IGNORED))
 
     def _is_sparse(self, sampled: SampleResult, num_anchors: int) -> bool:
-        """Whether so few anchors are sampled that the gradient is computed at these alone.
+        """Whether so few anchors are sampled that the gradient is computed only there.
 
         The gradient is the same, but a backward pass over every cell, with zeros at most of them, takes a fifth of a
         training step. A subclass with its own ``forward`` keeps that pass.

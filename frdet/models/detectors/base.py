@@ -70,7 +70,7 @@ class Detector(BaseModel):
         self.__dict__['num_classes'] = value
 
     def losses(self, features: tuple[Tensor, ...], truth: GroundTruth, image_sizes: Tensor) -> dict[str, Tensor]:
-        """Scalars by name. Those with ``loss`` in their name are summed and trained on, the others are only logged.
+        """Scalars by name. The sum of all with ``loss`` in their name is trained on; the others are only logged.
 
         Args:
             features: maps (N, C_l, H_l, W_l), finest first.
@@ -111,13 +111,16 @@ class Detector(BaseModel):
             ExportError: ``torch.jit.trace`` calls it.
         """
         if torch.jit.is_tracing():
-            _refuse_torchscript()
+            self.__prepare_scriptable__()
         run = compiled(_features) if self.compile_features else _features
         return run(self.backbone, self.neck, inputs)
 
     def __prepare_scriptable__(self) -> NoReturn:
         """``torch.jit.script`` calls this method before anything else."""
-        _refuse_torchscript()
+        raise ExportError(
+            'TorchScript cannot hold a detector: a trace keeps the image size and the number of boxes of its example. '
+            'Export it to ONNX or with torch.export: tools/export_onnx.py, or frdet.apis.export_detector'
+        )
 
     def loss(self, inputs: Tensor, data_samples: list[DetDataSample]) -> dict[str, Tensor]:
         """``losses`` of a batch of normalised images (N, 3, H, W) with their ground truth.
@@ -190,13 +193,6 @@ def _with_channels(neck: Any, backbone: nn.Module) -> Any:
             "them to the channels of the backbone's maps, finest first"
         )
     return {**neck, 'in_channels': channels}
-
-
-def _refuse_torchscript() -> NoReturn:
-    raise ExportError(
-        'TorchScript cannot hold a detector: a trace keeps the image size and the number of boxes of its example. '
-        'Export it to ONNX or with torch.export: tools/export_onnx.py, or frdet.apis.export_detector'
-    )
 
 
 def _features(backbone: nn.Module, neck: nn.Module | None, inputs: Tensor) -> tuple[Tensor, ...]:

@@ -43,10 +43,6 @@ class MultiScaleRoIAlign(nn.Module):
 
     def forward(self, features: Sequence[Tensor], rois: Tensor) -> Tensor:
         """Maps (B, C, H_l, W_l) and RoIs (R, 5) as (image index, xyxy) -> (R, C, output_size, output_size)."""
-        return ops.multiscale_roi_align(
-            list(features[: len(self.spatial_scales)]),
-            rois.to(torch.promote_types(rois.dtype, features[0].dtype)),  # float64 for a float64 model
-            self.output_size,
-            self.spatial_scales,
-            *self.rule,
-        )
+        rois = rois.to(torch.promote_types(rois.dtype, features[0].dtype))  # float64 for a float64 model
+        used = list(features[: len(self.spatial_scales)])
+        return ops.multiscale_roi_align(used, rois, self.output_size, self.spatial_scales, *self.rule)
