@@ -26,6 +26,7 @@ MOVED: dict[str, str] = {
     'frdet.visualization.report.store': 'frdet.insight.store',
     'frdet.visualization.report': 'frdet.insight.report',
     'frdet.config.places': 'frdet.config.schema',
+    'frdet.datasets.coco_json': 'frdet.datasets.formats.coco',
     'frdet.engine.checkpoint': 'frdet.checkpoints.loading',
     'frdet.engine.hooks.checkpoint': 'frdet.checkpoints.hooks',
     'frdet.engine.hooks.saving': 'frdet.checkpoints.hooks',

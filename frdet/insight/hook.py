@@ -55,7 +55,7 @@ class ReportHook(Hook):
         facts = store.gather_facts(
             runner.train_dataloader.dataset,
             runner.val_dataloader.dataset if runner.val_loop is not None else None,
-            ann_file=metric.ann_file if metric else None,
+            ann_file=metric.coco_file(_folder(runner)) if metric else None,
             iters_per_epoch=len(runner.train_dataloader) if by_epoch else None,
         )
         store.save_facts(facts, _folder(runner))

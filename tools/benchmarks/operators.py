@@ -1,34 +1,22 @@
-"""Times the operators against torchvision's, on the same inputs in one run; prints a table (Markdown).
-
-    python tools/benchmark_ops.py                      # the CPU
-    python tools/benchmark_ops.py --device cuda --out table.md
-    python tools/benchmark_ops.py --only nms --rounds 15
-
-Every round times each side once, in turn, so that a neighbour's load falls on both; medians are reported.
-"""
+"""Operators against torchvision's, on the same inputs."""
 
 import argparse
-import platform
 import statistics
-import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torchvision import ops as torchvision_ops
 
+from benchmarks.timing import Report, Run, alternate, machine, seconds
 from frdet import ops
 from frdet.ops import loading
 from frdet.progress import track
 
-Run = Callable[[], object]
 
-
-@dataclass(frozen=True)
-class Case:
-    """One row of the table: what is run, by us and by torchvision, and the speed-up that is aimed at.
+class Case(NamedTuple):
+    """One row of the table: a call of ours and of torchvision's, and the speed-up that is aimed at.
 
     ``traffic`` is the least bytes the work must read and write; None where memory does not bound it.
     """
@@ -38,24 +26,6 @@ class Case:
     theirs: Run
     goal: float
     traffic: int | None = None
-
-
-@dataclass(frozen=True)
-class Result:
-    name: str
-    theirs: float
-    ours: float
-    goal: float
-    traffic: int | None
-
-    @property
-    def ratio(self) -> float:
-        return self.theirs / self.ours
-
-    def row(self, bandwidth: float) -> str:
-        times = f'{self.theirs * 1e3:.3g} ms | {self.ours * 1e3:.3g} ms'
-        share = f'{self.traffic / self.ours / bandwidth:.0%}' if self.traffic else ''
-        return f'| {self.name} | {times} | {self.ratio:.1f} | {self.goal:g} | {share} |'
 
 
 def random_boxes(count: int, low: float, high: float, device: torch.device) -> Tensor:
@@ -156,27 +126,6 @@ def cases(device: torch.device) -> Iterator[Case]:
     yield from max_iou_cases(device)
 
 
-def seconds(run: Run, device: torch.device) -> float:
-    if device.type == 'cuda':
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    run()
-    if device.type == 'cuda':
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
-
-
-def measure(case: Case, rounds: int, device: torch.device) -> Result:
-    first = [seconds(case.theirs, device), seconds(case.ours, device)]
-    # Short runs are repeated more: their medians need it and it costs little.
-    rounds = max(rounds, min(200, int(0.2 / max(max(first), 1e-6))))
-    theirs, ours = [], []
-    for _ in range(rounds):
-        theirs.append(seconds(case.theirs, device))
-        ours.append(seconds(case.ours, device))
-    return Result(case.name, statistics.median(theirs), statistics.median(ours), case.goal, case.traffic)
-
-
 def copy_bandwidth(device: torch.device) -> float:
     """Bytes read and written a second by a copy of 256 MiB."""
     source = torch.ones(64 << 20, device=device)
@@ -185,39 +134,32 @@ def copy_bandwidth(device: torch.device) -> float:
     return 2 * source.numel() * 4 / statistics.median(times[2:])
 
 
-def machine(device: torch.device) -> str:
-    if device.type == 'cuda':
-        return torch.cuda.get_device_name(device)
-    return f'{platform.machine()}, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}'
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--device', type=torch.device, default=torch.device('cpu'))
-    parser.add_argument('--rounds', type=int, default=7, help='timings of each side; medians are reported')
-    parser.add_argument('--only', default='', help='run the rows whose name holds this')
-    parser.add_argument('--out', type=Path, help='also write the table here')
-    arguments = parser.parse_args()
-    status = loading.status()
-    bandwidth = copy_bandwidth(arguments.device)
-    lines = [
-        f'torch {torch.__version__} on {machine(arguments.device)}; kernels: {status.describe(arguments.device.type)}; '
-        f'copy bandwidth {bandwidth / 1e9:.1f} GB/s',
-        '',
-        '| operator | torchvision | frdet | ratio | goal | share of the bandwidth |',
-        '|---|---:|---:|---:|---:|---:|',
-    ]
-    print('\n'.join(lines), flush=True)
-    total = sum(arguments.only in case.name for case in cases(arguments.device))
+def measure(args: argparse.Namespace) -> Report:
+    """Each operator in turn with torchvision's."""
+    device = args.device
+    bandwidth = copy_bandwidth(device)
+    report = Report(
+        f'{machine(device)}; kernels: {loading.status().describe(device.type)}; '
+        f'copy bandwidth {bandwidth / 1e9:.1f} GB/s'
+    )
+    total = sum(args.only in case.name for case in cases(device))
     torch.manual_seed(0)
-    todo = (case for case in cases(arguments.device) if arguments.only in case.name)
+    todo = (case for case in cases(device) if args.only in case.name)
     for case in track(todo, 'Operators', total=total, delay=0):
-        result = measure(case, arguments.rounds, arguments.device)
-        lines.append(result.row(bandwidth))
-        print(lines[-1], flush=True)
-    if arguments.out:
-        arguments.out.write_text('\n'.join(lines) + '\n')
-
-
-if __name__ == '__main__':
-    main()
+        sides = {'theirs': case.theirs, 'ours': case.ours}
+        first = max(seconds(run, device) for run in sides.values())
+        # Short runs are repeated more: their medians need it and it costs little.
+        rounds = max(args.rounds, min(200, int(0.2 / max(first, 1e-6))))
+        times = alternate(sides, rounds, device, warmup=0)
+        theirs, ours = times['theirs'].median, times['ours'].median
+        report.add(
+            {
+                'operator': case.name,
+                'torchvision ms': 1e3 * theirs,
+                'frdet ms': 1e3 * ours,
+                'ratio': theirs / ours,
+                'goal': case.goal,
+                'share of the bandwidth': f'{case.traffic / ours / bandwidth:.0%}' if case.traffic else None,
+            }
+        )
+    return report
