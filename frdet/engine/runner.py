@@ -14,6 +14,7 @@ from mmengine.runner.base_loop import BaseLoop
 from mmengine.visualization import Visualizer
 from torch import nn
 
+from frdet.engine.freezing import freeze_parameters
 from frdet.engine.hooks.progress import ProgressHook
 from frdet.engine.resuming import position_of, resume_state
 from frdet.engine.schedules import settings_of
@@ -216,6 +217,9 @@ class DetRunner(Runner):
                 )
             # In testing it is BN.
             model = revert_sync_batchnorm(model)
+        paramwise = (self.cfg.get('optim_wrapper') or {}).get('paramwise_cfg') or {}
+        if self._train_loop is not None and paramwise.get('freeze'):
+            freeze_parameters(model, paramwise['freeze'])  # DistributedDataParallel must know before it wraps the model
         return super().wrap_model(model_wrapper_cfg, model)
 
 
