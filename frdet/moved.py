@@ -21,6 +21,7 @@ MOVED: dict[str, str] = {
     'frdet.interop.download': 'frdet.checkpoints.addresses',
     'frdet.interop.files': 'frdet.checkpoints.reading',
     'frdet.interop': 'frdet.checkpoints',
+    'frdet.evaluation.analysis': 'frdet.insight.errors',
 }
 
 

@@ -15,7 +15,7 @@ from terminaltables import AsciiTable
 from frdet.datasets.coco import UNUSED_CLASS
 from frdet.datasets.coco_json import Id, id_order, read_coco
 from frdet.errors import ConfigError, DataError
-from frdet.evaluation.backends import BACKENDS, CocoEval, Numbered
+from frdet.evaluation.backends import BACKENDS, CocoEval, Numbered, checked_backend
 from frdet.evaluation.detections import Detections, numbered, results_of, write_results
 from frdet.evaluation.tested import check_images, classes_lacking, images_of, parts_of
 from frdet.evaluation.truth import Source, Truth
@@ -44,8 +44,7 @@ class CocoMetric(BaseMetric):
         classwise: log the average precision of every class.
         outfile: where to write the detections as COCO's results JSON; None writes none.
         max_dets: detections of a class and image counted in the three recalls; the last one in all other figures.
-        backend: 'faster_coco_eval', or 'pycocotools', which takes several times as long for the same figures, to
-            the last bit.
+        backend: 'hotcoco', or 'pycocotools', which takes many times as long for the same results, to the last bit.
 
     Raises:
         ConfigError: ``backend`` or ``max_dets`` is wrong, or there is no ``ann_file`` and the data set has none.
@@ -62,19 +61,17 @@ class CocoMetric(BaseMetric):
         classwise: bool = True,
         outfile: str | None = None,
         max_dets: Sequence[int] = (1, 10, 100),
-        backend: str = 'faster_coco_eval',
+        backend: str = 'hotcoco',
     ):
         # Gathering through the process group writes no files; MMEngine calls it 'gpu', whatever the group runs on.
         super().__init__(collect_device='gpu', prefix=prefix)
-        if backend not in BACKENDS:
-            raise ConfigError(f'CocoMetric: backend is {backend!r}, expected {" or ".join(BACKENDS)}')
         if len(max_dets) != 3 or list(max_dets) != sorted(max_dets) or min(max_dets) < 1:
             raise ConfigError(f'CocoMetric: max_dets is {max_dets!r}, expected three ascending counts, as (1, 10, 100)')
         self.ann_file = ann_file
         self.classwise = classwise
         self.outfile = outfile
         self.max_dets = tuple(max_dets)
-        self.backend = backend
+        self.backend = checked_backend(backend)
         self.evaluation: CocoEval | None = None  # COCO's arrays of the last evaluation, on the first process
         self.doubts: list[str] = []  # what a reader of the figures should know, once the data set is known
         self.has_object = True
@@ -150,14 +147,14 @@ class CocoMetric(BaseMetric):
         task = Numbered(
             num_images=len(truth.images),
             num_classes=len(numbers),
-            annotations=truth.annotations(found, classes, numbers),
-            detections=numbered(found, numbers),
+            truth=truth.annotations(found, classes, numbers),
+            found=numbered(found, numbers),
             tested=[place + 1 for place in found],
             max_dets=list(self.max_dets),
         )
-        if not task.detections:
+        if not len(task.found):
             logger.warning('There is no detection at all: every figure is 0, or -1 where there is no object')
-        with contextlib.redirect_stdout(io.StringIO()):  # both evaluators print
+        with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints
             evaluation = BACKENDS[self.backend](task)
         self.evaluation = evaluation._replace(cat_ids=[known[label] for label in numbers])
         figures = self._figures(evaluation)

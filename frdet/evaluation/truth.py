@@ -6,13 +6,14 @@ images and classes are numbered from 1 for the evaluator; the users' ids stay ou
 
 from collections.abc import Collection, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from frdet.datasets.coco import UNUSED_CLASS
 from frdet.datasets.coco_json import CocoAnnotations, Id, short
 from frdet.errors import DataError
+from frdet.evaluation.backends import Columns
 
 IGNORED = -1.0  # an area that is in none of COCO's ranges: evaluators count such an object neither way
 
@@ -98,10 +99,8 @@ class Truth:
             )
         return [ids.get(name) for name in classes]
 
-    def annotations(
-        self, places: Collection[int], classes: Sequence[str], numbers: dict[int, int]
-    ) -> list[dict[str, Any]]:
-        """COCO's annotations of the images at ``places``, whose ids are place + 1.
+    def annotations(self, places: Collection[int], classes: Sequence[str], numbers: dict[int, int]) -> Columns:
+        """The annotations of the images at ``places``, whose numbers are place + 1.
 
         Args:
             classes: names by label.
@@ -110,7 +109,7 @@ class Truth:
         wanted = np.zeros(len(self.images), dtype=bool)
         wanted[list(places)] = True
         label_of = {name: label for label, name in enumerate(classes)}
-        items: list[dict[str, Any]] = []
+        parts: list[Columns] = []
         start = 0
         for source in self.sources:
             content = source.content
@@ -120,10 +119,8 @@ class Truth:
             category = number[content.category_index]
             rows = np.flatnonzero(wanted[image] & (category > 0))
             area = np.where(content.ignored, IGNORED, content.area)
-            columns = (image + 1, category, content.xywh, area, content.crowd.astype(int))
-            for img, cat, box, size, crowd in zip(*(column[rows].tolist() for column in columns), strict=True):
-                items.append(dict(id=len(items) + 1, image_id=img, category_id=cat, bbox=box, area=size, iscrowd=crowd))
-        return items
+            parts.append(Columns(*(c[rows] for c in (image + 1, category, content.xywh, area, content.crowd))))
+        return Columns(*map(np.concatenate, zip(*parts, strict=True)))
 
     def has_object(self, classes: Collection[str] | None) -> bool:
         """Whether there is an object of ``classes`` (any where None) that can be found or missed."""

@@ -26,7 +26,7 @@ NAMES = (
     'bbox_mAP', 'bbox_mAP_50', 'bbox_mAP_75', 'bbox_mAP_s', 'bbox_mAP_m', 'bbox_mAP_l',
     'bbox_AR@1', 'bbox_AR@10', 'bbox_AR@100', 'bbox_AR_s', 'bbox_AR_m', 'bbox_AR_l',
 )  # fmt: skip
-BACKENDS = ('pycocotools', 'faster_coco_eval')
+BACKENDS = ('pycocotools', 'hotcoco')
 
 
 def sample(img_id, boxes, scores, labels):

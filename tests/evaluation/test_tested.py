@@ -240,7 +240,7 @@ def test_ignored_objects_count_neither_way(write, lines):
     _, dataset = write('mine', content)
     everything = perfect(dataset)
     cats = [{**s, 'pred_instances': {k: v[:1] for k, v in s['pred_instances'].items()}} for s in perfect(dataset)]
-    for backend in ('faster_coco_eval', 'pycocotools'):
+    for backend in ('hotcoco', 'pycocotools'):
         for samples in (everything, cats):
             figures = evaluated(CocoMetric(backend=backend), dataset, samples)
             assert figures['coco/bbox_mAP'] == figures['coco/bbox_AR@100'] == pytest.approx(1)

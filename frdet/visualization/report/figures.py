@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.colors import LinearSegmentedColormap, to_rgb
 
-from frdet.evaluation.analysis import class_table, precision_curve
-from frdet.evaluation.analysis.curves import COLUMNS
-from frdet.evaluation.analysis.statistics import SIZE_EDGES
 from frdet.evaluation.backends import CocoEval
+from frdet.insight.errors import class_table, precision_curve
+from frdet.insight.errors.curves import COLUMNS
+from frdet.insight.errors.statistics import SIZE_EDGES
 from frdet.visualization.page import COLOURS
 from frdet.visualization.report.logs import Log
 from frdet.visualization.report.run import Analysis, Run

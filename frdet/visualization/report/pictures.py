@@ -8,7 +8,7 @@ from PIL import Image
 
 from frdet.datasets.transforms.loading import read_image
 from frdet.errors import DataError
-from frdet.evaluation.analysis import KINDS
+from frdet.insight.errors import KINDS
 from frdet.visualization.drawing import draw_boxes
 from frdet.visualization.layout import draw_side_by_side
 from frdet.visualization.page import Mark, Tile

@@ -9,7 +9,8 @@ import numpy as np
 from mmengine.config import Config
 
 from frdet.errors import DataError
-from frdet.evaluation.analysis import (
+from frdet.evaluation.backends import CocoEval
+from frdet.insight.errors import (
     ErrorSplit,
     F1Curve,
     Match,
@@ -17,12 +18,9 @@ from frdet.evaluation.analysis import (
     confusion_matrix,
     f1_curve,
     match,
-    overlaps,
     read_results,
     split_errors,
 )
-from frdet.evaluation.analysis.errors import BACKGROUND
-from frdet.evaluation.backends import CocoEval
 from frdet.visualization.report import store
 from frdet.visualization.report.logs import Log, read_log
 
@@ -179,8 +177,7 @@ def analyse(results: Results) -> Analysis:
     """Everything that is drawn from objects and detections."""
     truth, found = results.truth, results.found
     num_classes = len(results.classes)
-    pairs = overlaps(found, truth, least=BACKGROUND)
-    matched = match(found, truth, pairs)
+    matched = match(found, truth, num_classes=num_classes)
     counted, objects = ~matched.ignored, np.bincount(truth.label[~truth.crowd], minlength=num_classes)
     curves = [
         f1_curve(found.scores[rows], matched.right[rows], int(objects[k]))
@@ -188,6 +185,6 @@ def analyse(results: Results) -> Analysis:
         for rows in [counted & (found.label == k)]
     ]
     f1 = f1_curve(found.scores[counted], matched.right[counted], int(objects.sum()))
-    confusion = confusion_matrix(found, truth, pairs, num_classes=num_classes, score=f1.threshold)
-    errors = split_errors(found, truth, pairs, matched, num_classes=num_classes)
+    confusion = confusion_matrix(found, truth, matched, num_classes=num_classes, score=f1.threshold)
+    errors = split_errors(found, truth, matched, num_classes=num_classes)
     return Analysis(results, matched, f1, curves, confusion, errors)

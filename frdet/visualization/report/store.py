@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from frdet.datasets.wrappers import leaves
-from frdet.evaluation.analysis import label_statistics
 from frdet.evaluation.backends import CocoEval
+from frdet.insight.errors import label_statistics
 from frdet.ops import doctor
 from frdet.progress import track
 from frdet.structures import DetDataSample

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from frdet.evaluation.analysis import KINDS, class_table
-from frdet.evaluation.analysis.curves import COLUMNS
+from frdet.insight.errors import KINDS, class_table
+from frdet.insight.errors.curves import COLUMNS
 from frdet.progress import track
 from frdet.visualization.page import Page, Section
 from frdet.visualization.plots import draw

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from frdet.evaluation.analysis.statistics import SIZE_EDGES
 from frdet.evaluation.backends import CocoEval
+from frdet.insight.errors.statistics import SIZE_EDGES
 from frdet.visualization.report import figures
 from frdet.visualization.report.run import read_run
 from tests.visualization.report.made import FIRST, scalars, step

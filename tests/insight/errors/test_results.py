@@ -3,7 +3,7 @@ import json
 import pytest
 
 from frdet.errors import DataError
-from frdet.evaluation.analysis import read_results
+from frdet.insight.errors import read_results
 
 TRUTH = {
     'images': [

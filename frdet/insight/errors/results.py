@@ -83,16 +83,20 @@ def read_results(
     wanted = None if img_ids is None else set(img_ids)
     images = [image for image in content.images if wanted is None or image['id'] in wanted]
     place_of = {image['id']: place for place, image in enumerate(images)}
-    found = _read_detections(detections)
+    listed = _read_detections(detections)
     try:
-        found_rows = _rows(found, place_of, label_of)
-        scores = np.array([item['score'] for item in found_rows], dtype=np.float64)
+        found = [item for item in listed if item['image_id'] in place_of and item['category_id'] in label_of]
         return Results(
             images,
             names,
             [ids[name] for name in names],
             _objects(content, place_of, label_of),
-            Detected(*_arrays(found_rows, place_of, label_of), scores),
+            Detected(
+                np.array([place_of[item['image_id']] for item in found], dtype=np.int64),
+                np.array([label_of[item['category_id']] for item in found], dtype=np.int64),
+                _xyxy(np.array([item['bbox'] for item in found], dtype=np.float64).reshape(-1, 4)),
+                np.array([item['score'] for item in found], dtype=np.float64),
+            ),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(
@@ -105,9 +109,7 @@ def _objects(content: CocoAnnotations, place_of: dict[Id, int], label_of: dict[I
     image = np.array([place_of.get(image['id'], -1) for image in content.images], dtype=np.int64)[content.image_index]
     label = np.array([label_of.get(i, -1) for i in content.categories.values()], dtype=np.int64)[content.category_index]
     rows = np.flatnonzero((image >= 0) & (label >= 0))
-    boxes = content.xywh[rows]
-    boxes[:, 2:] += boxes[:, :2]
-    return Objects(image[rows], label[rows], boxes, (content.crowd | content.ignored)[rows])
+    return Objects(image[rows], label[rows], _xyxy(content.xywh[rows]), (content.crowd | content.ignored)[rows])
 
 
 def _read_detections(path: str | Path) -> list[dict[str, Any]]:
@@ -122,14 +124,5 @@ def _read_detections(path: str | Path) -> list[dict[str, Any]]:
     return content
 
 
-def _rows(items: list[dict[str, Any]], place_of: dict[Id, int], label_of: dict[Id, int]) -> list[dict[str, Any]]:
-    return [item for item in items if item['image_id'] in place_of and item['category_id'] in label_of]
-
-
-def _arrays(
-    rows: list[dict[str, Any]], place_of: dict[Id, int], label_of: dict[Id, int]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    boxes = np.array([item['bbox'] for item in rows], dtype=np.float64).reshape(-1, 4)
-    boxes[:, 2:] += boxes[:, :2]
-    image = np.array([place_of[item['image_id']] for item in rows], dtype=np.int64)
-    return image, np.array([label_of[item['category_id']] for item in rows], dtype=np.int64), boxes
+def _xyxy(boxes: np.ndarray) -> np.ndarray:
+    return np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)

@@ -3,15 +3,14 @@
 import numpy as np
 import pytest
 
-from frdet.evaluation.analysis import KINDS, match, overlaps, read_results, split_errors
-from tests.evaluation.analysis.scene import DETECTIONS, MISSED, B, C, random_scene, scene, slow_iou
-from tests.evaluation.analysis.test_matching import slow_match
+from frdet.insight.errors import KINDS, Detected, Objects, match, read_results, split_errors
 from tests.evaluation.test_coco_metric import drawn, evaluate
+from tests.insight.errors.scene import DETECTIONS, MISSED, B, C, random_scene, scene, slow_iou
+from tests.insight.errors.test_matching import slow_match
 
 
 def split(found, truth, num_classes=2):
-    pairs = overlaps(found, truth, least=0.1)
-    return split_errors(found, truth, pairs, match(found, truth, pairs), num_classes=num_classes)
+    return split_errors(found, truth, match(found, truth, num_classes=num_classes), num_classes=num_classes)
 
 
 @pytest.mark.parametrize('order', [slice(None), slice(None, None, -1)])
@@ -77,6 +76,34 @@ def test_kinds_of_random_scenes(seed):
     mentioned = set(taken.tolist()) | set(errors.about.tolist())
     missed = [k for k in range(len(truth.label)) if k not in mentioned and not truth.crowd[k]]
     assert np.flatnonzero(errors.missed).tolist() == missed
+    # The counts and the cost are hotcoco's, which is to call everything by the same kind.
+    counts = [expected.count(place) for place in range(5)] + [len(missed)]
+    assert errors.counts == dict(zip(KINDS, counts, strict=True))
+
+
+def test_beside_a_crowd_is_nothing():
+    """A detection that overlaps a crowd by less than half is about nothing that counts; one inside is no error."""
+    zero, box = np.zeros(1, int), np.array([[0.0, 0.0, 10.0, 10.0]])
+    crowd = Objects(zero, zero, box, np.array([True]))
+    found = Detected(
+        np.zeros(2, int), np.zeros(2, int), np.array([[7.0, 0.0, 17.0, 10.0], box[0]]), np.array([0.9, 0.8])
+    )
+    errors = split(found, crowd)
+    assert errors.found.tolist() == [KINDS.index('background'), -1]
+    assert errors.counts == dict.fromkeys(KINDS, 0) | dict(background=1)
+
+
+def test_no_detection_and_no_object():
+    found, truth = scene()
+    none = np.zeros(0, int)
+    no_found = Detected(none, none, np.zeros((0, 4)), np.zeros(0))
+    no_truth = Objects(none, none, np.zeros((0, 4)), none.astype(bool))
+    errors = split(no_found, truth)
+    assert (errors.ap, errors.counts['missed'], errors.missed.all()) == (0, len(truth.label), True)
+    errors = split(found, no_truth)
+    assert errors.ap == 0 and set(errors.found) == {KINDS.index('background')}
+    assert set(errors.cost.values()) == {0}
+    assert split(no_found, no_truth).counts == dict.fromkeys(KINDS, 0)
 
 
 @pytest.mark.parametrize('seed', range(3))

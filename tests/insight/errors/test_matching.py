@@ -1,9 +1,8 @@
 import numpy as np
 import pytest
 
-from frdet.evaluation.analysis import Detected, Objects, match, overlaps
-from frdet.evaluation.analysis import matching as module
-from tests.evaluation.analysis.scene import A, F, G, random_scene, scene, slow_iou
+from frdet.insight.errors import Detected, Objects, match
+from tests.insight.errors.scene import A, F, G, random_scene, scene, slow_iou
 
 
 def slow_match(found, truth, threshold=0.5):
@@ -25,26 +24,15 @@ def slow_match(found, truth, threshold=0.5):
 
 def test_the_scene_by_hand():
     found, truth = scene()
-    matched = match(found, truth, overlaps(found, truth, least=0.1))
+    matched = match(found, truth, num_classes=2)
     assert matched.truth.tolist() == [A, -1, -1, -1, -1, -1, F, G]
     assert not matched.ignored.any()
 
 
 @pytest.mark.parametrize('seed', range(5))
-def test_random_scenes(seed, monkeypatch):
-    monkeypatch.setattr(module, '_BLOCK', 40)  # several blocks
+def test_random_scenes(seed):
     found, truth = random_scene(seed)
-    pairs = overlaps(found, truth, least=0.1)
-    expected = {
-        (row, column): slow_iou(found.boxes[row], truth.boxes[column], truth.crowd[column])
-        for row in range(len(found.image))
-        for column in range(len(truth.image))
-        if found.image[row] == truth.image[column]
-    }
-    expected = {key: value for key, value in expected.items() if value >= 0.1}
-    found_pairs = dict(zip(zip(pairs.found.tolist(), pairs.truth.tolist(), strict=True), pairs.iou, strict=True))
-    assert found_pairs == pytest.approx(expected)
-    matched = match(found, truth, pairs)
+    matched = match(found, truth, num_classes=3)
     taken, ignored = slow_match(found, truth)
     assert matched.truth.tolist() == taken.tolist()
     assert matched.ignored.tolist() == ignored.tolist()
@@ -56,5 +44,6 @@ def test_nothing():
     found, truth = scene()
     no_found = Detected(none, none, np.zeros((0, 4)), np.zeros(0))
     no_truth = Objects(none, none, np.zeros((0, 4)), none.astype(bool))
-    assert match(no_found, truth, overlaps(no_found, truth, least=0.1)).truth.shape == (0,)
-    assert match(found, no_truth, overlaps(found, no_truth, least=0.1)).wrong.all()
+    assert match(no_found, truth, num_classes=2).truth.shape == (0,)
+    assert match(found, no_truth, num_classes=2).wrong.all()
+    assert match(no_found, no_truth, num_classes=2).truth.shape == (0,)

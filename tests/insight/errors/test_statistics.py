@@ -1,7 +1,7 @@
 import numpy as np
 
-from frdet.evaluation.analysis import label_statistics
-from frdet.evaluation.analysis.statistics import SIZE_EDGES
+from frdet.insight.errors import label_statistics
+from frdet.insight.errors.statistics import SIZE_EDGES
 
 
 def test_by_hand():

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from frdet.evaluation.analysis import Detected, Objects
+from frdet.insight.errors import Detected, Objects
 
 CAT, DOG = 0, 1
 SIDE = 100

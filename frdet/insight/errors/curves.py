@@ -49,21 +49,6 @@ def f1_curve(scores: np.ndarray, right: np.ndarray, count: int) -> F1Curve:
     return F1Curve(scores[last], found / kept, found / max(count, 1), 2 * found / (kept + count))
 
 
-def average_precision(scores: np.ndarray, right: np.ndarray, count: int) -> float:
-    """COCO's AP of one class at one IoU: the mean, over 101 recalls, of the best precision at that recall or beyond.
-
-    Args:
-        scores: (N,) of detections, those in crowds left out.
-        right: (N,) bool.
-        count: objects there are; 0 gives 0.
-    """
-    order = np.argsort(-scores, kind='stable')
-    found = np.cumsum(right[order])
-    precision = np.maximum.accumulate((found / np.arange(1, len(found) + 1))[::-1])[::-1]
-    place = np.searchsorted(found / max(count, 1), np.linspace(0, 1, 101), side='left')
-    return float(np.append(precision, 0.0)[place].mean()) if count else 0.0
-
-
 def precision_curve(evaluation: CocoEval, *, iou: float | None = None) -> np.ndarray:
     """(R,) precision at COCO's recalls, mean over classes that have objects; at one IoU, or over all of them.
 

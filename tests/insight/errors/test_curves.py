@@ -5,8 +5,8 @@ import pytest
 from mmengine.logging import MMLogger
 
 from frdet.evaluation import CocoMetric
-from frdet.evaluation.analysis import average_precision, class_table, f1_curve, precision_curve
 from frdet.evaluation.backends import CocoEval
+from frdet.insight.errors import class_table, f1_curve, precision_curve
 from tests.evaluation.test_coco_metric import drawn
 
 
@@ -25,14 +25,6 @@ def test_f1_of_nothing():
     assert nothing.scores.shape == (0,) and nothing.threshold == 0
     no_objects = f1_curve(np.array([0.5]), np.array([False]), 0)
     assert no_objects.f1.tolist() == [0] and no_objects.recall.tolist() == [0]
-
-
-def test_average_precision_by_hand():
-    """Four objects; right, wrong, right: precision 1 up to recall 0.25 (26 of 101), 2/3 up to 0.5 (25 more)."""
-    scores, right = np.array([0.7, 0.9, 0.8]), np.array([True, True, False])
-    assert average_precision(scores, right, 4) == pytest.approx((26 + 25 * 2 / 3) / 101)
-    assert average_precision(scores, right, 0) == 0
-    assert average_precision(np.zeros(0), np.zeros(0, bool), 4) == 0
 
 
 def test_coco_arrays_by_hand():
