@@ -13,6 +13,7 @@ from torch import nn
 
 from frdet.engine.freezing import freeze, is_meant, nearest
 from frdet.errors import ConfigError
+from frdet.models.wrapping import bare
 from frdet.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS
 
 DTYPES = {'bfloat16': torch.bfloat16, 'float16': torch.float16}
@@ -39,7 +40,7 @@ class GroupedOptimWrapperConstructor(DefaultOptimWrapperConstructor):
 
     def __call__(self, model: nn.Module) -> OptimWrapper:
         if patterns := self.paramwise_cfg.get('freeze'):
-            freeze(getattr(model, 'module', model), patterns)
+            freeze(bare(model), patterns)
         with _without_a_line_per_parameter():
             wrapper = super().__call__(model)
         # MMEngine keeps the rate before it is scaled by the batch here, and would log that one beside the real one.
