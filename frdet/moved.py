@@ -13,6 +13,7 @@ from types import ModuleType
 
 #: Former name of a module or package -> its name now. What lies in a package moved with it, unless it stands before.
 MOVED: dict[str, str] = {
+    'frdet.config.places': 'frdet.config.schema',
     'frdet.engine.checkpoint': 'frdet.checkpoints.loading',
     'frdet.engine.hooks.checkpoint': 'frdet.checkpoints.hooks',
     'frdet.engine.hooks.saving': 'frdet.checkpoints.hooks',

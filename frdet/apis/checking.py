@@ -11,7 +11,7 @@ import numpy as np
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 
-from frdet.apis.classes import settle_num_classes
+from frdet.apis.classes import resolve_num_classes
 from frdet.datasets.checking.annotations import check_annotations
 from frdet.datasets.checking.findings import ERRORS, Findings
 from frdet.datasets.checking.images import Group, find_copies, find_images, read_images
@@ -157,7 +157,7 @@ def _check_classes(cfg: Config, built: dict[str, Any], findings: Findings) -> No
     checks = []
     if cfg.get('model') is not None and built:
         cfg = copy.deepcopy(cfg)
-        settle_num_classes(cfg, lambda: next(iter(classes.values())) or ())
+        resolve_num_classes(cfg, lambda: next(iter(classes.values())) or ())
         model = DETECTORS.build(cfg.model)
         checks += [lambda split=split: check_classes(model, built[split], f'{split}_dataloader') for split in built]
     checks += [

@@ -2,7 +2,7 @@
 
 import copy
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,23 +15,32 @@ from frdet.datasets.wrappers import entry, leaves, refuse_different_classes
 from frdet.errors import ConfigError, DataError
 from frdet.registry import DATASETS, in_config_scope
 
-OPTION = 'model.roi_head.bbox_head.num_classes'
 
-
-def settle_num_classes(cfg: Config, classes: Callable[[], Sequence[str]]) -> None:
-    """Replace None at ``model.roi_head.bbox_head.num_classes`` by the number of ``classes()``; leave a number alone.
+def resolve_num_classes(cfg: Config, classes: Callable[[], Sequence[str]]) -> None:
+    """Replace every ``num_classes=None`` in ``model``, at any depth, by the number of ``classes()``.
 
     Raises:
         ConfigError: ``classes`` gives none.
     """
-    roi_head = (cfg.get('model') or {}).get('roi_head') or {}
-    head = roi_head.get('bbox_head') or {}
-    if head.get('num_classes', 0) is None:
-        names = classes()
-        if not names:
-            raise ConfigError(f'{OPTION} is None, and no class is known: set it to a number')
-        head['num_classes'] = len(names)
-        print_log(f'{OPTION} is None: {head["num_classes"]}, as the data set has', logger='current')
+    open_keys = list(_open_num_classes('model', cfg.get('model')))
+    if not open_keys:
+        return
+    key_paths = ', '.join(f'{key_path}.num_classes' for key_path, _ in open_keys)
+    names = classes()
+    if not names:
+        raise ConfigError(f'{key_paths} is None, and no class is known: set it to a number')
+    for _, node in open_keys:
+        node['num_classes'] = len(names)
+    print_log(f'{key_paths} is None: {len(names)}, as the data set has', logger='current')
+
+
+def _open_num_classes(key_path: str, node: Any) -> Iterator[tuple[str, dict]]:
+    """The dicts in ``node`` whose ``num_classes`` is None, with their key paths."""
+    if isinstance(node, dict) and node.get('num_classes', 0) is None:
+        yield key_path, node
+    items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, (list, tuple)) else ()
+    for key, inner in items:
+        yield from _open_num_classes(f'{key_path}.{key}', inner)
 
 
 @in_config_scope

@@ -8,7 +8,7 @@ from mmengine.config import Config
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from frdet.apis.classes import classes_of_split, settle_num_classes
+from frdet.apis.classes import classes_of_split, resolve_num_classes
 from frdet.config import check_config
 from frdet.errors import ConfigError
 from frdet.registry import DETECTORS, in_config_scope
@@ -60,7 +60,7 @@ def count_flops(cfg: Config, size: tuple[int, int], *, num_rois: int | None = No
     if min(*size, 1 if num_rois is None else num_rois) < 1:
         raise ConfigError(f'{size[0]} x {size[1]} pixels, {num_rois} RoIs: expected at least 1 of each')
     check_config(cfg)
-    settle_num_classes(cfg, lambda: classes_of_split(cfg, 'test'))
+    resolve_num_classes(cfg, lambda: classes_of_split(cfg, 'test'))
     with torch.device('meta'):
         model: Any = DETECTORS.build(cfg.model).eval()
     if missing := [name for name in PARTS if not hasattr(model, name)]:

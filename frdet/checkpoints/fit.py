@@ -5,7 +5,6 @@ import logging
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from frdet.checkpoints.detectors import FC_CLS, FC_REG
 from frdet.errors import CheckpointError
 
 _COUNTER = 'num_batches_tracked'
@@ -35,9 +34,10 @@ def load_strictly(module: nn.Module, state: dict[str, Tensor], source: str) -> N
 
 
 def fit_to_start(module: nn.Module, state: dict[str, Tensor], source: str) -> dict[str, Tensor]:
-    """What training starts from: ``state`` where it fits, the module's own box predictor if it has other classes.
+    """What training starts from: ``state`` where it fits, and the module's own layers that depend on other classes.
 
-    What the module has no use for, such as a mask head, is left out. Either is one warning.
+    Those layers are what a part names in ``class_layers``. What the module has no use for, such as a mask head, is left
+    out. Either is one warning.
 
     Raises:
         CheckpointError: something else is missing or of another shape.
@@ -45,17 +45,37 @@ def fit_to_start(module: nn.Module, state: dict[str, Tensor], source: str) -> di
     own = module.state_dict()
     left_over = _left_over(own, state)
     misshapen = _misshapen(own, state)
-    anew = [
-        n for n in misshapen if n.startswith((f'{FC_CLS}.', f'{FC_REG}.')) and own[n].shape[1:] == state[n].shape[1:]
-    ]
+    layers = _class_layers(module)
+    anew = [n for n in misshapen if n.rpartition('.')[0] in layers and own[n].shape[1:] == state[n].shape[1:]]
     _refuse(module, source, _missing(own, state), [], {n: text for n, text in misshapen.items() if n not in anew})
     if left_over:
         _warn(f'{source} has, unlike the model, {_few(left_over)}: left out')
     if anew:
-        layers = ' and '.join(sorted({n.rpartition('.')[0] for n in anew}))
-        given, wanted = (len(weights[f'{FC_CLS}.bias']) - 1 for weights in (state, own))
-        _warn(f'{source} has {given} classes, the model {wanted}: {layers} start anew')
+        of = {n: n.rpartition('.')[0] for n in anew}
+        named, wanted = ' and '.join(sorted(set(of.values()))), {layers[layer] for layer in of.values()}
+        given = set.intersection(*(_count_given(len(own[n]), len(state[n]), layers[of[n]]) for n in anew))
+        said = f'{given.pop()} classes, the model {wanted.pop()}' if len(given) == len(wanted) == 1 else 'other classes'
+        _warn(f'{source} has {said}: {named} start anew')
     return {name: own[name] if name in anew else value for name, value in state.items() if name not in left_over}
+
+
+def _class_layers(module: nn.Module) -> dict[str, int | None]:
+    """The layers that depend on the classes, as the parts that have them declare, and each part's number of classes."""
+    return {
+        f'{name}.{layer}'.removeprefix('.'): getattr(part, 'num_classes', None)
+        for name, part in module.named_modules()
+        for layer in getattr(part, 'class_layers', ())
+    }
+
+
+def _count_given(own: int, given: int, num_classes: int | None) -> set[int]:
+    """The numbers of classes that a layer of ``given`` outputs may have, if ``own`` outputs are for ``num_classes``.
+
+    A layer has the same number of outputs for each class, or for each class and the background.
+    """
+    kinds = {background: num_classes + background for background in (0, 1)} if num_classes else {}
+    each = {background: own // count for background, count in kinds.items() if own % count == 0 and own}
+    return {given // outputs - background for background, outputs in each.items() if given % outputs == 0}
 
 
 def _refuse(module: nn.Module, source: str, missing: list[str], left_over: list[str], shapes: dict[str, str]) -> None:

@@ -16,9 +16,20 @@ class Detector(nn.Module):
         super().__init__()
         self.neck = nn.BatchNorm2d(2)
         self.roi_head = nn.Module()
-        self.roi_head.bbox_head = nn.Module()
-        self.roi_head.bbox_head.fc_cls = nn.Linear(channels, classes + 1)
-        self.roi_head.bbox_head.fc_reg = nn.Linear(channels, 4 * classes)
+        self.roi_head.bbox_head = head = nn.Module()
+        head.fc_cls, head.fc_reg = nn.Linear(channels, classes + 1), nn.Linear(channels, 4 * classes)
+        head.class_layers, head.num_classes = ('fc_cls', 'fc_reg'), classes
+
+
+class OneStage(nn.Module):
+    """``anchors`` scores for each class, and boxes for all of them together."""
+
+    class_layers = ('cls',)
+
+    def __init__(self, classes, anchors=3):
+        super().__init__()
+        self.num_classes = classes
+        self.cls, self.reg = nn.Conv2d(2, anchors * classes, 3), nn.Conv2d(2, anchors * 4, 3)
 
 
 @pytest.fixture
@@ -49,6 +60,27 @@ def test_other_classes_start_anew(warnings):
     (warning,) = warnings
     assert 'a.pth has 80 classes, the model 4' in warning
     assert 'fc_cls and roi_head.bbox_head.fc_reg start anew' in warning
+
+
+@pytest.mark.parametrize(
+    ('given', 'wanted', 'words'),
+    [(80, 4, 'has 80 classes, the model 4: cls start anew'), (7, 1, 'has other classes: cls start anew')],
+)
+def test_other_classes_of_any_part(warnings, given, wanted, words):
+    """Two outputs a class. Of one class they may also be one for it and one for the background: 14 is then 7 or 13."""
+    model, state = OneStage(wanted, 2), OneStage(given, 2).state_dict()
+    taken = fit_to_start(model, state, 'a.pth')
+    assert torch.equal(taken['reg.weight'], state['reg.weight'])
+    assert torch.equal(taken['cls.weight'], model.cls.weight)
+    (warning,) = warnings
+    assert words in warning
+
+
+def test_layers_that_no_part_declares_are_refused():
+    model = OneStage(4)
+    model.class_layers = ()
+    with pytest.raises(CheckpointError, match=r'another shape of cls\.weight'):
+        fit_to_start(model, OneStage(80).state_dict(), 'a.pth')
 
 
 def test_what_the_model_does_not_have_is_left_out(warnings):

@@ -10,7 +10,7 @@ from mmengine.registry import Registry as MMEngineRegistry
 
 from frdet import registry
 from frdet.config.values import Declared, declared
-from frdet.registry import Registry, arguments_of
+from frdet.registry import Registry, arguments_of, parts_of
 
 #: Keys of a config that MMEngine's Runner reads. Any other name at the top is a variable of the config's own.
 RUNNER_KEYS = {
@@ -41,23 +41,6 @@ TOP: dict[str, Registry] = {
     'model_wrapper_cfg': registry.MODEL_WRAPPERS,
 }
 
-#: The kind of component under a key of ``model``, at any depth.
-IN_MODEL: dict[str, Registry] = {
-    'data_preprocessor': registry.PREPROCESSORS,
-    'backbone': registry.BACKBONES,
-    'neck': registry.NECKS,
-    'rpn_head': registry.DENSE_HEADS,
-    'roi_head': registry.ROI_HEADS,
-    'roi_extractor': registry.ROI_EXTRACTORS,
-    'bbox_head': registry.BBOX_HEADS,
-    'assigner': registry.ASSIGNERS,
-    'sampler': registry.SAMPLERS,
-    'box_coder': registry.BOX_CODERS,
-    'anchor_generator': registry.ANCHOR_GENERATORS,
-    'norm': registry.NORMS,
-    'init_cfg': registry.WEIGHT_INITIALIZERS,
-}
-
 #: The kind of component under a key of a data loader, at any depth.
 IN_DATALOADER: dict[str, Registry] = {
     'dataset': registry.DATASETS,
@@ -82,6 +65,7 @@ PASSED: dict[str, set[str]] = {
     'data sampler': {'dataset', 'seed', 'sampler', 'batch_size'},
     'evaluator': {'metrics'},
     'model wrapper': {'module'},
+    'neck': {'in_channels'},
     'norm layer': {'num_features', 'num_channels'},
     'optimizer': {'params'},
     'optimizer wrapper': {'optimizer'},
@@ -133,7 +117,7 @@ PLAIN: dict[str, dict[str, Any]] = {
 #: The slots of MMEngine's default hooks; a config may add more.
 HOOK_SLOTS = {'runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint', 'visualization'}
 
-#: The least a number may be, by place.
+#: The least a number may be, by key path.
 _LEAST = {
     **{f'{loader}.batch_size': 1 for loader in DATALOADERS},
     **{f'{loader}.num_workers': 0 for loader in DATALOADERS},
@@ -142,26 +126,30 @@ _LEAST = {
     'train_cfg.max_epochs': 1,
     'train_cfg.max_iters': 1,
     'train_cfg.val_interval': 1,
-    'model.roi_head.bbox_head.num_classes': 1,
 }
 
 #: Dicts whose keys the user names.
 FREE = ('metainfo', 'custom_keys', 'backend_args')
 
 
-def least(place: str) -> int | None:
-    """The least that the number at ``place`` may be, where that is known."""
-    return _LEAST.get(place)
+def least(key_path: str) -> int | None:
+    """The least that the number at ``key_path`` may be, where that is known."""
+    parts = key_path.split('.')
+    is_of_head = parts[0] == 'model' and parts[-1] == 'num_classes' and 'backbone' not in parts
+    return 1 if is_of_head else _LEAST.get(key_path)
 
 
-def place_registry(place: str) -> Registry | None:
-    """The registry that belongs at a dotted place such as ``model.rpn_head.sampler``; None where any may stand."""
-    parts = [p for p in place.split('.') if not p.isdigit()]
+def registry_at(key_path: str) -> Registry | None:
+    """The registry that belongs at a key path such as ``train_dataloader.sampler``; None where any may stand.
+
+    Inside ``model`` the components say it; see ``registry_of_part``.
+    """
+    parts = [p for p in key_path.split('.') if not p.isdigit()]
     top, last = (parts[0], parts[-1]) if parts else ('', '')
     if len(parts) == 1:
         return TOP.get(top)
     if top == 'model':
-        return registry.LOSSES if last.startswith('loss_') else IN_MODEL.get(last)
+        return registry.WEIGHT_INITIALIZERS if last == 'init_cfg' else None
     if top in DATALOADERS:
         return IN_DATALOADER.get(last)
     if top == 'default_hooks' and len(parts) == 2:
@@ -174,13 +162,23 @@ def place_registry(place: str) -> Registry | None:
     }.get('.'.join(parts))
 
 
-def find_component(kind: Any, place: str) -> Callable | None:
-    """What is registered as ``kind`` where ``place`` asks for it; where any may stand, in any registry.
+def registry_of_part(component: Callable | None, name: str, key_path: str) -> Registry | None:
+    """The registry of the part ``name``, at ``key_path``, of a component: the one that its class declares, if it does.
 
     Raises:
-        ConfigError: ``place`` asks for a kind of component, and ``kind`` is none of it.
+        ConfigError: the class declares its parts wrongly; see ``parts_of``.
     """
-    if (here := place_registry(place)) is not None:
+    declared_parts = parts_of(component) if component is not None else {}
+    return declared_parts.get(name) or registry_at(key_path)
+
+
+def find_component(kind: Any, here: Registry | None) -> Callable | None:
+    """What is registered as ``kind`` in the registry ``here``; where any may stand (None), in any registry.
+
+    Raises:
+        ConfigError: ``kind`` is not in ``here``.
+    """
+    if here is not None:
         return here.get(kind)
     for candidate in [*Registry.all, *_roots()]:
         if isinstance(candidate, Registry):
@@ -195,56 +193,62 @@ def _roots() -> tuple[MMEngineRegistry, ...]:
     return tuple(r for r in vars(mmengine_registry).values() if isinstance(r, MMEngineRegistry))
 
 
-def component_class(node: Any, place: str) -> Callable | None:
-    """The class of the component that ``node`` describes, None if it is none or unknown."""
-    if place in PLAIN and place not in TOP or not isinstance(node, dict):
+def component_class(node: Any, key_path: str, here: Registry | None = None) -> Callable | None:
+    """The class of the component that ``node`` describes, None if it is none or unknown.
+
+    ``here`` is the registry of its kind, where that is known beside the key path.
+    """
+    if key_path in PLAIN and key_path not in TOP or not isinstance(node, dict):
         return None
-    kind = node.get('type', DEFAULT_TYPES.get(place))
+    kind = node.get('type', DEFAULT_TYPES.get(key_path))
     if not isinstance(kind, str):
         return kind if callable(kind) else None
     try:
-        return find_component(kind, place)
+        return find_component(kind, here or registry_at(key_path))
     except Exception:  # said where the component itself is checked
         return None
 
 
-def known_keys(node: Any, place: str) -> set[str]:
-    """Keys a dict at ``place`` may have, beyond those it has."""
-    if not place:
+def known_keys(node: Any, key_path: str) -> set[str]:
+    """Keys a dict at ``key_path`` may have, beyond those it has."""
+    if not key_path:
         return RUNNER_KEYS
-    if place in DATALOADERS:
+    if key_path in DATALOADERS:
         return dataloader_keys()
-    if place == 'default_hooks':
+    if key_path == 'default_hooks':
         return HOOK_SLOTS
-    if (cls := component_class(node, place)) is not None:
-        here = place_registry(place)
+    if (cls := component_class(node, key_path)) is not None:
+        here = registry_at(key_path)
         accepted, _, _ = arguments_of(cls)
         return accepted | {'type'} | (set(BESIDE.get(here.name, {})) if here is not None else set())
-    return set(PLAIN.get(place, {}))
+    return set(PLAIN.get(key_path, {}))
 
 
-def declared_at(node: Any, name: str, place: str) -> Declared:
-    """What is known of the type of the value under ``name`` in the dict at ``place``; ``''`` is the config itself."""
+def declared_at(node: Any, name: str, key_path: str, here: Registry | None = None) -> Declared:
+    """What is known of the type of the value under ``name`` in the dict at ``key_path``; ``''`` is the config itself.
+
+    ``here`` is as of ``component_class``.
+    """
     if name in ('type', '_delete_', '_scope_'):
         return Declared()
     if name == 'init_cfg':
         return Declared(dict | list | None)  # MMEngine's modules take several, whatever theirs in between say
-    if not place:
+    if not key_path:
         from mmengine.runner import Runner
 
         said = Declared(dict | None) if name == 'default_hooks' else declared(Runner, name)
         return said._replace(default=None)  # the tools and the Runner fill in what is None
-    if place in DATALOADERS:
+    if key_path in DATALOADERS:
         from torch.utils.data import DataLoader
 
         # What is a component there, MMEngine builds, from a dict.
         return Declared(dict) if name == 'dataset' else declared(DataLoader, name)
-    if (cls := component_class(node, place)) is not None:
-        here = place_registry(place)
+    here = here or registry_at(key_path)
+    if (cls := component_class(node, key_path, here)) is not None:
         beside = BESIDE.get(here.name, {}) if here is not None else {}
         accepted = arguments_of(cls)[0]
         return Declared(beside[name]) if name in beside and name not in accepted else declared(cls, name)
-    annotation = PLAIN.get(place, {}).get(name)
+    annotation = PLAIN.get(key_path, {}).get(name)
     return Declared() if annotation is None else Declared(annotation)
 
 
