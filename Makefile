@@ -8,7 +8,7 @@ override VENV := $(strip $(VENV))
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.frdet-installed
 
-.PHONY: help install demo test sanitized test-compat fuzz lint docs format sanitize browser clean
+.PHONY: help install demo test bench sanitized test-compat fuzz lint docs format sanitize browser clean
 .DELETE_ON_ERROR:
 
 help:
@@ -16,6 +16,7 @@ help:
 	@echo 'make test     install, lint, run every test'
 	@echo 'make test-compat  the core of the tests with other releases of MMEngine, and with the newest PyTorch'
 	@echo 'make fuzz     the tests with drawn input, a hundred times as long'
+	@echo 'make bench    short measurements of operators, training, evaluation, memory and start-up'
 	@echo 'make install  make $(VENV) with the tested versions of everything, and frdet itself (editable)'
 	@echo 'make lint     style, spelling, types, import arrows, documentation without warnings'
 	@echo 'make format   rewrite the sources in the style that lint checks'
@@ -51,6 +52,13 @@ $(DEMO_TRAINED): $(shell find frdet configs -name '*.py') tools/train.py | $(INS
 test: $(INSTALLED)
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target lint sanitized browser
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
+
+# A few minutes; docs/benchmarks.md has the measurements at full size.
+BENCHMARKS := 'ops --rounds 3' 'train --against torchvision --short-side 320' 'infer --against torchvision --short-side 320' \
+  'eval --count 500' 'memory --records 20000 --workers 2' 'start --rounds 1'
+
+bench: $(INSTALLED)
+	@set -e; for words in $(BENCHMARKS); do echo; $(BIN)/python tools/benchmark.py $$words; done
 
 sanitized: $(INSTALLED)
 	@if test -e "$$(g++ -print-file-name=libasan.so 2>/dev/null)"; then $(MAKE) --no-print-directory sanitize; \

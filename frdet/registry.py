@@ -299,7 +299,7 @@ DATA_SAMPLERS = Registry('data sampler', parent=mmengine_registry.DATA_SAMPLERS,
 
 # Training and evaluation, MMEngine's.
 METRICS = Registry('metric', parent=mmengine_registry.METRICS, locations=['frdet.evaluation'])
-HOOKS = Registry('hook', parent=mmengine_registry.HOOKS, locations=['frdet.engine'])
+HOOKS = Registry('hook', parent=mmengine_registry.HOOKS, locations=['frdet.engine', 'frdet.insight'])
 LOOPS = Registry('loop', parent=mmengine_registry.LOOPS, locations=['frdet.engine'])
 OPTIMIZERS = Registry('optimizer', parent=mmengine_registry.OPTIMIZERS, locations=['frdet.engine'])
 OPTIM_WRAPPERS = Registry('optimizer wrapper', parent=mmengine_registry.OPTIM_WRAPPERS, locations=['frdet.engine'])

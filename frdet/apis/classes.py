@@ -9,8 +9,8 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.logging import print_log
 
-from frdet.datasets.coco import UNUSED_CLASS
-from frdet.datasets.coco_json import Id, read_coco
+from frdet.datasets.annotations import Id
+from frdet.datasets.base import UNUSED_CLASS, categories_of
 from frdet.datasets.wrappers import entry, leaves, refuse_different_classes
 from frdet.errors import ConfigError, DataError
 from frdet.registry import DATASETS, in_config_scope
@@ -72,7 +72,7 @@ def declared_classes(cfg: Config) -> tuple[str, ...]:
     found, errors = [], []
     for leaf in leaves(tested_data(cfg)):
         try:
-            found.append(_given_classes(leaf) or tuple(read_coco(_annotations(leaf)).categories))
+            found.append(_given_classes(leaf) or tuple(categories_of(leaf)))
         except DataError as error:
             errors.append(error)
     if not found:
@@ -95,10 +95,7 @@ def _given_classes(leaf: Any) -> tuple[str, ...]:
     return tuple(classes)
 
 
-def _annotations(leaf: Any) -> Path:
-    return Path(entry(leaf, 'data_root') or '', entry(leaf, 'ann_file') or '')
-
-
+@in_config_scope
 def category_ids(cfg: Config, classes: Sequence[str]) -> list[Id | None]:
     """The id of each of ``classes`` in the annotations of the test data.
 
@@ -112,9 +109,9 @@ def category_ids(cfg: Config, classes: Sequence[str]) -> list[Id | None]:
     id_of: dict[str, Id] = {}
     reason = 'the config has no test data'
     for leaf in leaves(tested_data(cfg)):
-        path = _annotations(leaf)
+        path = Path(entry(leaf, 'data_root') or '', entry(leaf, 'ann_file') or '')
         try:
-            categories = read_coco(path).categories
+            categories = categories_of(leaf)
         except DataError as error:
             reason = str(error)
             continue

@@ -13,7 +13,7 @@ from frdet.checkpoints.fit import check_fit, fit_to_start
 from frdet.checkpoints.loading import from_plain, to_plain, with_layout
 from frdet.checkpoints.saving import WHOLE, write_whole
 from frdet.errors import CheckpointError, ConfigError
-from frdet.evaluation.figures import is_defined
+from frdet.evaluation.defined import is_defined
 from frdet.files import UNFINISHED
 from frdet.models.wrapping import bare
 from frdet.registry import HOOKS

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from frdet.datasets.coco_json import Id
+from frdet.datasets.annotations import Id
 from frdet.errors import ConfigError
 
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from frdet.datasets.coco_json import Id
+from frdet.datasets.annotations import Id
 from frdet.evaluation.truth import Truth
 from frdet.files import write_file
 

@@ -51,7 +51,7 @@ def measure(args: argparse.Namespace) -> Report:
     report = Report(f'{args.count} images x {args.detections} detections against {len(task.truth.image)} boxes')
     for name, result in results.items():
         same = all(np.array_equal(getattr(result, key), getattr(reference, key)) for key in ('precision', 'recall'))
-        report.rows.append(
+        report.add(
             {
                 'evaluator': name,
                 's, median': times[name].median,

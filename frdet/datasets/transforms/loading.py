@@ -44,7 +44,7 @@ def read_image(
             if max_pixels is not None or size is None:
                 _check_limit(file, name, max_pixels)
             if size is not None and sorted(size) != sorted(file.size):
-                check_size(_shown_size(file), size, name)
+                check_size(shown_size(file), size, name)
             with without_pillows_limit(file.width * file.height):
                 image, turned = decode_turned(file)
             if size is not None:
@@ -107,7 +107,7 @@ def _check_limit(file: ImageFile, name: str, max_pixels: int | None) -> None:
         )
 
 
-def _shown_size(file: ImageFile) -> tuple[int, int]:
+def shown_size(file: ImageFile) -> tuple[int, int]:
     """(height, width) of an image once turned. That of a TIFF file Pillow gives so already."""
     is_to_turn = swaps_sides(orientation(file)) and file.format != 'TIFF'
     return file.size if is_to_turn else (file.height, file.width)

@@ -9,11 +9,11 @@ from frdet.engine.hooks.hang import HangHook
 from frdet.engine.hooks.logger import LoggerHook
 from frdet.engine.hooks.non_finite import NonFiniteError, NonFiniteHook
 from frdet.engine.hooks.progress import ProgressHook
-from frdet.engine.hooks.report import ReportHook
 from frdet.engine.hooks.schedule import ParamSchedulerHook
 from frdet.engine.hooks.stop import StopHook
 from frdet.engine.hooks.val_loss import ValLossHook
 from frdet.engine.hooks.work_folder import WorkFolderHook
+from frdet.moved import moved_names
 
 __all__ = [
     'BrokenImagesHook',
@@ -29,9 +29,10 @@ __all__ = [
     'PlainCheckpointHook',
     'ParamSchedulerHook',
     'ProgressHook',
-    'ReportHook',
     'StartFromCheckpointHook',
     'StopHook',
     'ValLossHook',
     'WorkFolderHook',
 ]
+
+__getattr__ = moved_names(__name__, {'ReportHook': 'frdet.insight'})

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from frdet.datasets.coco_json import CocoAnnotations, Id, read_coco
+from frdet.datasets.annotations import Annotations, Id
+from frdet.datasets.formats.coco import read_coco
 from frdet.errors import DataError
 
 
@@ -105,9 +106,9 @@ def read_results(
         ) from None
 
 
-def _objects(content: CocoAnnotations, place_of: dict[Id, int], label_of: dict[Id, int]) -> Objects:
+def _objects(content: Annotations, place_of: dict[Id, int], label_of: dict[Id, int]) -> Objects:
     image = np.array([place_of.get(image['id'], -1) for image in content.images], dtype=np.int64)[content.image_index]
-    label = np.array([label_of.get(i, -1) for i in content.categories.values()], dtype=np.int64)[content.category_index]
+    label = content.labels({name: label_of[i] for name, i in content.categories.items() if i in label_of})
     rows = np.flatnonzero((image >= 0) & (label >= 0))
     return Objects(image[rows], label[rows], _xyxy(content.xywh[rows]), (content.crowd | content.ignored)[rows])
 
