@@ -1,5 +1,6 @@
 """Fixtures that every test shares: which data it sees, and global state it cannot leave behind."""
 
+import gc
 import json
 import logging
 import os
@@ -19,6 +20,7 @@ import torch
 from hypothesis import HealthCheck, settings
 from mmengine.utils import ManagerMixin
 
+from tests import warm
 from tests.browser import _chromium, browser  # noqa: F401  # fixtures
 
 # `--hypothesis-profile=long` searches a hundred times as long; the option is applied after this line.
@@ -26,6 +28,8 @@ _shared = dict(deadline=None, suppress_health_check=[HealthCheck.function_scoped
 settings.register_profile('quick', max_examples=50, **_shared)
 settings.register_profile('long', max_examples=5000, **_shared)
 settings.load_profile('quick')
+
+warm.remember_formatted_configs()
 
 TRAIN_ANN = 'annotations/instances_train2017.json'
 VAL_ANN = 'annotations/instances_val2017.json'
@@ -86,6 +90,12 @@ def pytest_report_header() -> str:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     places = {Path(__file__).parent / name: place for place, name in enumerate(LONG)}
     items.sort(key=lambda item: places.get(item.path, len(LONG)))
+
+
+def pytest_collection_finish() -> None:
+    """MMEngine collects garbage for each data set that it builds: what all tests share is not looked through again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope='session')

@@ -1,6 +1,7 @@
 """Every command of the README and the documentation, run as it stands in a folder of small data and weights."""
 
 import contextlib
+import json
 import os
 import re
 import shlex
@@ -186,8 +187,40 @@ def test_command_runs(sandbox, line):
         assert (sandbox / name).stat().st_size
 
 
+# Everything of the tools but their work: what follows the parsing of the arguments does not run.
+PARSE = """
+import argparse, contextlib, io, json, runpy, sys
+parse = argparse.ArgumentParser.parse_args
+def stop(self, *args, **kwargs):
+    parse(self, *args, **kwargs)
+    sys.exit(0)
+argparse.ArgumentParser.parse_args = stop
+sys.path.insert(0, 'tools')
+said = {}
+for words in json.loads(sys.argv[1]):
+    sys.argv, written = words, io.StringIO()
+    try:
+        with contextlib.redirect_stderr(written):
+            runpy.run_path(words[0], run_name='__main__')
+    except SystemExit as end:
+        said[' '.join(words)] = written.getvalue() + str(end.code)
+print(json.dumps(said))
+"""
+
+
+@pytest.fixture(scope='module')
+def parsed(sandbox):
+    """What each tool that is not run says about its arguments, and the code that it exits with."""
+    lines = [shlex.split(line, comments=True) for line in CHECKED]
+    calls = [line[i:] for line in lines for i, word in enumerate(line) if re.fullmatch(r'tools/\w+\.py', word)]
+    command = [warm.python(), '-c', PARSE, json.dumps(calls)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=sandbox)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
 @pytest.mark.parametrize('line', CHECKED)
-def test_words_of_a_command(sandbox, line, monkeypatch):
+def test_words_of_a_command(parsed, line, monkeypatch):
     """A target of the Makefile; or a tool that takes these arguments, and a config that takes these options."""
     words = shlex.split(line, comments=True)
     if words[0] == 'make':
@@ -200,27 +233,9 @@ def test_words_of_a_command(sandbox, line, monkeypatch):
     path = ROOT / words[tool]
     assert path.is_file()
     if path.suffix == '.py':
-        given = words[tool + 1 :]
-        done = subprocess.run(
-            [warm.python(), '-c', PARSE, str(path), *given], capture_output=True, text=True, cwd=sandbox
-        )
-        assert done.returncode == 0, done.stderr
+        assert parsed[' '.join(words[tool:])] == '0'
     config = next((word for word in words if word.startswith('configs/')), None)
     if config:
         options = words[words.index('--cfg-options') + 1 :] if '--cfg-options' in words else []
         monkeypatch.chdir(ROOT)
         check_config(load_config(config, options))
-
-
-# Everything of a tool but its work: what follows the parsing of the arguments does not run.
-PARSE = """
-import argparse, runpy, sys
-parse = argparse.ArgumentParser.parse_args
-def stop(self, *args, **kwargs):
-    parse(self, *args, **kwargs)
-    sys.exit(0)
-argparse.ArgumentParser.parse_args = stop
-sys.argv = sys.argv[1:]
-sys.path.insert(0, sys.argv[0].rsplit('/', 1)[0])
-runpy.run_path(sys.argv[0], run_name='__main__')
-"""

@@ -3,11 +3,11 @@
 import json
 import os
 import subprocess
-import sys
 
 import pytest
 
 from frdet.datasets import write_shapes
+from tests import warm
 from tests.tools.test_train_and_test import ROOT, scalars
 
 CONFIG = 'configs/quickstart/r18_fpn_shapes.py'
@@ -19,7 +19,7 @@ def shapes(tmp_path_factory):
 
 
 def launch(script: str, *args: object) -> subprocess.CompletedProcess:
-    env = {**os.environ, 'PYTHON': sys.executable, 'OMP_NUM_THREADS': '1'}
+    env = {**os.environ, **warm.launching(), 'OMP_NUM_THREADS': '1'}
     return subprocess.run(
         ['bash', f'tools/{script}.sh', *map(str, args)], cwd=ROOT, env=env, capture_output=True, text=True, timeout=600
     )
