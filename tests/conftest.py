@@ -35,12 +35,15 @@ TRAIN_ANN = 'annotations/instances_train2017.json'
 VAL_ANN = 'annotations/instances_val2017.json'
 
 
-# Files that take longest, the longest first: begun last, one of them would leave the other test processes idle.
+# Files that take longest, the longest first: begun last, one of them would leave the other test processes idle. `make
+# quick` leaves them out.
 LONG = (
-    'test_docs_commands.py', 'tools/test_benchmark.py', 'apis/export/test_exporting.py', 'tools/test_export_onnx.py',
-    'tools/test_train_and_test.py', 'tools/test_convert_checkpoint.py', 'test_memory.py', 'engine/hooks/test_stop.py',
-    'test_configs.py', 'tools/test_stop_and_resume.py', 'tools/test_dist.py', 'apis/test_launch.py',
-    'tools/test_detect.py', 'tools/test_bad_input.py', 'test_overfit.py', 'test_determinism.py',
+    'test_docs_commands.py', 'tools/test_benchmark.py', 'ops/test_both_ways.py', 'apis/export/test_exporting.py',
+    'tools/test_export_onnx.py', 'tools/test_train_and_test.py', 'test_memory.py', 'tools/test_stop_and_resume.py',
+    'test_overfit.py', 'engine/hooks/test_stop.py', 'tools/test_dist.py', 'models/test_same_losses.py',
+    'engine/hooks/test_hang.py', 'tools/test_bad_input.py', 'engine/hooks/test_val_loss.py',
+    'apis/test_launch.py', 'models/test_compiling.py', 'tools/test_convert_checkpoint.py', 'test_determinism.py',
+    'tools/test_detect.py', 'test_configs.py',
 )  # fmt: skip
 
 
@@ -87,9 +90,13 @@ def pytest_report_header() -> str:
     return f'data: the drawn data set, no COCO images ({reason})'
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m looks at the markers
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     places = {Path(__file__).parent / name: place for place, name in enumerate(LONG)}
     items.sort(key=lambda item: places.get(item.path, len(LONG)))
+    for item in items:
+        if item.path in places:
+            item.add_marker('long')
 
 
 def pytest_collection_finish() -> None:

@@ -17,6 +17,7 @@ import pytest
 import torch
 import torchvision
 from PIL import Image
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 
 from frdet.config import check_config, load_config
 from frdet.datasets.shapes import write_shapes
@@ -29,6 +30,7 @@ PAGES = [ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', *sorted((ROOT / 'docs').g
 QUICK = 'configs/quickstart/r18_fpn_shapes.py'
 R50 = 'configs/faster_rcnn/r50_fpn_1x_cocoval.py'
 COMMAND = r'\s*([A-Z_]+=\S+ )*((python|pip|make|torchrun|srun|\.) |for \w+ in .*; do|tools/\w+\.(py|sh))'
+WIDTH = 64
 # What a page leaves to the reader; and a training of many epochs.
 FILLED = {
     'CONFIG CHECKPOINT': f'{R50} work_dirs/r50_fpn_1x_cocoval/epoch_12.pth',
@@ -116,6 +118,8 @@ def sandbox(tmp_path_factory, coco_root):
     (root / 'cache').mkdir()
     write_r50_pkl(root / 'cache/R-50.pkl', [image[:, :, ::-1] for image in images])
     model = torchvision.models.detection.fasterrcnn_resnet50_fpn(weights=None, weights_backbone=None)
+    model.roi_heads.box_head = TwoMLPHead(256 * 7 * 7, WIDTH)
+    model.roi_heads.box_predictor = FastRCNNPredictor(WIDTH, 91)
     torch.save(model.state_dict(), root / 'fasterrcnn_resnet50_fpn_coco-258fb6c6.pth')
 
     work = root / 'work_dirs'
@@ -132,9 +136,10 @@ def sandbox(tmp_path_factory, coco_root):
 
 
 def shrink(config: Path) -> None:
-    """Small images, few of them, one epoch."""
+    """Small images, few of them, one epoch; box heads that have few weights to train and to save."""
     text = config.read_text()
     text = re.sub(r'short_side=(800|\(640.*?\)), max_size=1333', 'short_side=96, max_size=160', text)
+    text = text.replace('fc_channels=1024', f'fc_channels={WIDTH}')
     text = re.sub(r'max_epochs=\d+', 'max_epochs=1', text)
     text = re.sub(r'(val_interval|checkpoint=dict\(interval)=\d+', r'\1=1', text)
     text = text.replace('num_workers=2', 'num_workers=0').replace('persistent_workers=True', 'persistent_workers=False')

@@ -34,6 +34,7 @@ def test_two_processes_train_and_test(shapes, tmp_path):
         'train_cfg.max_epochs=1',
         'param_scheduler.0.end=2',
         'default_hooks.logger.interval=1',
+        'default_hooks.report=None',
         'model.roi_head.score_thr=0.0',
     ]
     done = launch('dist_train', CONFIG, 2, '--work-dir', tmp_path / 'work', '--cfg-options', *options)

@@ -27,6 +27,7 @@ def options(tmp_path_factory):
         'param_scheduler.1.milestones=[1]',
         'log_processor.window_size=1',
         'default_hooks.logger.interval=1',
+        'default_hooks.report=None',
         'default_hooks.checkpoint.by_epoch=False',
         'default_hooks.checkpoint.interval=1',
     ]
