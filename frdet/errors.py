@@ -23,7 +23,7 @@ class DataError(UserError):
 
 
 class BrokenImageError(DataError):
-    """An image is missing or cannot be decoded. Training goes on without it; see ``CocoDataset``."""
+    """An image is missing or cannot be decoded. Training goes on without it; see ``DetDataset``."""
 
 
 class ImageSizeError(DataError):

@@ -6,13 +6,37 @@ A former name works for one release.
 import importlib
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
+from typing import Any
 
-#: Former name of a module or package -> its name now. What lies in a package moved with it.
-MOVED: dict[str, str] = {}
+#: Former name of a module or package -> its name now. What lies in a package moved with it, unless it stands before.
+MOVED: dict[str, str] = {
+    'frdet.apis.flops': 'frdet.insight.flops',
+    'frdet.apis.inspection': 'frdet.insight.step',
+    'frdet.engine.hooks.report': 'frdet.insight.hook',
+    'frdet.evaluation.figures': 'frdet.evaluation.defined',
+    'frdet.visualization.browse': 'frdet.insight.browse',
+    'frdet.visualization.page': 'frdet.insight.page',
+    'frdet.visualization.plots': 'frdet.insight.plots',
+    'frdet.visualization.report.figures': 'frdet.insight.report.plots',
+    'frdet.visualization.report.labels': 'frdet.insight.report.training_page',
+    'frdet.visualization.report.store': 'frdet.insight.store',
+    'frdet.visualization.report': 'frdet.insight.report',
+    'frdet.config.places': 'frdet.config.schema',
+    'frdet.datasets.coco_json': 'frdet.datasets.formats.coco',
+    'frdet.engine.checkpoint': 'frdet.checkpoints.loading',
+    'frdet.engine.hooks.checkpoint': 'frdet.checkpoints.hooks',
+    'frdet.engine.hooks.saving': 'frdet.checkpoints.hooks',
+    'frdet.engine.saving': 'frdet.checkpoints.saving',
+    'frdet.interop.checkpoints': 'frdet.checkpoints.converting',
+    'frdet.interop.download': 'frdet.checkpoints.addresses',
+    'frdet.interop.files': 'frdet.checkpoints.reading',
+    'frdet.interop': 'frdet.checkpoints',
+    'frdet.evaluation.analysis': 'frdet.insight.errors',
+}
 
 
 class MovedModules(MetaPathFinder, Loader):
@@ -30,6 +54,19 @@ class MovedModules(MetaPathFinder, Loader):
         assert now is not None
         warnings.warn(f'{module.__name__} is {now} now; the former name ends with the next release', FutureWarning, 2)
         sys.modules[module.__name__] = importlib.import_module(now)
+
+
+def moved_names(package: str, names: Mapping[str, str]) -> Callable[[str], Any]:
+    """A ``__getattr__`` for ``package``, some of whose names are in other modules now: name -> module."""
+
+    def find(name: str) -> Any:
+        if name not in names:
+            raise AttributeError(f'module {package!r} has no attribute {name!r}')
+        place = f'{names[name]}.{name}'
+        warnings.warn(f'{package}.{name} is {place} now; the former name ends with the next release', FutureWarning, 2)
+        return getattr(importlib.import_module(names[name]), name)
+
+    return find
 
 
 def _now(name: str) -> str | None:

@@ -126,6 +126,58 @@ class Registry(MMEngineRegistry):
         )
 
 
+def parts_of(component: Callable) -> dict[str, Registry]:
+    """The registry of each part that a component's class declares: its ``parts``, and those of its base classes.
+
+    A class declares beside its constructor which arguments are components, and of which kind each is::
+
+        parts = dict(assigner=ASSIGNERS, heads=BBOX_HEADS)
+
+    Raises:
+        ConfigError: ``parts`` is no such dict; the message names the class and its file.
+    """
+    found: dict[str, Registry] = {}
+    for cls in reversed(inspect.getmro(component)) if inspect.isclass(component) else ():
+        declared = vars(cls).get('parts')
+        if not issubclass(cls, nn.Module) and not isinstance(declared, dict):
+            continue  # in a class that is no module the word may mean something else
+        given = declared.items() if isinstance(declared, dict) else [('it', declared)] if declared is not None else []
+        wrong = [f'{name}={kind!r}' for name, kind in given if not isinstance(kind, MMEngineRegistry)]
+        if wrong:
+            raise ConfigError(
+                f'{cls.__name__}.parts in {inspect.getsourcefile(cls)} has {", ".join(wrong)}: expected the '
+                'registry of each part, as parts = dict(assigner=ASSIGNERS), from frdet.registry'
+            )
+        found.update(declared or {})
+    return found
+
+
+def build_parts(component: Any, **parts: Any) -> None:
+    """Build parts of a component, and set them as its attributes.
+
+    Args:
+        component: its class declares in ``parts`` the registry of each; see ``parts_of``.
+        parts: by name, a config, what is built already, a list of either, or None.
+
+    Raises:
+        ConfigError: a part is not declared, or cannot be built.
+    """
+    registries = parts_of(type(component))
+    for name, given in parts.items():
+        if name not in registries:
+            cls = type(component)
+            raise ConfigError(
+                f'{cls.__name__} in {inspect.getsourcefile(cls)} builds the part {name!r}, which its parts do not '
+                f'declare: add {name}=... with a registry, as parts = dict(assigner=ASSIGNERS)'
+            )
+        if isinstance(given, (list, tuple)):
+            several = [registries[name].build(one) for one in given]
+            built: Any = nn.ModuleList(several) if all(isinstance(one, nn.Module) for one in several) else several
+        else:
+            built = None if given is None else registries[name].build(given)
+        setattr(component, name, built)
+
+
 def _a(name: str) -> str:
     return f'{"an" if name[0] in "aeiou" else "a"} {name}'
 
@@ -247,7 +299,7 @@ DATA_SAMPLERS = Registry('data sampler', parent=mmengine_registry.DATA_SAMPLERS,
 
 # Training and evaluation, MMEngine's.
 METRICS = Registry('metric', parent=mmengine_registry.METRICS, locations=['frdet.evaluation'])
-HOOKS = Registry('hook', parent=mmengine_registry.HOOKS, locations=['frdet.engine'])
+HOOKS = Registry('hook', parent=mmengine_registry.HOOKS, locations=['frdet.engine', 'frdet.insight'])
 LOOPS = Registry('loop', parent=mmengine_registry.LOOPS, locations=['frdet.engine'])
 OPTIMIZERS = Registry('optimizer', parent=mmengine_registry.OPTIMIZERS, locations=['frdet.engine'])
 OPTIM_WRAPPERS = Registry('optimizer wrapper', parent=mmengine_registry.OPTIM_WRAPPERS, locations=['frdet.engine'])
@@ -260,7 +312,7 @@ PARAM_SCHEDULERS = Registry(
     'parameter scheduler', parent=mmengine_registry.PARAM_SCHEDULERS, locations=['frdet.engine']
 )
 WEIGHT_INITIALIZERS = Registry(
-    'weight initializer', parent=mmengine_registry.WEIGHT_INITIALIZERS, locations=['frdet.interop']
+    'weight initializer', parent=mmengine_registry.WEIGHT_INITIALIZERS, locations=['frdet.checkpoints']
 )
 LOG_PROCESSORS = Registry('log processor', parent=mmengine_registry.LOG_PROCESSORS, locations=['frdet.engine'])
 VISUALIZERS = Registry('visualizer', parent=mmengine_registry.VISUALIZERS, locations=['frdet.visualization'])

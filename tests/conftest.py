@@ -22,6 +22,7 @@ from mmengine.utils import ManagerMixin
 
 from tests import warm
 from tests.browser import _chromium, browser  # noqa: F401  # fixtures
+from tests.server import server  # noqa: F401  # a fixture
 
 # `--hypothesis-profile=long` searches a hundred times as long; the option is applied after this line.
 _shared = dict(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])

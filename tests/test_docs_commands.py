@@ -46,7 +46,7 @@ NOT_RUN = {
     r'tools/(dist|slurm)_|torchrun|srun': 'several GPUs or machines; tests/tools/test_dist.py runs two processes',
     r'download_coco': 'downloads gigabytes; tests/tools/test_download_coco.py serves files of its own',
     r'tools/benchmark': 'minutes to hours at real size; tests/tools/test_benchmark.py runs each small',
-    r'profile_step|gpu_check': 'needs a GPU',
+    r'gpu_check': 'needs a GPU',
     r'convert_checkpoint': 'tests/tools/test_convert_checkpoint.py runs those of the pages',
     r'export_onnx': 'a minute each; tests/tools/test_export_onnx.py runs the tool and the code of the page',
     r'replay': 'needs a step that failed; tests/tools/test_replay.py makes one',

@@ -53,13 +53,13 @@ def write(path, **changes):
 
 @pytest.mark.parametrize('hooks', [[], [dict(type='KeepingHook')]])
 def test_memory_does_not_grow(tmp_path, hooks):
-    """200 iterations of three images: kept, 150 of them would be 118 MB."""
+    """200 iterations of three images: kept, 150 of them would be 113 MiB."""
     path = write(tmp_path / 'a.py', custom_hooks=hooks)
     done = run_tool(
-        'benchmark_memory', path, '--iterations', 200, '--warm-up', 50, '--limit', 20,
+        'benchmark', 'leak', path, '--iterations', 200, '--warm-up', 50, '--limit', 20,
         root=tmp_path, PYTHONPATH=str(toy.ROOT),
     )  # fmt: skip
-    grown = float(re.search(r'grown by (-?[\d.]+) MB', done.stdout)[1])
+    grown = float(re.search(r'grown by (-?[\d.]+) MiB', done.stdout)[1])
     assert done.returncode == bool(hooks), done.stdout + done.stderr
     assert (100 < grown < 140) if hooks else grown < 20
 

@@ -39,3 +39,16 @@ def test_every_name_in_the_table_leads_somewhere():
 def test_what_never_existed_is_not_found():
     with pytest.raises(ModuleNotFoundError, match=r'frdet\.never'):
         importlib.import_module('frdet.never')
+
+
+def test_names_that_left_a_package():
+    from frdet.insight.browse import browse_dataset
+
+    with pytest.warns(FutureWarning, match=r'browse_dataset is frdet.insight.browse.browse_dataset now'):
+        from frdet.visualization import browse_dataset as former
+    assert former is browse_dataset
+    with pytest.warns(FutureWarning, match=r'frdet.engine.hooks.ReportHook is frdet.insight.ReportHook now'):
+        from frdet.engine.hooks import ReportHook
+    assert ReportHook.__module__ == 'frdet.insight.hook'
+    with pytest.raises(ImportError, match='cannot import name'):
+        from frdet.visualization import never  # noqa: F401

@@ -1,5 +1,6 @@
 """The installation: what the package declares, what its wheel holds, and what the Makefile and CI run."""
 
+import ast
 import os
 import re
 import shutil
@@ -45,6 +46,36 @@ def test_every_requirement_has_a_tested_version_in_range():
         (version,) = pins[canonicalize_name(requirement.name)].specifier
         assert version.operator == '=='
         assert requirement.specifier.contains(version.version), requirement
+
+
+#: Declared, and used through another package or by its name in a config.
+INDIRECT = {
+    'addict': "MMEngine's Config",
+    'mmcv-lite': 'transforms in configs',
+    'onnx': "torch's exporter",
+    'tensorboard': 'torch.utils.tensorboard',
+}
+#: Extras that hold tools, which nothing imports.
+TOOLS = ('test', 'docs', 'lint', 'dev', 'loggers')
+
+
+def test_what_is_imported_is_declared_and_what_is_declared_is_used():
+    text = (ROOT / 'pyproject.toml').read_text()
+    lists = dict(re.findall(r'^(\w+) = (\[.*?\]$)', text, re.M | re.S))
+    extras = text[text.index('[project.optional-dependencies]') :].split('\n\n')[0]
+    lines = [lists['dependencies'], *(line for line in extras.splitlines()[1:] if not line.startswith(TOOLS))]
+    declared = {canonicalize_name(Requirement(name).name) for line in lines for name in re.findall(r'"(.+?)"', line)}
+    imported = set()
+    for path in (*(ROOT / 'frdet').rglob('*.py'), *(ROOT / 'tools').rglob('*.py')):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                imported.update(alias.name.split('.')[0] for alias in node.names)
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                imported.add(node.module.split('.')[0])
+    own = {'frdet', *(path.stem for path in (ROOT / 'tools').iterdir())}
+    providers = metadata.packages_distributions()
+    used = {providers.get(name, [name])[0] for name in imported - own - sys.stdlib_module_names}
+    assert {*map(canonicalize_name, used), *INDIRECT} == declared
 
 
 def test_pre_commit_uses_the_tested_versions():

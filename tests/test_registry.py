@@ -16,7 +16,9 @@ from frdet.registry import (
     SAMPLERS,
     Registry,
     arguments_of,
+    build_parts,
     check_arguments,
+    parts_of,
 )
 
 
@@ -236,3 +238,37 @@ def test_arguments_that_no_config_can_give():
             pass
 
     assert arguments_of(Positional) == ({'b', 'c'}, {'b', 'c'}, False)
+
+
+class WithParts(nn.Module):
+    parts = dict(body=BACKBONES, losses=LOSSES)
+
+
+class WithMoreParts(WithParts):
+    parts = dict(body=NECKS)
+
+
+def test_parts_of_base_classes_are_parts(tmp_path):
+    assert parts_of(WithMoreParts) == dict(body=NECKS, losses=LOSSES)
+    assert parts_of(nn.Linear) == {}
+
+
+def test_parts_are_built_from_configs_lists_and_what_is_built():
+    part, linear = WithParts(), nn.Linear(1, 1)
+    build_parts(part, losses=[dict(type='L1Loss', loss_weight=2.0), linear], body=None)
+    assert isinstance(part.losses, nn.ModuleList) and part.losses[0].loss_weight == 2 and part.losses[1] is linear
+    assert part.body is None
+    build_parts(part, losses=dict(type='L1Loss', loss_weight=1.0))
+    assert part.losses.loss_weight == 1
+
+
+def test_a_part_that_is_not_declared():
+    with pytest.raises(ConfigError, match=r"WithParts in .*test_registry\.py builds the part 'head', which its parts"):
+        build_parts(WithParts(), head=dict(type='L1Loss'))
+
+
+@pytest.mark.parametrize('wrong', [dict(head='NECKS'), dict(body=nn.Module), ['body'], 3])
+def test_parts_that_name_no_registry(wrong):
+    cls = type('Wrong', (WithParts,), dict(parts=wrong, __module__=__name__))
+    with pytest.raises(ConfigError, match=r'Wrong\.parts in .*test_registry\.py has .*: expected the registry'):
+        parts_of(cls)

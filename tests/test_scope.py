@@ -7,13 +7,13 @@ from mmengine.registry import MODELS, DefaultScope
 from frdet.apis import DetInferencer, inference_detector, init_detector
 from frdet.apis.checking import check_data
 from frdet.apis.classes import classes_of_split, declared_classes
-from frdet.apis.flops import count_flops
-from frdet.apis.inspection.preparing import prepare
 from frdet.config import check_config, load_config
 from frdet.datasets import write_shapes
 from frdet.errors import ConfigError
+from frdet.insight.browse import browse_dataset
+from frdet.insight.flops import count_flops
+from frdet.insight.step.preparing import prepare
 from frdet.registry import DETECTORS, in_config_scope
-from frdet.visualization import browse_dataset
 from tests.engine.toy import ROOT
 from tests.rival import rival_scope  # noqa: F401  # a fixture
 

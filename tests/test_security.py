@@ -11,8 +11,8 @@ from frdet.apis import train_detector
 from frdet.apis.replay import replay_step
 from frdet.errors import CheckpointError
 from tests.apis.test_training import ToyWithBackbone  # noqa: F401  registers itself
+from tests.checkpoints.test_reading import Trap
 from tests.engine import toy
-from tests.interop.test_files import Trap
 from tests.tools.test_train_and_test import run_tool
 
 WAYS = ('load_from', 'resume', 'resume the newest', 'Pretrained', 'test', 'replay')

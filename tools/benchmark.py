@@ -1,9 +1,12 @@
-"""Measures training, inference, input, memory, start-up and growth; prints tables (Markdown).
+"""Measures training, inference, input, evaluation, memory and more; prints tables (Markdown).
 
     python tools/benchmark.py train --against torchvision [--amp] [--device cuda --batch 16]
     python tools/benchmark.py infer --against torchvision
+    python tools/benchmark.py ops            # operators, against torchvision's [--device cuda] [--only nms]
+    python tools/benchmark.py gpu            # how much of a training step the GPU computes
     python tools/benchmark.py input          # reading images, against plain Pillow and NumPy
     python tools/benchmark.py memory         # of data loader workers with COCO's number of records
+    python tools/benchmark.py leak CONFIG    # does training need more memory the longer it runs?
     python tools/benchmark.py eval           # evaluation, against pycocotools
     python tools/benchmark.py start          # imports, model, first training step
     python tools/benchmark.py growth --scale 0.5 --plot docs/pictures/growth.svg
@@ -13,6 +16,7 @@ Images are those of FRDET_DATA_ROOT, or drawn ones. `--json FILE` writes a table
 """
 
 import argparse
+import importlib
 import sys
 from pathlib import Path
 
@@ -23,7 +27,22 @@ from frdet.errors import ConfigError
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from benchmarks.timing import Report  # noqa: E402
+#: Module of each command.
+MODULES = {
+    'train': 'steps',
+    'infer': 'steps',
+    'ops': 'operators',
+    'gpu': 'gpu',
+    'input': 'reading',
+    'memory': 'workers',
+    'leak': 'leak',
+    'eval': 'evaluation',
+    'start': 'start',
+    'growth': 'growth',
+    'determinism': 'determinism',
+}
+#: Function of each command for the processes that other commands start.
+CHILDREN = {'_memory': ('steps', 'memory_child'), '_first_step': ('start', 'first_step_child')}
 
 
 def _device(text: str) -> torch.device:
@@ -59,6 +78,11 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
         sub.add_argument('--amp', action='store_true', help='bfloat16 autocast')
         sub.add_argument('--warmup', type=_positive, help='steps before the first timed one (1; CUDA: 5)')
         sub.add_argument('--no-memory', action='store_true', help='do not measure the peak memory on the CPU')
+    sub = commands.add_parser('ops', help="operators, against torchvision's")
+    sub.add_argument('--only', default='', help='run the rows whose name holds this')
+    sub = commands.add_parser('gpu', help='how much of a training step the GPU computes')
+    sub.add_argument('--config', default='configs/faster_rcnn/r50_fpn_1x_coco.py')
+    sub.add_argument('--batch', type=_positive, nargs='+', default=[6, 16], help='images in a step')
     sub = commands.add_parser('input', help='from the file to the tensor')
     sub.add_argument('--images', type=Path, help="folder of images; default: FRDET_DATA_ROOT's val2017")
     sub.add_argument('--count', type=_positive, default=40, help='images')
@@ -67,71 +91,53 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
     sub.add_argument('--records', type=_positive, default=118_000)
     sub.add_argument('--workers', type=_positive, default=8)
     sub.add_argument('--epochs', type=_positive, default=4)
+    sub = commands.add_parser('leak', help='growth of the memory of a training; exit code 1 above the limit')
+    sub.add_argument('config', help='path of the config')
+    sub.add_argument('--iterations', type=_positive, default=2000)
+    sub.add_argument('--warm-up', type=_positive, default=100, metavar='N', help='iterations before the comparison')
+    sub.add_argument('--limit', type=float, default=50, metavar='MiB', help='growth allowed after the warm-up')
+    sub.add_argument(
+        '--cfg-options', nargs='+', default=[], metavar='KEY=VALUE', help='change the config: a.b.0.c=VALUE'
+    )
     sub = commands.add_parser('eval', help='evaluation of drawn detections')
     sub.add_argument('--count', type=_positive, default=5000, help='images')
     sub.add_argument('--detections', type=_positive, default=100, help='of each image')
     sub = commands.add_parser('start', help='imports, model, first training step')
     sub.add_argument('--steps', type=_positive, default=20, help="steps of the quick start's training")
     sub = commands.add_parser('growth', help='of a training step with batch, image, ground truth and classes')
-    sub.add_argument('--scale', type=_scale, default=1.0, help='of all image sides')
-    sub.add_argument('--plot', type=Path, help='also draw the figures here')
+    sub.add_argument('--plot', type=Path, help='also draw the table here')
     sub = commands.add_parser('determinism', help='what --deterministic costs a training step')
-    sub.add_argument('--scale', type=_scale, default=1.0, help='of all image sides')
-    for name in ('train', 'infer', 'growth', 'determinism'):
+    for name in ('growth', 'determinism'):
+        commands.choices[name].add_argument('--scale', type=_scale, default=1.0, help='of all image sides')
+    for name in ('train', 'infer', 'ops', 'growth', 'determinism'):
         commands.choices[name].add_argument('--device', type=_device, default=torch.device('cpu'))
     for name, sub in commands.choices.items():
         sub.add_argument('--json', help='also write the table here')
-        if name != 'memory':
+        if name not in ('memory', 'leak', 'gpu'):
             sub.add_argument('--rounds', type=_positive, help='timings of each side; medians are reported')
     args = parser.parse_args(argv)
-    device = getattr(args, 'device', torch.device('cpu'))
-    if device.type == 'cuda' and not torch.cuda.is_available():
-        raise ConfigError(f'--device {device}, but torch finds no GPU here: use --device cpu')
-    if args.command != 'memory':
-        args.rounds = args.rounds or (20 if device.type == 'cuda' else 3)
-    if args.command in ('train', 'infer'):
-        args.warmup = args.warmup or (5 if device.type == 'cuda' else 1)
+    on_gpu = args.command == 'gpu' or getattr(args, 'device', None) is not None and args.device.type == 'cuda'
+    if on_gpu and not torch.cuda.is_available():
+        asked = f'--device {args.device}' if 'device' in args else args.command
+        raise ConfigError(f'{asked}, but torch finds no GPU here' + (': use --device cpu' if 'device' in args else ''))
+    if 'rounds' in args:
+        args.rounds = args.rounds or (20 if on_gpu else 3)
+    if 'warmup' in args:
+        args.warmup = args.warmup or (5 if on_gpu else 1)
     return args
 
 
-def measure(args: argparse.Namespace) -> Report:
-    # Only what is asked for is imported: `start` measures imports, and children of `memory` should be small.
-    if args.command in ('train', 'infer'):
-        from benchmarks import steps
-
-        return steps.measure(args)
-    if args.command == 'growth':
-        from benchmarks import growth
-
-        return growth.measure(args)
-    if args.command == 'determinism':
-        from benchmarks import determinism
-
-        return determinism.measure(args)
-    if args.command == 'eval':
-        from benchmarks import evaluation
-
-        return evaluation.measure(args)
-    if args.command == 'start':
-        from benchmarks import start
-
-        return start.measure(args)
-    from benchmarks import data
-
-    return data.measure_input(args) if args.command == 'input' else data.measure_memory(args)
-
-
-def main() -> None:
-    argv = sys.argv[1:]
-    if argv[:1] == ['_memory']:  # a process that `train` or `infer` starts
-        from benchmarks import steps
-
-        return steps.memory_child(*argv[1:])
-    args = parse_args(argv)
-    report = measure(args)
-    report.print()
-    if args.json:
-        report.write(args.json)
+def main() -> int:
+    name, *words = sys.argv[1:] or ['--help']
+    if name in CHILDREN:
+        module, function = CHILDREN[name]
+        getattr(importlib.import_module(f'benchmarks.{module}'), function)(*words)
+        return 0
+    args = parse_args([name, *words])
+    # Only the module of the command is imported: `start` measures imports, and children of `memory` should be small.
+    report = importlib.import_module(f'benchmarks.{MODULES[args.command]}').measure(args)
+    report.end(args.json)
+    return int(report.failed)
 
 
 if __name__ == '__main__':

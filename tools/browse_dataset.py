@@ -8,7 +8,7 @@ from pathlib import Path
 
 from frdet.apis import run_tool
 from frdet.config import load_config
-from frdet.visualization import browse_dataset
+from frdet.insight.browse import browse_dataset
 
 
 def parse_args() -> argparse.Namespace:

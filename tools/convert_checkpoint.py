@@ -4,8 +4,7 @@ import argparse
 from pathlib import Path
 
 from frdet.apis import run_tool
-from frdet.errors import CheckpointError
-from frdet.interop import (
+from frdet.checkpoints import (
     BGR,
     LAYOUTS,
     RGB,
@@ -16,8 +15,9 @@ from frdet.interop import (
     resolve,
     write_detector,
 )
-from frdet.interop.checkpoints import check_target
-from frdet.interop.detectors import num_classes
+from frdet.checkpoints.converting import check_target
+from frdet.checkpoints.detectors import num_classes
+from frdet.errors import CheckpointError
 from frdet.progress import Bar
 
 INPUTS = {'bgr-to-rgb': (BGR, RGB), 'rgb-to-bgr': (RGB, BGR)}

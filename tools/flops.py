@@ -11,9 +11,9 @@ from pathlib import Path
 from terminaltables import AsciiTable
 
 from frdet.apis import run_tool
-from frdet.apis.flops import Stage, count_flops
 from frdet.config import load_config
 from frdet.errors import UserError
+from frdet.insight.flops import Stage, count_flops
 
 
 def parse_args() -> argparse.Namespace:
@@ -23,7 +23,7 @@ def parse_args() -> argparse.Namespace:
         '--size', type=int, nargs=2, default=(800, 1333), metavar=('H', 'W'), help='pixels (default: 800 1333)'
     )
     parser.add_argument('--rois', type=int, metavar='N', help='of the second stage; default: the proposals of a test')
-    parser.add_argument('--json', metavar='FILE', help='also write the figures here')
+    parser.add_argument('--json', metavar='FILE', help='also write the numbers here')
     parser.add_argument(
         '--cfg-options', nargs='+', default=[], metavar='KEY=VALUE', help='change the config: a.b.0.c=VALUE'
     )
@@ -52,9 +52,9 @@ def main() -> None:
         'NMS,\nnorms and activations are not counted. A FrozenBN has no parameters.'
     )
     if args.json:
-        figures = [{**stage._asdict(), 'params': stage.params, 'macs': stage.flops // 2} for stage in stages]
+        counts = [{**stage._asdict(), 'params': stage.params, 'macs': stage.flops // 2} for stage in stages]
         try:
-            Path(args.json).write_text(json.dumps({'size': list(args.size), 'stages': figures}, indent=1))
+            Path(args.json).write_text(json.dumps({'size': list(args.size), 'stages': counts}, indent=1))
         except OSError as error:
             raise UserError(f'{args.json} cannot be written ({error.strerror}): choose another --json') from None
 

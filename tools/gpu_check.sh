@@ -47,12 +47,12 @@ FRDET_CUDA=1 limited 150 ops/build.py || exit 1
 "$python" tools/doctor.py | tee "$out/table.md"
 
 limited 150 -m pytest -q -x -p no:cacheprovider \
-    tests/models/detectors/test_host_waits.py tests/tools/test_profile_step.py \
+    tests/models/detectors/test_host_waits.py tests/tools/test_benchmark.py::test_share_of_the_gpu \
     tests/ops/test_nms.py tests/ops/test_roi_align.py tests/ops/test_max_iou.py tests/ops/test_registration.py \
     tests/ops/test_errors.py 2>&1 | tee "$out/tests.txt"
 [ "${PIPESTATUS[0]}" -eq 0 ] || failed+=('tests')
 
-table 60 'Share of a training step that the GPU computes' tools/profile_step.py --batch 6 16
+table 60 'Share of a training step that the GPU computes' tools/benchmark.py gpu --batch 6 16
 for batch in 6 16; do
     table 30 "Training, $batch images, float32" tools/benchmark.py train --against torchvision --device cuda --batch $batch
     table 30 "Training, $batch images, bfloat16" tools/benchmark.py train --against torchvision --device cuda --batch $batch --amp
@@ -61,7 +61,7 @@ for batch in 1 8; do
     table 30 "Inference, $batch images, float32" tools/benchmark.py infer --against torchvision --device cuda --batch $batch
     table 30 "Inference, $batch images, bfloat16" tools/benchmark.py infer --against torchvision --device cuda --batch $batch --amp
 done
-table 120 'Operators' tools/benchmark_ops.py --device cuda --rounds 20
+table 120 'Operators' tools/benchmark.py ops --device cuda --rounds 20
 
 echo "The table is $out/table.md"
 if [ ${#failed[@]} -gt 0 ]; then

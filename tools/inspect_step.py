@@ -6,8 +6,8 @@ python tools/inspect_step.py CONFIG [--checkpoint FILE] [--image ID ...] [--out 
 import argparse
 
 from frdet.apis import run_tool
-from frdet.apis.inspection import inspect_step
 from frdet.config import load_config
+from frdet.insight.step import inspect_step
 
 
 def parse_args() -> argparse.Namespace:

@@ -8,7 +8,7 @@ import argparse
 from pathlib import Path
 
 from frdet.apis import run_tool
-from frdet.visualization.report import write_comparison, write_page
+from frdet.insight.report import write_comparison, write_page
 
 
 def parse_args() -> argparse.Namespace:

@@ -11,11 +11,11 @@ import numpy as np
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 
-from frdet.apis.classes import settle_num_classes
+from frdet.apis.classes import resolve_num_classes
+from frdet.datasets.base import UNUSED_CLASS, DetDataset
 from frdet.datasets.checking.annotations import check_annotations
 from frdet.datasets.checking.findings import ERRORS, Findings
 from frdet.datasets.checking.images import Group, find_copies, find_images, read_images
-from frdet.datasets.coco import UNUSED_CLASS, CocoDataset
 from frdet.datasets.wrappers import leaves
 from frdet.engine.hooks.check_setup import check_classes, compare_classes
 from frdet.errors import ConfigError, UserError
@@ -55,30 +55,32 @@ def check_data(cfg: Config, *, images: bool = False, workers: int | None = None)
         A report for each annotation file, and one for the whole config if there is anything to say of it.
 
     Raises:
-        ConfigError: a data set is no ``CocoDataset``, there is none, or ``workers`` is no positive number.
+        ConfigError: a data set is no ``DetDataset``, there is none, or ``workers`` is no positive number.
     """
     if workers is not None and workers < 1:
         raise ConfigError(f'{workers} workers: expected at least 1')
-    splits_of: dict[tuple[str, str], list[str]] = {}
+    splits_of: dict[tuple, tuple[DetDataset, list[str]]] = {}
     for split in SPLITS:
         for leaf in leaves((cfg.get(f'{split}_dataloader') or {}).get('dataset')):
             dataset = DATASETS.build({**leaf, 'pipeline': [], 'lazy_init': True})
-            if not isinstance(dataset, CocoDataset):
-                raise ConfigError(f'{split}_dataloader has a {type(dataset).__name__}: only a CocoDataset is checked')
-            splits = splits_of.setdefault((dataset.ann_file, dataset.data_prefix['img']), [])
+            if not isinstance(dataset, DetDataset):
+                raise ConfigError(f'{split}_dataloader has a {type(dataset).__name__}: only a DetDataset is checked')
+            key = (type(dataset), dataset.ann_file, dataset.data_prefix['img'])
+            dataset, splits = splits_of.setdefault(key, (dataset, []))
             splits += [split] if split not in splits else []
     if not splits_of:
         raise ConfigError('The config has no data loader with a dataset: nothing to check')
     workers = workers or len(os.sched_getaffinity(0))
-    files = track(splits_of.items(), 'Checking annotation files', total=len(splits_of), delay=0)
+    files = track(splits_of.values(), 'Checking annotation files', total=len(splits_of), delay=0)
     reports, groups = [], []
-    for (ann_file, folder), splits in files:
-        findings = Findings()
-        records, counts = check_annotations(ann_file, findings)
+    for dataset, splits in files:
+        findings, folder = Findings(), dataset.data_prefix['img']
+        dataset.prepare_files()
+        records, counts = check_annotations(dataset, findings)
         there = find_images(records, folder, findings)
         if images and there:
             read_images(there, workers, findings)
-        reports.append(DataReport(ann_file, folder, tuple(splits), counts, findings))
+        reports.append(DataReport(dataset.ann_file, folder, tuple(splits), counts, findings))
         groups.append(Group(splits, there, findings))
     together = Findings()
     find_copies(groups, together, within=images)
@@ -139,7 +141,7 @@ def _without_pipelines(dataset: Any) -> Any:
     return dataset
 
 
-def _check_boxes(dataset: CocoDataset, split: str, findings: Findings) -> None:
+def _check_boxes(dataset: DetDataset, split: str, findings: Findings) -> None:
     counts = np.zeros(len(dataset.metainfo['classes']), dtype=int)
     for index in range(len(dataset)):
         record = dataset.get_data_info(index)
@@ -157,7 +159,7 @@ def _check_classes(cfg: Config, built: dict[str, Any], findings: Findings) -> No
     checks = []
     if cfg.get('model') is not None and built:
         cfg = copy.deepcopy(cfg)
-        settle_num_classes(cfg, lambda: next(iter(classes.values())) or ())
+        resolve_num_classes(cfg, lambda: next(iter(classes.values())) or ())
         model = DETECTORS.build(cfg.model)
         checks += [lambda split=split: check_classes(model, built[split], f'{split}_dataloader') for split in built]
     checks += [

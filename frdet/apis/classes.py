@@ -2,36 +2,45 @@
 
 import copy
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 from mmengine.logging import print_log
 
-from frdet.datasets.coco import UNUSED_CLASS
-from frdet.datasets.coco_json import Id, read_coco
+from frdet.datasets.annotations import Id
+from frdet.datasets.base import UNUSED_CLASS, categories_of
 from frdet.datasets.wrappers import entry, leaves, refuse_different_classes
 from frdet.errors import ConfigError, DataError
 from frdet.registry import DATASETS, in_config_scope
 
-OPTION = 'model.roi_head.bbox_head.num_classes'
 
-
-def settle_num_classes(cfg: Config, classes: Callable[[], Sequence[str]]) -> None:
-    """Replace None at ``model.roi_head.bbox_head.num_classes`` by the number of ``classes()``; leave a number alone.
+def resolve_num_classes(cfg: Config, classes: Callable[[], Sequence[str]]) -> None:
+    """Replace every ``num_classes=None`` in ``model``, at any depth, by the number of ``classes()``.
 
     Raises:
         ConfigError: ``classes`` gives none.
     """
-    roi_head = (cfg.get('model') or {}).get('roi_head') or {}
-    head = roi_head.get('bbox_head') or {}
-    if head.get('num_classes', 0) is None:
-        names = classes()
-        if not names:
-            raise ConfigError(f'{OPTION} is None, and no class is known: set it to a number')
-        head['num_classes'] = len(names)
-        print_log(f'{OPTION} is None: {head["num_classes"]}, as the data set has', logger='current')
+    open_keys = list(_open_num_classes('model', cfg.get('model')))
+    if not open_keys:
+        return
+    key_paths = ', '.join(f'{key_path}.num_classes' for key_path, _ in open_keys)
+    names = classes()
+    if not names:
+        raise ConfigError(f'{key_paths} is None, and no class is known: set it to a number')
+    for _, node in open_keys:
+        node['num_classes'] = len(names)
+    print_log(f'{key_paths} is None: {len(names)}, as the data set has', logger='current')
+
+
+def _open_num_classes(key_path: str, node: Any) -> Iterator[tuple[str, dict]]:
+    """The dicts in ``node`` whose ``num_classes`` is None, with their key paths."""
+    if isinstance(node, dict) and node.get('num_classes', 0) is None:
+        yield key_path, node
+    items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, (list, tuple)) else ()
+    for key, inner in items:
+        yield from _open_num_classes(f'{key_path}.{key}', inner)
 
 
 @in_config_scope
@@ -63,7 +72,7 @@ def declared_classes(cfg: Config) -> tuple[str, ...]:
     found, errors = [], []
     for leaf in leaves(tested_data(cfg)):
         try:
-            found.append(_given_classes(leaf) or tuple(read_coco(_annotations(leaf)).categories))
+            found.append(_given_classes(leaf) or tuple(categories_of(leaf)))
         except DataError as error:
             errors.append(error)
     if not found:
@@ -86,10 +95,7 @@ def _given_classes(leaf: Any) -> tuple[str, ...]:
     return tuple(classes)
 
 
-def _annotations(leaf: Any) -> Path:
-    return Path(entry(leaf, 'data_root') or '', entry(leaf, 'ann_file') or '')
-
-
+@in_config_scope
 def category_ids(cfg: Config, classes: Sequence[str]) -> list[Id | None]:
     """The id of each of ``classes`` in the annotations of the test data.
 
@@ -103,9 +109,9 @@ def category_ids(cfg: Config, classes: Sequence[str]) -> list[Id | None]:
     id_of: dict[str, Id] = {}
     reason = 'the config has no test data'
     for leaf in leaves(tested_data(cfg)):
-        path = _annotations(leaf)
+        path = Path(entry(leaf, 'data_root') or '', entry(leaf, 'ann_file') or '')
         try:
-            categories = read_coco(path).categories
+            categories = categories_of(leaf)
         except DataError as error:
             reason = str(error)
             continue

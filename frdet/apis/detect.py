@@ -15,7 +15,7 @@ from mmengine.config import Config
 from frdet.apis.classes import category_ids
 from frdet.apis.images import ChannelOrder, Image, as_record, is_single, named_as_given
 from frdet.apis.inference import batches, build_pipeline, init_detector, predict
-from frdet.datasets.coco_json import Id
+from frdet.datasets.annotations import Id
 from frdet.errors import BrokenImageError, ConfigError
 from frdet.visualization.drawing import READABLE_SIDE, draw_boxes
 

@@ -12,13 +12,14 @@ from mmengine.dataset import Compose, pseudo_collate
 from mmengine.logging import print_log
 from torch import nn
 
-from frdet.apis.classes import declared_classes, settle_num_classes, tested_data
+from frdet.apis.classes import declared_classes, resolve_num_classes, tested_data
 from frdet.apis.images import ChannelOrder, Image, as_record, is_single, named_as_given
+from frdet.checkpoints import load_strictly
 from frdet.config import check_config, load_config
 from frdet.datasets.wrappers import entry, leaves
 from frdet.engine import load_checkpoint, predict_in_bfloat16, with_layout
 from frdet.errors import ConfigError, DataError
-from frdet.interop import load_strictly
+from frdet.models.detectors import other_counts
 from frdet.registry import DETECTORS, TRANSFORMS, in_config_scope
 from frdet.structures import DetDataSample
 
@@ -66,17 +67,16 @@ def init_detector(
 def _build(cfg: Config, checkpoint: str | Path | None) -> nn.Module:
     loaded = load_checkpoint(str(checkpoint)) if checkpoint is not None else None
     meta = dict(loaded['meta'].get('dataset_meta') or {}) if loaded is not None else {}
-    settle_num_classes(cfg, lambda: meta['classes'] if 'classes' in meta else _classes(cfg, None))
+    resolve_num_classes(cfg, lambda: meta['classes'] if 'classes' in meta else _classes(cfg))
     model = DETECTORS.build(cfg.model)
     if loaded is not None:
-        count = _num_classes(model)
-        if count is not None and 'classes' in meta and len(meta['classes']) != count:
+        if 'classes' in meta and (others := other_counts(model, len(meta['classes']))):
             raise ConfigError(
-                f'{checkpoint} was trained on {len(meta["classes"])} classes, the config has {count}: '
-                f'set model.roi_head.bbox_head.num_classes={len(meta["classes"])}, or give its own checkpoint'
+                f'{checkpoint} was trained on {len(meta["classes"])} classes, the config has {others}, or give its own '
+                'checkpoint'
             )
         load_strictly(model, loaded['state_dict'], with_layout(str(checkpoint), loaded))
-    model.dataset_meta = meta if 'classes' in meta else {'classes': _classes(cfg, _num_classes(model))}
+    model.dataset_meta = meta if 'classes' in meta else {'classes': _classes(cfg, model)}
     model.cfg = cfg
     return model
 
@@ -180,21 +180,13 @@ def build_pipeline(cfg: Config) -> Compose:
     return Compose([TRANSFORMS.build(step) for step in getattr(found[0], 'transforms', found[0])])
 
 
-def _num_classes(model: nn.Module) -> int | None:
-    head = getattr(getattr(model, 'roi_head', None), 'bbox_head', None)
-    return getattr(head, 'num_classes', None)
-
-
-def _classes(cfg: Config, count: int | None) -> tuple[str, ...]:
-    """Class names where the checkpoint has none: those of the test data, else ``count`` numbers."""
+def _classes(cfg: Config, model: Any = None) -> tuple[str, ...]:
+    """Class names where the checkpoint has none: those of the test data, else the numbers of the model's classes."""
     try:
         classes = declared_classes(cfg)
     except DataError as error:
         print_log(f'Class names are unknown, labels are shown as numbers: {error}', logger='current')
-        classes = tuple(str(label) for label in range(count or 0))
-    if count is not None and len(classes) != count:
-        raise ConfigError(
-            f'The test data have {len(classes)} classes, the box head {count}: '
-            f'set model.roi_head.bbox_head.num_classes={len(classes)}'
-        )
+        return tuple(str(label) for label in range(getattr(model, 'num_classes', None) or 0))
+    if model is not None and (others := other_counts(model, len(classes))):
+        raise ConfigError(f'The test data have {len(classes)} classes, the model {others}')
     return classes

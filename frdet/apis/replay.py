@@ -3,10 +3,10 @@
 import torch
 from mmengine.config import Config
 
+from frdet.checkpoints.fit import load_strictly
 from frdet.config import check_config
 from frdet.engine.diagnosis import Diagnosis, diagnose, load_step
 from frdet.engine.optim import DTYPES
-from frdet.interop.fit import load_strictly
 from frdet.progress import Bar
 from frdet.registry import DETECTORS, in_config_scope
 

@@ -14,10 +14,11 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import BaseLoop
 from torch import nn
 
-from frdet.apis.classes import classes_of_split, settle_num_classes
+from frdet.apis.classes import classes_of_split, resolve_num_classes
 from frdet.apis.launch import settle_launcher
+from frdet.checkpoints.saving import newest_whole
 from frdet.config import check_config
-from frdet.config.places import HOOK_SLOTS
+from frdet.config.schema import HOOK_SLOTS
 from frdet.datasets import settle_workers
 from frdet.engine import DetRunner, predict_in_bfloat16
 from frdet.engine.hooks import (
@@ -28,7 +29,6 @@ from frdet.engine.hooks import (
     WorkFolderHook,
 )
 from frdet.engine.hooks.work_folder import is_run_in_the_way
-from frdet.engine.saving import newest_whole
 from frdet.errors import CheckpointError, ConfigError, UserError
 from frdet.registry import in_config_scope
 
@@ -88,7 +88,7 @@ def train_detector(
         raise ConfigError('--resume goes on with the run in the work folder, --overwrite moves it aside: choose one')
     source = _settle(cfg, work_dir)
     move = is_run_in_the_way(cfg, overwrite=overwrite)
-    settle_num_classes(cfg, lambda: classes_of_split(cfg, 'train'))
+    resolve_num_classes(cfg, lambda: classes_of_split(cfg, 'train'))
     with _no_leftovers(cfg.work_dir) as run:
         settle_launcher(cfg, launcher)
         folder = WorkFolderHook(cfg, move=move)
@@ -144,7 +144,7 @@ def test_detector(
         hooks = cfg.get('default_hooks') or {}
         drawing = {**(hooks.get('visualization') or dict(type='DrawDetectionsHook')), 'out_dir': show_dir}
         cfg.default_hooks = {**hooks, 'visualization': drawing}
-    settle_num_classes(cfg, lambda: classes_of_split(cfg, 'test'))
+    resolve_num_classes(cfg, lambda: classes_of_split(cfg, 'test'))
     # Nothing is trained: without these three the Runner builds no training data.
     cfg.train_dataloader = cfg.train_cfg = cfg.optim_wrapper = cfg.param_scheduler = None
     _settle(cfg, work_dir)

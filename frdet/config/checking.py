@@ -8,7 +8,7 @@ from typing import Any
 from mmengine.config import Config
 
 from frdet.config.origins import origin_finder
-from frdet.config.places import (
+from frdet.config.schema import (
     BESIDE,
     DATALOADERS,
     DEFAULT_TYPES,
@@ -20,7 +20,8 @@ from frdet.config.places import (
     declared_at,
     find_component,
     least,
-    place_registry,
+    registry_at,
+    registry_of_part,
 )
 from frdet.config.values import Declared, fields_of, found, mismatch
 from frdet.errors import ConfigError
@@ -40,7 +41,7 @@ def check_config(cfg: Config) -> None:
     one of the Runner's.
 
     Raises:
-        ConfigError: the message names the place, the nearest names, and the file and line where it was written.
+        ConfigError: the message names the key path, the nearest names, and the file and line where it was written.
     """
     import mmengine.runner  # noqa: F401  its hooks, loops and schedulers register themselves
 
@@ -48,7 +49,7 @@ def check_config(cfg: Config) -> None:
     for key, value in cfg.items():
         if key in RUNNER_KEYS:
             checker.check_value(cfg, key, '')
-            checker.check(value, key)
+            checker.check(value, key, registry_at(key))
             if key == 'default_scope' and value and not _is_package(value):
                 raise checker.error(key, f'found {value!r}, which is no installed package: expected {SCOPE!r}')
             if key == 'log_level' and value not in LOG_LEVELS:
@@ -62,50 +63,59 @@ def _is_package(name: Any) -> bool:
 
 
 class _Checker:
-    """Walks through a config; ``place`` is the dotted key of what is looked at."""
+    """Walks through a config; ``key_path`` is where a value stands, ``here`` the registry that belongs there."""
 
     def __init__(self, origin: Callable[[str], str]):
         self.origin = origin
 
-    def check(self, value: Any, place: str) -> None:
+    def check(self, value: Any, key_path: str, here: Registry | None) -> None:
         """Check ``value`` and all inside it; raises ConfigError on the first mistake."""
         if isinstance(value, (list, tuple)):
             for i, item in enumerate(value):
-                self.check_item(item, f'{place}.{i}')
+                self.check_item(item, f'{key_path}.{i}', here)
             return
         if not isinstance(value, dict):
-            if _is_misplaced(value, place):
-                raise self.error(place, f'{found(value)}, expected {_a_component(place_registry(place))}')
+            if _is_misplaced(value, key_path):
+                raise self.error(key_path, f'{found(value)}, expected {_a_component(here)}')
             return
-        if place in PLAIN and not (place in TOP and 'type' in value):
-            self.check_setting(value, place)
-        elif place in DATALOADERS:
-            self.check_keys(value, place, dataloader_keys())
+        target = None
+        if key_path in PLAIN and not (key_path in TOP and 'type' in value):
+            self.check_setting(value, key_path)
+        elif key_path in DATALOADERS:
+            self.check_keys(value, key_path, dataloader_keys())
             if 'dataset' not in value:
-                raise self.error(place, 'has no dataset: it needs dataset=dict(type=...)')
-        elif 'type' in value or self.default_type(value, place):
-            if not self.check_component(value, place):
+                raise self.error(key_path, 'has no dataset: it needs dataset=dict(type=...)')
+        elif 'type' in value or self.default_type(value, key_path):
+            target = self.check_component(value, key_path, here)
+            if target is None:
                 return
-        elif place == 'optim_wrapper' and 'constructor' in value:
+        elif key_path == 'optim_wrapper' and 'constructor' in value:
             return  # several optimizers, under names of that constructor's
-        elif (registry := place_registry(place)) is not None and not _is_no_loss(place):
-            raise self.error(place, f'found {dict(value)!r}, expected {_a_component(registry)}')
+        elif here is not None:
+            raise self.error(key_path, f'found {dict(value)!r}, expected {_a_component(here)}')
         for key, inner in value.items():
-            inside = f'{place}.{key}'
+            inside = f'{key_path}.{key}'
             if inside == 'optim_wrapper.paramwise_cfg' and value.get('constructor') not in _DOCUMENTED_CONSTRUCTORS:
                 continue  # it has keys of its own
-            self.check_value(value, key, place)
-            self.check(inner, inside)
+            self.check_value(value, key, key_path, here)
+            self.check(inner, inside, self.registry_inside(target, key, key_path))
 
-    def check_item(self, item: Any, place: str) -> None:
+    def registry_inside(self, target: Callable | None, key: str, key_path: str) -> Registry | None:
+        """The registry of what stands under ``key`` in the component ``target`` at ``key_path``."""
+        try:
+            return registry_of_part(target, key, f'{key_path}.{key}')
+        except ConfigError as error:
+            raise self.error(f'{key_path}.type', str(error), shown=key_path) from None
+
+    def check_item(self, item: Any, key_path: str, here: Registry | None) -> None:
         """An item of a list: where components belong, nothing else that can be written in a config will do."""
-        registry = place_registry(place)
-        if registry is not None and isinstance(item, (str, int, float)):
-            raise self.error(place, f'{found(item)}, expected {_a_component(registry)}')
-        self.check(item, place)
+        if here is not None and isinstance(item, (str, int, float)):
+            raise self.error(key_path, f'{found(item)}, expected {_a_component(here)}')
+        self.check(item, key_path, here)
 
-    def check_value(self, node: Any, key: str, place: str) -> None:
-        value, said, inside = node[key], declared_at(node, key, place), f'{place}.{key}' if place else key
+    def check_value(self, node: Any, key: str, key_path: str, here: Registry | None = None) -> None:
+        value, said = node[key], declared_at(node, key, key_path, here)
+        inside = f'{key_path}.{key}' if key_path else key
         if expected := mismatch(value, said):
             raise self.error(inside, f'{found(value)}, expected {expected}')
         if (lowest := least(inside)) is not None and isinstance(value, (int, float)) and value < lowest:
@@ -113,25 +123,24 @@ class _Checker:
         if isinstance(value, dict) and (fields := fields_of(said.annotation)) is not None:
             self.check_fields(value, inside, *fields)
 
-    def check_fields(self, node: dict, place: str, types: dict[str, Any], required: set[str]) -> None:
+    def check_fields(self, node: dict, key_path: str, types: dict[str, Any], required: set[str]) -> None:
         """A dict of which the component around it declares every key."""
-        self.check_keys(node, place, set(types))
+        self.check_keys(node, key_path, set(types))
         if missing := sorted(required - set(node)):
-            raise self.error(place, f'has no {", ".join(missing)}: it takes {", ".join(sorted(types))}')
+            raise self.error(key_path, f'has no {", ".join(missing)}: it takes {", ".join(sorted(types))}')
         for key, value in node.items():
             if expected := mismatch(value, Declared(types.get(key, Any))):
-                raise self.error(f'{place}.{key}', f'{found(value)}, expected {expected}')
+                raise self.error(f'{key_path}.{key}', f'{found(value)}, expected {expected}')
 
-    def check_component(self, node: dict, place: str) -> bool:
-        """Whether what stands inside is to be checked, too: another package's components follow its own rules."""
-        registry = place_registry(place)
-        if place in ('val_evaluator', 'test_evaluator') and 'metrics' in node:
-            registry = None  # an Evaluator, around metrics
-        name = registry.name if registry is not None else 'component'
-        kind = node.get('type', self.default_type(node, place))
+    def check_component(self, node: dict, key_path: str, here: Registry | None) -> Callable | None:
+        """The class of a component, if what stands inside is to be checked, too: another package has its own rules."""
+        if key_path in ('val_evaluator', 'test_evaluator') and 'metrics' in node:
+            here = None  # an Evaluator, around metrics
+        name = here.name if here is not None else 'component'
+        kind = node.get('type', self.default_type(node, key_path))
         culprit = 'type'
         try:
-            target = kind if callable(kind) else find_component(kind, place if registry is not None else '')
+            target = kind if callable(kind) else find_component(kind, here)
             if target is None:
                 raise ConfigError(_nowhere(str(kind)))
             given = {k for k in node if k not in ('type', '_scope_')}
@@ -140,61 +149,55 @@ class _Checker:
             unknown = given - accepted - set(BESIDE.get(name, {}))
             culprit = min(unknown, default='type')
             check_arguments(name, target, given - (set(BESIDE.get(name, {})) - accepted) | passed)
-            if constructor := node.get('constructor') if place == 'optim_wrapper' else None:
+            if constructor := node.get('constructor') if key_path == 'optim_wrapper' else None:
                 culprit = 'constructor'
                 OPTIM_WRAPPER_CONSTRUCTORS.get(constructor)
         except ConfigError as error:
             message = str(error)
-            if culprit not in ('type', 'constructor') and self.is_left_over(place, culprit):
+            if culprit not in ('type', 'constructor') and self.is_left_over(key_path, culprit):
                 message += (
                     "\nThe base has it, whose component is another: _delete_=True in the dict drops the base's keys"
                 )
-            raise self.error(f'{place}.{culprit}', message, shown=place) from None
+            raise self.error(f'{key_path}.{culprit}', message, shown=key_path) from None
         scope = kind.rpartition('.')[0] if isinstance(kind, str) else ''
-        return scope in ('', SCOPE, 'mmengine') and '_scope_' not in node
+        return target if scope in ('', SCOPE, 'mmengine') and '_scope_' not in node else None
 
-    def is_left_over(self, place: str, key: str) -> bool:
+    def is_left_over(self, key_path: str, key: str) -> bool:
         """Whether ``key`` was written in another file than the ``type`` beside it."""
-        files = [self.origin(f'{place}.{name}').rpartition(':')[0] for name in ('type', key)]
+        files = [self.origin(f'{key_path}.{name}').rpartition(':')[0] for name in ('type', key)]
         return all(files) and files[0] != files[1]
 
-    def check_setting(self, node: dict, place: str) -> None:
-        self.check_keys(node, place, set(PLAIN[place]))
-        if place == 'train_cfg' and 'by_epoch' not in node:
-            raise self.error(place, f'found {dict(node)!r}, expected a `type`, or `by_epoch`')
+    def check_setting(self, node: dict, key_path: str) -> None:
+        self.check_keys(node, key_path, set(PLAIN[key_path]))
+        if key_path == 'train_cfg' and 'by_epoch' not in node:
+            raise self.error(key_path, f'found {dict(node)!r}, expected a `type`, or `by_epoch`')
 
-    def check_keys(self, node: dict, place: str, known: set[str]) -> None:
+    def check_keys(self, node: dict, key_path: str, known: set[str]) -> None:
         for key in node:
             if key not in known and not str(key).startswith('_'):
                 near = difflib.get_close_matches(str(key), known, n=3)
                 hint = f'did you mean {" or ".join(near)}?' if near else f'it takes {", ".join(sorted(known))}'
-                raise self.error(f'{place}.{key}', f'unknown key: {hint}')
+                raise self.error(f'{key_path}.{key}', f'unknown key: {hint}')
 
-    def default_type(self, node: dict, place: str) -> str | None:
+    def default_type(self, node: dict, key_path: str) -> str | None:
         """What MMEngine builds from a dict without a ``type``, if anything."""
-        if place in ('val_evaluator', 'test_evaluator') and 'metrics' in node:
+        if key_path in ('val_evaluator', 'test_evaluator') and 'metrics' in node:
             return 'Evaluator'
-        if place == 'optim_wrapper' and 'optimizer' not in node:
+        if key_path == 'optim_wrapper' and 'optimizer' not in node:
             return None
-        return DEFAULT_TYPES.get(place)
+        return DEFAULT_TYPES.get(key_path)
 
-    def error(self, place: str, message: str, shown: str | None = None) -> ConfigError:
-        origin = self.origin(place)
+    def error(self, key_path: str, message: str, shown: str | None = None) -> ConfigError:
+        origin = self.origin(key_path)
         where = f' ({origin})' if origin else ''
-        return ConfigError(f'{shown or place}{where}: {message}')
+        return ConfigError(f'{shown or key_path}{where}: {message}')
 
 
-def _is_misplaced(value: Any, place: str) -> bool:
+def _is_misplaced(value: Any, key_path: str) -> bool:
     """Whether a plain value stands where MMEngine builds a component from a dict."""
-    parts = place.split('.')
-    built = len(parts) == 2 and parts[0] in (*DATALOADERS, 'default_hooks') or place == 'optim_wrapper.optimizer'
-    return built and isinstance(value, (str, int, float)) and place_registry(place) is not None
-
-
-def _is_no_loss(place: str) -> bool:
-    """A plugin may have a dict such as ``loss_weights``; what is always a loss, in the shipped heads, is not one."""
-    name = place.rpartition('.')[2]
-    return name.startswith('loss_') and name not in ('loss_cls', 'loss_bbox')
+    parts = key_path.split('.')
+    built = len(parts) == 2 and parts[0] in (*DATALOADERS, 'default_hooks') or key_path == 'optim_wrapper.optimizer'
+    return built and isinstance(value, (str, int, float)) and registry_at(key_path) is not None
 
 
 def _a_component(registry: Registry | None) -> str:

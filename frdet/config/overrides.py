@@ -8,7 +8,7 @@ from typing import Any
 from mmengine.config import Config, ConfigDict
 
 from frdet.config.origins import mark_overridden
-from frdet.config.places import FREE, PLAIN, declared_at, known_keys
+from frdet.config.schema import FREE, PLAIN, declared_at, known_keys
 from frdet.config.values import NOTHING, Declared, fields_of, fits, found, mismatch
 from frdet.errors import ConfigError
 
@@ -83,51 +83,51 @@ def _apply(cfg: Config, key: str, value: Any) -> None:
     inside = Declared()  # what is known of the type of node
     *path, last = key.split('.')
     for depth, part in enumerate(path):
-        place = '.'.join(path[:depth])
-        inside = declared_at(node, part, place) if isinstance(node, (dict, Config)) else Declared()
-        node = _step(node, part, place, key)
-    place = '.'.join(path)
+        key_path = '.'.join(path[:depth])
+        inside = declared_at(node, part, key_path) if isinstance(node, (dict, Config)) else Declared()
+        node = _step(node, part, key_path, key)
+    key_path = '.'.join(path)
     if isinstance(node, tuple):
-        index = _index(node, last, place, key)
+        index = _index(node, last, key_path, key)
         changed = _checked(node[index], value, key, Declared())
-        _apply(cfg, place, (*node[:index], changed, *node[index + 1 :]))
+        _apply(cfg, key_path, (*node[:index], changed, *node[index + 1 :]))
     elif isinstance(node, list):
-        index = _index(node, last, place, key)
+        index = _index(node, last, key_path, key)
         node[index] = _checked(node[index], value, key, Declared())
     elif isinstance(node, (dict, Config)):
-        _set(node, last, value, place, key, inside)
+        _set(node, last, value, key_path, key, inside)
     else:
-        raise ConfigError(f'Override {key}: {place} is {node!r}, and has no {last!r} inside')
+        raise ConfigError(f'Override {key}: {key_path} is {node!r}, and has no {last!r} inside')
 
 
-def _step(node: Any, part: str, place: str, key: str) -> Any:
+def _step(node: Any, part: str, key_path: str, key: str) -> Any:
     """What stands under ``part`` in ``node``; an empty dict is put there if a dict may stand there and none does."""
     if isinstance(node, (list, tuple)):
-        return node[_index(node, part, place, key)]
+        return node[_index(node, part, key_path, key)]
     if not isinstance(node, (dict, Config)):
-        raise ConfigError(f'Override {key}: {place} is {node!r}, and has no {part!r} inside')
+        raise ConfigError(f'Override {key}: {key_path} is {node!r}, and has no {part!r} inside')
     if node.get(part) is None:
-        if part not in node and part not in known_keys(node, place):
-            raise _unknown(part, node, place, key)
-        said = declared_at(node, part, place)
+        if part not in node and part not in known_keys(node, key_path):
+            raise _unknown(part, node, key_path, key)
+        said = declared_at(node, part, key_path)
         if said.annotation is not NOTHING and not fits({}, said.annotation) and not fits({'type': ''}, said.annotation):
-            inner = f'{place}.{part}' if place else part
+            inner = f'{key_path}.{part}' if key_path else part
             raise ConfigError(f'Override {key}: {inner} is {node.get(part)!r}, and has no keys')
         node[part] = ConfigDict()
     return node[part]
 
 
-def _set(node: Any, name: str, value: Any, place: str, key: str, inside: Declared) -> None:
+def _set(node: Any, name: str, value: Any, key_path: str, key: str, inside: Declared) -> None:
     fields, _ = fields_of(inside.annotation) or ({}, ())
-    said = Declared(fields[name]) if name in fields else declared_at(node, name, place)
+    said = Declared(fields[name]) if name in fields else declared_at(node, name, key_path)
     if name in node:
         node[name] = _checked(node[name], value, key, said)
         return
     # Where a dict is empty, or holds names of the user's own, there is nothing to compare a key with.
-    own = place.rpartition('.')[2] in FREE or (place and not node and place not in PLAIN)
-    hook = place == 'default_hooks' and isinstance(value, dict) and 'type' in value
-    if not own and not hook and name not in {*known_keys(node, place), *fields}:
-        raise _unknown(name, node, place, key, fields)
+    own = key_path.rpartition('.')[2] in FREE or (key_path and not node and key_path not in PLAIN)
+    hook = key_path == 'default_hooks' and isinstance(value, dict) and 'type' in value
+    if not own and not hook and name not in {*known_keys(node, key_path), *fields}:
+        raise _unknown(name, node, key_path, key, fields)
     node[name] = _checked(NOTHING, value, key, said)
 
 
@@ -149,17 +149,17 @@ def _checked(old: Any, new: Any, key: str, said: Declared) -> Any:
     return old
 
 
-def _index(node: Sequence, part: str, place: str, key: str) -> int:
+def _index(node: Sequence, part: str, key_path: str, key: str) -> int:
     try:
         index = range(len(node))[int(part)]
     except (ValueError, IndexError):
-        raise ConfigError(f'Override {key}: {place} is a list of {len(node)}, {part!r} is no index of it') from None
+        raise ConfigError(f'Override {key}: {key_path} is a list of {len(node)}, {part!r} is no index of it') from None
     return index
 
 
-def _unknown(part: str, node: Any, place: str, key: str, fields: Iterable[str] = ()) -> ConfigError:
+def _unknown(part: str, node: Any, key_path: str, key: str, fields: Iterable[str] = ()) -> ConfigError:
     there = {str(k) for k in node if not str(k).startswith('_')}
-    names = there | known_keys(node, place) | set(fields)
+    names = there | known_keys(node, key_path) | set(fields)
     near = difflib.get_close_matches(part, names, n=3)
     hint = f'did you mean {" or ".join(near)}?' if near else f'it has {", ".join(sorted(names)[:12]) or "no keys"}'
-    return ConfigError(f'Override {key}: {place or "the config"} has no {part!r}: {hint}')
+    return ConfigError(f'Override {key}: {key_path or "the config"} has no {part!r}: {hint}')

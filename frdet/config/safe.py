@@ -10,7 +10,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from frdet.config.places import find_component
+from frdet.config.schema import find_component
 from frdet.errors import ConfigError
 
 _NUMBERS: dict[type, Callable] = {
@@ -60,22 +60,22 @@ def refuse_imports(cfg: Config) -> None:
     """Raise ConfigError where building ``cfg`` would import a module that it names."""
     if cfg.get('custom_imports'):
         raise ConfigError('custom_imports runs the modules it names: not with --safe-config')
-    for place, key, value in _strings('', cfg.to_dict()):
-        if key == '_scope_' or (place == 'default_scope' and value not in ('frdet', 'mmengine')):
-            raise ConfigError(f'{place}: found {value!r}, which imports that package: not with --safe-config')
-        component = key in _CLASSES and place != 'optim_wrapper.clip_grad.type'
-        if component and ('.' in value or (find_component(value, '') is None)):
+    for key_path, key, value in _strings('', cfg.to_dict()):
+        if key == '_scope_' or (key_path == 'default_scope' and value not in ('frdet', 'mmengine')):
+            raise ConfigError(f'{key_path}: found {value!r}, which imports that package: not with --safe-config')
+        component = key in _CLASSES and key_path != 'optim_wrapper.clip_grad.type'
+        if component and ('.' in value or (find_component(value, None) is None)):
             raise ConfigError(
-                f'{place}: {value!r} is registered nowhere, and would be imported: --safe-config takes the components '
-                'of frdet and MMEngine by their names'
+                f'{key_path}: {value!r} is registered nowhere, and would be imported: --safe-config takes the '
+                'components of frdet and MMEngine by their names'
             )
 
 
-def _strings(place: str, node: Any) -> Iterator[tuple[str, str, str]]:
-    """Dotted place, key and value of every string that stands under a key."""
+def _strings(key_path: str, node: Any) -> Iterator[tuple[str, str, str]]:
+    """Key path, key and value of every string that stands under a key."""
     items = enumerate(node) if isinstance(node, (list, tuple)) else node.items()
     for key, value in items:
-        inner = f'{place}.{key}' if place else str(key)
+        inner = f'{key_path}.{key}' if key_path else str(key)
         if isinstance(value, str):
             yield inner, str(key), value
         elif isinstance(value, (dict, list, tuple)):

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from mmengine.config import Config
 
 from frdet.config.origins import Origin, base_files, parsed, plain_names, shown_path
-from frdet.config.places import RUNNER_KEYS
+from frdet.config.schema import RUNNER_KEYS
 from frdet.errors import ConfigError
 
 

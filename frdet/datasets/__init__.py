@@ -1,6 +1,8 @@
 """Data sets, transforms and samplers. Importing this package registers all of them."""
 
 from frdet.datasets import transforms
+from frdet.datasets.annotations import Annotations, image_size
+from frdet.datasets.base import DetDataset
 from frdet.datasets.coco import CocoDataset
 from frdet.datasets.loaders import settle_workers
 from frdet.datasets.samplers import AspectRatioBatchSampler
@@ -8,10 +10,13 @@ from frdet.datasets.shapes import ShapesDataset, write_shapes
 from frdet.datasets.wrappers import ConcatDataset
 
 __all__ = [
+    'Annotations',
     'AspectRatioBatchSampler',
     'CocoDataset',
     'ConcatDataset',
+    'DetDataset',
     'ShapesDataset',
+    'image_size',
     'settle_workers',
     'transforms',
     'write_shapes',

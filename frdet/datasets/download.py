@@ -2,22 +2,16 @@
 
 import shutil
 import tempfile
-import time
-import urllib.error
-import urllib.request
 import zipfile
 from collections.abc import Sequence
-from http.client import HTTPException
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from frdet.errors import DataError
-from frdet.progress import download_bar, track
+from frdet.files import DownloadError, fetch, size_of
+from frdet.progress import track
 
 BASE_URL = 'http://images.cocodataset.org'
-BLOCK = 1 << 20  # bytes read at once
-ATTEMPTS = 5  # connections made for one file while none of them brings anything
-TIMEOUT = 30.0  # seconds without a byte
 
 
 class Archive(NamedTuple):
@@ -81,6 +75,11 @@ def download_coco(
             unpack(target, root, archive)
             if not keep:
                 target.unlink()
+    except DownloadError as error:
+        raise DataError(
+            f'{error}.\nCheck the connection, and that no proxy answers in its place, and run this again, which goes '
+            "on from there; or --base-url names a mirror of COCO's files"
+        ) from None
     except OSError as error:
         raise DataError(f'COCO cannot be written to {root}: {error}') from None
     return root
@@ -100,66 +99,6 @@ def is_complete(root: Path, archive: Archive) -> bool:
     if count < archive.files:
         raise DataError(f'{folder} holds {count} of {archive.files} files: delete or move it, and run this again')
     return True
-
-
-def fetch(url: str, target: Path, size: int) -> None:
-    """Download ``url`` to ``target``, ``size`` bytes; a part that is there is continued.
-
-    Raises:
-        DataError: no connection, or another size.
-    """
-    if target.is_file() and target.stat().st_size == size:
-        return
-    part = target.with_name(target.name + '.part')
-    with download_bar() as bar:
-        task = bar.add_task(target.name, total=size, completed=_size(part))
-        failures, most = 0, _size(part)
-        while _size(part) != size:
-            try:
-                _receive(url, part, size, lambda done: bar.update(task, completed=done))
-                reason = f'the connection closed after {_size(part)} bytes'
-            except (urllib.error.URLError, HTTPException, ConnectionError, TimeoutError, ValueError) as error:
-                reason = str(getattr(error, 'reason', None) or error)
-                if isinstance(error, ValueError) or (isinstance(error, urllib.error.HTTPError) and error.code < 500):
-                    failures = ATTEMPTS  # asking again would be answered the same
-            # A server without ranges begins anew each time: only more than ever before is progress.
-            failures, most = (1, _size(part)) if _size(part) > most else (failures + 1, most)
-            if _size(part) == size:
-                break
-            if failures >= ATTEMPTS:
-                raise DataError(
-                    f'{url} cannot be downloaded ({reason}); {_size(part)} of {size} bytes are in {part}.\n'
-                    'Check the connection and run this again, which goes on from there; or --base-url names a mirror'
-                )
-            time.sleep(min(2 ** (failures - 1), 8) * 0.25)
-    part.replace(target)
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.is_file() else 0
-
-
-def _receive(url: str, part: Path, size: int, report: Any) -> None:
-    """Append to ``part`` what one connection gives."""
-    start = _size(part)
-    if start > size:
-        part.unlink()
-        start = 0
-    request = urllib.request.Request(url, headers={'Range': f'bytes={start}-'} if start else {})
-    with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
-        resumed = response.status == 206
-        start = start if resumed else 0
-        length = response.headers.get('Content-Length')
-        if length is not None and start + int(length) != size:
-            raise DataError(
-                f"{url} is {start + int(length)} bytes, expected {size}: it is not COCO's file. "
-                'Check --base-url, or that no proxy answers in its place'
-            )
-        with open(part, 'ab' if resumed else 'wb') as file:
-            while block := response.read(BLOCK):
-                file.write(block)
-                start += len(block)
-                report(start)
 
 
 def unpack(path: Path, root: Path, archive: Archive) -> None:
@@ -186,7 +125,7 @@ def unpack(path: Path, root: Path, archive: Archive) -> None:
 
 def _check_space(root: Path, archives: Sequence[Archive]) -> None:
     """Refuse before hours of waiting: an image archive unpacks to its own size, and one is held at a time."""
-    present = sum(_size(root / (Path(a.path).name + end)) for a in archives for end in ('', '.part'))
+    present = sum(size_of(root / (Path(a.path).name + end)) for a in archives for end in ('', '.part'))
     needed = sum(archive.size for archive in archives) + max((a.size for a in archives), default=0) - present
     free = shutil.disk_usage(root).free
     if free < needed:

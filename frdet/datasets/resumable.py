@@ -5,7 +5,7 @@ place in the batch. So no history of a worker matters, and what lies before the 
 """
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import count, islice
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from frdet.datasets.wrappers import leaves
 from frdet.errors import DataError
 
 
@@ -43,6 +44,22 @@ class _Reader:
         if isinstance(index, _Index):
             seed_generators(*index.position)
         return self.dataset[int(index)]
+
+
+class _Collate:
+    """Collates in the process that read the images, and adds the messages of ``DetDataset.unpacked`` to the batch."""
+
+    def __init__(self, collate: Callable, dataset: Any):
+        self.collate = collate
+        self.parts = [part for part in leaves(dataset) if hasattr(part, 'unpacked')]
+        for part in self.parts:
+            part.unpacked = []
+
+    def __call__(self, items: list[Any]) -> tuple[Any, list[str]]:
+        messages = [message for part in self.parts for message in part.unpacked]
+        for part in self.parts:
+            part.unpacked.clear()
+        return self.collate(items), messages
 
 
 class _Batches(Sampler):
@@ -104,6 +121,8 @@ class ResumableLoader(DataLoader):
         self._sampler_has_seed = getattr(self._batches.sampler, 'seed', None) == seed
         loader.dataset.__getitems__ = _Reader(loader.dataset)  # type: ignore[attr-defined]
         settings = {name: getattr(loader, name) for name in _SETTINGS}
+        settings['collate_fn'] = _Collate(loader.collate_fn, loader.dataset)
+        self.broken_images: list[str] = []  # of the batch handed out last; see ``DetDataset``
         super().__init__(loader.dataset, batch_sampler=self._batches, **settings)
 
     def start(self, *, seed: int, rank: int, iteration: int, skip: int) -> None:
@@ -115,4 +134,5 @@ class ResumableLoader(DataLoader):
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         """Begins when the first batch is asked for: MMEngine makes an iterator before it knows where to resume."""
-        yield from super().__iter__()
+        for batch, self.broken_images in super().__iter__():
+            yield batch

@@ -1,7 +1,7 @@
 """Training: checkpoints, the optimiser, the Runner, hooks. Importing this package registers all of them."""
 
+from frdet.checkpoints.loading import load_checkpoint, with_layout
 from frdet.engine import hooks
-from frdet.engine.checkpoint import load_checkpoint, with_layout
 from frdet.engine.loops import EpochBasedTrainLoop, IterBasedTrainLoop
 from frdet.engine.optim import AutocastOptimWrapper, GroupedOptimWrapperConstructor, predict_in_bfloat16
 from frdet.engine.runner import DetRunner

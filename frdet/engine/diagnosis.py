@@ -10,10 +10,10 @@ from mmengine.model import BaseModel
 from mmengine.structures import BaseDataElement, InstanceData
 from torch import Tensor
 
-from frdet.engine.checkpoint import to_plain
+from frdet.checkpoints import load_file
+from frdet.checkpoints.loading import to_plain
 from frdet.engine.optim import DTYPES
 from frdet.errors import CheckpointError
-from frdet.interop import load_file
 from frdet.structures import DetDataSample
 
 _KEYS = {'iter', 'batch', 'rng', 'state_dict', 'autocast', 'message'}

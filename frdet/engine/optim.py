@@ -12,6 +12,7 @@ from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper
 from torch import nn
 
 from frdet.errors import ConfigError
+from frdet.models.detectors import Detector
 from frdet.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS
 
 DTYPES = {'bfloat16': torch.bfloat16, 'float16': torch.float16}
@@ -97,9 +98,11 @@ class AutocastOptimWrapper(OptimWrapper):
 
 
 def predict_in_bfloat16(model: Any) -> None:
-    """Let ``model.test_step`` compute in bfloat16 where it is safe, as training under ``--amp``."""
-    # A function bound by partial is copied and pickled with its model; one defined here would stay bound to this one.
-    model.test_step = partial(_test_step_in_bfloat16, model)
+    """Let a model predict in bfloat16 where it is safe, as training under ``--amp``."""
+    if isinstance(model, Detector):
+        model.predicts_in_bfloat16 = True
+    else:  # a function bound by partial is copied and pickled with its model
+        model.test_step = partial(_test_step_in_bfloat16, model)
 
 
 def _test_step_in_bfloat16(model: Any, data: Any) -> Any:

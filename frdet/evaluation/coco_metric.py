@@ -12,12 +12,14 @@ from mmengine.evaluator import BaseMetric
 from mmengine.logging import MMLogger
 from terminaltables import AsciiTable
 
-from frdet.datasets.coco import UNUSED_CLASS
-from frdet.datasets.coco_json import Id, id_order, read_coco
+from frdet.datasets.annotations import id_order
+from frdet.datasets.base import UNUSED_CLASS
+from frdet.datasets.coco import CocoDataset
+from frdet.datasets.formats.coco import read_coco, write_coco
 from frdet.errors import ConfigError, DataError
-from frdet.evaluation.backends import BACKENDS, CocoEval, Numbered
+from frdet.evaluation.backends import BACKENDS, CocoEval, Numbered, checked_backend
 from frdet.evaluation.detections import Detections, numbered, results_of, write_results
-from frdet.evaluation.tested import check_images, classes_lacking, images_of, parts_of
+from frdet.evaluation.tested import check_images, classes_lacking, parts_of, truth_of
 from frdet.evaluation.truth import Source, Truth
 from frdet.registry import METRICS
 
@@ -34,21 +36,22 @@ class CocoMetric(BaseMetric):
     threshold; ``_s``, ``_m``, ``_l`` for objects of areas below 32^2, between, and above 96^2 square pixels. ``AR@n``
     is the recall with the n best detections of each class and image. A figure for which there is no object is -1.
 
-    The Runner hands over the data set that is tested (``use_dataset``). Without ``ann_file`` its annotations are the
-    truth. With one, the images must be the same; of a joined data set, the part that was read from ``ann_file`` counts.
+    The Runner hands over the data set that is tested (``use_dataset``): its annotations are the truth, whatever their
+    format. Of several that are joined, a metric with ``ann_file`` measures the one that was read from there.
     An object marked with ``"ignore": 1`` counts neither as found nor as missed.
 
     Args:
-        ann_file: the annotations, COCO's JSON; the ones of the data set that is tested where None.
+        ann_file: the file or folder of one of the data sets tested; or another file, COCO's JSON, of the same images.
+            None: all data sets tested, by their own annotations.
         prefix: before the names of the figures.
         classwise: log the average precision of every class.
         outfile: where to write the detections as COCO's results JSON; None writes none.
         max_dets: detections of a class and image counted in the three recalls; the last one in all other figures.
-        backend: 'faster_coco_eval', or 'pycocotools', which takes several times as long for the same figures, to
-            the last bit.
+        backend: 'hotcoco', or 'pycocotools', which takes many times as long for the same results, to the last bit.
 
     Raises:
-        ConfigError: ``backend`` or ``max_dets`` is wrong, or there is no ``ann_file`` and the data set has none.
+        ConfigError: ``backend`` or ``max_dets`` is wrong, or there is no ``ann_file`` and the data set is no
+            ``DetDataset``.
         DataError: ``ann_file`` is missing, is no COCO file, or lacks an image that is tested.
     """
 
@@ -62,52 +65,72 @@ class CocoMetric(BaseMetric):
         classwise: bool = True,
         outfile: str | None = None,
         max_dets: Sequence[int] = (1, 10, 100),
-        backend: str = 'faster_coco_eval',
+        backend: str = 'hotcoco',
     ):
         # Gathering through the process group writes no files; MMEngine calls it 'gpu', whatever the group runs on.
         super().__init__(collect_device='gpu', prefix=prefix)
-        if backend not in BACKENDS:
-            raise ConfigError(f'CocoMetric: backend is {backend!r}, expected {" or ".join(BACKENDS)}')
         if len(max_dets) != 3 or list(max_dets) != sorted(max_dets) or min(max_dets) < 1:
             raise ConfigError(f'CocoMetric: max_dets is {max_dets!r}, expected three ascending counts, as (1, 10, 100)')
+        if ann_file is not None and not Path(ann_file).exists():
+            raise DataError(f'CocoMetric: {ann_file} cannot be read: No such file or directory')
         self.ann_file = ann_file
         self.classwise = classwise
         self.outfile = outfile
         self.max_dets = tuple(max_dets)
-        self.backend = backend
+        self.backend = checked_backend(backend)
         self.evaluation: CocoEval | None = None  # COCO's arrays of the last evaluation, on the first process
         self.doubts: list[str] = []  # what a reader of the figures should know, once the data set is known
         self.has_object = True
-        self._truth = Truth([Source(ann_file, read_coco(ann_file), None)]) if ann_file is not None else None
+        self._known: Truth | None = None
+        self._is_coco = True  # whether the truth was read from COCO's JSON
         self._may_lack: set[str] = set()
-        self._skipped: set[tuple[Id, str | None]] = set()  # parts of a joined data set, which other metrics are for
+        self._has_others = False  # other parts of a joined data set, which other metrics are for
 
     def use_dataset(self, dataset: Any) -> None:
         """Take the truth from the data set that will be tested, or compare its images with those of ``ann_file``.
 
         Raises:
-            ConfigError: there is no ``ann_file``, and the data set was not read from COCO's JSON.
+            ConfigError: there is no ``ann_file``, and the data set is no ``DetDataset``.
             DataError: ``ann_file`` lacks an image of the data set, or has other boxes in every image.
         """
         logger = MMLogger.get_current_instance()
         own, others = parts_of(dataset, self.ann_file)
         if own:
-            known = self._truth.sources[0].content if self._truth is not None and self.ann_file is not None else None
-            places = dict.fromkeys((part.ann_file, part.data_prefix['img']) for part in own)
-            self._truth = Truth([Source(path, known or read_coco(path), folder) for path, folder in places])
-            self._skipped = images_of(others)
-            if self.ann_file is None and len(self._truth.sources) == 1:
-                self.ann_file = own[0].ann_file
-        assert self._truth is not None  # there is an own part, or an ann_file
+            self._known = truth_of(own)
+            self._has_others = bool(others)
+            self._is_coco = isinstance(own[0], CocoDataset)
+        truth = self._truth()
         self._may_lack = classes_lacking(own or others)
         classes = (getattr(dataset, 'metainfo', None) or {}).get('classes')
-        self._truth.category_ids(classes or (), self._may_lack)
-        self.doubts = [*([] if own else check_images(self._truth, dataset)), *self._truth.doubts()]
+        truth.category_ids(classes or (), self._may_lack)
+        self.doubts = [*([] if own else check_images(truth, dataset)), *truth.doubts()]
         for doubt in self.doubts:
             logger.warning(doubt)
-        self.has_object = self._truth.has_object(classes)
+        self.has_object = truth.has_object(classes)
         if not self.has_object:
-            logger.warning(f'{self._truth.names}: no object of the classes tested, so every figure will be -1')
+            logger.warning(f'{truth.names}: no object of the classes tested, so every figure will be -1')
+
+    def _truth(self) -> Truth:
+        if self._known is None:
+            if self.ann_file is None:
+                raise ConfigError(
+                    'CocoMetric has no truth: give ann_file, or call use_dataset with the data set tested'
+                )
+            self._known = Truth([Source(self.ann_file, read_coco(self.ann_file), None)])
+        return self._known
+
+    def coco_file(self, folder: Path) -> str | None:
+        """The path of the truth as COCO's JSON, written into ``folder`` if it has another format.
+
+        None where several data sets are evaluated together: their image ids may be the same.
+        """
+        source, *more = self._truth().sources
+        if more:
+            return None
+        if self._is_coco:
+            return source.ann_file
+        write_coco(source.content, folder / 'truth.json')
+        return str(folder / 'truth.json')
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         """Keep the detections of a batch."""
@@ -134,8 +157,7 @@ class CocoMetric(BaseMetric):
     def compute_metrics(self, results: list[Detections]) -> dict[str, float]:
         """The 12 figures of ``results``; a table of them and of the classes goes to the log."""
         logger = MMLogger.get_current_instance()
-        if (truth := self._truth) is None:
-            raise ConfigError('CocoMetric has no truth: give ann_file, or call use_dataset with the data set tested')
+        truth = self._truth()
         found = self._by_place(truth, results)
         classes = (self.dataset_meta or {}).get('classes') or list(truth.sources[0].content.categories)
         cat_ids = truth.category_ids(classes, self._may_lack)
@@ -150,14 +172,14 @@ class CocoMetric(BaseMetric):
         task = Numbered(
             num_images=len(truth.images),
             num_classes=len(numbers),
-            annotations=truth.annotations(found, classes, numbers),
-            detections=numbered(found, numbers),
+            truth=truth.annotations(found, classes, numbers),
+            found=numbered(found, numbers),
             tested=[place + 1 for place in found],
             max_dets=list(self.max_dets),
         )
-        if not task.detections:
+        if not len(task.found):
             logger.warning('There is no detection at all: every figure is 0, or -1 where there is no object')
-        with contextlib.redirect_stdout(io.StringIO()):  # both evaluators print
+        with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints
             evaluation = BACKENDS[self.backend](task)
         self.evaluation = evaluation._replace(cat_ids=[known[label] for label in numbers])
         figures = self._figures(evaluation)
@@ -172,7 +194,7 @@ class CocoMetric(BaseMetric):
         """Detections by place of their image in the truth, in its order; an image that was tested twice counts once.
 
         Raises:
-            DataError: an image is not in the truth, nor in a part of the data set that other metrics are for.
+            DataError: an image is not in the truth, and the data set has no part that other metrics are for.
         """
         found: dict[int, Detections] = {}
         for item in results:
@@ -180,7 +202,7 @@ class CocoMetric(BaseMetric):
             place = truth.place(one.img_id, one.img_path)
             if place is not None:
                 found.setdefault(place, one)
-            elif (one.img_id, one.img_path) not in self._skipped:
+            elif not self._has_others:
                 raise truth.lost(one.img_id, one.img_path, 'the data set tested')
         return dict(sorted(found.items()))
 

@@ -1,16 +1,15 @@
 """Detections of a test, for an evaluator and as COCO's results JSON."""
 
-import itertools
 import json
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from frdet.datasets.coco_json import Id
+from frdet.datasets.annotations import Id
 from frdet.evaluation.truth import Truth
+from frdet.files import write_file
 
 
 class Detections(NamedTuple):
@@ -30,28 +29,21 @@ class Detections(NamedTuple):
             yield [x1, y1, x2 - x1, y2 - y1], score, label
 
 
-def numbered(found: dict[int, Detections], numbers: dict[int, int]) -> list[dict[str, Any]]:
-    """Detections as an evaluator's loadRes makes them, under its numbers: image ids are place + 1.
+def numbered(found: dict[int, Detections], numbers: dict[int, int]) -> np.ndarray:
+    """(N, 7) float64 for an evaluator: number of the image (place + 1), left, top, width, height, score, category.
 
     Args:
         found: detections by place of their image.
         numbers: category id, for the evaluator, of every label that counts; detections of others are left out.
     """
-    count = itertools.count(1)
-    return [
-        {
-            'id': next(count),
-            'image_id': place + 1,
-            'category_id': numbers[label],
-            'bbox': box,
-            'area': box[2] * box[3],
-            'iscrowd': 0,
-            'score': score,
-        }
-        for place, one in found.items()
-        for box, score, label in one.rows()
-        if label in numbers
-    ]
+    tables = [np.zeros((0, 7))]
+    for place, one in found.items():
+        category = [numbers.get(label, 0) for label in one.labels.tolist()]
+        boxes = one.boxes.astype(np.float64)
+        size = boxes[:, 2:] - boxes[:, :2]
+        table = np.column_stack([np.full(len(boxes), place + 1), boxes[:, :2], size, one.scores, category])
+        tables.append(table[table[:, -1] > 0])
+    return np.concatenate(tables)
 
 
 def results_of(
@@ -70,6 +62,4 @@ def results_of(
 def write_results(records: Sequence[dict[str, Any]], path: Path) -> None:
     """Write COCO's results JSON, which appears under its name only when all of it is written."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f'.{path.name}.part')
-    part.write_text(json.dumps(records))
-    os.replace(part, path)
+    write_file(path, json.dumps(records).encode())

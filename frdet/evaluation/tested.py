@@ -6,28 +6,27 @@ from typing import Any
 
 import numpy as np
 
-from frdet.datasets.coco import UNUSED_CLASS, CocoDataset
-from frdet.datasets.coco_json import Id
+from frdet.datasets.base import UNUSED_CLASS, DetDataset
 from frdet.datasets.wrappers import leaves
 from frdet.errors import ConfigError, DataError
-from frdet.evaluation.truth import Truth
+from frdet.evaluation.truth import Source, Truth
 
 
-def parts_of(dataset: Any, ann_file: str | None) -> tuple[list[CocoDataset], list[Any]]:
+def parts_of(dataset: Any, ann_file: str | None) -> tuple[list[DetDataset], list[Any]]:
     """The data sets inside ``dataset`` that were read from ``ann_file``, or all where it is None; and the others.
 
     Raises:
-        ConfigError: ``ann_file`` is None, and a data set was not read from COCO's JSON.
+        ConfigError: ``ann_file`` is None, and a data set is no ``DetDataset``.
     """
-    own: list[CocoDataset] = []
+    own: list[DetDataset] = []
     others: list[Any] = []
     for part in leaves(dataset):
-        if ann_file is None and not isinstance(part, CocoDataset):
+        if ann_file is None and not isinstance(part, DetDataset):
             raise ConfigError(
-                f'CocoMetric has no ann_file, and a {type(part).__name__} is tested, which is no CocoDataset: give the '
-                "annotations as COCO's JSON with ann_file"
+                f'CocoMetric has no truth to compare with: {type(part).__name__}, which is tested, is no DetDataset. '
+                "Derive it from frdet.datasets.DetDataset, or give the annotations as COCO's JSON with ann_file"
             )
-        is_own = isinstance(part, CocoDataset) and (ann_file is None or _is_same(part.ann_file, ann_file))
+        is_own = isinstance(part, DetDataset) and (ann_file is None or _is_same(part.ann_file, ann_file))
         (own if is_own else others).append(part)
     return own, others
 
@@ -39,15 +38,10 @@ def _is_same(path: str, other: str) -> bool:
         return False
 
 
-def images_of(datasets: Sequence[Any]) -> set[tuple[Id, str | None]]:
-    """Id and path of every image of ``datasets``; those whose records name neither are left out."""
-    return {
-        (record['img_id'], record.get('img_path'))
-        for dataset in datasets
-        if hasattr(dataset, 'get_data_info')
-        for record in map(dataset.get_data_info, range(len(dataset)))
-        if 'img_id' in record
-    }
+def truth_of(datasets: Sequence[DetDataset]) -> Truth:
+    """The truth of data sets; those that read the same files, such as two parts of one, are a single source."""
+    sources = {(type(one), one.ann_file, one.data_prefix['img']): one for one in datasets}
+    return Truth([Source(one.ann_file, one.annotations(), one.data_prefix['img']) for one in sources.values()])
 
 
 def classes_lacking(datasets: Sequence[Any]) -> set[str]:

@@ -1,4 +1,4 @@
-"""What detections are held against: images and objects of annotation files, under numbers of our own.
+"""What detections are held against: images and objects of data sets, under numbers of our own.
 
 Evaluators take ids for numbers, keep them as doubles, and take 0 for "none". Users' ids are whatever a tool wrote. So
 images and classes are numbered from 1 for the evaluator; the users' ids stay outside.
@@ -6,27 +6,28 @@ images and classes are numbered from 1 for the evaluator; the users' ids stay ou
 
 from collections.abc import Collection, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from frdet.datasets.coco import UNUSED_CLASS
-from frdet.datasets.coco_json import CocoAnnotations, Id, short
+from frdet.datasets.annotations import Annotations, Id, short
+from frdet.datasets.base import UNUSED_CLASS
 from frdet.errors import DataError
+from frdet.evaluation.backends import Columns
 
 IGNORED = -1.0  # an area that is in none of COCO's ranges: evaluators count such an object neither way
 
 
 class Source(NamedTuple):
-    """An annotation file, what is in it, and the folder of its images if that is known."""
+    """Annotations, the file or folder they were read from, and the folder of the images if that is known."""
 
     ann_file: str
-    content: CocoAnnotations
+    content: Annotations
     folder: str | None
 
 
 class Truth:
-    """The images of one or several annotation files, in the order of their files and, in a file, of their ids.
+    """The images of one or several sources, in their order.
 
     Args:
         sources: several of a joined data set.
@@ -98,10 +99,8 @@ class Truth:
             )
         return [ids.get(name) for name in classes]
 
-    def annotations(
-        self, places: Collection[int], classes: Sequence[str], numbers: dict[int, int]
-    ) -> list[dict[str, Any]]:
-        """COCO's annotations of the images at ``places``, whose ids are place + 1.
+    def annotations(self, places: Collection[int], classes: Sequence[str], numbers: dict[int, int]) -> Columns:
+        """The annotations of the images at ``places``, whose numbers are place + 1.
 
         Args:
             classes: names by label.
@@ -109,30 +108,26 @@ class Truth:
         """
         wanted = np.zeros(len(self.images), dtype=bool)
         wanted[list(places)] = True
-        label_of = {name: label for label, name in enumerate(classes)}
-        items: list[dict[str, Any]] = []
+        number_of = {name: numbers[label] for label, name in enumerate(classes) if label in numbers}
+        parts: list[Columns] = []
         start = 0
         for source in self.sources:
             content = source.content
             image = content.image_index + start
             start += len(content.images)
-            number = np.array([numbers.get(label_of.get(name, -1), 0) for name in content.categories], dtype=np.int64)
-            category = number[content.category_index]
+            category = content.labels(number_of, 0)
             rows = np.flatnonzero(wanted[image] & (category > 0))
             area = np.where(content.ignored, IGNORED, content.area)
-            columns = (image + 1, category, content.xywh, area, content.crowd.astype(int))
-            for img, cat, box, size, crowd in zip(*(column[rows].tolist() for column in columns), strict=True):
-                items.append(dict(id=len(items) + 1, image_id=img, category_id=cat, bbox=box, area=size, iscrowd=crowd))
-        return items
+            parts.append(Columns(*(c[rows] for c in (image + 1, category, content.xywh, area, content.crowd))))
+        return Columns(*map(np.concatenate, zip(*parts, strict=True)))
 
     def has_object(self, classes: Collection[str] | None) -> bool:
         """Whether there is an object of ``classes`` (any where None) that can be found or missed."""
-        for source in self.sources:
-            content = source.content
-            chosen = np.array([classes is None or name in classes for name in content.categories])
-            if (chosen[content.category_index] & ~content.crowd & ~content.ignored).any():
-                return True
-        return False
+        contents = [source.content for source in self.sources]
+        return any(
+            ((one.labels(dict.fromkeys(classes or one.categories, 0)) == 0) & ~one.crowd & ~one.ignored).any()
+            for one in contents
+        )
 
     def doubts(self) -> list[str]:
         """A sentence for each thing in the files that a reader of the figures should know."""
@@ -166,7 +161,7 @@ class Truth:
         source = self._source_of[place]
         content = self.sources[source].content
         first = sum(len(other.content.images) for other in self.sources[:source])
-        chosen = np.array([name in classes for name in content.categories])[content.category_index]
+        chosen = content.labels(dict.fromkeys(classes, 0)) == 0
         return content.boxes[chosen & (content.image_index == place - first)]
 
 

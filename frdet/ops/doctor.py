@@ -22,7 +22,7 @@ PACKAGES = (
     'mmcv-lite',
     'numpy',
     'pycocotools',
-    'faster-coco-eval',
+    'hotcoco',
 )
 VARIABLES = ('FRDET_NO_EXT', 'FRDET_CUDA', 'FRDET_ISA', 'FRDET_LIBRARY_DIR', 'TORCH_CUDA_ARCH_LIST', 'CXX', 'CUDA_HOME')
 REBUILD = 'pip install --no-build-isolation -e .'

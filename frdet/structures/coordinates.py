@@ -3,7 +3,7 @@
 from mmengine.structures import InstanceData
 
 from frdet.errors import DataError
-from frdet.structures.boxes import clip_boxes, flip_boxes
+from frdet.structures.boxes import clip_boxes, flip_boxes, scale_boxes
 from frdet.structures.sample import DetDataSample
 
 
@@ -31,13 +31,21 @@ def to_original(
     sample tells where the image lies in the input, unless at the top left.
 
     Args:
-        found: ``bboxes`` (n, 4), ``scores``, ``labels``.
+        found: ``bboxes`` (n, 4), ``scores``, ``labels``; it stays as it is.
         img_shape, ori_shape: (height, width) of the resized and the original image.
         flip: the input is mirrored left to right.
     """
     (height, width), (ori_height, ori_width) = img_shape[:2], ori_shape[:2]
-    if flip:
-        found.bboxes = flip_boxes(found.bboxes, width)
-    scale = found.bboxes.new_tensor([ori_width / width, ori_height / height] * 2)
-    found.bboxes = clip_boxes(found.bboxes * scale, found.bboxes.new_tensor([ori_height, ori_width]))
-    return found[(found.bboxes[:, 2] > found.bboxes[:, 0]) & (found.bboxes[:, 3] > found.bboxes[:, 1])]
+    boxes = flip_boxes(found.bboxes, width) if flip else found.bboxes
+    boxes = scale_boxes(boxes, (ori_width / width, ori_height / height))
+    boxes = clip_boxes(boxes, boxes.new_tensor([ori_height, ori_width]))
+    return found.new(**{**found, 'bboxes': boxes})[(boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])]
+
+
+def to_network(
+    found: InstanceData, img_shape: tuple[int, int], ori_shape: tuple[int, int], *, flip: bool = False
+) -> InstanceData:
+    """The inverse of ``to_original``, with its arguments. No box is clipped or dropped."""
+    (height, width), (ori_height, ori_width) = img_shape[:2], ori_shape[:2]
+    boxes = scale_boxes(found.bboxes, (width / ori_width, height / ori_height))
+    return found.new(**{**found, 'bboxes': flip_boxes(boxes, width) if flip else boxes})

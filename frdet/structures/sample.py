@@ -12,6 +12,15 @@ from torch.nn.utils.rnn import pad_sequence
 from frdet.errors import DataError
 
 
+def _instances(name: str, doc: str) -> property:
+    """A field of a sample, which must be an ``InstanceData``."""
+
+    def put(sample: BaseDataElement, value: InstanceData) -> None:
+        sample.set_field(value, f'_{name}', dtype=InstanceData)
+
+    return property(lambda sample: getattr(sample, f'_{name}'), put, doc=doc)
+
+
 class DetDataSample(BaseDataElement):
     """What the pipeline hands the model for one image, and what the model hands back.
 
@@ -21,36 +30,16 @@ class DetDataSample(BaseDataElement):
         pred_instances: ``bboxes`` (n, 4) xyxy in pixels of the original image, ``scores`` (n,), ``labels`` (n,).
 
     Metainfo: ``img_id``, ``img_path``, ``img_shape`` (height, width) after resizing, ``ori_shape`` (height, width)
-    before, ``scale_factor`` (x, y) from original to network input, ``flip``; the preprocessor adds
-    ``batch_input_shape`` (height, width) after padding.
+    before, ``scale_factor`` (x, y) from original to network input, ``flip``, whether the input is mirrored left to
+    right; the preprocessor adds ``batch_input_shape`` (height, width) after padding. ``to_original`` and ``to_network``
+    lead from one image to the other.
     """
 
-    @property
-    def gt_instances(self) -> InstanceData:
-        """Ground truth the model is trained on."""
-        return self._gt_instances
-
-    @gt_instances.setter
-    def gt_instances(self, value: InstanceData) -> None:
-        self.set_field(value, '_gt_instances', dtype=InstanceData)
-
-    @property
-    def ignored_instances(self) -> InstanceData:
-        """Ground truth that is neither object nor background: COCO's crowds."""
-        return self._ignored_instances
-
-    @ignored_instances.setter
-    def ignored_instances(self, value: InstanceData) -> None:
-        self.set_field(value, '_ignored_instances', dtype=InstanceData)
-
-    @property
-    def pred_instances(self) -> InstanceData:
-        """Detections, best score first."""
-        return self._pred_instances
-
-    @pred_instances.setter
-    def pred_instances(self, value: InstanceData) -> None:
-        self.set_field(value, '_pred_instances', dtype=InstanceData)
+    gt_instances = _instances('gt_instances', 'Ground truth the model is trained on.')
+    ignored_instances = _instances(
+        'ignored_instances', "Ground truth that is neither object nor background: COCO's crowds."
+    )
+    pred_instances = _instances('pred_instances', 'Detections, best score first.')
 
 
 class GroundTruth(NamedTuple):

@@ -1,8 +1,10 @@
 """Pictures: boxes on images, contact sheets, MMEngine's visualizer."""
 
-from frdet.visualization.browse import browse_dataset
+from frdet.moved import moved_names
 from frdet.visualization.drawing import class_colour, draw_boxes, save_image
 from frdet.visualization.layout import draw_side_by_side, grid
 from frdet.visualization.visualizer import DetVisualizer
 
-__all__ = ['DetVisualizer', 'browse_dataset', 'class_colour', 'draw_boxes', 'draw_side_by_side', 'grid', 'save_image']
+__all__ = ['DetVisualizer', 'class_colour', 'draw_boxes', 'draw_side_by_side', 'grid', 'save_image']
+
+__getattr__ = moved_names(__name__, {'browse_dataset': 'frdet.insight.browse'})

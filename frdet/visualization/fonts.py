@@ -1,4 +1,8 @@
-"""Fonts for class names in any script: the usual one, one that is named, and those of the system, as far as needed."""
+"""Fonts for class names in any script: the usual one, one that is named, and those of the system, as far as needed.
+
+matplotlib reads fonts here and finds those of the system. It is imported where a text has more than ASCII's characters,
+which the usual font has, or where a font is named.
+"""
 
 import functools
 import io
@@ -9,9 +13,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-import matplotlib
-from matplotlib import font_manager
-from matplotlib.ft2font import FT2Font
 from mmengine.logging import print_log
 from PIL import ImageDraw, ImageFont
 
@@ -21,6 +22,7 @@ from frdet.errors import ConfigError
 FONT = 'FRDET_FONT'
 PLOTS = 'DejaVu Sans'  # the family of plots, which matplotlib brings
 USUAL = ''  # stands for the font inside Pillow, which has Latin letters
+_ASCII = frozenset(map(chr, range(33, 127)))
 # Other cuts of a font are taken only where no plain one has the characters; a placeholder for everything never.
 _SPECIAL = ('bold', 'black', 'heavy', 'italic', 'oblique', 'thin', 'light', 'medium', 'mono', 'serif', 'condensed')
 _PLACEHOLDER = 'lastresort'
@@ -56,6 +58,8 @@ def font_families(texts: Iterable[str]) -> list[str]:
 
 @functools.lru_cache(maxsize=64)
 def _family(path: str) -> str:
+    from matplotlib import font_manager
+
     font_manager.fontManager.addfont(path)
     return font_manager.FontProperties(fname=path).get_name()
 
@@ -73,7 +77,7 @@ class Lettering:
 
     def __init__(self, texts: Iterable[str], size: int):
         paths, _ = _cover(_characters(texts), os.environ.get(FONT, ''))
-        self._fonts = [(_charset(path), _loaded(path, size)) for path in paths]
+        self._fonts = [(path, _loaded(path, size)) for path in paths]
         self.size = size
 
     def width(self, text: str) -> float:
@@ -101,8 +105,8 @@ class Lettering:
         """Parts of a text and their fonts: one part where one font has all, of the first font where none has any."""
         text = unicodedata.normalize('NFC', ''.join(' ' if _is_control(c) else c for c in text))
         needed = _characters([text])
-        for charset, font in self._fonts:
-            if needed <= charset:
+        for path, font in self._fonts:
+            if len(self._fonts) == 1 or needed <= _charset(path):
                 yield text, font
                 return
         start, current = 0, self._font_of(text[0])
@@ -114,7 +118,7 @@ class Lettering:
         yield text[start:], current
 
     def _font_of(self, character: str) -> ImageFont.FreeTypeFont:
-        return next((font for charset, font in self._fonts if character in charset), self._fonts[0][1])
+        return next((font for path, font in self._fonts if character in _charset(path)), self._fonts[0][1])
 
 
 def _characters(texts: Iterable[str]) -> frozenset[str]:
@@ -130,6 +134,8 @@ def _is_control(character: str) -> bool:
 @functools.lru_cache(maxsize=64)
 def _cover(characters: frozenset[str], font: str) -> tuple[tuple[str, ...], frozenset[str]]:
     """Paths of fonts that together have ``characters``, in the order of use, and those characters that none has."""
+    if not font and characters <= _ASCII:
+        return (USUAL,), frozenset()
     paths = [font, USUAL] if font else [USUAL]
     lacking = characters.difference(*map(_charset, paths))
     if lacking & _charset(_dejavu()):
@@ -141,6 +147,8 @@ def _cover(characters: frozenset[str], font: str) -> tuple[tuple[str, ...], froz
 
 def _search(lacking: frozenset[str]) -> tuple[list[str], frozenset[str]]:
     """Fonts of the system with as many of these characters as can be, and the characters that none has."""
+    from matplotlib import font_manager
+
     having = {}
     for path in sorted(font_manager.findSystemFonts(), key=_rank):
         with suppress(Exception):  # a damaged font, or a kind that FreeType does not read
@@ -170,6 +178,8 @@ def _draws(path: str, character: str) -> bool:
 
 def _dejavu() -> str:
     """The font that matplotlib brings: Latin, Greek, Cyrillic, Arabic, Hebrew and many signs."""
+    import matplotlib
+
     return str(Path(matplotlib.get_data_path(), 'fonts/ttf/DejaVuSans.ttf'))
 
 
@@ -189,6 +199,8 @@ def _charset(path: str) -> frozenset[str]:
 
 
 def _read_charset(path: str) -> frozenset[str]:
+    from matplotlib.ft2font import FT2Font
+
     source = io.BytesIO(_loaded(USUAL, 16).font_bytes) if path == USUAL else path
     return frozenset(map(chr, FT2Font(source).get_charmap()))
 

@@ -29,6 +29,15 @@ def draw_side_by_side(
     return np.asarray(sheet)
 
 
+def shrunk(image: np.ndarray, side: float) -> tuple[np.ndarray, float]:
+    """A picture (H, W, 3) uint8 RGB whose longer side is at most ``side``, and the factor by which it shrank."""
+    scale = side / max(image.shape[:2])
+    if scale >= 1:
+        return image, 1.0
+    size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS)), scale
+
+
 def grid(images: Sequence[np.ndarray], *, columns: int | None = None, cell: tuple[int, int] = (360, 480)) -> np.ndarray:
     """A contact sheet of pictures (H_i, W_i, 3) uint8 RGB, each as large as its cell allows, centred.
 

@@ -1,6 +1,7 @@
 """MMEngine's visualizer for detections: ground truth left, detections right."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -9,11 +10,14 @@ from mmengine.structures import InstanceData
 from mmengine.visualization import LocalVisBackend, Visualizer
 from torch import Tensor
 
-from frdet.evaluation.figures import is_defined
+from frdet.evaluation.defined import is_defined
 from frdet.registry import VISUALIZERS
 from frdet.structures import DetDataSample, flip_boxes, scale_boxes
 from frdet.visualization.drawing import draw_boxes, save_image
 from frdet.visualization.layout import draw_side_by_side
+
+#: What MMEngine draws on, which imports matplotlib.
+_FIGURE = ('fig_save_canvas', 'fig_save', 'ax_save', 'dpi')
 
 
 @VISUALIZERS.register_module()
@@ -29,6 +33,20 @@ class DetVisualizer(Visualizer):
 
     def __init__(self, name: str = 'visualizer', **kwargs: Any):
         super().__init__(name, **kwargs)
+        for attribute in _FIGURE:  # from here on `__getattr__` makes them
+            delattr(self, attribute)
+
+    def _initialize_fig(self, fig_cfg: Any) -> tuple[Any, Any, Any]:
+        """Nothing yet, for a training that draws nothing."""
+        return None, SimpleNamespace(get_dpi=lambda: None), None
+
+    def __getattr__(self, name: str) -> Any:
+        """MMEngine's figure, made when it is asked for."""
+        if name not in _FIGURE:
+            raise AttributeError(f'{type(self).__name__!r} object has no attribute {name!r}')
+        self.fig_save_canvas, self.fig_save, self.ax_save = super()._initialize_fig(self.fig_save_cfg)
+        self.dpi = self.fig_save.get_dpi()
+        return getattr(self, name)
 
     @master_only
     def add_datasample(
@@ -76,7 +94,7 @@ class DetVisualizer(Visualizer):
 
     @master_only
     def add_scalars(self, scalar_dict: dict[str, Any], step: int = 0, file_path: str | None = None) -> None:
-        """Hand figures to the backends; those that draw curves do not get COCO's -1, for no object."""
+        """Hand metric values to the backends; those that draw curves do not get COCO's -1, for no object."""
         drawn = {name: value for name, value in scalar_dict.items() if value != -1 or is_defined(name, value)}
         for backend in self._vis_backends.values():
             backend.add_scalars(scalar_dict if isinstance(backend, LocalVisBackend) else drawn, step, file_path)

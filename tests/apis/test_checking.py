@@ -132,7 +132,7 @@ def test_data_sets_in_wrappers_are_read_once(broken_root):
 def test_nothing_to_check(broken_root):
     with pytest.raises(ConfigError, match='no data loader'):
         check_data(Config())
-    with pytest.raises(ConfigError, match='has a ToyDataset: only a CocoDataset'):
+    with pytest.raises(ConfigError, match='has a ToyDataset: only a DetDataset'):
         check_data(Config(dict(val_dataloader=dict(dataset=dict(type='ToyDataset')))))
     with pytest.raises(ConfigError, match='0 workers'):
         check_data(config(broken_root), workers=0)

@@ -8,7 +8,7 @@ from mmengine.config import Config
 
 from frdet.apis import init_detector, train_detector
 from frdet.apis import test_detector as evaluate_detector
-from frdet.apis.classes import category_ids, declared_classes
+from frdet.apis.classes import category_ids, declared_classes, resolve_num_classes
 from frdet.config import check_config, load_config
 from frdet.datasets import CocoDataset, write_shapes
 from frdet.errors import ConfigError, DataError
@@ -69,13 +69,27 @@ def test_without_a_checkpoint_the_config_or_the_annotations_tell(options):
         init_detector(CONFIG, device='cpu', cfg_options=nowhere)
 
 
+def test_every_head_is_filled_in_lists_too():
+    """As of a cascade, and of a one-stage detector; what is a number stays one."""
+    heads = [dict(type='A', num_classes=None), dict(type='B', num_classes=7), dict(type='C', num_classes=None)]
+    cfg = Config(dict(model=dict(type='X', roi_head=dict(bbox_head=heads), head=dict(num_classes=None))))
+    resolve_num_classes(cfg, lambda: NAMES)
+    assert [head.num_classes for head in cfg.model.roi_head.bbox_head] == [3, 7, 3]
+    assert cfg.model.head.num_classes == 3
+    cfg.model.roi_head.bbox_head[2].num_classes = None
+    with pytest.raises(ConfigError, match=r'model\.roi_head\.bbox_head\.2\.num_classes is None, and no class is known'):
+        resolve_num_classes(cfg, tuple)
+    cfg.model.roi_head.bbox_head[2].num_classes = 3
+    resolve_num_classes(cfg, lambda: pytest.fail('classes are read only where they are needed'))
+
+
 def test_a_model_alone_needs_a_number(options):
     with pytest.raises(ConfigError, match='FCBBoxHead: num_classes is None, expected a positive number'):
         DETECTORS.build(load_config(CONFIG, options).model)
 
 
 def test_a_number_is_not_changed(options, tmp_path):
-    with pytest.raises(ConfigError, match=f'has 3 classes .*, the box head has 6: set {PLACE}=3'):
+    with pytest.raises(ConfigError, match=f'has 3 classes .*, the model has 6: set {PLACE}=3'):
         train_detector(load_config(CONFIG, [*options[1:], f'{PLACE}=6']), work_dir=str(tmp_path / 'w'))
     assert not (tmp_path / 'w').exists()
 

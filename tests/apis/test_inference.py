@@ -9,11 +9,11 @@ from mmengine.config import Config
 from PIL import Image
 
 from frdet.apis import inference_detector, init_detector
+from frdet.checkpoints import convert_state_dict, read_detector, write_detector
 from frdet.config import load_config
 from frdet.errors import CheckpointError, ConfigError, DataError
-from frdet.interop import convert_state_dict, read_detector, write_detector
 from frdet.registry import DETECTORS
-from tests.interop.test_files import Trap
+from tests.checkpoints.test_reading import Trap
 
 CONFIG = 'configs/quickstart/r18_fpn_shapes.py'
 SMALL = [

@@ -110,7 +110,7 @@ def test_an_error_in_one_process_ends_both(tmp_path):
     config = write_config(tmp_path / 'toy.py', **{'model.num_classes': 5})
     done = launched('dist_train.sh', config, 2, '--work-dir', tmp_path / 'work')
     assert done.returncode != 0
-    assert re.search(r'^error.*the box head has 5', done.stderr, re.MULTILINE)
+    assert re.search(r'^error.*the model has 5', done.stderr, re.MULTILINE)
     assert not (tmp_path / 'work').exists()
 
 

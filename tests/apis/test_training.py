@@ -15,8 +15,8 @@ from frdet.engine.hooks import DrawDetectionsHook
 from frdet.errors import CheckpointError, ConfigError, DataError, UserError
 from frdet.registry import DATASETS, DETECTORS
 from frdet.visualization import DetVisualizer
+from tests.checkpoints.test_reading import Trap
 from tests.engine import toy
-from tests.interop.test_files import Trap
 
 
 def short(tmp_path, **changes):

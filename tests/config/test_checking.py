@@ -7,7 +7,15 @@ from torch import nn
 
 from frdet.config import check_config, load_config
 from frdet.errors import ConfigError
-from frdet.registry import BACKBONES, OPTIM_WRAPPER_CONSTRUCTORS, TRANSFORMS
+from frdet.registry import (
+    ASSIGNERS,
+    BACKBONES,
+    BBOX_HEADS,
+    DENSE_HEADS,
+    DETECTORS,
+    OPTIM_WRAPPER_CONSTRUCTORS,
+    TRANSFORMS,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 MAIN = ROOT / 'configs/faster_rcnn/r50_fpn_1x_cocoval.py'
@@ -251,3 +259,90 @@ def test_check_takes_under_two_seconds():
     done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert float(done.stdout.split()[-1]) < 2
+
+
+@BBOX_HEADS.register_module(name='CheckingTestBoxHead', force=True)
+class _BoxHead(nn.Module):
+    def __init__(self, *, num_classes: int | None):
+        super().__init__()
+
+
+@DENSE_HEADS.register_module(name='CheckingTestDenseHead', force=True)
+class _DenseHead(nn.Module):
+    parts = dict(assigner=ASSIGNERS)
+
+    def __init__(self, *, assigner: dict, my_sampler: dict | None = None):
+        super().__init__()
+
+
+@DETECTORS.register_module(name='CheckingTestDetector', force=True)
+class _Detector(nn.Module):
+    parts = dict(my_dense_head=DENSE_HEADS, bbox_heads=BBOX_HEADS)
+
+    def __init__(self, *, my_dense_head: dict, bbox_heads: list[dict] | None = None):
+        super().__init__()
+
+
+@DETECTORS.register_module(name='CheckingTestWrongParts', force=True)
+class _WrongParts(nn.Module):
+    parts = dict(head='DENSE_HEADS')
+
+    def __init__(self, *, head: dict):
+        super().__init__()
+
+
+ASSIGNER = "assigner=dict(type='MaxIoUAssigner', pos_iou_thr=0.5, neg_iou_thr=0.4, match_low_quality=True)"
+OWN = f"my_dense_head=dict(type='CheckingTestDenseHead', {ASSIGNER}{{}})"
+BOX_HEAD = "dict(type='CheckingTestBoxHead', num_classes={})"
+
+
+def own_detector(text, kind='CheckingTestDetector'):
+    return f"model = dict(_delete_=True, type='{kind}', {text})"
+
+
+@pytest.mark.parametrize(
+    'text',
+    [
+        OWN.format(''),
+        f'{OWN.format("")}, bbox_heads=[{BOX_HEAD.format(3)}, {BOX_HEAD.format(None)}]',
+        OWN.format(", my_sampler=dict(type='L1Loss')"),  # not declared: a component of any kind may stand
+    ],
+)
+def test_parts_under_keys_of_a_users_own(tmp_path, text):
+    check_config(child(tmp_path, own_detector(text)))
+
+
+@pytest.mark.parametrize(
+    ('text', 'message'),
+    [
+        (
+            f"{OWN.format('')},\n bbox_heads=[{BOX_HEAD.format(3)},\n dict(type='RPNHead')]",
+            r"model\.bbox_heads\.1 \(.*child\.py:4\): 'RPNHead' .*it is a dense head, and stands where a bbox head",
+        ),
+        (
+            f'{OWN.format("")}, bbox_heads=[{BOX_HEAD.format(3)}, {BOX_HEAD.format(0)}]',
+            r'model\.bbox_heads\.1\.num_classes .*found 0 \(int\), expected at least 1',
+        ),
+        (f"{OWN.format('')}, bbox_heads=['FCBBoxHead']", r"bbox_heads .*found \['FCBBoxHead'\] .*list\[dict\]"),
+        (
+            "my_dense_head=dict(type='CheckingTestDenseHead', assigner=dict(type='RandomSampler'))",
+            r'model\.my_dense_head\.assigner .*it is a sampler, and stands where an assigner',
+        ),
+        (
+            f'{OWN.format("")}'.replace('CheckingTestDenseHead', 'FPN'),
+            r'my_dense_head .*it is a neck, and stands where',
+        ),
+    ],
+)
+def test_a_part_of_the_wrong_kind(tmp_path, text, message):
+    with pytest.raises(ConfigError, match=message):
+        check_config(child(tmp_path, own_detector(text)))
+
+
+def test_parts_that_name_no_registry(tmp_path):
+    message = (
+        r"model \(.*child\.py:2\): _WrongParts\.parts in .*test_checking\.py has head='DENSE_HEADS': expected the "
+        'registry of each part'
+    )
+    with pytest.raises(ConfigError, match=message):
+        check_config(child(tmp_path, own_detector('head=dict()', kind='CheckingTestWrongParts')))

@@ -19,14 +19,14 @@ from pycocotools.cocoeval import COCOeval
 from frdet.errors import ConfigError, DataError
 from frdet.evaluation import CocoMetric
 from frdet.structures import DetDataSample
-from tests.datasets.test_coco_json import layouts, nearly_right
+from tests.datasets.formats.test_coco import layouts, nearly_right
 from tests.ops.test_any_boxes import any_boxes, coordinates
 
 NAMES = (
     'bbox_mAP', 'bbox_mAP_50', 'bbox_mAP_75', 'bbox_mAP_s', 'bbox_mAP_m', 'bbox_mAP_l',
     'bbox_AR@1', 'bbox_AR@10', 'bbox_AR@100', 'bbox_AR_s', 'bbox_AR_m', 'bbox_AR_l',
 )  # fmt: skip
-BACKENDS = ('pycocotools', 'faster_coco_eval')
+BACKENDS = ('pycocotools', 'hotcoco')
 
 
 def sample(img_id, boxes, scores, labels):
@@ -284,13 +284,13 @@ def test_errors(tmp_path):
         CocoMetric(ann_file=str(tmp_path / 'none.json'))
     (tmp_path / 'list.json').write_text('[1]')
     with pytest.raises(DataError, match='holds a JSON list'):
-        CocoMetric(ann_file=str(tmp_path / 'list.json'))
+        CocoMetric(ann_file=str(tmp_path / 'list.json')).compute_metrics([])
     (tmp_path / 'text.json').write_text('{')
     with pytest.raises(DataError, match='not JSON'):
-        CocoMetric(ann_file=str(tmp_path / 'text.json'))
+        CocoMetric(ann_file=str(tmp_path / 'text.json')).compute_metrics([])
     box = dict(image_id=1, category_id=7, bbox=[0, 0, 1, 1])
     with pytest.raises(DataError, match=r'annotations\[1\] has area inf'):
-        CocoMetric(ann_file=str(by_hand(tmp_path, [box, dict(box, area=float('inf'))])))
+        CocoMetric(ann_file=str(by_hand(tmp_path, [box, dict(box, area=float('inf'))]))).compute_metrics([])
     ann_file = by_hand(tmp_path, [])
     with pytest.raises(ConfigError, match='backend'):
         CocoMetric(ann_file=str(ann_file), backend='fast')

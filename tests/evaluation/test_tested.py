@@ -75,13 +75,13 @@ def test_the_truth_is_that_of_the_data_set(write):
     path, dataset = write('mine', content_of('ab'))
     metric = CocoMetric()
     assert evaluated(metric, dataset, perfect(dataset))['coco/bbox_mAP'] == pytest.approx(1)
-    assert metric.ann_file == str(path)
+    assert metric.coco_file(path.parent) == str(path)
 
 
 def test_without_any_truth():
     with pytest.raises(ConfigError, match='has no truth: give ann_file'):
         CocoMetric().compute_metrics([])
-    with pytest.raises(ConfigError, match='no ann_file, and a Own is tested, which is no CocoDataset'):
+    with pytest.raises(ConfigError, match='no truth to compare with: Own, which is tested, is no DetD'):
         CocoMetric().use_dataset(Own([]))
 
 
@@ -240,7 +240,7 @@ def test_ignored_objects_count_neither_way(write, lines):
     _, dataset = write('mine', content)
     everything = perfect(dataset)
     cats = [{**s, 'pred_instances': {k: v[:1] for k, v in s['pred_instances'].items()}} for s in perfect(dataset)]
-    for backend in ('faster_coco_eval', 'pycocotools'):
+    for backend in ('hotcoco', 'pycocotools'):
         for samples in (everything, cats):
             figures = evaluated(CocoMetric(backend=backend), dataset, samples)
             assert figures['coco/bbox_mAP'] == figures['coco/bbox_AR@100'] == pytest.approx(1)
@@ -275,4 +275,4 @@ def test_the_runner_hands_the_data_set_over(write, tmp_path):
         dataloader = type('Loader', (), {'dataset': dataset})
 
     _with_data_set(Loop)
-    assert metric.ann_file.endswith('mine.json')
+    assert metric.coco_file(tmp_path).endswith('mine.json')

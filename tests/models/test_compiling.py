@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from frdet.models import compiling
-from frdet.models.detectors.faster_rcnn import _features
+from frdet.models.detectors.base import _features
 from frdet.registry import DETECTORS
 from tests.models.torchvision_twin import frdet_config
 

@@ -83,6 +83,28 @@ def test_convolutions_and_products_are_told_from_the_rest(tool):
     assert share_outside_products(lambda: a.exp().log().sin(), cpu) == 100
 
 
+def test_operators_beside_torchvision(run):
+    rows = run('ops', '--only', ' 100 boxes', '--rounds', 1)
+    assert [row['operator'] for row in rows] == ['nms, 100 boxes']
+    assert rows[0]['ratio'] == pytest.approx(rows[0]['torchvision ms'] / rows[0]['frdet ms'])
+
+
+def test_overlapping_kernels_count_once(tool):
+    from benchmarks.gpu import covered
+
+    # 0 to 4 is covered by two, one of them inside the other; 6 to 7; 9 to 9 is nothing.
+    assert covered([(6, 7), (0, 4), (1, 2), (3, 4), (9, 9)]) == 5
+    assert covered([(0, 2), (1, 3)]) == 3
+    assert covered([]) == 0
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='no GPU')
+def test_share_of_the_gpu(run):
+    row, _ = run('gpu', '--batch', 1)
+    assert (row['images'], row['dtype']) == (1, 'float32')
+    assert 0 < row['% GPU busy'] <= 105  # kernels are a little slower under the profiler
+
+
 def test_input(run, coco_root):
     ours, plain, *stages = run('input', '--images', coco_root.val_dir, '--count', 3, '--short-side', 200, '--rounds', 1)
     assert (ours['what'], plain['what'], plain['% of the plain way']) == (
@@ -155,9 +177,9 @@ def watched(step, seen):
 
 def test_evaluation(run):
     ours, reference = run('eval', '--count', 20, '--detections', 30, '--rounds', 1)
-    assert (ours['evaluator'], reference['evaluator']) == ('faster_coco_eval', 'pycocotools')
+    assert (ours['evaluator'], reference['evaluator']) == ('hotcoco', 'pycocotools')
     assert ours['times as fast'] == pytest.approx(reference['s, median'] / ours['s, median'])
-    assert ours['the same figures'] == 'yes'
+    assert ours['the same arrays'] == 'yes'
 
 
 @pytest.mark.parametrize(
@@ -178,7 +200,8 @@ def test_mistakes_in_options(tool, capsys, words, message):
 
 def test_mistakes_about_data_and_device(tool, tmp_path, monkeypatch, coco_root):
     def measure(*words: object) -> None:
-        tool.measure(tool.parse_args([str(word) for word in words]))
+        monkeypatch.setattr('sys.argv', ['benchmark.py', *map(str, words)])
+        tool.main()
 
     monkeypatch.delenv('FRDET_DATA_ROOT', raising=False)
     with pytest.raises(DataError, match='No images to read: give a folder with --images, or set FRDET_DATA_ROOT'):
@@ -191,5 +214,7 @@ def test_mistakes_about_data_and_device(tool, tmp_path, monkeypatch, coco_root):
     with pytest.raises(DataError, match=r'images with boxes: expected at least --batch, 99999'):
         measure('train', '--batch', 99999)
     if not torch.cuda.is_available():
+        with pytest.raises(ConfigError, match='^gpu, but torch finds no GPU here$'):
+            measure('gpu')
         with pytest.raises(ConfigError, match='--device cuda, but torch finds no GPU here: use --device cpu'):
             measure('train', '--device', 'cuda')

@@ -11,14 +11,14 @@ import pytest
 import torch
 import torchvision
 
+from frdet.checkpoints import BGR, RGB, change_input, map_coco_classes, read_detector, write_detector
 from frdet.config import load_config
 from frdet.datasets import write_shapes
 from frdet.errors import CheckpointError
-from frdet.interop import BGR, RGB, change_input, map_coco_classes, read_detector, write_detector
 from frdet.registry import DETECTORS
+from tests.checkpoints.test_reading import Trap
+from tests.checkpoints.tiny import assert_equal, tiny
 from tests.engine.toy import ROOT
-from tests.interop.test_files import Trap
-from tests.interop.tiny import assert_equal, tiny
 from tests.tools.test_bad_input import QUICK, options
 from tests.tools.test_train_and_test import run_tool
 

@@ -34,8 +34,8 @@ def test_one_table_of_everything(check):
         for batch in batches:
             assert f'\nran tools/benchmark.py {task} {against} {batch}\n' in table
             assert f'\nran tools/benchmark.py {task} {against} {batch} --amp\n' in table
-    assert '\nran tools/profile_step.py --batch 6 16\n' in table
-    assert '\nran tools/benchmark_ops.py --device cuda' in table
+    assert '\nran tools/benchmark.py gpu --batch 6 16\n' in table
+    assert '\nran tools/benchmark.py ops --device cuda' in table
 
 
 def test_a_failure_is_told_and_leaves_the_rest(check):
@@ -43,7 +43,7 @@ def test_a_failure_is_told_and_leaves_the_rest(check):
     assert code == 1
     assert printed.endswith('failed: Inference, 8 images, bfloat16\n')
     assert 'wrong\n' in printed and 'exit code 3\n' in table
-    assert 'ran tools/benchmark_ops.py' in table
+    assert 'ran tools/benchmark.py ops' in table
 
 
 def test_the_tests_count(check):

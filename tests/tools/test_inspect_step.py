@@ -3,7 +3,7 @@ import json
 import pytest
 
 from frdet.datasets.shapes import write_shapes
-from tests.apis.inspection.steps import coco_config
+from tests.insight.step.steps import coco_config
 from tests.tools.test_train_and_test import run_tool
 
 CONFIG = 'configs/quickstart/r18_fpn_shapes.py'
@@ -64,7 +64,7 @@ def test_what_is_wrong_is_said_in_words(hostile_root, tmp_path):
 
 
 def test_images_of_a_config(coco_root, tmp_path, browser):
-    from frdet.apis.inspection import inspect_step
+    from frdet.insight.step import inspect_step
 
     page, _ = inspect_step(coco_config(coco_root))
     page.write(tmp_path / 'step.html')

@@ -11,9 +11,9 @@ from mmengine.logging import MMLogger
 from PIL import Image, ImageDraw, ImageFont
 
 from frdet.errors import ConfigError
+from frdet.insight.plots import Plot, draw, save
 from frdet.visualization import draw_boxes, fonts
 from frdet.visualization.fonts import Lettering, legible
-from frdet.visualization.plots import draw, save
 
 GREY = np.full((200, 300, 3), 128, dtype=np.uint8)
 DEJAVU = f'{get_data_path()}/fonts/ttf/DejaVuSans.ttf'
@@ -186,13 +186,13 @@ def test_plots(system, tmp_path, ending):
         axis.set_yticks(range(3), legible(names) if ending == 'png' else names)
 
     names = ('cat', '行', 'кот')
-    save(paint, tmp_path / f'without.{ending}')
-    page = draw(lambda axis: axis.set_title('行'))
+    save(Plot(paint), tmp_path / f'without.{ending}')
+    page = draw(Plot(lambda axis: axis.set_title('行')))
     assert '行' in page
     system.append(square_font(tmp_path / 'Squares.ttf', '行'))
     for cached in (fonts._cover, fonts._legible):
         cached.cache_clear()
-    save(paint, tmp_path / f'with.{ending}')
+    save(Plot(paint), tmp_path / f'with.{ending}')
     if ending == 'png':
         with Image.open(tmp_path / 'with.png') as image:
             dark = np.asarray(image.convert('L'))[:, :100] < 60
@@ -201,3 +201,8 @@ def test_plots(system, tmp_path, ending):
     else:
         content = (tmp_path / 'with.svg').read_text(encoding='utf-8')
         assert 'Squares' in content and '行' in content
+
+
+def test_the_usual_font_has_all_of_ascii():
+    """So that labels of ASCII need no search, and no matplotlib."""
+    assert fonts._charset(fonts.USUAL) >= fonts._ASCII

@@ -116,3 +116,13 @@ def test_boxes_of_a_mirrored_input_of_the_originals_size():
     meta = dict(ori_shape=(700, 1000), img_shape=(700, 1000), scale_factor=(1.0, 1.0), flip=True)
     boxes = torch.tensor([[600.0, 20, 900, 40]])  # 1000 - 900 and 1000 - 600
     assert boxes_on(ORIGINAL, DetDataSample(metainfo=meta), boxes).tolist() == [[100.0, 20, 400, 40]]
+
+
+def test_mmengines_figure_is_made_when_it_is_drawn_on(visualizer):
+    assert 'fig_save' not in vars(visualizer)
+    visualizer.set_image(np.zeros((40, 60, 3), dtype=np.uint8))
+    visualizer.draw_bboxes(np.array([[10, 10, 30, 30]]), edge_colors='r')
+    drawn = visualizer.get_image()
+    assert drawn.shape == (40, 60, 3) and drawn[10, 20, 0] > 100 and not drawn[20, 50].any()
+    with pytest.raises(AttributeError, match="'DetVisualizer' object has no attribute 'never'"):
+        _ = visualizer.never

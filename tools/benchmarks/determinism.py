@@ -32,6 +32,6 @@ def measure(args: argparse.Namespace) -> Report:
     usual = times['as usual'].median
     for name, found in times.items():
         row = {'what': name, 'median s': found.median, 'min-max s': found.spread, 'times': found.median / usual}
-        report.rows.append(row)
+        report.add(row)
     report.notes.append(f'{args.rounds} rounds, in turn; a short side of {round(Point().side * args.scale)}.')
     return report

@@ -68,7 +68,7 @@ def measure(args: argparse.Namespace) -> Report:
         smallest = times[values[0]].median
         for value, found in times.items():
             work = value / values[0]
-            report.rows.append(
+            report.add(
                 {
                     'what': NAMES[name],
                     'value': round(value * args.scale) if name == 'side' else value,

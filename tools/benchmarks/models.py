@@ -13,10 +13,10 @@ from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.ops import FrozenBatchNorm2d
 
+from frdet.checkpoints import convert_state_dict
 from frdet.config import load_config
 from frdet.datasets import CocoDataset, write_shapes
 from frdet.errors import DataError
-from frdet.interop import convert_state_dict
 from frdet.registry import DETECTORS
 from frdet.structures import DetDataSample
 

@@ -12,11 +12,13 @@ from pathlib import Path
 import torch
 
 from benchmarks.timing import Report, Times, machine
+from frdet.config import load_config
 from frdet.datasets import write_shapes
 from frdet.progress import track
 
 ROOT = Path(__file__).resolve().parents[2]
 QUICKSTART = ROOT / 'configs/quickstart/r18_fpn_shapes.py'
+TOOL = ROOT / 'tools/benchmark.py'
 MAIN = ROOT / 'configs/faster_rcnn/r50_fpn_1x_coco.py'
 
 # torch is imported before the clock starts.
@@ -50,6 +52,17 @@ def _child(*words: str, cwd: str | Path = ROOT) -> dict | float:
     return json.loads(done.stdout.splitlines()[-1])
 
 
+def first_step_child(config: str, work_dir: str, steps: str) -> None:
+    """Train as tools/train.py does; print when the first step ended, and the share of the others spent waiting."""
+    from benchmarks.watching import watch
+
+    first, *others = watch(load_config(config), int(steps), work_dir=work_dir)
+    # The first step waits for the workers to start.
+    share = sum(step.waited for step in others) / max(sum(step.took for step in others), 1e-9)
+    print(json.dumps({'first': first.ended, 'data_share': share}), flush=True)
+    os._exit(0)  # a training that is broken off has nothing to tidy up
+
+
 def measure(args: argparse.Namespace) -> Report:
     """Processes of their own, in turn."""
     mmengine = 'import mmengine.dataset, mmengine.model, mmengine.runner, mmengine.visualization'
@@ -68,17 +81,15 @@ def measure(args: argparse.Namespace) -> Report:
             for name, script in scripts.items():
                 times[name].append(float(_child('-c', script)))  # type: ignore[arg-type]
             begun = time.time()
-            script = str(Path(__file__).with_name('first_step.py'))
-            found = _child(script, str(QUICKSTART), str(Path(folder, f'run{i}')), str(args.steps), cwd=folder)
+            words = (str(QUICKSTART), str(Path(folder, f'run{i}')), str(args.steps))
+            found = _child(str(TOOL), '_first_step', *words, cwd=folder)
             assert isinstance(found, dict)
             times[first_step].append(found['first'] - begun)
             shares.append(100 * found['data_share'])
     report = Report(f'Start-up; {machine(torch.device("cpu"))}')
     for (name, goal), all_ in times.items():
         found_times = Times(all_)
-        report.rows.append(
-            {'what': name, 'median s': found_times.median, 'min-max s': found_times.spread, 'goal s': goal}
-        )
+        report.add({'what': name, 'median s': found_times.median, 'min-max s': found_times.spread, 'goal s': goal})
     report.notes.append(
         f'{args.rounds} rounds. Of {args.steps} steps of the quick start, {Times(shares).median:.1f}% of the time '
         'is spent waiting for data.'

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.models import load_frdet, load_images, load_torchvision, random_weights, to_torchvision
-from benchmarks.timing import Report, alternate, machine
+from benchmarks.timing import Report, alternate, machine, process_mib
 
 Figures = dict[str, Tensor]
 Step = Callable[[], Figures]
@@ -117,8 +117,7 @@ def memory_child(name: str, setting: str) -> None:
     for _ in range(2):
         step()
     # Not getrusage's, which a process inherits from the one that starts it.
-    (line,) = (line for line in Path('/proc/self/status').read_text().splitlines() if line.startswith('VmHWM'))
-    print(json.dumps(int(line.split()[1]) / 1024))
+    print(json.dumps(process_mib('VmHWM')))
 
 
 def measure(args: argparse.Namespace) -> Report:
@@ -151,7 +150,7 @@ def measure(args: argparse.Namespace) -> Report:
     )
     for name in names:
         median = times[name].median
-        report.rows.append(
+        report.add(
             {
                 'what': name,
                 'median s': median,

@@ -4,7 +4,7 @@ import json
 import platform
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -62,31 +62,41 @@ def machine(device: torch.device) -> str:
     return f'torch {torch.__version__} on {cpu}'
 
 
+def process_mib(key: str, path: Path = Path('/proc/self/status')) -> float:
+    """MiB that a line of a file below /proc gives in KiB."""
+    (line,) = (line for line in path.read_text().splitlines() if line.startswith(f'{key}:'))
+    return int(line.split()[1]) / 1024
+
+
 @dataclass
 class Report:
-    """A heading, a table whose rows are dicts with the same keys, and remarks below it."""
+    """A heading, a table whose rows are dicts with the same keys, and remarks below it; rows are printed as they come.
+
+    ``failed`` makes the exit code 1.
+    """
 
     title: str
     rows: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    failed: bool = False
 
-    def print(self) -> None:
-        print(f'{self.title}\n')
-        if self.rows:
-            print('\n'.join(markdown(self.rows)))
+    def add(self, row: dict[str, Any]) -> None:
+        """A row; the first column is to the left, numbers have three figures."""
+        if not self.rows:
+            print(f'{self.title}\n\n{_line(row)}\n{_line(["---", *["---:"] * (len(row) - 1)])}')
+        self.rows.append(row)
+        print(_line(map(_text, row.values())), flush=True)
+
+    def end(self, path: str | None) -> None:
+        """Print the remarks, and write all as JSON where there is a path."""
         for note in self.notes:
             print(f'\n{note}')
+        if path:
+            Path(path).write_text(json.dumps({'title': self.title, 'rows': self.rows, 'notes': self.notes}, indent=1))
 
-    def write(self, path: str) -> None:
-        Path(path).write_text(json.dumps({'title': self.title, 'rows': self.rows, 'notes': self.notes}, indent=1))
 
-
-def markdown(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Lines of a table; the first column is to the left, numbers have three figures."""
-    columns = list(rows[0])
-    lines = [' | '.join(columns), ' | '.join(['---', *['---:'] * (len(columns) - 1)])]
-    lines += [' | '.join(_text(row[column]) for column in columns) for row in rows]
-    return [f'| {line} |' for line in lines]
+def _line(cells: Iterable[str]) -> str:
+    return f'| {" | ".join(cells)} |'
 
 
 def _text(value: Any) -> str:

@@ -73,8 +73,8 @@ def check_exported(model: nn.Module, path: str | Path, images: Sequence[Image]) 
     differences = []
     for name, batch in _batches([data['inputs'].float() for data in prepare(model.cfg, images)]):
         expected = _by_model(plain, batch)
-        found = _by_file(run, batch)
-        pairs = [_compare(*pair, _least_score(plain, pair[0])) for pair in zip(expected, found, strict=True)]
+        found, places = _by_file(run, batch)
+        pairs = [_compare(*pair, _least_score(plain, pair[0], places)) for pair in zip(expected, found, strict=True)]
         boxes, scores, unpaired = zip(*pairs, strict=True)
         count = sum(len(scores) for _, scores, _ in expected)
         differences.append(Difference(name, count, max(boxes), max(scores), sum(unpaired)))
@@ -127,20 +127,25 @@ def _by_model(model: Any, batch: list[Tensor]) -> list[Found]:
 
 
 @torch.no_grad()
-def _by_file(run: Run, batch: list[Tensor]) -> list[Found]:
+def _by_file(run: Run, batch: list[Tensor]) -> tuple[list[Found], int]:
+    """What the file finds in each image, and the places it has for the detections of one."""
     sizes = torch.tensor([image.shape[1:] for image in batch])
     height, width = sizes.amax(dim=0).tolist()
     # What is beside an image must not matter.
     inputs = torch.stack([F.pad(x, (0, width - x.shape[2], 0, height - x.shape[1]), value=99) for x in batch])
-    outputs = zip(*run(inputs, sizes), strict=True)
-    return [(boxes[labels >= 0], scores[labels >= 0], labels[labels >= 0]) for boxes, scores, labels in outputs]
+    outputs = run(inputs, sizes)
+    found = [
+        (boxes[labels >= 0], scores[labels >= 0], labels[labels >= 0])
+        for boxes, scores, labels in zip(*outputs, strict=True)
+    ]
+    return found, outputs[2].shape[1]
 
 
-def _least_score(model: Any, found: Found) -> float:
+def _least_score(model: nn.Module, found: Found, places: int) -> float:
     """Up to this score a detection may be in one list and not in the other by a rounding."""
-    scores, head = found[1], model.roi_head
-    last = float(scores[-1]) if len(scores) == head.max_per_image else 0.0
-    return max(head.score_thr, last) + SCORE_TOLERANCE
+    threshold = max((getattr(part, 'score_thr', 0.0) for part in model.modules()), default=0.0)
+    last = float(found[1][-1]) if len(found[1]) == places else 0.0
+    return max(threshold, last) + SCORE_TOLERANCE
 
 
 def _compare(expected: Found, found: Found, least: float) -> tuple[float, float, int]:

@@ -1,10 +1,8 @@
 """A detector as an ONNX file, or as a program of ``torch.export``."""
 
-import contextlib
 import copy
 import io
 import json
-import os
 import warnings
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,8 @@ from torch.export import Dim, ExportedProgram
 
 from frdet.apis.export.module import ExportedDetector
 from frdet.errors import ExportError, UserError
-from frdet.models.detectors import FasterRCNN
+from frdet.files import write_file
+from frdet.models.detectors import Detector
 from frdet.models.preprocessor import DetPreprocessor
 from frdet.ops import loading
 
@@ -30,7 +29,7 @@ def export_detector(model: nn.Module, path: str | Path) -> None:
     """Write a detector for use without frdet: preprocessing, network and selection in one graph, in float32.
 
     Args:
-        model: a ``FasterRCNN``, as of ``init_detector``; it is not changed.
+        model: a ``Detector``, as of ``init_detector``; it is not changed.
         path: ends in .onnx (opset 18, standard operators, weights inside) or .pt2 (``torch.export``; its operators are
             frdet's, which ``import frdet.ops`` registers). A file that exists is replaced.
 
@@ -44,15 +43,10 @@ def export_detector(model: nn.Module, path: str | Path) -> None:
     program = export_program(model)
     classes = getattr(model, 'dataset_meta', {}).get('classes', ())
     content = _as_onnx(program, classes) if path.suffix == '.onnx' else _as_pt2(program)
-    unfinished = path.with_name(f'.{path.name}.{os.getpid()}')
     try:
-        unfinished.write_bytes(content)
-        os.replace(unfinished, path)
+        write_file(path, content)
     except OSError as error:
         raise ExportError(f'{path} cannot be written ({error.strerror}): choose another file') from None
-    finally:
-        with contextlib.suppress(OSError):
-            unfinished.unlink()
 
 
 def check_target(path: str | Path) -> Path:
@@ -99,29 +93,22 @@ def export_program(model: nn.Module) -> ExportedProgram:
 def plain_copy(model: nn.Module) -> Any:
     """The model in evaluation mode, float32, on the CPU, not compiled, and without autocast."""
     plain: Any = copy.deepcopy(model).float().cpu().eval()
-    plain.compile_features = False
-    vars(plain).pop('test_step', None)  # predict_in_bfloat16 puts another one in its place
+    plain.compile_features = plain.predicts_in_bfloat16 = False
     return plain
 
 
 def _check_model(model: nn.Module) -> None:
-    """Refuse parts that predict in a way of their own: the graph would be another detector's."""
+    """Refuse what predicts in a way of its own, beside ``detect``: the graph would be another detector's."""
     rules = (
-        (model, 'predict', FasterRCNN, 'FasterRCNN'),
-        (getattr(model, 'data_preprocessor', None), 'forward', DetPreprocessor, 'DetPreprocessor'),
+        (model, 'predict', Detector),
+        (getattr(model, 'data_preprocessor', None), 'forward', DetPreprocessor),
     )
-    for part, method, expected, name in rules:
+    for part, method, expected in rules:
         if _definer(part, method) is not expected:
             raise ExportError(
-                f'{type(part).__name__}.{method} is not that of {name}, which is what an export computes: '
-                f'leave {method} as it is in {name}'
+                f'{type(part).__name__}.{method} is not that of {expected.__name__}, which is what an export computes: '
+                f'leave {method} as it is in {expected.__name__}'
             )
-    head = model.roi_head
-    if _definer(head, 'predict_batch') is not _definer(head, 'predict'):
-        raise ExportError(
-            f'{type(head).__name__} has a predict of its own, and no predict_batch to export: '
-            'define it, as StandardRoIHead does'
-        )
 
 
 def _definer(part: object, method: str) -> type | None:

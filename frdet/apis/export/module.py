@@ -11,24 +11,22 @@ from torch.nn import functional as F
 
 
 class ExportedDetector(nn.Module):
-    """A ``FasterRCNN`` with its preprocessing, as tensors in and tensors out; see ``forward``."""
+    """A ``Detector`` with its preprocessing, as tensors in and tensors out; see ``forward``."""
 
     def __init__(self, detector: Any):
         super().__init__()
         self.detector = detector
 
     def forward(self, images: Tensor, image_sizes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Detections in a batch, as ``FasterRCNN.predict`` finds them.
+        """Detections in a batch, as ``Detector.predict`` finds them.
 
         Args:
             images: (N, 3, H, W) float32, BGR of 0..255, resized as in testing; images of several sizes lie at the top
                 left, and what is beside them is not looked at.
             image_sizes: (N, 2) int64, (height, width) of each image.
         """
-        sizes = image_sizes.float()
         features = self.detector.extract_features(self._normalised(images, image_sizes))
-        proposals = self.detector.rpn_head.predict(features, sizes)
-        return tuple(self.detector.roi_head.predict_batch(features, proposals, sizes))
+        return tuple(self.detector.detect(features, image_sizes.float()))
 
     def _normalised(self, images: Tensor, image_sizes: Tensor) -> Tensor:
         """What ``DetPreprocessor`` makes of the batch."""

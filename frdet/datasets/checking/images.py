@@ -13,8 +13,8 @@ from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from frdet.datasets.annotations import short
 from frdet.datasets.checking.findings import EXAMPLES, Findings
-from frdet.datasets.coco_json import short
 from frdet.datasets.near_files import near_file
 from frdet.datasets.transforms.decoding import open_image
 from frdet.datasets.transforms.loading import read_image

@@ -1,7 +1,6 @@
 """The embedded data set as a component: it draws itself on first use."""
 
 from pathlib import Path
-from typing import Any
 
 from frdet.datasets.coco import CocoDataset
 from frdet.datasets.shapes.writing import is_absent, write_shapes
@@ -15,11 +14,10 @@ class ShapesDataset(CocoDataset):
     What is there is used, so ``python -m frdet.datasets.shapes`` may have drawn it with other counts and sizes.
 
     Args:
-        data_root: folder of the data set.
-        kwargs: as for ``CocoDataset``.
+        kwargs: as for ``CocoDataset``; ``data_root`` is required.
     """
 
-    def __init__(self, *, data_root: str, **kwargs: Any):
-        if is_absent(Path(data_root)):
-            write_shapes(data_root)
-        super().__init__(data_root=data_root, **kwargs)
+    def prepare_files(self) -> None:
+        """Draw the data set."""
+        if is_absent(Path(self.data_root)):
+            write_shapes(self.data_root)

@@ -2,12 +2,25 @@
 
 Keys they read and write: ``img`` (H, W, 3) uint8 BGR, ``img_path``, ``img_id``, ``height``, ``width``, ``ori_shape``
 and ``img_shape`` (height, width), ``scale_factor`` (x, y) from the original to ``img``, ``flip``, ``gt_bboxes`` (n, 4)
-float32 xyxy in pixels of ``img``, ``gt_labels`` (n,) int64, ``gt_crowd`` (n,) bool. What is random is drawn from
-NumPy's global generator, which MMEngine seeds in every worker.
+float32 xyxy in pixels of ``img``, ``gt_labels`` (n,) int64, ``gt_crowd`` (n,) bool. Keys that begin with ``gt_`` are
+fields, ``fields.py``. What is random is drawn from NumPy's global generator, which MMEngine seeds in every worker.
 """
 
+from frdet.datasets.transforms.fields import FIELDS, Field, move_fields, register_field
 from frdet.datasets.transforms.geometry import RandomFlip, Resize, ResizeShortestEdge
 from frdet.datasets.transforms.loading import LoadImage, read_image
 from frdet.datasets.transforms.packing import FilterBoxes, PackDetInputs
 
-__all__ = ['FilterBoxes', 'LoadImage', 'PackDetInputs', 'RandomFlip', 'Resize', 'ResizeShortestEdge', 'read_image']
+__all__ = [
+    'FIELDS',
+    'Field',
+    'FilterBoxes',
+    'LoadImage',
+    'PackDetInputs',
+    'RandomFlip',
+    'Resize',
+    'ResizeShortestEdge',
+    'move_fields',
+    'read_image',
+    'register_field',
+]

@@ -1,7 +1,7 @@
 """From a file to pixels."""
 
 import os
-from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,7 +9,7 @@ from PIL import Image
 from PIL.ImageFile import ImageFile
 
 from frdet.datasets.near_files import describe_missing
-from frdet.datasets.transforms.decoding import MAX_PIXELS, open_image, without_pillows_limit_for
+from frdet.datasets.transforms.decoding import MAX_PIXELS, open_image, without_pillows_limit
 from frdet.datasets.transforms.orientation import decode_turned, orientation, swaps_sides
 from frdet.errors import BrokenImageError, ConfigError, ImageSizeError, UserError
 from frdet.registry import TRANSFORMS
@@ -42,10 +42,10 @@ def read_image(
     try:
         with open_image(path) as file:
             if max_pixels is not None or size is None:
-                _check_pixels(file, name, max_pixels)
+                _check_limit(file, name, max_pixels)
             if size is not None and sorted(size) != sorted(file.size):
-                check_size(_shown_size(file), size, name)
-            with without_pillows_limit_for(file):
+                check_size(shown_size(file), size, name)
+            with without_pillows_limit(file.width * file.height):
                 image, turned = decode_turned(file)
             if size is not None:
                 check_size((image.height, image.width), size, name, turned)
@@ -93,7 +93,7 @@ def check_size(found: tuple[int, int], stated: tuple[int, int], name: str, turne
     raise ImageSizeError(f'{sizes}: its boxes would be wrong; correct one of the two')
 
 
-def _check_pixels(file: ImageFile, name: str, max_pixels: int | None) -> None:
+def _check_limit(file: ImageFile, name: str, max_pixels: int | None) -> None:
     where = 'max_pixels of LoadImage'
     if max_pixels is None:
         where, text = f'the environment variable {LIMIT}', os.environ.get(LIMIT) or str(MAX_PIXELS)
@@ -107,7 +107,7 @@ def _check_pixels(file: ImageFile, name: str, max_pixels: int | None) -> None:
         )
 
 
-def _shown_size(file: ImageFile) -> tuple[int, int]:
+def shown_size(file: ImageFile) -> tuple[int, int]:
     """(height, width) of an image once turned. That of a TIFF file Pillow gives so already."""
     is_to_turn = swaps_sides(orientation(file)) and file.format != 'TIFF'
     return file.size if is_to_turn else (file.height, file.width)
@@ -126,6 +126,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
 
 @TRANSFORMS.register_module()
+@dataclass(kw_only=True)
 class LoadImage:
     """Reads ``img_path``; an ``img`` that is there already is taken as it is.
 
@@ -138,30 +139,25 @@ class LoadImage:
         ImageSizeError: its size is not the one its record states.
     """
 
-    def __init__(self, *, max_pixels: int | None = None):
-        if max_pixels is not None and (
-            isinstance(max_pixels, bool) or not isinstance(max_pixels, int) or max_pixels < 1
-        ):
-            raise ConfigError(f'max_pixels is {max_pixels!r}: expected a positive number of pixels, or None')
-        self.max_pixels = max_pixels
+    max_pixels: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_pixels is not None:
+            check_pixels('max_pixels', self.max_pixels)
 
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
         name = f'Image {results.get("img_path", "given as an array")} (id {results.get("img_id", "none")})'
-        size = _stated_size(results)
+        size = (results['height'], results['width']) if {'height', 'width'} <= set(results) else None
         if 'img' not in results:
             results['img'] = read_image(results['img_path'], name=name, size=size, max_pixels=self.max_pixels)
-        height, width = results['img'].shape[:2]
-        check_size((height, width), size or (height, width), name)
-        results['height'], results['width'] = height, width
-        results['ori_shape'] = results['img_shape'] = (height, width)
-        results['scale_factor'] = (1.0, 1.0)
-        results['flip'] = False
+        found = results['img'].shape[:2]
+        check_size(found, size or found, name)
+        results['height'], results['width'] = found
+        results.update(ori_shape=found, img_shape=found, scale_factor=(1.0, 1.0), flip=False)
         return results
 
-    def __repr__(self) -> str:
-        return f'LoadImage(max_pixels={self.max_pixels})'
 
-
-def _stated_size(record: Mapping[str, Any]) -> tuple[int, int] | None:
-    """(height, width) of a record, None where it has not both."""
-    return (record['height'], record['width']) if {'height', 'width'} <= set(record) else None
+def check_pixels(name: str, value: Any) -> None:
+    """Raise ConfigError if ``value``, the argument ``name``, is no positive whole number."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ConfigError(f'{name} is {value!r}: expected a positive number of pixels')

@@ -7,7 +7,6 @@ orientation alone is read, so that damage to any other entry does not matter.
 import re
 import struct
 from contextlib import suppress
-from numbers import Real
 from typing import Any
 
 from PIL import Image
@@ -23,8 +22,9 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-# Types of EXIF entries as formats of `struct`. A rational number is two integers; text is none, to other readers too.
-_FORMATS = {1: 'B', 3: 'H', 4: 'I', 5: 'II', 6: 'b', 7: 'B', 8: 'h', 9: 'i', 10: 'ii', 11: 'f', 12: 'd'}
+# Types of EXIF entries as formats of `struct`: of a rational number the numerator; text is no number.
+_FORMATS = {1: 'B', 3: 'H', 4: 'I', 5: 'I4x', 6: 'b', 7: 'B', 8: 'h', 9: 'i', 10: 'i4x', 11: 'f', 12: 'd'}
+_ORDERS = {b'II*\0': '<', b'II\0*': '<', b'MM\0*': '>', b'MM*\0': '>'}  # cameras write all four
 
 
 def orientation(file: Image.Image) -> int:
@@ -41,7 +41,7 @@ def orientation(file: Image.Image) -> int:
         value = _in_exif(_exif_block(file.info))
     if value is None:
         value = _in_xmp(file.info)
-    return next((number for number in range(1, 9) if isinstance(value, Real) and value == number), 1)
+    return next((number for number in _TURNS if value == number), 1)
 
 
 def decode_turned(file: Image.Image) -> tuple[Image.Image, int]:
@@ -56,7 +56,8 @@ def decode_turned(file: Image.Image) -> tuple[Image.Image, int]:
         exif[ORIENTATION] = stated
         file.getexif = lambda: exif  # type: ignore[method-assign]
         file.info.pop('xmp', None)
-        file.filename = ''  # type: ignore[attr-defined]  # from a file it knows by name, Pillow maps rows as long as those of the turned image
+        # From a file that it knows by name, Pillow maps rows as long as the turned image's.
+        file.filename = ''  # type: ignore[attr-defined]
         file.load()
         return file, stated
     file.load()
@@ -71,55 +72,32 @@ def swaps_sides(orientation: int) -> bool:
 
 def _exif_block(info: dict[Any, Any]) -> bytes:
     """The EXIF block among what Pillow found in a file; empty where there is none."""
-    block = info.get('exif')
-    if isinstance(block, bytes):
+    if isinstance(block := info.get('exif'), bytes):
         return block
-    text = info.get(
-        'Raw profile type exif', ''
-    )  # ImageMagick's way in PNG: after three lines of head, hexadecimal digits
-    with suppress(ValueError, AttributeError):
-        return bytes.fromhex(''.join(text.split('\n')[3:]))
+    with suppress(KeyError, ValueError, AttributeError):  # ImageMagick's way: three lines, then hexadecimal digits
+        return bytes.fromhex(''.join(info['Raw profile type exif'].split('\n')[3:]))
     return b''
 
 
 def _in_exif(block: bytes) -> float | None:
     """The number under the tag of orientation in the first directory of an EXIF block; None where there is none."""
     block = re.sub(rb'^(Exif\0\0)+', b'', block)
-    order = {b'II': '<', b'MM': '>'}.get(block[:2])
-    if order is None or block[2:4] not in (b'*\0', b'\0*'):
-        return None
-    try:
-        (directory,) = struct.unpack_from(order + 'I', block, 4)
-        (entries,) = struct.unpack_from(order + 'H', block, directory)
+    with suppress(KeyError, struct.error):  # no such block, an entry that is no number; a block that was cut short
+        order = _ORDERS[block[:4]]
+        (directory,) = struct.unpack_from(f'{order}I', block, 4)
+        (entries,) = struct.unpack_from(f'{order}H', block, directory)
         for place in range(directory + 2, directory + 2 + 12 * entries, 12):
-            tag, kind, count = struct.unpack_from(order + 'HHI', block, place)
+            tag, kind, count = struct.unpack_from(f'{order}HHI', block, place)
             if tag == ORIENTATION:
-                return _number(block, order, kind, count, place + 8)
-    except struct.error:  # the block was cut short
-        pass
+                form, place = order + _FORMATS[kind], place + 8
+                if struct.calcsize(form) * count > 4:  # too long for its entry, which says where it is
+                    (place,) = struct.unpack_from(f'{order}I', block, place)
+                return struct.unpack_from(form, block, place)[0]
     return None
-
-
-def _number(block: bytes, order: str, kind: int, count: int, place: int) -> float:
-    """The first number of an entry whose value, or the place of whose value, stands at ``place``; 0 where it has none.
-
-    Raises:
-        struct.error: the value lies outside the block.
-    """
-    if kind not in _FORMATS:
-        return 0
-    form = order + _FORMATS[kind]
-    if struct.calcsize(form) * count > 4:  # too long for its entry, which says where it is
-        (place,) = struct.unpack_from(order + 'I', block, place)
-    numerator, *denominator = struct.unpack_from(form, block, place)
-    return numerator / denominator[0] if denominator and denominator[0] else numerator
 
 
 def _in_xmp(info: dict[Any, Any]) -> int | None:
     """The orientation that XMP states, which a file may have besides EXIF or instead of it."""
-    for key in ('XML:com.adobe.xmp', 'xmp'):
-        text = info.get(key)
-        text = text.encode('utf-8', 'replace') if isinstance(text, str) else text
-        if isinstance(text, bytes) and (match := re.search(rb'tiff:Orientation(?:="|>)([0-9])', text)):
-            return int(match[1])
-    return None
+    text = f'{info.get("XML:com.adobe.xmp")} {info.get("xmp")}'  # each is text or bytes: their notation will do
+    match = re.search('tiff:Orientation(?:="|>)([0-9])', text)
+    return int(match[1]) if match else None

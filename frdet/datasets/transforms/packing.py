@@ -1,11 +1,14 @@
-"""From an image and its boxes to what the model takes."""
+"""From an image and its fields to what the model takes."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from mmengine.structures import InstanceData
 
+from frdet.datasets.transforms.fields import field_names, select_objects
 from frdet.errors import ConfigError
 from frdet.registry import TRANSFORMS
 from frdet.structures import DetDataSample
@@ -14,51 +17,73 @@ META_KEYS = ('img_id', 'img_path', 'img_shape', 'ori_shape', 'scale_factor', 'fl
 
 
 @TRANSFORMS.register_module()
+@dataclass(kw_only=True)
 class FilterBoxes:
-    """Drops boxes of which a side is not longer than ``min_side`` pixels; place it after what changes boxes.
+    """Drops objects whose box has a side not longer than ``min_side`` pixels; place it after what changes boxes.
 
-    An image that loses all its boxes stays: it is trained on as background, as in detectron2.
+    An image that loses all its objects stays: it is trained on as background, as in detectron2.
     """
 
-    def __init__(self, *, min_side: float = 1e-5):
-        if min_side < 0:
-            raise ConfigError(f'min_side is {min_side!r}: expected 0 or more pixels')
-        self.min_side = min_side
+    min_side: float = 1e-5
+
+    def __post_init__(self) -> None:
+        if self.min_side < 0:
+            raise ConfigError(f'min_side is {self.min_side!r}: expected 0 or more pixels')
 
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
         boxes = results['gt_bboxes']
         keep = (boxes[:, 2:] - boxes[:, :2] > self.min_side).all(axis=1)
-        for key in ('gt_bboxes', 'gt_labels', 'gt_crowd'):
-            if key in results:
-                results[key] = results[key][keep]
+        results.update(select_objects(results, keep, field_names(results)))
         return results
-
-    def __repr__(self) -> str:
-        return f'FilterBoxes(min_side={self.min_side})'
 
 
 @TRANSFORMS.register_module()
+@dataclass(kw_only=True)
 class PackDetInputs:
     """The last step: ``inputs``, uint8 (3, H, W) BGR, and ``data_samples``, a ``DetDataSample``.
 
     Crowd boxes become ``ignored_instances``, the others ``gt_instances``; both are empty where there is no truth.
+
+    Args:
+        meta_keys: keys of the image's dict that become metainfo of the sample. Those of the default may be missing, any
+            other must be there.
+        instance_keys: fields that are packed besides boxes and labels, each under its name without ``gt_``:
+            ``gt_keypoints`` becomes ``gt_instances.keypoints``. An image that has boxes must have them.
+
+    Raises:
+        ConfigError: ``meta_keys`` lacks one that brings detections back to the original image, or an image lacks a key.
     """
 
+    meta_keys: Sequence[str] = META_KEYS
+    instance_keys: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        if missing := [key for key in ('img_shape', 'ori_shape', 'flip') if key not in self.meta_keys]:
+            raise ConfigError(
+                f'meta_keys has no {missing[0]}: expected img_shape, ori_shape and flip in it, which bring detections '
+                'back to the original image'
+            )
+
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
-        boxes = np.asarray(results.get('gt_bboxes', np.zeros((0, 4))), dtype=np.float32).reshape(-1, 4)
+        optional = META_KEYS if 'gt_bboxes' in results else (*META_KEYS, *self.instance_keys)
+        if missing := {*self.meta_keys, *self.instance_keys} - {*results, *optional}:
+            raise ConfigError(
+                f'{results.get("img_path", "An image")} has no {min(missing)}, which PackDetInputs is to pack: '
+                f'expected one of {", ".join(results)}'
+            )
+        boxes = np.asarray(results.get('gt_bboxes', ()), dtype=np.float32).reshape(-1, 4)
         labels = np.asarray(results.get('gt_labels', np.zeros(len(boxes))), dtype=np.int64)
         crowd = np.asarray(results.get('gt_crowd', np.zeros(len(boxes))), dtype=bool)
-        sample = DetDataSample(metainfo={key: results[key] for key in META_KEYS if key in results})
-        sample.gt_instances = _instances(boxes[~crowd], labels[~crowd])
-        sample.ignored_instances = _instances(boxes[crowd], labels[crowd])
+        truth = {**results, 'gt_bboxes': boxes, 'gt_labels': labels}
+        sample = DetDataSample(metainfo={key: results[key] for key in self.meta_keys if key in results})
+        sample.gt_instances = self._instances(truth, ~crowd)
+        sample.ignored_instances = self._instances(truth, crowd)
         image = np.ascontiguousarray(results['img'].transpose(2, 0, 1))
         if not image.flags.writeable:
             image = image.copy()
         return {'inputs': torch.from_numpy(image), 'data_samples': sample}
 
-    def __repr__(self) -> str:
-        return 'PackDetInputs()'
-
-
-def _instances(boxes: np.ndarray, labels: np.ndarray) -> InstanceData:
-    return InstanceData(bboxes=torch.from_numpy(boxes), labels=torch.from_numpy(labels))
+    def _instances(self, truth: dict[str, Any], keep: np.ndarray) -> InstanceData:
+        names = [name for name in ('gt_bboxes', 'gt_labels', *self.instance_keys) if name in truth]
+        values = select_objects(truth, keep, names)
+        return InstanceData(**{name.removeprefix('gt_'): torch.from_numpy(values[name]) for name in names})

@@ -1,20 +1,19 @@
 """Hooks: what happens around a training or test step."""
 
+from frdet.checkpoints.hooks import CheckpointHook, FitCheckpointHook, PlainCheckpointHook, StartFromCheckpointHook
 from frdet.engine.hooks.broken_images import BrokenImagesHook
 from frdet.engine.hooks.check_setup import CheckSetupHook
-from frdet.engine.hooks.checkpoint import FitCheckpointHook, PlainCheckpointHook, StartFromCheckpointHook
 from frdet.engine.hooks.draw import DrawDetectionsHook
 from frdet.engine.hooks.early_stopping import EarlyStoppingHook
 from frdet.engine.hooks.hang import HangHook
 from frdet.engine.hooks.logger import LoggerHook
 from frdet.engine.hooks.non_finite import NonFiniteError, NonFiniteHook
 from frdet.engine.hooks.progress import ProgressHook
-from frdet.engine.hooks.report import ReportHook
-from frdet.engine.hooks.saving import CheckpointHook
 from frdet.engine.hooks.schedule import ParamSchedulerHook
 from frdet.engine.hooks.stop import StopHook
 from frdet.engine.hooks.val_loss import ValLossHook
 from frdet.engine.hooks.work_folder import WorkFolderHook
+from frdet.moved import moved_names
 
 __all__ = [
     'BrokenImagesHook',
@@ -30,9 +29,10 @@ __all__ = [
     'PlainCheckpointHook',
     'ParamSchedulerHook',
     'ProgressHook',
-    'ReportHook',
     'StartFromCheckpointHook',
     'StopHook',
     'ValLossHook',
     'WorkFolderHook',
 ]
+
+__getattr__ = moved_names(__name__, {'ReportHook': 'frdet.insight'})

@@ -16,7 +16,7 @@ SHOWN = 3
 class BrokenImagesHook(Hook):
     """Logs each broken image once, and stops training where they are too many.
 
-    ``CocoDataset`` puts another image in place of a broken one and says so in the sample, which reaches this process
+    ``DetDataset`` puts another image in place of a broken one and says so in the sample, which reaches this process
     from whichever worker made it. Each process of a distributed run counts the images that it was given itself, so they
     need not wait for one another. A resumed run counts anew.
 
@@ -36,8 +36,10 @@ class BrokenImagesHook(Hook):
         """Count the images of a batch; raise DataError if too many were broken."""
         samples = data_batch.get('data_samples') or () if isinstance(data_batch, dict) else ()
         found = [message for sample in samples for message in sample.get('broken_images', ())]
+        loader = runner.train_dataloader
+        found += getattr(loader, 'broken_images', ())  # of a pipeline that packs no samples
         self.broken += len(found)
-        self.asked += len(samples) + len(found)
+        self.asked += (len(samples) or getattr(loader.batch_sampler, 'batch_size', 1)) + len(found)
         for message in found:
             if message not in self.files:
                 self.files[message] = None

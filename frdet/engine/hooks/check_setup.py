@@ -9,10 +9,9 @@ from torch import nn
 
 from frdet.engine.schedule_fit import check_counting, check_one_cycle, misfits
 from frdet.errors import ConfigError
+from frdet.models.detectors import other_counts
 from frdet.models.layers import has_untouched_frozen_norm
 from frdet.registry import HOOKS
-
-OPTION = 'model.roi_head.bbox_head.num_classes'
 
 
 @HOOKS.register_module()
@@ -22,8 +21,8 @@ class CheckSetupHook(Hook):
     Under a loop by iterations it refuses what counts epochs. It warns of schedules that do not fit the run's length.
 
     The classes of training are compared with those of validation; a checkpoint's, where it is tested or resumed, with
-    those of the data. Fine-tuning from ``load_from`` may change them. A detector that has no
-    ``roi_head.bbox_head.num_classes``, and a data set without ``metainfo['classes']``, are not checked.
+    those of the data. Fine-tuning from ``load_from`` may change them. A model that has no ``num_classes``, and a data
+    set without ``metainfo['classes']``, are not checked.
     """
 
     priority = 'VERY_HIGH'
@@ -65,14 +64,12 @@ class CheckSetupHook(Hook):
 
 
 def check_classes(model: nn.Module, dataset: Any, name: str) -> None:
-    """Raise ConfigError if the data set ``name`` has another number of classes than the model's box head."""
-    head = getattr(getattr(model, 'roi_head', None), 'bbox_head', None)
-    expected = getattr(head, 'num_classes', None)
+    """Raise ConfigError if the data set ``name`` has another number of classes than a head of the model."""
     classes = _classes_in(getattr(dataset, 'metainfo', None))
-    if expected is not None and classes is not None and len(classes) != expected:
+    if classes is not None and (others := other_counts(model, len(classes))):
         few = ', '.join(classes[:4]) + (', ...' if len(classes) > 4 else '')
         raise ConfigError(
-            f'{name} has {len(classes)} classes ({few}), the box head has {expected}: set {OPTION}={len(classes)}, '
+            f'{name} has {len(classes)} classes ({few}), the model has {others}, '
             f'or choose classes with {name}.dataset.metainfo.classes'
         )
 

@@ -6,7 +6,7 @@ from typing import Literal
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from frdet.engine.hooks.saving import can_choose
+from frdet.checkpoints.hooks import can_choose
 from frdet.errors import ConfigError
 from frdet.registry import HOOKS
 

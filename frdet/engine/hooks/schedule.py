@@ -5,7 +5,7 @@ from itertools import chain
 from mmengine.hooks import ParamSchedulerHook as MMEngineParamSchedulerHook
 from mmengine.runner import Runner
 
-from frdet.engine.hooks.saving import can_choose
+from frdet.checkpoints.hooks import can_choose
 from frdet.registry import HOOKS
 
 

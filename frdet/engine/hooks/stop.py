@@ -17,7 +17,7 @@ from mmengine.hooks import Hook
 from mmengine.optim import OptimWrapperDict
 from mmengine.runner import Runner
 
-from frdet.engine.hooks.saving import CheckpointHook
+from frdet.checkpoints.hooks import CheckpointHook
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 #: Exit code of a run that was stopped and can be resumed: EX_TEMPFAIL of sysexits.h.

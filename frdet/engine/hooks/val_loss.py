@@ -16,15 +16,15 @@ from frdet.structures import DetDataSample
 
 @HOOKS.register_module()
 class ValLossHook(Hook):
-    """Adds ``val_loss`` and its parts, as ``val_loss_cls``, to the figures of each validation: means over the images.
+    """Adds ``val_loss`` and its parts, as ``val_loss_cls``, to the metrics of each validation: means over the images.
 
     The model computes them as validation finds it, without augmentation and without gradients; with ``EMAHook`` that is
-    the average. Each batch draws its samples from a seed of its own, the same in every validation, so that figures
+    the average. Each batch draws its samples from a seed of its own, the same in every validation, so that values
     differ by the weights alone; training draws what it would have drawn. It costs a second forward pass. Validation
     data must hold ground truth. Crowds and boxes without area are left out, as in training.
     """
 
-    priority = 'HIGHEST'  # before the hooks that log figures, and that choose the best checkpoint by one
+    priority = 'HIGHEST'  # before the hooks that log metrics, and that choose the best checkpoint by one
 
     def __init__(self) -> None:
         self._sums: dict[str, Tensor] = {}
@@ -44,14 +44,14 @@ class ValLossHook(Hook):
         devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
         with torch.random.fork_rng(devices):
             torch.manual_seed(batch_idx)
-            total, figures = model.parse_losses(model(**data, mode='loss'))
+            total, logged = model.parse_losses(model(**data, mode='loss'))
         images = len(data['data_samples'])
-        losses = {name: value for name, value in figures.items() if name.startswith('loss_')}
+        losses = {name: value for name, value in logged.items() if name.startswith('loss_')}
         for name, value in {'loss': total, **losses, 'images': torch.ones_like(total)}.items():
             self._sums[name] = self._sums.get(name, 0) + value * images
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
-        """Put the means of all processes among the figures."""
+        """Put the means of all processes among the metrics."""
         if metrics is None or not self._sums:
             return
         sums = torch.stack([value.double() for value in self._sums.values()])

@@ -9,11 +9,21 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from frdet.errors import ConfigError
-from frdet.visualization.report.files import NAMES
 
 POINTER = 'last_checkpoint'
 CHECKPOINTS = ('epoch_*.pth', 'iter_*.pth', 'best_*.pth', 'non_finite_*.pth')  # the last of NonFiniteHook
 TABLE = 'results.csv'
+#: What the report of a run writes into the work folder: the table, the plots and the page.
+REPORT = (
+    TABLE,
+    'curves.png',
+    'labels.png',
+    'precision_recall.png',
+    'classes.png',
+    'confusion_matrix.png',
+    'errors.png',
+    'report.html',
+)
 LOG = '*/vis_data/scalars.json'
 SHOWN = 3  # files named in an error
 #: Work folders in which this process has trained.
@@ -81,7 +91,7 @@ class WorkFolderHook(Hook):
         _trained.add(Path(runner.work_dir).resolve())
 
     def _move(self, folder: Path, runner: Runner) -> None:
-        patterns = (POINTER, *_checkpoints(self.cfg), *NAMES, 'report.html')
+        patterns = (POINTER, *_checkpoints(self.cfg), *REPORT)
         paths = dict.fromkeys(path for pattern in patterns for path in sorted(folder.glob(pattern)))
         logs = [path.parent for path in sorted(folder.glob('*/vis_data')) if path.parent.name != runner.timestamp]
         if not paths and not logs:

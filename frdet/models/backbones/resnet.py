@@ -10,7 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from frdet.errors import ConfigError
 from frdet.models.layers import build_norm, conv_norm
-from frdet.registry import BACKBONES
+from frdet.registry import BACKBONES, NORMS, Registry
 
 
 def _conv(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1) -> nn.Conv2d:
@@ -87,6 +87,8 @@ class ResNet(BaseModule):
         out_indices: which of layer1..layer4 (strides 4, 8, 16, 32) are returned, 0 to 3.
         init_cfg: MMEngine's; ``dict(type='Pretrained', checkpoint=...)`` loads ImageNet weights.
     """
+
+    parts: ClassVar[dict[str, Registry]] = dict(norm=NORMS)
 
     blocks: ClassVar[dict[int, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, ...]]]] = {
         18: (BasicBlock, (2, 2, 2, 2)),

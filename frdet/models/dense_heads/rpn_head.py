@@ -4,6 +4,7 @@ Shapes: B images, L levels, A anchors a cell, N anchors an image over all levels
 """
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from mmengine.model import BaseModule
@@ -15,7 +16,16 @@ from frdet.models.layers import gather_patches
 from frdet.models.losses import box_loss
 from frdet.models.task_modules import AssignResult, Proposals, SampleResult, best_scores, select_proposals
 from frdet.models.task_modules.assigners import IGNORED
-from frdet.registry import ANCHOR_GENERATORS, ASSIGNERS, BOX_CODERS, DENSE_HEADS, LOSSES, SAMPLERS
+from frdet.registry import (
+    ANCHOR_GENERATORS,
+    ASSIGNERS,
+    BOX_CODERS,
+    DENSE_HEADS,
+    LOSSES,
+    SAMPLERS,
+    Registry,
+    build_parts,
+)
 from frdet.structures import GroundTruth
 
 NORMALIZERS = ('quota', 'sampled', 'sampled_both')
@@ -44,6 +54,11 @@ class RPNHead(BaseModule):
         init_cfg: MMEngine's.
     """
 
+    parts: ClassVar[dict[str, Registry]] = dict(
+        anchor_generator=ANCHOR_GENERATORS, box_coder=BOX_CODERS, assigner=ASSIGNERS, sampler=SAMPLERS,
+        loss_cls=LOSSES, loss_bbox=LOSSES,
+    )  # fmt: skip
+
     def __init__(
         self,
         *,
@@ -70,12 +85,10 @@ class RPNHead(BaseModule):
             raise ConfigError(f'RPNHead: normalizer is {normalizer!r}, expected one of {", ".join(NORMALIZERS)}')
         if trained_within is not None and trained_within < 1:
             raise ConfigError(f'RPNHead: trained_within is {trained_within}, expected a number of pixels, or None')
-        self.anchor_generator = ANCHOR_GENERATORS.build(anchor_generator)
-        self.box_coder = BOX_CODERS.build(box_coder)
-        self.assigner = ASSIGNERS.build(assigner)
-        self.sampler = SAMPLERS.build(sampler)
-        self.loss_cls = LOSSES.build(loss_cls)
-        self.loss_bbox = LOSSES.build(loss_bbox)
+        build_parts(
+            self, anchor_generator=anchor_generator, box_coder=box_coder, assigner=assigner, sampler=sampler,
+            loss_cls=loss_cls, loss_bbox=loss_bbox,
+        )  # fmt: skip
         self.normalizer = normalizer
         self.trained_within = trained_within
         self.pre_nms = {True: pre_nms_train, False: pre_nms_test}

@@ -20,9 +20,11 @@ def conv_norm(x: Tensor, conv: nn.Conv2d, norm: nn.Module) -> Tensor:
 class ConvNorm(nn.Module):
     """A convolution ``conv``, with bias if it has no norm, and its norm ``bn``, whatever the norm's kind."""
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, *, norm: dict | None = None):
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int, *, stride: int = 1, norm: dict | None = None
+    ):
         super().__init__()
-        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=norm is None)
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, bias=norm is None)
         self.bn = build_norm(norm, out_channels) if norm is not None else None
         # Caffe2's XavierFill: uniform with variance 1 / fan-in.
         nn.init.kaiming_uniform_(self.conv.weight, a=1)

@@ -1,6 +1,7 @@
 """Classify an RoI and refine its box."""
 
 from itertools import pairwise
+from typing import ClassVar
 
 from mmengine.model import BaseModule
 from torch import Tensor, nn
@@ -27,6 +28,9 @@ class FCBBoxHead(BaseModule):
     Raises:
         ConfigError: ``num_classes`` is no positive number.
     """
+
+    #: The layers whose weights depend on the classes: fine-tuning on other classes starts them anew.
+    class_layers: ClassVar[tuple[str, ...]] = ('fc_cls', 'fc_reg')
 
     def __init__(
         self,

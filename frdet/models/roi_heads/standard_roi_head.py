@@ -4,16 +4,26 @@ Shapes: B images, P proposals and G ground truths an image, S samples an image, 
 """
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from mmengine.model import BaseModule
-from mmengine.structures import InstanceData
 from torch import Tensor
 
 from frdet.models.losses import box_loss
-from frdet.models.task_modules import Detections, Proposals, select_batch, select_detections
+from frdet.models.task_modules import Detections, Proposals, select_batch
 from frdet.models.task_modules.assigners import IGNORED
-from frdet.registry import ASSIGNERS, BBOX_HEADS, BOX_CODERS, LOSSES, ROI_EXTRACTORS, ROI_HEADS, SAMPLERS
+from frdet.registry import (
+    ASSIGNERS,
+    BBOX_HEADS,
+    BOX_CODERS,
+    LOSSES,
+    ROI_EXTRACTORS,
+    ROI_HEADS,
+    SAMPLERS,
+    Registry,
+    build_parts,
+)
 from frdet.structures import GroundTruth, clip_boxes
 
 
@@ -33,6 +43,11 @@ class StandardRoIHead(BaseModule):
         init_cfg: MMEngine's.
     """
 
+    parts: ClassVar[dict[str, Registry]] = dict(
+        roi_extractor=ROI_EXTRACTORS, bbox_head=BBOX_HEADS, box_coder=BOX_CODERS, assigner=ASSIGNERS,
+        sampler=SAMPLERS, loss_cls=LOSSES, loss_bbox=LOSSES,
+    )  # fmt: skip
+
     def __init__(
         self,
         *,
@@ -51,13 +66,10 @@ class StandardRoIHead(BaseModule):
         init_cfg: dict | list[dict] | None = None,
     ):
         super().__init__(init_cfg)
-        self.roi_extractor = ROI_EXTRACTORS.build(roi_extractor)
-        self.bbox_head = BBOX_HEADS.build(bbox_head)
-        self.box_coder = BOX_CODERS.build(box_coder)
-        self.assigner = ASSIGNERS.build(assigner)
-        self.sampler = SAMPLERS.build(sampler)
-        self.loss_cls = LOSSES.build(loss_cls)
-        self.loss_bbox = LOSSES.build(loss_bbox)
+        build_parts(
+            self, roi_extractor=roi_extractor, bbox_head=bbox_head, box_coder=box_coder, assigner=assigner,
+            sampler=sampler, loss_cls=loss_cls, loss_bbox=loss_bbox,
+        )  # fmt: skip
         self.add_gt_as_proposals = add_gt_as_proposals
         self.score_thr = score_thr
         self.nms_iou_thr = nms_iou_thr
@@ -90,31 +102,18 @@ class StandardRoIHead(BaseModule):
             'roi_num_pos': positive.sum() / len(truth.valid),
         }
 
-    def predict(self, features: Sequence[Tensor], proposals: Proposals, image_sizes: Tensor) -> list[InstanceData]:
-        """Detections of each image, in pixels of the network's input; ``image_sizes`` (B, 2) as (height, width)."""
-        counts = proposals.valid.sum(dim=1).tolist()
-        rois = _with_image_index(proposals.boxes)[proposals.valid.flatten()]
-        boxes, probabilities = self._refine(features, rois, image_sizes)
-        return [
-            select_detections(
-                image_boxes,
-                image_scores,
-                score_thr=self.score_thr,
-                nms_iou_thr=self.nms_iou_thr,
-                num=self.max_per_image,
-                min_side=self.min_side,
-            )
-            for image_boxes, image_scores in zip(boxes.split(counts), probabilities.split(counts), strict=True)
-        ]
-
-    def predict_batch(self, features: Sequence[Tensor], proposals: Proposals, image_sizes: Tensor) -> Detections:
-        """What ``predict`` finds, in tensors whose sizes do not depend on the values, for an exported graph."""
-        batch, count = proposals.valid.shape
-        boxes, probabilities = self._refine(features, _with_image_index(proposals.boxes), image_sizes)
+    def predict(self, features: Sequence[Tensor], proposals: Proposals, image_sizes: Tensor) -> Detections:
+        """Detections in pixels of the network's input; ``image_sizes`` (B, 2) as (height, width)."""
+        rois, valid = _with_image_index(proposals.boxes), proposals.valid
+        if torch.compiler.is_exporting():  # the sizes in a graph do not depend on values
+            boxes, probabilities = (x.unflatten(0, valid.shape) for x in self._refine(features, rois, image_sizes))
+        else:
+            refined = self._refine(features, rois[valid.flatten()], image_sizes)
+            boxes, probabilities = (_spread(x, valid) for x in refined)
         return select_batch(
-            boxes.unflatten(0, (batch, count)),
-            probabilities.unflatten(0, (batch, count)),
-            proposals.valid,
+            boxes,
+            probabilities,
+            valid,
             score_thr=self.score_thr,
             nms_iou_thr=self.nms_iou_thr,
             num=self.max_per_image,
@@ -147,6 +146,13 @@ class StandardRoIHead(BaseModule):
             sampled.positive,
             sampled.valid,
         )
+
+
+def _spread(values: Tensor, valid: Tensor) -> Tensor:
+    """Rows of ``values`` (n, ...) at the n places where ``valid`` (B, P) is True, zeros elsewhere: (B, P, ...)."""
+    spread = values.new_zeros(valid.shape + values.shape[1:])
+    spread[valid] = values
+    return spread
 
 
 def _with_image_index(boxes: Tensor) -> Tensor:

@@ -9,7 +9,6 @@ from frdet.models.task_modules.selection import (
     Proposals,
     best_scores,
     select_batch,
-    select_detections,
     select_proposals,
 )
 
@@ -27,6 +26,5 @@ __all__ = [
     'SampleResult',
     'best_scores',
     'select_batch',
-    'select_detections',
     'select_proposals',
 ]

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from mmengine.structures import InstanceData
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -89,39 +88,6 @@ def select_proposals(
     return Proposals(chosen.masked_fill(~valid[..., None], 0), best, valid)
 
 
-def select_detections(
-    boxes: Tensor,
-    scores: Tensor,
-    *,
-    score_thr: float,
-    nms_iou_thr: float,
-    num: int,
-    min_side: float = 0.0,
-) -> InstanceData:
-    """Keep scores above a threshold, suppress within each class, keep the best of all classes: one image.
-
-    Args:
-        boxes: (n, K, 4) a box for every class, or (n, 1, 4) one for all; clipped.
-        scores: (n, K) probabilities.
-        score_thr: scores not above this are dropped.
-        nms_iou_thr: IoU above which the lower score of a class is dropped.
-        num: detections kept at most.
-        min_side: boxes with a side below this are dropped, in pixels.
-
-    Returns:
-        ``bboxes`` (m, 4), ``scores`` (m,), ``labels`` (m,), best score first.
-    """
-    finite = boxes.isfinite().all(dim=-1).all(dim=-1) & scores.isfinite().all(dim=-1)
-    roi, label = ((scores > score_thr) & finite[:, None]).nonzero(as_tuple=True)
-    boxes = boxes[roi, label if boxes.shape[1] > 1 else 0]
-    scores = scores[roi, label]
-    if min_side > 0:
-        large = ((boxes[:, 2:] - boxes[:, :2]) >= min_side).all(dim=1)
-        boxes, scores, label = boxes[large], scores[large], label[large]
-    keep = ops.batched_nms(boxes, scores, label, nms_iou_thr)[:num]
-    return InstanceData(bboxes=boxes[keep], scores=scores[keep], labels=label[keep])
-
-
 def select_batch(
     boxes: Tensor,
     scores: Tensor,
@@ -132,29 +98,37 @@ def select_batch(
     num: int,
     min_side: float = 0.0,
 ) -> Detections:
-    """``select_detections`` of a batch, in tensors whose sizes do not depend on the values, for an exported graph.
+    """Keep scores above a threshold, suppress within each class, keep the best of all classes of each image.
 
-    Boxes without area are dropped here, which otherwise the detector does at its end.
+    Every step keeps the tensors' shapes. Of equal scores the first box and class come first.
 
     Args:
         boxes: (B, P, K, 4) a box for every class, or (B, P, 1, 4) one for all; clipped.
         scores: (B, P, K) probabilities.
-        valid: (B, P) bool, False where there is no proposal.
-        score_thr, nms_iou_thr, num, min_side: as of ``select_detections``; D is ``num``, or P * K where that is less.
+        valid: (B, P) bool, False where there is no box.
+        score_thr: scores not above this are dropped.
+        nms_iou_thr: IoU above which the lower score of a class is dropped.
+        num: detections kept an image at most: D, or P * K where that is less. The place of a detection without area
+            stays empty.
+        min_side: boxes with a side below this are dropped, in pixels.
     """
     batch, _, num_classes = scores.shape
     legal = boxes.isfinite().all(dim=-1).all(dim=-1) & scores.isfinite().all(dim=-1) & valid
     boxes = boxes.expand(-1, -1, num_classes, -1)
     sides = boxes[..., 2:] - boxes[..., :2]
-    is_candidate = (scores > score_thr) & legal[..., None] & ((sides >= min_side) & (sides > 0)).all(dim=-1)
+    is_candidate = (scores > score_thr) & legal[..., None] & (sides >= min_side).all(dim=-1)
     candidates = scores.masked_fill(~is_candidate, -torch.inf)
     first_group = torch.arange(batch, device=scores.device)[:, None, None] * num_classes
     group = (first_group + torch.arange(num_classes, device=scores.device)).expand_as(scores)
     keep = ops.batched_nms_mask(boxes.reshape(-1, 4), candidates.flatten(), group.flatten(), nms_iou_thr)
     kept = candidates.masked_fill(~keep.view_as(candidates), -torch.inf).flatten(1)
-    best, index = kept.topk(min(num, kept.shape[1]), dim=1)
+    num = min(num, kept.shape[1])
+    if torch.compiler.is_exporting():  # ONNX has no stable sort
+        best, index = kept.topk(num, dim=1)
+    else:
+        best, index = (x[:, :num] for x in kept.sort(dim=1, descending=True, stable=True))
     chosen = boxes.flatten(1, 2).gather(1, index[..., None].expand(-1, -1, 4))
-    is_empty = best == -torch.inf
+    is_empty = (best == -torch.inf) | (chosen[..., 2:] <= chosen[..., :2]).any(dim=-1)
     return Detections(
         chosen.masked_fill(is_empty[..., None], 0),
         best.masked_fill(is_empty, 0),

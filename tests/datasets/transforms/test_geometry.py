@@ -10,7 +10,7 @@ from PIL import Image
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.transforms.v2 import functional as F
 
-from frdet.datasets.transforms import RandomFlip, Resize, ResizeShortestEdge, read_image
+from frdet.datasets.transforms import RandomFlip, Resize, ResizeShortestEdge, geometry, read_image
 from frdet.datasets.transforms.geometry import BACKENDS, shortest_edge_size
 from frdet.errors import ConfigError
 
@@ -269,3 +269,8 @@ def test_read_only_images_are_resized_and_mirrored(size):
     results = RandomFlip(prob=1.0)(Resize(scale=size)(dict(img=image)))
     mirrored = Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR).transpose(Image.FLIP_LEFT_RIGHT)
     np.testing.assert_array_equal(results['img'], np.asarray(mirrored))
+
+
+def test_opencv_is_imported_where_it_is_used():
+    """The backend 'cv2' alone needs it."""
+    assert not hasattr(geometry, 'cv2')

@@ -257,6 +257,20 @@ def test_pillows_limit_is_back_after_pictures_that_were_decoded_at_once(monkeypa
     assert Image.MAX_IMAGE_PIXELS == 7
 
 
+def test_pillows_limit_stays_for_pictures_below_it(monkeypatch):
+    """A small picture may hide a large one, which Pillow refuses; also while a large one is decoded beside it."""
+    monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 150)
+    with without_pillows_limit(150):
+        assert Image.MAX_IMAGE_PIXELS == 150
+    with without_pillows_limit(151):
+        assert Image.MAX_IMAGE_PIXELS is None
+        second = without_pillows_limit(200)  # it needs no limit either, and outlives the first
+        second.__enter__()
+    assert Image.MAX_IMAGE_PIXELS is None
+    second.__exit__(None, None, None)
+    assert Image.MAX_IMAGE_PIXELS == 150
+
+
 def test_want_of_memory_is_no_fault_of_the_file(tmp_path, monkeypatch):
     Image.new('RGB', (6, 4)).save(tmp_path / 'a.png')
     monkeypatch.setattr(PngImageFile, 'load', lambda self: bytearray(2**60))

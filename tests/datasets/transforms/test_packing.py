@@ -68,3 +68,28 @@ def test_mirrored_and_read_only_images_become_tensors_of_their_own():
     assert packed['inputs'][0, 0, 0] == image[0, -1, 0]
     packed['inputs'].zero_()
     assert image.any()
+
+
+def test_metainfo_is_a_choice():
+    results = results_of([[0, 0, 1, 1]]) | dict(ori_shape=(4, 6), flip=False, camera='left')
+    keys = ['img_id', 'img_shape', 'ori_shape', 'flip', 'camera']
+    sample = PackDetInputs(meta_keys=keys)(results)['data_samples']
+    assert sample.metainfo == dict(img_id=4, img_shape=(4, 6), ori_shape=(4, 6), flip=False, camera='left')
+    with pytest.raises(
+        ConfigError, match='An image has no camera, which PackDetInputs is to pack: expected one of img'
+    ):
+        PackDetInputs(meta_keys=keys)(results_of([[0, 0, 1, 1]]))
+    with pytest.raises(ConfigError, match='meta_keys has no flip: expected img_shape, ori_shape and flip'):
+        PackDetInputs(meta_keys=['img_id', 'img_shape', 'ori_shape'])
+
+
+def test_fields_to_pack_are_a_choice():
+    """They are split as boxes are; an image without boxes has no truth, and needs no fields."""
+    pack = PackDetInputs(instance_keys=['gt_age'])
+    results = results_of([[0, 0, 1, 1], [1, 1, 3, 3]], crowd=[True, False]) | dict(gt_age=np.array([8, 9]))
+    sample = pack(results)['data_samples']
+    assert sample.gt_instances.age.tolist() == [9]
+    assert sample.ignored_instances.age.tolist() == [8]
+    with pytest.raises(ConfigError, match='has no gt_age, which PackDetInputs is to pack'):
+        pack(results_of([[0, 0, 1, 1]]))
+    assert len(pack(dict(img=np.zeros((4, 6, 3), dtype=np.uint8)))['data_samples'].gt_instances) == 0

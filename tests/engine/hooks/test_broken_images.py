@@ -5,6 +5,7 @@ import logging
 
 import numpy as np
 import pytest
+import torch
 from mmengine.dataset import pseudo_collate
 from mmengine.runner import Runner
 from PIL import Image
@@ -13,6 +14,7 @@ from torch.utils.data import DataLoader
 from frdet.datasets import CocoDataset
 from frdet.engine.hooks import BrokenImagesHook
 from frdet.errors import BrokenImageError, ConfigError, DataError
+from frdet.registry import TRANSFORMS
 from tests.engine import toy
 
 PIPELINE = [dict(type='LoadImage'), dict(type='PackDetInputs')]
@@ -167,6 +169,26 @@ def test_too_many_stop_training(tmp_path, root):
     assert message.startswith('4 of 12 images could not be read, more than 1.0% of at least 200')
     assert all(f'{number}.png' in message for number in (3, 7, 8))
     assert len(message.splitlines()) == 2
+
+
+@TRANSFORMS.register_module(force=True)
+class Sums:
+    """A pipeline's end that packs no sample: a number of an image."""
+
+    def __call__(self, results):
+        return dict(inputs=torch.tensor([float(results['img'].sum())]))
+
+
+def test_images_that_no_sample_tells_of_are_counted(tmp_path, root, caplog):
+    run = trained(
+        tmp_path, root, 0.05, **{'train_dataloader.dataset.pipeline': [dict(type='LoadImage'), dict(type='Sums')]}
+    )
+    run.logger.addHandler(caplog.handler)
+    run.train()
+    hook = hook_of(run)
+    assert (hook.broken, hook.asked) == (8, 32)
+    lines = [r.getMessage() for r in caplog.records if 'Trained on the next image instead' in r.getMessage()]
+    assert [line.split(' (id')[0].rpartition('/')[2] for line in lines] == ['3.png', '7.png', '8.png']
 
 
 def batch(good, broken=0):

@@ -8,6 +8,7 @@ from torch import nn
 from frdet.engine.hooks import CheckSetupHook
 from frdet.engine.hooks.check_setup import check_classes, compare_classes
 from frdet.errors import ConfigError
+from frdet.models.detectors import FasterRCNN
 from frdet.models.layers import FrozenBatchNorm2d
 from tests.engine import toy
 
@@ -19,8 +20,8 @@ def test_class_counts(tmp_path, splits):
     with pytest.raises(ConfigError) as info:
         run.train()
     message = str(info.value)
-    assert 'train_dataloader has 3 classes (a, b, c), the box head has 2' in message
-    assert 'model.roi_head.bbox_head.num_classes=3' in message
+    assert 'train_dataloader has 3 classes (a, b, c), the model has 2' in message
+    assert 'model.num_classes=3' in message
     assert run.model.calls == 0
 
 
@@ -59,8 +60,27 @@ def test_a_schedule_that_the_run_does_not_reach_is_told_first(tmp_path):
 
 def test_class_count_of_the_test_data(tmp_path):
     run = toy.runner(tmp_path, **{'model.num_classes': 80})
-    with pytest.raises(ConfigError, match='test_dataloader has 2 classes.*box head has 80'):
+    with pytest.raises(ConfigError, match='test_dataloader has 2 classes.*the model has 80'):
         run.test()
+
+
+def test_each_head_of_other_classes_is_named_by_its_key_path():
+    """Of a list, as in a cascade; the backbone's number is its own."""
+    model = FasterRCNN.__new__(FasterRCNN)
+    nn.Module.__init__(model)
+    for name, count in (('data_preprocessor', 2), ('backbone', 1000)):
+        part = nn.Module()
+        part.num_classes = count
+        model._modules[name] = part
+    heads = nn.ModuleList(nn.Module() for _ in range(3))
+    for head, count in zip(heads, (2, 3, 4), strict=True):
+        head.num_classes = count
+    model._modules['bbox_heads'] = heads
+    with pytest.raises(ConfigError) as info:
+        check_classes(model, toy.ToyDataset(), 'train_dataloader')
+    assert 'the model has 3 and 4: set model.bbox_heads.1.num_classes=2 and model.bbox_heads.2.num_classes=2' in str(
+        info.value
+    )
 
 
 def test_what_has_no_classes_is_not_checked():

@@ -9,9 +9,8 @@ from mmengine.logging import MMLogger
 from frdet.apis import test_detector as evaluate_detector
 from frdet.apis import train_detector
 from frdet.engine.hooks import WorkFolderHook, work_folder
-from frdet.engine.hooks.work_folder import is_run_in_the_way
+from frdet.engine.hooks.work_folder import REPORT, is_run_in_the_way
 from frdet.errors import ConfigError, UserError
-from frdet.visualization.report.files import NAMES
 from tests.engine import toy
 
 
@@ -216,4 +215,4 @@ def test_all_that_is_written_for_people_is_known(tmp_path):
     """Else it would stay behind when a run is moved."""
     train(tmp_path, report=True)
     shown = {path.name for path in tmp_path.iterdir() if path.suffix in ('.png', '.csv')}
-    assert shown and shown <= set(NAMES)
+    assert shown and shown <= set(REPORT)

@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from frdet.config import load_config
 from frdet.engine import AutocastOptimWrapper
 from frdet.models.detectors import FasterRCNN
-from frdet.models.detectors.faster_rcnn import _image_sizes
+from frdet.models.detectors.base import _image_sizes
 from frdet.ops import loading
 from frdet.registry import DETECTORS
 from frdet.structures import batch_ground_truth

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torchvision.ops import FeaturePyramidNetwork
-from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
+from torchvision.ops.feature_pyramid_network import ExtraFPNBlock, LastLevelMaxPool, LastLevelP6P7
 
 from frdet.errors import ConfigError
 from frdet.models.necks import FPN
@@ -15,22 +15,32 @@ def backbone_maps() -> list[Tensor]:
     return [torch.randn(2, c, *size, requires_grad=True) for c, size in zip(CHANNELS, sizes, strict=True)]
 
 
-def torchvision_twin(fpn: FPN) -> FeaturePyramidNetwork:
-    reference = FeaturePyramidNetwork(list(fpn.in_channels), 5, extra_blocks=LastLevelMaxPool())
-    for name, source in (('inner_blocks', fpn.lateral_convs), ('layer_blocks', fpn.fpn_convs)):
+def torchvision_twin(fpn: FPN, extra_blocks: ExtraFPNBlock) -> FeaturePyramidNetwork:
+    reference = FeaturePyramidNetwork(list(fpn.in_channels), 5, extra_blocks=extra_blocks)
+    for name, source in (('inner_blocks', fpn.lateral_convs), ('layer_blocks', fpn.fpn_convs[:4])):
         for block, layer in zip(getattr(reference, name), source, strict=True):
             block[0].load_state_dict(layer.conv.state_dict())
     return reference
 
 
-def test_is_torchvisions() -> None:
-    fpn = FPN(in_channels=CHANNELS, out_channels=5)
+@pytest.mark.parametrize(
+    ('last_level', 'extra_blocks', 'count'),
+    [
+        ('maxpool', LastLevelMaxPool(), 5),
+        ('p6p7_on_c5', LastLevelP6P7(CHANNELS[-1], 5), 6),
+        ('p6p7_on_p5', LastLevelP6P7(5, 5), 6),
+    ],
+)
+def test_is_torchvisions(last_level: str, extra_blocks: ExtraFPNBlock, count: int) -> None:
+    fpn = FPN(in_channels=CHANNELS, out_channels=5, last_level=last_level)
     for parameter in fpn.parameters():
         nn.init.normal_(parameter, std=0.3)
-    reference, maps = torchvision_twin(fpn), backbone_maps()
+    reference, maps = torchvision_twin(fpn, extra_blocks), backbone_maps()
+    for name, layer in zip(('p6', 'p7'), fpn.fpn_convs[4:], strict=False):
+        getattr(extra_blocks, name).load_state_dict(layer.conv.state_dict())
     found = fpn(maps)
     expected = list(reference({str(i): m for i, m in enumerate(maps)}).values())
-    assert len(found) == 5
+    assert len(found) == count
     for a, b in zip(found, expected, strict=True):
         torch.testing.assert_close(a, b)
     gradients = [
@@ -115,11 +125,12 @@ def test_channels_that_do_not_fit_are_named() -> None:
     ('arguments', 'message'),
     [
         (dict(fuse_type='mean'), "fuse_type is 'mean'"),
-        (dict(last_level='p6p7'), "last_level is 'p6p7'"),
+        (dict(last_level='p6p7'), "last_level is 'p6p7', expected one of 'maxpool', 'p6p7_on_c5'"),
+        (dict(in_channels=None), 'in_channels is None'),
         (dict(in_features=(0, 4)), r'in_features \(0, 4\) do not index the 4 in_channels'),
         (dict(in_features=()), r'in_features \(\) do not index'),
     ],
 )
 def test_wrong_arguments(arguments: dict, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        FPN(in_channels=CHANNELS, **arguments)
+        FPN(**{'in_channels': CHANNELS, **arguments})

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from frdet.models.task_modules.assigners import MaxIoUAssigner
 from frdet.models.task_modules.box_coder import DeltaXYWHCoder
-from frdet.models.task_modules.selection import select_detections, select_proposals
+from frdet.models.task_modules.selection import select_batch, select_proposals
 from frdet.structures import clip_boxes
 from tests.ops.test_any_boxes import any_boxes, coordinates
 
@@ -44,12 +44,14 @@ def test_proposals(data):
 def test_detections(data):
     boxes = clip_boxes(data.draw(any_boxes()), SIZE[0])
     scores = tensor(data.draw, len(boxes), 3)
-    found = select_detections(boxes[:, None], scores, score_thr=0.05, nms_iou_thr=0.5, num=6)
-    assert len(found) <= 6 and (found.scores > 0.05).all()
-    assert ((found.labels >= 0) & (found.labels < 3)).all()
-    assert found.bboxes.isfinite().all() and found.scores.isfinite().all()
-    fine = boxes.isfinite().all(dim=1) & scores.isfinite().all(dim=1)
-    assert len(found) > 0 or not (scores[fine] > 0.05).any()
+    num = 3 * len(boxes)
+    valid = torch.ones(1, len(boxes), dtype=torch.bool)
+    found = select_batch(boxes[None, :, None], scores[None], valid, score_thr=0.05, nms_iou_thr=0.5, num=num)
+    there = found.labels >= 0
+    assert (found.scores[there] > 0.05).all() and not found.scores[~there].any() and not found.boxes[~there].any()
+    assert (found.labels < 3).all() and found.boxes.isfinite().all() and found.scores.isfinite().all()
+    fine = (boxes[:, 2:] > boxes[:, :2]).all(dim=1) & boxes.isfinite().all(dim=1) & scores.isfinite().all(dim=1)
+    assert there.any() or not (scores[fine] > 0.05).any()
 
 
 @given(any_boxes(), any_boxes(6))

@@ -7,7 +7,6 @@ from frdet.models.task_modules import (
     Proposals,
     best_scores,
     select_batch,
-    select_detections,
     select_proposals,
 )
 
@@ -110,8 +109,12 @@ def test_an_image_where_nothing_is_legal() -> None:
 
 
 def detect(boxes: Tensor, scores: Tensor, **changes: float) -> InstanceData:
+    """Detections of one image, without the empty places."""
     arguments = {'score_thr': 0.3, 'nms_iou_thr': 0.5, 'num': 100, **changes}
-    return select_detections(boxes, scores, **arguments)
+    valid = torch.ones(1, len(boxes), dtype=torch.bool)
+    boxes, scores, labels = (x[0] for x in select_batch(boxes[None], scores[None], valid, **arguments))
+    there = labels >= 0
+    return InstanceData(bboxes=boxes[there], scores=scores[there], labels=labels[there])
 
 
 def slow_detections(boxes: Tensor, scores: Tensor, score_thr: float, num: int, min_side: float) -> list[tuple]:
@@ -179,6 +182,25 @@ def test_a_batch_of_detections_is_that_of_a_slow_loop(class_agnostic: bool, num:
         assert found.labels[image].tolist() == [e[1] for e in expected] + [-1] * empty
         torch.testing.assert_close(found.scores[image], torch.tensor([e[0] for e in expected] + [0.0] * empty))
         torch.testing.assert_close(found.boxes[image], torch.tensor([e[2] for e in expected] + [[0.0] * 4] * empty))
+
+
+def test_equal_scores_keep_the_order_of_boxes_and_classes() -> None:
+    """The first 100 of 600 candidates that have the same score, as certain ones of a trained detector have."""
+    boxes = torch.arange(300.0)[:, None, None] * 20 + torch.tensor([0.0, 0.0, 9.0, 9.0])
+    found = detect(boxes, torch.ones(300, 2))
+    assert found.bboxes[:, 0].tolist() == [20.0 * (i // 2) for i in range(100)]
+    assert found.labels.tolist() == [0, 1] * 50
+
+
+def test_a_detection_without_area_takes_a_place_and_leaves_it_empty() -> None:
+    """As in detectron2, which drops such boxes after it has taken the best ones."""
+    boxes = torch.tensor([[0.0, 0.0, 0.0, 9.0], [20.0, 0.0, 29.0, 9.0], [40.0, 0.0, 49.0, 9.0]])
+    scores = torch.tensor([[0.9], [0.8], [0.7]])
+    valid = torch.ones(1, 3, dtype=torch.bool)
+    found = select_batch(boxes[None, :, None], scores[None], valid, score_thr=0.3, nms_iou_thr=0.5, num=2)
+    assert found.labels.tolist() == [[-1, 0]]
+    torch.testing.assert_close(found.scores, torch.tensor([[0.0, 0.8]]))
+    assert found.boxes.tolist() == [[[0.0] * 4, [20.0, 0.0, 29.0, 9.0]]]
 
 
 @pytest.mark.parametrize('wrong', [NAN, INF])

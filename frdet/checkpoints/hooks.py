@@ -1,0 +1,205 @@
+"""When checkpoints are saved, which are kept, what one holds, and whether it fits the model that loads it."""
+
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+from mmengine.dist import is_main_process
+from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+from torch import nn
+
+from frdet.checkpoints.fit import check_fit, fit_to_start
+from frdet.checkpoints.loading import from_plain, to_plain, with_layout
+from frdet.checkpoints.saving import WHOLE, write_whole
+from frdet.errors import CheckpointError, ConfigError
+from frdet.evaluation.defined import is_defined
+from frdet.files import UNFINISHED
+from frdet.registry import HOOKS
+
+
+@HOOKS.register_module()
+class CheckpointHook(MMEngineCheckpointHook):
+    """MMEngine's hook of this name, with files that are whole or not there; see it for the arguments.
+
+    A checkpoint is removed only after the one that takes its place is on the disk. With ``by_epoch=False`` checkpoints
+    may also be saved within an epoch.
+    """
+
+    keep_ckpt_ids: deque[int]
+    backend_args: dict[str, Any] | None
+
+    def before_train(self, runner: Runner) -> None:
+        """Make the folder and clear it of what a killed run left half written; finish a validation cut short."""
+        is_local = '://' not in str(self.out_dir or runner.work_dir)
+        if is_local and self.backend_args is None and self.file_client_args is None:
+            self.backend_args = dict(backend=WHOLE)
+        super().before_train(runner)
+        if is_local and is_main_process():
+            folder = Path(self.out_dir)
+            folder.mkdir(parents=True, exist_ok=True)
+            for path in folder.glob(f'.*{UNFINISHED}'):
+                path.unlink(missing_ok=True)
+        if runner.message_hub.pop_info('validation_cut') and runner.val_loop is not None:
+            runner.val_loop.run()
+
+    def save_position(self, runner: Runner) -> str:
+        """Save a checkpoint between two iterations, or within a validation. Returns its path.
+
+        In a run whose checkpoints are counted in epochs, the next one takes its place.
+        """
+        meta = dict(epoch=runner.epoch, iter=runner.iter)
+        if self.by_epoch:
+            path = self.file_backend.join_path(self.out_dir, f'iter_{runner.iter}.pth')
+            self._save(runner, path, meta, extra=path)
+        else:
+            self._save_checkpoint_with_step(runner, runner.iter, meta)
+        return self.last_ckpt
+
+    def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict[str, Any]) -> None:
+        outdated = ''
+        if self.max_keep_ckpts > 0 and step not in self.keep_ckpt_ids:
+            if len(self.keep_ckpt_ids) == self.max_keep_ckpts:
+                outdated = self._path(self.keep_ckpt_ids[0])
+            self.keep_ckpt_ids.append(step)  # drops the first of a full one
+            runner.message_hub.update_info('keep_ckpt_ids', list(self.keep_ckpt_ids))
+        self._save(runner, self._path(step), meta, outdated=outdated)
+
+    def _save_best_checkpoint(self, runner: Runner, metrics: dict[str, Any]) -> None:
+        chosen = self.key_indicators if self.save_best else []
+        names = [next(iter(metrics)) if name == 'auto' else name for name in chosen]
+        unusable = [name for name in names if not can_choose(runner, name, metrics, 'CheckpointHook.save_best')]
+        metrics = {**metrics, **dict.fromkeys(unusable)}  # MMEngine passes over what is None
+        outdated: list[str] = []
+        self.file_backend.remove = outdated.append  # MMEngine removes the best one before it saves the better one
+        try:
+            super()._save_best_checkpoint(runner, metrics)
+        finally:
+            del self.file_backend.remove
+        self._remove(runner, outdated)
+
+    def _save(self, runner: Runner, path: str, meta: dict[str, Any], *, outdated: str = '', extra: str = '') -> None:
+        """Save ``path``, name it in ``last_checkpoint``, then remove the outdated one and the ``extra`` one before."""
+        hub = runner.message_hub
+        before = hub.get_info('extra_ckpt', '')
+        hub.update_info('extra_ckpt', extra)
+        hub.update_info('last_ckpt', path)
+        self.last_ckpt = path
+        runner.save_checkpoint(
+            self.out_dir,
+            Path(path).name,
+            self.file_client_args,
+            save_optimizer=self.save_optimizer,
+            save_param_scheduler=self.save_param_scheduler,
+            meta=meta,
+            by_epoch=self.by_epoch,
+            backend_args=self.backend_args,
+            **self.args,
+        )
+        if is_main_process():
+            write_whole(Path(runner.work_dir, 'last_checkpoint'), str(path).encode())
+        self._remove(runner, [outdated, before])
+
+    def _remove(self, runner: Runner, paths: list[str]) -> None:
+        hub = runner.message_hub
+        kept = {self.last_ckpt, *(value for key, value in hub.runtime_info.items() if key.startswith('best_ckpt'))}
+        for name in paths if is_main_process() else []:
+            path = name and self.file_backend.join_path(self.out_dir, Path(name).name)  # not of the folder resumed from
+            if path and path not in kept and self.file_backend.isfile(path):
+                self.file_backend.remove(path)
+
+    def _path(self, step: int) -> str:
+        return self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(step))
+
+
+def can_choose(runner: Runner, name: str, figures: dict[str, float] | None, key: str) -> bool:
+    """Whether the figure ``name`` of a validation, which ``key`` of the config asks for, measured anything.
+
+    That it did not is logged once in a run for each ``key``.
+
+    Raises:
+        ConfigError: the validation has no such figure.
+    """
+    if figures is None or name not in figures:
+        raise ConfigError(f'{key} is {name!r}, which validation does not give: it gives {", ".join(figures or ())}')
+    if is_defined(name, figures[name]):
+        return True
+    said = f'undefined/{key}/{name}'
+    if not runner.message_hub.get_info(said, False):
+        runner.message_hub.update_info(said, True, resumed=False)
+        runner.logger.warning(
+            f'{key}: {name} is {figures[name]}: there was nothing to measure, such as no object. A validation of that '
+            'kind counts neither as better nor as worse'
+        )
+    return False
+
+
+@HOOKS.register_module()
+class PlainCheckpointHook(Hook):
+    """Saves tensors and plain data only, so that any ``torch.load(path, weights_only=True)`` reads a checkpoint."""
+
+    priority = 'VERY_LOW'  # after hooks that add to the checkpoint
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Flatten what is not plain, model and optimiser state apart."""
+        for key in checkpoint:
+            if key not in ('state_dict', 'optimizer'):
+                checkpoint[key] = to_plain(checkpoint[key])
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Turn the histories back, for MMEngine to resume them."""
+        if 'message_hub' in checkpoint:
+            checkpoint['message_hub'] = from_plain(checkpoint['message_hub'])
+
+
+@HOOKS.register_module()
+class FitCheckpointHook(Hook):
+    """Refuses a checkpoint that does not fit the model, where MMEngine would warn and go on with random weights.
+
+    Testing and resuming add it; training from ``load_from`` adds ``StartFromCheckpointHook``.
+
+    Args:
+        source: the file, for the error.
+        resume: whether the checkpoint must hold a position to resume from.
+    """
+
+    priority = 'VERY_LOW'
+
+    def __init__(self, *, source: str, resume: bool = False):
+        self.source = source
+        self.resume = resume
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Raise CheckpointError unless every parameter is there in its shape."""
+        check_fit(_model(runner), checkpoint['state_dict'], with_layout(self.source, checkpoint))
+        if self.resume and (lacking := {'meta', 'message_hub', 'optimizer'} - set(checkpoint)):
+            raise CheckpointError(
+                f'{self.source} has no {", ".join(sorted(lacking))} to resume from: '
+                f'give its weights as a start instead, --cfg-options load_from={self.source}'
+            )
+
+
+@HOOKS.register_module()
+class StartFromCheckpointHook(Hook):
+    """As ``FitCheckpointHook`` for fine-tuning: the layers that depend on the classes may differ, and start anew.
+
+    Args:
+        source: the file, for errors.
+    """
+
+    priority = 'VERY_LOW'
+
+    def __init__(self, *, source: str):
+        self.source = source
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Leave in the checkpoint what fits; raise CheckpointError unless that is all the model needs."""
+        source = with_layout(self.source, checkpoint)
+        checkpoint['state_dict'] = fit_to_start(_model(runner), checkpoint['state_dict'], source)
+
+
+def _model(runner: Runner) -> nn.Module:
+    model: Any = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    return model

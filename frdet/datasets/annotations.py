@@ -1,0 +1,198 @@
+"""The images and boxes of a data set, as every format gives them: N images, M boxes, K categories."""
+
+import reprlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from frdet.datasets.transforms.decoding import open_image
+from frdet.datasets.transforms.loading import shown_size
+
+FAR = 1e9  # pixels: no coordinate lies further out, NaN and infinity included
+
+#: An id of an image or a category: a number or a text, whatever the tool that wrote the file uses.
+Id = int | str
+
+
+@dataclass(kw_only=True, eq=False)
+class Annotations:
+    """What a reader gives for a file or a folder. Arrays may be given as lists; they are checked and completed here.
+
+    Args:
+        images: N dicts with ``file_name`` (below the folder of images, or absolute), ``height`` and ``width`` of the
+            upright image, and ``id``, which is the file name where there is none.
+        categories: category id of every class name, in the order of the labels; or the names alone, whose ids are
+            then 1, 2, ...
+        image_index: (M,) places in ``images``.
+        category_index: (M,) places in ``categories``.
+        boxes: (M, 4) xyxy in pixels. They become float32, cut to their images; a side may be negative or 0.
+        xywh: (M, 4), the same as x, y, width and height; give one of the two. Evaluators get these, uncut float64.
+        crowd: (M,) bool, regions that hold many objects; none where None.
+        ignored: (M,) bool, objects that count neither as found nor as missed, nor as background; none where None.
+        area: (M,) square pixels of the objects, such as of their masks. The area of the box takes the place of a number
+            that is not positive, and of NaN.
+
+    Attributes:
+        areas_replaced: how many areas were given that are 0 or negative.
+
+    Raises:
+        ValueError: something has a wrong shape, type or value. ``DetDataset`` adds the reader and the file.
+    """
+
+    images: list[dict[str, Any]]
+    categories: dict[str, Id]
+    image_index: np.ndarray
+    category_index: np.ndarray
+    boxes: np.ndarray = None  # type: ignore[assignment]
+    xywh: np.ndarray = None  # type: ignore[assignment]
+    crowd: np.ndarray = None  # type: ignore[assignment]
+    ignored: np.ndarray = None  # type: ignore[assignment]
+    area: np.ndarray = None  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        self.images = checked_images(self.images)
+        self.categories = _categories(self.categories)
+        if self.xywh is None:
+            count = len(self.boxes)
+            boxes = _numbers('boxes', self.boxes, (count, 4), FAR)
+            self.xywh = boxes.astype(np.float64)
+            self.xywh[:, 2:] -= self.xywh[:, :2]
+            boxes = boxes.astype(np.float32)
+        else:
+            count = len(self.xywh)
+            self.xywh = _numbers('xywh', self.xywh, (count, 4), FAR).astype(np.float64)
+            boxes = self.xywh.astype(np.float32)
+            boxes[:, 2:] += boxes[:, :2]
+        for name, section in (('image_index', self.images), ('category_index', self.categories)):
+            setattr(self, name, _places(name, getattr(self, name), count, len(section)))
+        for name in ('crowd', 'ignored'):
+            flags = _numbers(name, [0] * count if getattr(self, name) is None else getattr(self, name), (count,), FAR)
+            if len(wrong := np.flatnonzero((flags != 0) & (flags != 1))):
+                raise ValueError(f'{name}[{wrong[0]}] is {flags[wrong[0]]}: expected 0 or 1')
+            setattr(self, name, flags.astype(bool))
+        sizes = np.array([(image['width'], image['height']) for image in self.images], dtype=np.float32).reshape(-1, 2)
+        self.boxes = boxes.reshape(-1, 2, 2).clip(0, sizes[self.image_index][:, None]).reshape(-1, 4)
+        area = np.full(count, np.nan) if self.area is None else _numbers('area', self.area, (count,), FAR**2, nan=True)
+        self.areas_replaced = int((area <= 0).sum())
+        self.area = np.where(area > 0, area, np.maximum(self.xywh[:, 2], 0) * np.maximum(self.xywh[:, 3], 0))
+
+    def labels(self, label_of: Mapping[str, int], other: int = -1) -> np.ndarray:
+        """(M,) int64: the number of each box's class in ``label_of``, or ``other`` where its class is not there."""
+        return np.array([label_of.get(name, other) for name in self.categories], dtype=np.int64)[self.category_index]
+
+
+def _numbers(name: str, value: Any, shape: tuple[int, ...], limit: float, *, nan: bool = False) -> np.ndarray:
+    """``value`` as an array of ``shape``, of which no number is further from 0 than ``limit``."""
+    array = np.asarray(value) if len(value) else np.zeros(shape)
+    if array.shape != shape or array.dtype.kind not in 'biuf':
+        raise ValueError(f'{name} is an array {array.shape} of {array.dtype}: expected numbers, {shape}')
+    fits = (np.abs(array) <= limit) | (nan & np.isnan(array))
+    if len(wrong := np.argwhere(~fits)):
+        row = wrong[0][0]
+        raise ValueError(f'{name}[{row}] is {array[row].tolist()}: expected finite numbers up to {limit:g}')
+    return array
+
+
+def _places(name: str, value: Any, count: int, stop: int) -> np.ndarray:
+    """(M,) int64, each at least 0 and less than ``stop``."""
+    array = _numbers(name, value, (count,), FAR)
+    if len(wrong := np.flatnonzero((array < 0) | (array >= stop) | (array % 1 != 0))):
+        raise ValueError(f'{name}[{wrong[0]}] is {array[wrong[0]]}: expected a place from 0 to {stop - 1}')
+    return array.astype(np.int64)
+
+
+def checked_images(images: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """``images`` with the four keys of ``Annotations.images`` alone; ValueError names the first that is wrong."""
+    seen: dict[Id, int] = {}
+    kept = []
+    for index, image in enumerate(images):
+        if isinstance(image, dict) and 'id' not in image and 'file_name' in image:
+            image = {'id': image['file_name'], **image}
+        check_fields(f'images[{index}]', image, **IMAGE_FIELDS)
+        if (first := seen.setdefault(image['id'], index)) != index:
+            raise ValueError(f'images[{index}] repeats the id {short(image["id"])} of images[{first}]')
+        sizes = {key: whole(image[key]) for key in ('id', 'height', 'width')}
+        kept.append({'file_name': image['file_name'], **sizes})
+    return kept
+
+
+def _categories(categories: Any) -> dict[str, Id]:
+    if not isinstance(categories, dict):
+        names = list(categories)
+        categories = {name: number for number, name in enumerate(names, start=1)}
+        if len(categories) < len(names):
+            raise ValueError(f'categories names a class twice: {short(names)}')
+    for name, number in categories.items():
+        check_fields('a category', {'id': number, 'name': name}, **CATEGORY_FIELDS)
+    if not categories or len(set(categories.values())) < len(categories):
+        raise ValueError(f'categories is {short(categories)}: expected at least one class, and an id for each')
+    return {name: whole(number) for name, number in categories.items()}
+
+
+def image_size(path: str | Path) -> tuple[int, int]:
+    """(height, width) of the upright image at ``path``, from the head of its file: for formats that state no sizes.
+
+    Raises:
+        ValueError: the file is missing or cannot be decoded.
+    """
+    try:
+        with open_image(str(path)) as image:
+            return shown_size(image)
+    except Exception as error:  # a decoder that reads garbage may raise anything
+        raise ValueError(f'the size of {path} is not known, because it cannot be read ({error})') from error
+
+
+def whole(value: Any) -> Any:
+    """A number such as 640.0, which tools write for 640, as an integer; anything else as it is."""
+    return int(value) if isinstance(value, (float, np.number)) else value
+
+
+def id_order(value: Id) -> tuple[bool, Id]:
+    """The key that sorts ids: numbers by size, then texts by their characters."""
+    return isinstance(value, str), value
+
+
+def check_fields(where: str, item: Any, **fields: Callable[[Any], str]) -> None:
+    """Check a dict of an annotation file; a field's check returns '' or what it expected.
+
+    Raises:
+        ValueError: ``item`` is no dict, lacks a field, or a field does not pass; the message begins with ``where``.
+    """
+    if not isinstance(item, dict):
+        raise ValueError(f'{where} is {short(item)}: expected an object with {", ".join(fields)}')
+    for field, check in fields.items():
+        if field not in item:
+            raise ValueError(f'{where} has no {field}: it needs {", ".join(fields)}')
+        if expected := check(item[field]):
+            raise ValueError(f'{where} has {field} {short(item[field])}: expected {expected}')
+
+
+def is_id(value: Any) -> str:
+    """A check for ``check_fields``, as the two that follow."""
+    if isinstance(value, str):
+        return '' if value else 'an id, which is not empty'
+    fits = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    fits = fits or (isinstance(value, float) and value.is_integer())
+    return '' if fits else 'an integer or a text'
+
+
+def is_side(value: Any) -> str:
+    fits = isinstance(value, (int, float, np.number)) and not isinstance(value, bool) and 0 < value <= FAR
+    return '' if fits and value == int(value) else 'a positive number of pixels'
+
+
+def is_name(value: Any) -> str:
+    return '' if isinstance(value, str) and value else 'a text'
+
+
+IMAGE_FIELDS = dict(id=is_id, file_name=is_name, height=is_side, width=is_side)
+CATEGORY_FIELDS = dict(id=is_id, name=is_name)
+
+
+def short(value: Any) -> str:
+    """``value`` in a line of an error, whatever a file may hold."""
+    text = reprlib.repr(value)
+    return text if len(text) <= 60 else text[:57] + '...'

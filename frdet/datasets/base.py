@@ -1,0 +1,316 @@
+"""A data set of images with boxes, in any format: one record an image, all of them packed in one byte array."""
+
+import difflib
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypedDict
+
+import numpy as np
+from mmengine.dataset import BaseDataset
+from mmengine.logging import print_log
+
+from frdet.datasets.annotations import Annotations, Id
+from frdet.errors import BrokenImageError, ConfigError, DataError
+from frdet.registry import DATASETS, TRANSFORMS
+
+#: Name of a label that no category has, so that labels can follow another project's numbers.
+UNUSED_CLASS = 'N/A'
+NEAR = 0.6  # how much a class must resemble a category to be taken for a misspelling of it, from 0 to 1
+MAX_IN_A_ROW = 10  # broken images that follow one another, before training stops
+
+
+class ImagePrefix(TypedDict):
+    """Folders of a data set."""
+
+    img: str
+
+
+class ImageFilter(TypedDict, total=False):
+    """Images to leave out of training."""
+
+    filter_empty_gt: bool
+    min_size: int
+
+
+FILTERS = tuple(ImageFilter.__annotations__)
+
+
+class DetDataset(BaseDataset):
+    """Images with boxes. A format derives from it and writes one method, ``read``, which gives ``Annotations``.
+
+    A record is a dict: ``img_id``, ``img_path``, ``height``, ``width``, ``gt_bboxes`` (n, 4) float32 xyxy in pixels of
+    the image and cut to it, ``gt_labels`` (n,) int64, ``gt_crowd`` (n,) bool, which is true of ignored objects, too:
+    they are not trained on. Label k is ``metainfo['classes'][k]``, and category id ``cat_ids[k]`` in the annotations,
+    or None if they lack that class. Where no classes are chosen they are those of the annotations, in their order.
+
+    Unless ``test_mode``, the image after it stands in for one that is missing or cannot be decoded: no random number is
+    drawn for that, and so a resumed run sees the same. ``BrokenImagesHook`` logs and counts the images left out. It
+    finds their messages in the sample's ``broken_images``; where a pipeline packs no sample, the loader of a training
+    takes them from ``unpacked`` and hands them on.
+
+    Args:
+        ann_file: what ``read`` reads, a file or a folder, relative to ``data_root`` or absolute.
+        data_root: folder of the data set.
+        data_prefix: ``img`` is the folder of the images, relative to ``data_root`` or absolute.
+        pipeline: transforms, built or as dicts.
+        metainfo: ``classes`` chooses and orders classes of the annotations by name: a list of names, or a text file
+            with one in a line. A class that they lack, as a small validation set may, has no box; the log says so.
+            ``N/A`` leaves a label unused unless there is a category of that name: torchvision's label is the
+            category id, with gaps.
+        filter_cfg: images to leave out unless ``test_mode``. ``filter_empty_gt=True``: those without a box of the
+            classes that is no crowd; ``min_size``: those with a side of fewer pixels.
+        test_mode: keep every image, and raise where a transform returns none.
+        kwargs: ``indices``, ``serialize_data``, ``lazy_init``, ``max_refetch`` of MMEngine's ``BaseDataset``.
+
+    Raises:
+        ConfigError: ``filter_cfg``, ``data_prefix``, ``indices`` or the type of ``classes`` is wrong.
+        DataError: a folder or file is missing, ``read`` fails or gives something else, a class resembles one of the
+            annotations and is none, none of the classes is there, or no image is left.
+        BrokenImageError: on access, in ``test_mode`` or where ten images in a row are broken.
+    """
+
+    #: How to get data that are missing: the last line of the error.
+    how_to_get = ''
+
+    def __init__(
+        self,
+        *,
+        ann_file: str,
+        data_root: str = '',
+        data_prefix: ImagePrefix,
+        pipeline: Sequence[dict | Callable] = (),
+        metainfo: dict[str, Any] | None = None,
+        filter_cfg: ImageFilter | None = None,
+        test_mode: bool = False,
+        **kwargs: Any,
+    ):
+        if unknown := sorted(set(filter_cfg or {}) - set(FILTERS)):
+            raise ConfigError(f'filter_cfg has {", ".join(unknown)}: it takes {", ".join(FILTERS)}')
+        if set(data_prefix) != {'img'}:
+            raise ConfigError(f'data_prefix is {dict(data_prefix)!r}: expected dict(img=<folder of the images>)')
+        if near := difflib.get_close_matches('classes', set(metainfo or ()) - {'classes'}, n=1, cutoff=0.8):
+            raise ConfigError(f'metainfo has {near[0]}: did you mean classes?')
+        if kwargs.get('indices') in (0, [], ()):
+            raise ConfigError('indices keeps no image: give a count from the first on, or a list of places')
+        self.cat_ids: list[Id | None] = []
+        self.left_out: dict[str, int] = {}  # how many images ``filter_cfg`` leaves out, by reason
+        self.unpacked: list[str] | None = None  # a loader that hands them on puts a list here
+        self._annotations: Annotations | None = None
+        super().__init__(
+            ann_file=str(ann_file),
+            data_root=str(data_root),
+            data_prefix=dict(data_prefix),
+            pipeline=[TRANSFORMS.build(step) for step in pipeline],
+            metainfo=_with_class_list(metainfo),
+            filter_cfg=filter_cfg,
+            test_mode=test_mode,
+            **kwargs,
+        )
+
+    def read(self) -> Annotations:
+        """Read ``ann_file``, an absolute path. A ValueError of it becomes a DataError that names reader and file."""
+        raise NotImplementedError(f'{type(self).__name__} has no method read: it makes Annotations of self.ann_file')
+
+    def prepare_files(self) -> None:
+        """Called before files are looked for: a data set that draws or fetches its own does so here."""
+
+    def annotations(self) -> Annotations:
+        """What ``read`` gives: it is kept in ``test_mode``, for the metric, and read again otherwise.
+
+        Raises:
+            DataError: it cannot be read, or is wrong.
+        """
+        if self._annotations is not None:
+            return self._annotations
+        where = f'{type(self).__name__}.read of {self.ann_file}'
+        try:
+            content = self.read()
+        except (ValueError, NotImplementedError) as error:
+            raise DataError(f'{where}: {error}') from error
+        if not isinstance(content, Annotations):
+            raise DataError(f'{where} gives a {type(content).__name__}: expected frdet.datasets.Annotations')
+        return content
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the annotations: worker processes have no use for them."""
+        return {**self.__dict__, '_annotations': None}
+
+    def load_data_list(self) -> list[dict[str, Any]]:
+        """A compact record for every image: arrays as plain bytes, the path without its folder."""
+        self.prepare_files()
+        self._check_paths()
+        content = self.annotations()
+        if not content.images:
+            raise DataError(f'{self.ann_file} lists no image: images is empty')
+        if self.test_mode:
+            self._annotations = content
+        self._metainfo['classes'], self.cat_ids = self._choose_classes(content.categories)
+        label_of = {name: label for label, name in enumerate(self._metainfo['classes'])}
+        labels = content.labels(label_of).astype(np.int32)
+        left_out = content.crowd | content.ignored
+        chosen = np.flatnonzero(labels >= 0)
+        chosen = chosen[np.argsort(content.image_index[chosen], kind='stable')]
+        ends = np.searchsorted(content.image_index[chosen], np.arange(1, len(content.images)))
+        return [
+            {
+                'img_id': image['id'],
+                'file_name': image['file_name'],
+                'height': image['height'],
+                'width': image['width'],
+                'boxes': content.boxes[rows].tobytes(),
+                'labels': labels[rows].tobytes(),
+                'crowd': left_out[rows].tobytes(),
+            }
+            for image, rows in zip(content.images, np.split(chosen, ends), strict=True)
+        ]
+
+    def get_data_info(self, idx: int) -> dict[str, Any]:
+        """The record of image ``idx`` as the pipeline takes it; see the class."""
+        packed = super().get_data_info(idx)
+        return {
+            'img_id': packed['img_id'],
+            'img_path': str(Path(self.data_prefix['img'], packed['file_name'])),
+            'height': packed['height'],
+            'width': packed['width'],
+            'gt_bboxes': np.frombuffer(packed['boxes'], dtype=np.float32).reshape(-1, 4).copy(),
+            'gt_labels': np.frombuffer(packed['labels'], dtype=np.int32).astype(np.int64),
+            'gt_crowd': np.frombuffer(packed['crowd'], dtype=bool).copy(),
+            'sample_idx': packed['sample_idx'],
+        }
+
+    def prepare_data(self, idx: int) -> Any:
+        """Image ``idx`` after the pipeline, or the next one that is whole; see the class."""
+        broken: list[str] = []
+        while True:
+            try:
+                data = super().prepare_data((idx + len(broken)) % len(self))
+                break
+            except BrokenImageError as error:
+                broken.append(str(error))
+                if self.test_mode or len(broken) == min(MAX_IN_A_ROW, len(self)):
+                    raise
+        if broken:
+            sample: Any = data.get('data_samples') if isinstance(data, dict) else None
+            if hasattr(sample, 'set_metainfo'):
+                sample.set_metainfo({'broken_images': broken})
+            elif self.unpacked is None:  # nobody could count it
+                raise BrokenImageError(broken[0])
+            else:
+                self.unpacked += broken
+        return data
+
+    def get_cat_ids(self, idx: int) -> list[int]:
+        """Labels in image ``idx``, for MMEngine's ``ClassBalancedDataset``."""
+        return np.unique(self.get_data_info(idx)['gt_labels']).tolist()
+
+    def filter_data(self) -> list[dict[str, Any]]:
+        """Leave out what ``filter_cfg`` names.
+
+        Raises:
+            DataError: nothing is left; the message counts the reasons.
+        """
+        if self.test_mode or not self.filter_cfg:
+            return self.data_list
+        kept: list[dict[str, Any]] = []
+        reasons: dict[str, int] = {}
+        for record in self.data_list:
+            if reason := self._reason_to_drop(record):
+                reasons[reason] = reasons.get(reason, 0) + 1
+            else:
+                kept.append(record)
+        counts = ', '.join(f'{count} {reason}' for reason, count in reasons.items())
+        total = f'{len(kept)} of {len(self.data_list)} images of {self.ann_file} kept'
+        if not kept:
+            raise DataError(
+                f'{total}: {counts}. Classes: {", ".join(self._metainfo["classes"][:10])}; check metainfo.classes, '
+                f'filter_cfg ({dict(self.filter_cfg)}) and the file'
+            )
+        self.left_out = reasons
+        if reasons:
+            print_log(f'{total}: {counts}', logger='current')
+        return kept
+
+    def _reason_to_drop(self, record: dict[str, Any]) -> str:
+        min_size = self.filter_cfg.get('min_size', 0)
+        if min(record['height'], record['width']) < min_size:
+            return f'are smaller than {min_size} pixels'
+        if self.filter_cfg.get('filter_empty_gt', False):
+            if not record['crowd']:
+                return 'have no box of the chosen classes'
+            if 0 not in record['crowd']:
+                return 'have only crowd or ignored boxes'
+        return ''
+
+    def _check_paths(self) -> None:
+        root, images = self.data_root or '.', self.data_prefix['img']
+        missing = ''
+        if not Path(root).is_dir():
+            missing = f'No data set: the folder {root} does not exist (wanted {self.ann_file}).'
+        elif not Path(self.ann_file).exists():
+            missing = f'No annotation file {self.ann_file} (data_root {root}).'
+        elif not Path(images).is_dir():
+            missing = f'No image folder {images} (data_root {root}).'
+        if missing:
+            raise DataError(f'{missing}\n{self.how_to_get}'.rstrip())
+
+    def _choose_classes(self, categories: dict[str, Id]) -> tuple[tuple[str, ...], list[Id | None]]:
+        names = self._metainfo.get('classes', tuple(categories))
+        if not isinstance(names, (list, tuple)) or not names or not all(isinstance(name, str) for name in names):
+            raise ConfigError(
+                f'metainfo.classes is {names!r}: expected a list of class names, or the path of a text file with one '
+                'name in a line'
+            )
+        used = [name for name in names if name != UNUSED_CLASS or name in categories]
+        if repeated := sorted({name for name in used if used.count(name) > 1}):
+            raise ConfigError(f'metainfo.classes names {", ".join(repeated)} more than once: a class has one label')
+        if lacking := [name for name in used if name not in categories]:
+            self._check_lacking(lacking, used, list(categories))
+        return tuple(names), [categories.get(name) for name in names]
+
+    def _check_lacking(self, lacking: list[str], used: list[str], categories: list[str]) -> None:
+        """Tell classes that the file lacks from names that are misspelt: no class is called as what they resemble."""
+        free = [name for name in categories if name not in used]
+        found = {name: difflib.get_close_matches(name, free, n=3, cutoff=NEAR) for name in lacking}
+        near = next((near for near in found.values() if near), [])
+        if near or len(lacking) == len(used):
+            hint = f'did you mean {" or ".join(near)}?' if near else f'it has {_list(categories)}'
+            wrong = [repr(name) for name in lacking if found[name] or not near]
+            raise DataError(f'{self.ann_file} has no class {_list(wrong)}: {hint}')
+        print_log(
+            f'{self.ann_file} has no category {_list([repr(name) for name in lacking])}: the class has no box there',
+            logger='current',
+            level=logging.WARNING,
+        )
+
+
+def categories_of(dataset: Any) -> dict[str, Id]:
+    """Category ids by class name of a ``DetDataset``, built or a config's dict: its images need not be there.
+
+    Raises:
+        DataError: the annotations cannot be read, or it is no ``DetDataset``.
+    """
+    kind = type(dataset)
+    if isinstance(dataset, dict):
+        kind = dataset['type'] if callable(dataset['type']) else DATASETS.get(dataset['type'])
+    if not (isinstance(kind, type) and issubclass(kind, DetDataset)):
+        raise DataError(f'{getattr(kind, "__name__", kind)} is no DetDataset: its category ids are not known')
+    if isinstance(dataset, dict):
+        dataset = DATASETS.build({'data_prefix': {'img': ''}, **dataset, 'pipeline': [], 'lazy_init': True})
+    return dataset.annotations().categories
+
+
+def _with_class_list(metainfo: dict[str, Any] | None) -> dict[str, Any] | None:
+    """``metainfo`` with the lines of a text file of classes, less a byte order mark and blank lines."""
+    path = (metainfo or {}).get('classes')
+    if not isinstance(path, str) or not Path(path).is_file():
+        return metainfo
+    try:
+        lines = Path(path).read_text(encoding='utf-8-sig').splitlines()
+    except UnicodeDecodeError as error:
+        raise ConfigError(f'metainfo.classes: {path} is no text in UTF-8 ({error.reason}): save it as UTF-8') from None
+    return {**(metainfo or {}), 'classes': [line.strip() for line in lines if line.strip()]}
+
+
+def _list(names: list[str]) -> str:
+    return ', '.join(names[:10]) + (f' and {len(names) - 10} more' if len(names) > 10 else '')

@@ -1,0 +1,218 @@
+"""Reading a COCO annotation file: every annotation in arrays, or one sentence about the first thing wrong."""
+
+import gc
+import gzip
+import json
+import math
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from frdet.datasets.annotations import (
+    CATEGORY_FIELDS,
+    FAR,
+    Annotations,
+    Id,
+    check_fields,
+    checked_images,
+    id_order,
+    is_id,
+    short,
+    whole,
+)  # fmt: skip
+from frdet.errors import DataError
+
+SECTIONS = ('images', 'annotations', 'categories')
+LAYOUT = 'expected COCO\'s object detection layout, {"images": [...], "annotations": [...], "categories": [...]}'
+
+#: First bytes of files that hold an annotation file, and what to call them.
+ARCHIVES = {b'PK\x03\x04': 'a ZIP archive', b'BZh': 'compressed by bzip2', b'\xfd7zXZ': 'compressed by xz'}
+
+
+def read_coco(path: str | Path) -> Annotations:
+    """Read and check the annotation file at ``path``: images by ascending id, classes by ascending category id.
+
+    Ids of annotations are not read: nothing depends on them, and tools write them in many ways.
+
+    Raises:
+        DataError: the file is not JSON, is not in COCO's layout, or an item is wrong; the message names the item.
+    """
+    content = load_sections(path)
+    try:
+        return _annotations(**{section: content[section] for section in SECTIONS})
+    except ValueError as error:
+        raise DataError(f'{path}: {error}') from None
+
+
+def _annotations(images: list, annotations: list, categories: list) -> Annotations:
+    images = sorted(checked_images(images), key=lambda image: id_order(image['id']))
+    ids = _categories(categories)
+    image_place = {image['id']: place for place, image in enumerate(images)}
+    category_place = {cat_id: place for place, cat_id in enumerate(ids.values())}
+    try:
+        return Annotations(
+            images=images,
+            categories=ids,
+            image_index=np.array([image_place[a['image_id']] for a in annotations]),
+            category_index=np.array([category_place[a['category_id']] for a in annotations]),
+            xywh=np.array([a['bbox'] for a in annotations]),
+            crowd=np.array([a.get('iscrowd', 0) for a in annotations]),
+            ignored=np.array([0 if (v := a.get('ignore')) is None else v for a in annotations]),
+            area=np.array([math.nan if (v := a.get('area')) is None else v for a in annotations]),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError):
+        _check_annotations(annotations, image_place, category_place)
+        raise
+
+
+def write_coco(content: Annotations, path: Path) -> None:
+    """Write COCO's JSON, for tools that read nothing else."""
+    images, ids = content.images, list(content.categories.values())
+    keys = ('image_id', 'category_id', 'bbox', 'area', 'iscrowd', 'ignore')
+    columns = (content.xywh, content.area, content.crowd.astype(int), content.ignored.astype(int))
+    rows = zip(
+        [images[place]['id'] for place in content.image_index],
+        [ids[place] for place in content.category_index],
+        *(column.tolist() for column in columns),
+        strict=True,
+    )
+    sections = (
+        images,
+        [{'id': number, **dict(zip(keys, row, strict=True))} for number, row in enumerate(rows, start=1)],
+        [{'id': number, 'name': name} for name, number in content.categories.items()],
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(dict(zip(SECTIONS, sections, strict=True))), encoding='utf-8')
+
+
+def load_sections(path: str | Path) -> dict[str, list]:
+    """The three lists of an annotation file, without masks; what stands in them is not looked at.
+
+    The file may be in UTF-8, UTF-16 or UTF-32, with or without a byte order mark, and compressed by gzip.
+
+    Raises:
+        DataError: the file cannot be read, is not JSON, or lacks one of the lists.
+    """
+    text = _text(path)
+    if not text.strip():
+        raise DataError(f'{path} is empty: {LAYOUT}')
+    try:
+        with _no_garbage_collection():
+            content = json.loads(text, object_hook=_without_masks)
+    except (ValueError, RecursionError) as error:
+        several = ': it holds several values, one after another' if str(error).startswith('Extra data') else ''
+        raise DataError(f'{path} is not JSON{several} ({error}): {LAYOUT}') from None
+    if not isinstance(content, dict):
+        raise DataError(f'{path} holds a JSON {type(content).__name__}: {LAYOUT}')
+    if missing := [name for name in SECTIONS if name not in content]:
+        found = ', '.join(list(content)[:8]) or 'nothing'
+        raise DataError(
+            f'{path} is no COCO annotation file, it has no {" and no ".join(missing)} (found {found}): {LAYOUT}'
+        )
+    for name in SECTIONS:
+        if not isinstance(content[name], list):
+            raise DataError(f'{path}: {name} is a {type(content[name]).__name__}: {LAYOUT}')
+    return content
+
+
+def _text(path: str | Path) -> str:
+    try:
+        data = Path(path).read_bytes()
+        if data.startswith(b'\x1f\x8b'):
+            data = gzip.decompress(data)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise DataError(f'{path} is compressed by gzip and broken ({error}): write it anew') from None
+    except OSError as error:
+        raise DataError(f'{path} cannot be read: {error.strerror}') from None
+    for magic, kind in ARCHIVES.items():
+        if data.startswith(magic):
+            raise DataError(f'{path} is {kind}: unpack it, or compress it by gzip')
+    try:
+        return data.decode(json.detect_encoding(data))
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f'{path} is not JSON in UTF-8 (byte {data[error.start]:#x} at {error.start}): save it as UTF-8'
+        ) from None
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """Millions of objects are made and none forms a circle: looking for circles doubles the time of reading."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def _without_masks(item: dict) -> dict:
+    """Drop the masks while the file is being read: they are most of its memory, and boxes need none of them."""
+    item.pop('segmentation', None)
+    return item
+
+
+def _categories(categories: list) -> dict[str, Id]:
+    seen: dict[str, Id] = {}
+    for index, category in enumerate(categories):
+        where = f'categories[{index}]'
+        check_fields(where, category, **CATEGORY_FIELDS)
+        if category['name'] in seen or category['id'] in seen.values():
+            raise ValueError(
+                f'{where} repeats the name {category["name"]!r} or the id {short(category["id"])}: both must be unique'
+            )
+        seen[category['name']] = whole(category['id'])
+    if not seen:
+        raise ValueError('it has no category: categories needs one item for every class, {"id": 1, "name": "..."}')
+    return dict(sorted(seen.items(), key=lambda item: id_order(item[1])))
+
+
+def _check_annotations(annotations: list, image_ids: dict[Id, int], category_ids: dict[Id, int]) -> None:
+    """Raise ValueError for the first annotation that is wrong."""
+    for index, annotation in enumerate(annotations):
+        where = f'annotations[{index}]'
+        check_annotation(where, annotation)
+        for field, known, section in (('image_id', image_ids, 'images'), ('category_id', category_ids, 'categories')):
+            if lost := _which_is_lost(annotation[field], field, known, section):
+                raise ValueError(f'{where} (id {short(annotation.get("id"))}) has {lost}')
+
+
+def _which_is_lost(value: Id, field: str, known: Any, section: str) -> str:
+    """What to say of an id that no item of ``section`` has; nothing where ``known`` holds it."""
+    if value in known:
+        return ''
+    other = str(value) if not isinstance(value, str) else int(value) if value.isdecimal() and len(value) < 20 else None
+    hint = f', where {other!r} is one: numbers and texts differ' if other in known else ''
+    return f'{field} {short(value)}, which no item of {section} has{hint}'
+
+
+def check_annotation(where: str, annotation: Any) -> None:
+    """Raise ValueError, which begins with ``where``, unless ``annotation`` is an item of annotations."""
+    check_fields(where, annotation, image_id=is_id, category_id=is_id, bbox=_is_xywh)
+    optional = {'iscrowd': 0, 'ignore': None, 'area': None, **annotation}
+    check_fields(where, optional, iscrowd=_is_flag, ignore=_is_flag_or_none, area=_is_area)
+
+
+def _is_flag(value: Any) -> str:
+    return '' if isinstance(value, (int, float)) and value in (0, 1) else '0 or 1'
+
+
+def _is_flag_or_none(value: Any) -> str:
+    return '' if value is None else _is_flag(value)
+
+
+def _is_area(value: Any) -> str:
+    """JSON's null, and the NaN of tables with a gap, are how tools say that there is none."""
+    fits = value is None or (isinstance(value, (int, float)) and not abs(value) > FAR**2)
+    return '' if fits else 'a finite number of square pixels'
+
+
+def _is_xywh(value: Any) -> str:
+    fits = isinstance(value, list) and len(value) == 4
+    fits = fits and all(isinstance(v, (int, float)) and not isinstance(v, bool) and abs(v) <= FAR for v in value)
+    return '' if fits else 'four finite numbers, [x, y, width, height] in pixels'

@@ -1,0 +1,146 @@
+"""A page with what a data set's pipeline hands the model."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mmengine.config import Config
+
+from frdet.datasets.transforms.loading import read_image
+from frdet.datasets.wrappers import entry, leaves
+from frdet.errors import BrokenImageError, ConfigError
+from frdet.insight.page import Mark, Page, Section
+from frdet.insight.report.training_page import show_labels
+from frdet.insight.store import count_labels
+from frdet.progress import track
+from frdet.registry import DATASETS, in_config_scope
+from frdet.visualization.drawing import class_colour
+from frdet.visualization.layout import shrunk
+
+MOST = 300  # images on a page
+SIDE = 640  # pixels of the longer side of a picture, where there are few
+BYTES = 6e6  # for all pictures, at about 0.4 bytes for a square pixel of a picture's longer side
+
+
+@in_config_scope
+def browse_dataset(cfg: Config, out: str | Path, *, split: str = 'train', num: int = 16, seed: int = 0) -> Path:
+    """Write a page with the first images of a split, after the pipeline and as they are on disk, and label statistics.
+
+    Args:
+        cfg: has ``<split>_dataloader``.
+        out: the page; its folder is made.
+        split: ``train``, ``val`` or ``test``.
+        num: images.
+        seed: of the random transforms.
+
+    Returns:
+        ``out``.
+
+    Raises:
+        ConfigError: the config has no such loader, ``num`` is not between 1 and ``MOST``, or ``out`` cannot be written.
+        DataError: the data are missing or wrong.
+    """
+    loader = cfg.get(f'{split}_dataloader')
+    if not loader or 'dataset' not in loader:
+        raise ConfigError(f'The config has no {split}_dataloader with a dataset: choose another --split')
+    if not 1 <= num <= MOST:
+        raise ConfigError(f'{num} images: expected at least 1, and at most {MOST}, which a page can hold')
+    dataset = DATASETS.build(loader['dataset'])
+    count = min(num, len(dataset))
+    statistics = count_labels(dataset)
+    facts = {'config': cfg.filename or 'given as an object', 'split': split, 'images': len(dataset), 'shown': count}
+    warnings: list[str] = []
+    page = Page('Data before and after the pipeline', facts=facts, warnings=warnings)
+    _add_images(page, dataset, count, seed, warnings)
+    if statistics is not None:
+        warnings += _absent(statistics)
+        section = page.section('Labels', 'Boxes by class, by size and by image; crowds are left out.')
+        show_labels(section, split, statistics)
+    page.write(out)
+    return Path(out)
+
+
+def _add_images(page: Page, dataset: Any, count: int, seed: int, warnings: list[str]) -> None:
+    pipelines = [getattr(entry(one, 'pipeline'), 'transforms', ()) for one in leaves(dataset, having='pipeline')]
+    steps = '; '.join(dict.fromkeys(' → '.join(type(step).__name__ for step in steps) for steps in pipelines))
+    section = page.section(
+        'Images',
+        'Each image as the model gets it, then as it is on disk. Crowd regions are dashed: they are neither object nor '
+        f'background.{f" The pipeline: {steps}." if steps else ""}\n'
+        'A class that is switched off takes its boxes away, and the images that have no others.',
+        tiled=True,
+    )
+    side = min(SIDE, math.isqrt(int(BYTES / (2 * count) / 0.4)))
+    np.random.seed(seed)
+    for index in track(range(count), 'Drawing images'):
+        item, record = dataset[index], dataset.get_data_info(index)
+        warnings += item['data_samples'].get('broken_images', [])
+        show_image(section, record, item, dataset.metainfo.get('classes') or (), side)
+
+
+def show_image(section: Section, record: Mapping[str, Any], item: Mapping[str, Any], classes: Any, side: float) -> None:
+    """Pictures of one image with its boxes: after the pipeline, and as it is on disk where the data set says where.
+
+    Args:
+        section: gets the pictures.
+        record: what the data set knows of the image before the pipeline.
+        item: what the pipeline made of it: ``inputs``, (3, H, W) BGR, and ``data_samples``.
+        classes: names of the labels.
+        side: pixels of a picture's longer side at most.
+    """
+    sample = item['data_samples']
+    path = sample.get('img_path')
+    name = f'{Path(path).name if path else "image"} (id {sample.get("img_id", record.get("img_id"))})'
+    groups = [(truth.bboxes.cpu(), truth.labels.cpu()) for truth in (sample.gt_instances, sample.ignored_instances)]
+    boxes, labels = (np.concatenate([group[k].numpy() for group in groups]) for k in (0, 1))
+    crowd = np.arange(len(boxes)) >= len(groups[0][0])
+    more = ', mirrored' if sample.get('flip') else ''
+    _add(section, network_input(item), (boxes, labels, crowd), classes, side, f'{name}, after the pipeline', more)
+    if {'img_path', 'gt_bboxes', 'gt_labels'} <= set(record):
+        try:
+            image = np.ascontiguousarray(read_image(record['img_path'])[:, :, ::-1])
+        except BrokenImageError:
+            return  # another image stood in for it, which is among the warnings
+        boxes, labels = record['gt_bboxes'], record['gt_labels']
+        crowd = record.get('gt_crowd', np.zeros(len(boxes), dtype=bool))
+        _add(section, image, (boxes, labels, crowd), classes, side, f'{Path(record["img_path"]).name}, on disk')
+
+
+def network_input(item: Mapping[str, Any]) -> np.ndarray:
+    """(H, W, 3) RGB: what the pipeline hands to the model."""
+    return np.ascontiguousarray(item['inputs'].numpy()[::-1].transpose(1, 2, 0))
+
+
+def css_colour(label: int) -> str:
+    """The colour of a class, for CSS."""
+    return 'rgb({}, {}, {})'.format(*class_colour(label))
+
+
+def _add(
+    section: Section,
+    image: np.ndarray,
+    objects: tuple[np.ndarray, np.ndarray, np.ndarray],
+    classes: Sequence[str],
+    side: float,
+    what: str,
+    more: str = '',
+) -> None:
+    """A picture of an image (H, W, 3) uint8 RGB with its objects: boxes (n, 4), labels (n,), crowd (n,) bool."""
+    caption = f'{what}: {image.shape[1]} x {image.shape[0]} pixels, {len(objects[0])} boxes{more}'
+    image, scale = shrunk(image, side)
+    marks = []
+    for box, label, is_crowd in zip(*objects, strict=True):
+        name = classes[label] if 0 <= label < len(classes) else str(label)
+        x1, y1, x2, y2 = box.tolist()
+        tip = f'{name}{", crowd" if is_crowd else ""}\n{x2 - x1:.0f} x {y2 - y1:.0f} pixels at ({x1:.0f}, {y1:.0f})'
+        line = 'dashed' if is_crowd else 'solid'
+        marks.append(Mark(box * scale, tip, css_colour(int(label)), line, name, tags={'class': name}))
+    section.picture(image, caption, marks=marks, filtered=True)
+
+
+def _absent(statistics: dict[str, Any]) -> list[str]:
+    absent = [name for name, n in zip(statistics['classes'], statistics['objects'], strict=True) if not n]
+    few = f'{", ".join(absent[:10])}{", ..." if len(absent) > 10 else ""}'
+    return [f'{len(absent)} of {len(statistics["classes"])} classes have no box in this split: {few}'] if absent else []

@@ -1,0 +1,79 @@
+"""Precision, recall and F1, from COCO's arrays and from matched detections."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from frdet.evaluation.backends import CocoEval
+
+#: Columns of ``class_table``.
+COLUMNS = ('AP', 'AP50', 'AP75', 'AP_s', 'AP_m', 'AP_l')
+
+
+class F1Curve(NamedTuple):
+    """Detections kept from a score on, at every score that occurs, descending; all arrays (S,).
+
+    Attributes:
+        scores: the thresholds.
+        precision, recall, f1: of the detections that score so much or more.
+    """
+
+    scores: np.ndarray
+    precision: np.ndarray
+    recall: np.ndarray
+    f1: np.ndarray
+
+    @property
+    def best(self) -> int:
+        """Place of the greatest F1, the highest score of equals; only where there are scores."""
+        return int(np.argmax(self.f1))
+
+    @property
+    def threshold(self) -> float:
+        """The score of the greatest F1, 0 without detections."""
+        return float(self.scores[self.best]) if len(self.scores) else 0.0
+
+
+def f1_curve(scores: np.ndarray, right: np.ndarray, count: int) -> F1Curve:
+    """F1 = 2 TP / (detections + objects) against the least score kept.
+
+    Args:
+        scores: (N,) of detections of one class or of all.
+        right: (N,) bool, found an object.
+        count: objects there are.
+    """
+    order = np.argsort(-scores, kind='stable')
+    scores, found = scores[order], np.cumsum(right[order])
+    last = np.flatnonzero(np.append(scores[1:] != scores[:-1], True)) if len(scores) else np.zeros(0, dtype=int)
+    found, kept = found[last], last + 1
+    return F1Curve(scores[last], found / kept, found / max(count, 1), 2 * found / (kept + count))
+
+
+def precision_curve(evaluation: CocoEval, *, iou: float | None = None) -> np.ndarray:
+    """(R,) precision at COCO's recalls, mean over classes that have objects; at one IoU, or over all of them.
+
+    nan where there is no object at all.
+    """
+    precision = _defined(evaluation.precision[:, :, :, 0, -1])
+    if iou is not None:
+        precision = precision[np.isclose(evaluation.iou_thresholds, iou)]
+    return _mean(precision, (0, 2))
+
+
+def class_table(evaluation: CocoEval) -> np.ndarray:
+    """(K, 6) of ``COLUMNS`` for every class; nan where it has no object of that size."""
+    precision = _defined(evaluation.precision[..., -1])  # (T, R, K, A)
+    at = [precision[np.isclose(evaluation.iou_thresholds, iou)][..., 0] for iou in (0.5, 0.75)]
+    columns = [precision[..., 0], *at, *(precision[..., area] for area in (1, 2, 3))]
+    return np.stack([_mean(column, (0, 1)) for column in columns], axis=1)
+
+
+def _defined(values: np.ndarray) -> np.ndarray:
+    return np.where(values > -1, values, np.nan)
+
+
+def _mean(values: np.ndarray, axes: tuple[int, int]) -> np.ndarray:
+    """Mean of what is no nan, without numpy's warning where nothing is."""
+    there = ~np.isnan(values)
+    total, count = np.where(there, values, 0).sum(axis=axes), there.sum(axis=axes)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)

@@ -1,0 +1,99 @@
+"""What a training leaves behind for people: curves, tables, and all that a report needs."""
+
+import functools
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from mmengine.dist import is_main_process
+from mmengine.hooks import Hook
+from mmengine.runner import EpochBasedTrainLoop, Runner
+
+from frdet.evaluation import CocoMetric
+from frdet.insight import store
+from frdet.registry import HOOKS
+
+
+def _never_fails(method: Callable) -> Callable:
+    """On the first process alone, and with a warning where it would raise."""
+
+    @functools.wraps(method)
+    def wrapped(self: Any, runner: Runner, *args: Any, **kwargs: Any) -> None:
+        if not is_main_process():
+            return
+        try:
+            method(self, runner, *args, **kwargs)
+        except Exception as error:
+            runner.logger.warning(f'The report of this training lacks a part ({type(error).__name__}: {error})')
+
+    return wrapped
+
+
+@HOOKS.register_module()
+class ReportHook(Hook):
+    """Keeps what ``tools/report.py`` needs, and writes ``results.csv`` and plots into the work folder at the end.
+
+    In ``vis_data``: the last validation's detections in COCO's form and its precisions, pictures of the first training
+    batches, label statistics, versions and the command. It takes seconds, and no failure of it ends a training.
+
+    Args:
+        batches: training batches to draw.
+    """
+
+    priority = 'LOWEST'  # after the logger and the checkpoints
+
+    def __init__(self, *, batches: int = 2):
+        self.batches = batches
+        self._drawn = 0
+
+    @_never_fails
+    def before_train(self, runner: Runner) -> None:
+        """Write what is known by now, and have the metric write its detections."""
+        metric = _coco_metric(runner)
+        by_epoch = isinstance(runner.train_loop, EpochBasedTrainLoop)
+        facts = store.gather_facts(
+            runner.train_dataloader.dataset,
+            runner.val_dataloader.dataset if runner.val_loop is not None else None,
+            ann_file=metric.coco_file(_folder(runner)) if metric else None,
+            iters_per_epoch=len(runner.train_dataloader) if by_epoch else None,
+        )
+        store.save_facts(facts, _folder(runner))
+        if metric is not None and metric.outfile is None:
+            metric.outfile = str(_folder(runner) / store.DETECTIONS)
+
+    @_never_fails
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        """Draw the first batches."""
+        if self._drawn < self.batches:
+            self._drawn += 1  # first, so that what fails is not tried again
+            classes = (getattr(runner.train_dataloader.dataset, 'metainfo', None) or {}).get('classes')
+            store.save_batch(data_batch, _folder(runner) / store.BATCH.format(self._drawn), classes)
+
+    @_never_fails
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        """Keep the precisions; copy the detections if the config has the metric write them elsewhere."""
+        metric = _coco_metric(runner)
+        if metric is None or metric.evaluation is None or metric.outfile is None:
+            return
+        store.save_evaluation(metric.evaluation, _folder(runner))
+        if Path(metric.outfile) != _folder(runner) / store.DETECTIONS:
+            shutil.copyfile(metric.outfile, _folder(runner) / store.DETECTIONS)
+
+    @_never_fails
+    def after_train(self, runner: Runner) -> None:
+        """Write the table and the plots."""
+        from frdet.insight.report import write_files  # here, because it imports matplotlib and jinja2
+
+        write_files(runner.work_dir)
+        runner.logger.info(f'results.csv and plots are in {runner.work_dir}; a page: tools/report.py {runner.work_dir}')
+
+
+def _coco_metric(runner: Runner) -> CocoMetric | None:
+    if runner.val_loop is None:
+        return None
+    return next((metric for metric in runner.val_evaluator.metrics if isinstance(metric, CocoMetric)), None)
+
+
+def _folder(runner: Runner) -> Path:
+    return Path(runner.log_dir) / 'vis_data'

@@ -1,0 +1,288 @@
+"""Self-contained HTML pages: one file that needs no network, with tables, pictures, plots and toggles.
+
+    page = Page('One training step', facts={'config': 'r18.py'}, warnings=['No box in image 7'])
+    section = page.section('Anchors', 'Reference boxes at every cell.', source='Faster R-CNN, section 3.1.1')
+    section.table(['level', 'anchors'], [Row(['p2', 4800], tags={'level': 'p2'})], caption='Anchors by level')
+    section.picture(image, 'Anchors on the image', marks=[Mark((4, 4, 36, 36), 'IoU 0.71', tags={'level': 'p2'})])
+    page.write('out.html')
+
+Whatever has tags can be switched off: a section shows a checkbox for every value of every tag in it, and a slider where
+something has a score; ``legend`` names the tag that colours and lines stand for, and shows them at its checkboxes. All
+text is escaped: names of classes and files may hold anything.
+"""
+
+import base64
+import io
+import json
+import math
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+from markupsafe import Markup
+from PIL import Image
+
+from frdet.errors import ConfigError
+from frdet.insight.plots import COLOURS, Plot, draw
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tagged:
+    """What a section's toggles show and hide.
+
+    Attributes:
+        tags: value of every tag, such as ``{'level': 'p2', 'kind': 'positive'}``; shown if none of them is off.
+        score: 0 to 1; shown if the slider is not above it.
+    """
+
+    tags: Mapping[str, str] = field(default_factory=dict)
+    score: float | None = None
+
+    @property
+    def attributes(self) -> Markup:
+        """For the HTML element."""
+        text = Markup('')
+        if self.tags:
+            text += Markup(' data-tags="{}"').format(json.dumps(dict(self.tags)))
+        if self.score is not None:
+            text += Markup(' data-score="{}"').format(f'{self.score:.4f}')
+        return text
+
+
+@dataclass(frozen=True)
+class Mark(Tagged):
+    """A box on a picture.
+
+    Attributes:
+        box: xyxy in pixels of the picture.
+        tip: what hovering or the arrow keys show; lines are kept.
+        colour: a name of ``COLOURS``, or any CSS colour.
+        line: 'solid', 'dashed' or 'dotted'.
+        label: written at the box.
+    """
+
+    box: Sequence[float]
+    tip: str
+    colour: str = 'blue'
+    line: str = 'solid'
+    label: str = ''
+
+    @property
+    def css_colour(self) -> str:
+        return COLOURS.get(self.colour, self.colour)
+
+    @property
+    def xywh(self) -> list[float]:
+        x1, y1, x2, y2 = (round(float(v), 1) if math.isfinite(v) else 0.0 for v in self.box)
+        return [x1, y1, round(max(x2 - x1, 0.0), 1), round(max(y2 - y1, 0.0), 1)]
+
+
+@dataclass(frozen=True)
+class Row(Tagged):
+    """A row of a table; numbers are formatted and set to the right."""
+
+    cells: Sequence[Any]
+
+
+@dataclass(frozen=True)
+class Tile(Tagged):
+    """A small picture of a gallery: (H, W, 3) uint8 RGB with a caption that is also its text alternative."""
+
+    image: np.ndarray
+    caption: str
+    tip: str = ''
+
+
+@dataclass
+class Section:
+    """A part of a page, with a heading and an entry in the contents; made by ``Page.section``.
+
+    Attributes:
+        title: its heading.
+        about: what it shows and means, one paragraph a line.
+        source: where to read on, such as a paper's section.
+        off: tags that are switched off at first, such as ``{'kind': ['negative']}``.
+        legend: the tag whose values the colours or lines of marks stand for, such as 'kind'.
+        tiled: pictures stand two in a row where there is room.
+        least: where the slider of scores stands at first.
+        blocks: what is in it, in order.
+    """
+
+    title: str
+    about: str = ''
+    source: str = ''
+    off: Mapping[str, Collection[str]] = field(default_factory=dict)
+    legend: str = ''
+    tiled: bool = False
+    least: float = 0.0
+    blocks: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def paragraphs(self) -> list[str]:
+        return [line for line in self.about.split('\n') if line.strip()]
+
+    def heading(self, text: str) -> None:
+        """A heading inside the section."""
+        self.blocks.append({'kind': 'heading', 'text': text})
+
+    def text(self, text: str) -> None:
+        """A paragraph."""
+        self.blocks.append({'kind': 'text', 'text': text})
+
+    def code(self, text: str, *, label: str) -> None:
+        """Text as it is, such as a config; ``label`` names it for screen readers."""
+        self.blocks.append({'kind': 'code', 'text': text, 'label': label})
+
+    def table(self, head: Sequence[str], rows: Iterable[Row | Sequence[Any]], *, caption: str) -> None:
+        """A table that scrolls by itself where it is wide. Numbers are formatted; None is a dash."""
+        filled = [row if isinstance(row, Row) else Row(row) for row in rows]
+        columns = zip(*(row.cells for row in filled), strict=True)
+        right = [all(_reads_as_number(cell) for cell in column) for column in columns] or [False] * len(head)
+        titles = list(zip(head, right, strict=True))
+        self.blocks.append({'kind': 'table', 'head': head, 'titles': titles, 'items': filled, 'caption': caption})
+
+    def picture(
+        self,
+        image: np.ndarray,
+        caption: str,
+        *,
+        alt: str = '',
+        marks: Iterable[Mark] = (),
+        lossless: bool = False,
+        filtered: bool = False,
+    ) -> None:
+        """An image (H, W, 3) uint8 RGB with marks; ``alt`` is what is seen in it, the caption where empty.
+
+        One that is ``filtered`` is hidden while something is switched off and none of its marks is left.
+        """
+        block = {'alt': alt or caption, 'caption': caption, 'items': list(marks), 'size': image.shape[1::-1]}
+        uri = data_uri(image, lossless=lossless)
+        self.blocks.append({'kind': 'picture', 'uri': uri, 'filtered': filtered, **block})
+
+    def gallery(self, tiles: Iterable[Tile], *, caption: str) -> None:
+        """Small pictures side by side."""
+        self.blocks.append({'kind': 'gallery', 'items': list(tiles), 'caption': caption})
+
+    def plot(self, plot: Plot, caption: str, *, alt: str = '') -> None:
+        """A plot; ``alt`` is what is seen in it, the caption where empty."""
+        self.blocks.append({'kind': 'plot', 'svg': Markup(draw(plot)), 'caption': caption, 'alt': alt or caption})
+
+    @property
+    def toggles(self) -> dict[str, list[tuple[str, bool]]]:
+        """For every tag in the section its values, in the order they appear, and whether they are on at first."""
+        found: dict[str, dict[str, bool]] = {}
+        for item in self._items():
+            for key, value in item.tags.items():
+                found.setdefault(key, {})[value] = value not in self.off.get(key, ())
+        return {key: list(values.items()) for key, values in found.items()}
+
+    def swatch(self, key: str, value: str) -> Mark | None:
+        """A mark that looks as all with this tag do, in the colour of the text where theirs differ.
+
+        None if the section's legend is another tag, or none or different lines have this one.
+        """
+        marks = [m for m in self._items() if isinstance(m, Mark) and m.tags.get(key) == value]
+        if key != self.legend or len({mark.line for mark in marks}) != 1:
+            return None
+        colours = {mark.css_colour for mark in marks}
+        return replace(marks[0], colour=colours.pop() if len(colours) == 1 else 'currentColor')
+
+    @property
+    def has_scores(self) -> bool:
+        """Whether a slider is of use."""
+        return any(item.score is not None for item in self._items())
+
+    def _items(self) -> list[Tagged]:
+        return [item for block in self.blocks for item in block.get('items', ())]
+
+
+@dataclass
+class Page:
+    """A page.
+
+    Attributes:
+        title: its heading.
+        subtitle: a sentence under it.
+        facts: what it was made from, name and value.
+        warnings: sentences in a box at the top; an empty list says that nothing was found, None leaves it out.
+        sections: its parts, in order.
+    """
+
+    title: str
+    subtitle: str = ''
+    facts: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
+    warnings: Sequence[str] | None = field(default=None, kw_only=True)
+    sections: list[Section] = field(default_factory=list, kw_only=True)
+
+    def section(self, title: str, about: str = '', **options: Any) -> Section:
+        """A new section at the end; ``options`` are attributes of ``Section``."""
+        self.sections.append(Section(title, about, **options))
+        return self.sections[-1]
+
+    def render(self) -> str:
+        """The page as HTML. A picture that is shown several times, with other marks, is in it once."""
+        names: dict[str, str] = {}
+        for block in (block for section in self.sections for block in section.blocks if block['kind'] == 'picture'):
+            block['is_first'] = block['uri'] not in names
+            block['name'] = names.setdefault(block['uri'], f'i{len(names)}')
+        return self._environment.get_template('page.html').render(page=self)
+
+    def write(self, path: str | Path) -> None:
+        """Write the page; its folder is made.
+
+        Raises:
+            ConfigError: the path cannot be written.
+        """
+        content = self.render()
+        try:
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            Path(path).write_text(content, encoding='utf-8')
+        except OSError as error:
+            raise ConfigError(f'The page {path} cannot be written ({error.strerror}): choose another path') from None
+
+    @cached_property
+    def _environment(self) -> jinja2.Environment:
+        environment = jinja2.Environment(
+            loader=jinja2.PackageLoader('frdet.insight'),
+            autoescape=True,
+            undefined=jinja2.StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        environment.filters.update(number=number, uri=data_uri, is_number=_reads_as_number)
+        return environment
+
+
+def number(value: Any) -> str:
+    """Text of a table's cell: counts with separators, other numbers with 4 digits, a dash for None."""
+    if value is None:
+        return '–'
+    if not _is_number(value) or isinstance(value, (bool, np.bool_)):
+        return str(value)
+    if float(value).is_integer() and abs(value) < 1e15 and not isinstance(value, (float, np.floating)):
+        return f'{int(value):,}'
+    return f'{float(value):.4g}'
+
+
+def _is_number(value: Any) -> bool:
+    return value is None or isinstance(value, (int, float, np.integer, np.floating))
+
+
+def _reads_as_number(value: Any) -> bool:
+    """Whether a cell is set to the right: numbers, and text such as '+0.01' and '13.1%'."""
+    return _is_number(value) or bool(isinstance(value, str) and re.fullmatch(r'[+-]?\d[\d.,]*(e-?\d+)? ?%?', value))
+
+
+def data_uri(image: np.ndarray, *, lossless: bool = False) -> str:
+    """(H, W, 3) uint8 RGB as an address that holds the picture: PNG if ``lossless`` or no larger, else JPEG."""
+    content = {kind: io.BytesIO() for kind in ('png', 'jpeg')}
+    picture = Image.fromarray(image)
+    picture.save(content['png'], 'PNG')
+    picture.save(content['jpeg'], 'JPEG', quality=85)
+    kind = 'png' if lossless or content['png'].tell() <= content['jpeg'].tell() else 'jpeg'
+    return f'data:image/{kind};base64,{base64.b64encode(content[kind].getvalue()).decode()}'

@@ -1,0 +1,119 @@
+"""Several trainings side by side."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from frdet.config.origins import leaves
+from frdet.errors import ConfigError
+from frdet.insight.page import Page
+from frdet.insight.report import plots
+from frdet.insight.report.run import Run, read_run
+from frdet.progress import track
+
+#: Metrics of the last validation: the end of the name in the log, and the name in the table.
+LAST = {
+    'bbox_mAP_75': 'AP75',
+    'bbox_mAP_s': 'AP_s',
+    'bbox_mAP_m': 'AP_m',
+    'bbox_mAP_l': 'AP_l',
+    'bbox_AR@100': 'AR@100',
+}
+#: Keys that say where a run was made, not what it computed.
+PLACES = ('work_dir', 'visualizer', 'vis_backends', 'resume', 'launcher')
+
+
+def write_comparison(work_dirs: Sequence[str | Path], out: str | Path) -> Path:
+    """Write the page that compares trainings with the first of them.
+
+    Raises:
+        ConfigError: there are fewer than two, one is no work folder of a training, or ``out`` cannot be written.
+    """
+    if len(work_dirs) < 2:
+        raise ConfigError(f'{len(work_dirs)} run to compare: give two or more work folders')
+    paths = dict(zip(run_names(work_dirs), work_dirs, strict=True))
+    runs = {name: read_run(path) for name, path in track(paths.items(), 'Reading the runs', total=len(paths))}
+    configs = [dict(leaves('', run.config)) if run.config is not None else {} for run in runs.values()]
+    for run in runs.values():
+        run.note_its_end()
+    missing = [f'{name}: {sentence}' for name, run in runs.items() for sentence in run.missing]
+    base = next(iter(runs))
+    page = Page('Comparison of trainings', f'{len(runs)} runs, beside {base}.', warnings=missing)
+    section = page.section('Metrics', f'Signed numbers are differences to {base}.')
+    for caption, make in (('Runs', ablation), ('Last validation', last_metrics)):
+        head, rows = make(list(runs.values()))
+        if head:
+            section.table(['run', *head], [[name, *row] for name, row in zip(runs, rows, strict=True)], caption=caption)
+    page.section('Curves').plot(plots.comparison(runs), 'Loss and average precision')
+    section = page.section('Config', 'Keys whose values differ; a dash stands where a run has no such key.')
+    if rows := differences(configs):
+        section.table(['key', *runs], rows, caption='Differences of the configs')
+    else:
+        section.text('The configs are the same, but for the places of data and results.')
+    page.write(out)
+    return Path(out)
+
+
+def ablation(runs: Sequence[Run]) -> tuple[list[str], list[list[Any]]]:
+    """Head and a row for every run: its AP with the difference to the first run's, its iterations, time and memory."""
+    head, cells = _with_differences(
+        {
+            'best AP': [run.metric(run.best, 'bbox_mAP') for run in runs],
+            'last AP': [run.metric(run.last, 'bbox_mAP') for run in runs],
+            'last AP50': [run.metric(run.last, 'bbox_mAP_50') for run in runs],
+        }
+    )
+    logged = [{name: run.log.series(name)[1] for name in ('time', 'data_time', 'memory')} for run in runs]
+    rest: dict[str, list[Any]] = {
+        'iterations': [run.log.train[-1]['iter'] if run.log.train else None for run in runs],
+        's / iteration': [float(np.median(x['time'])) if len(x['time']) else None for x in logged],
+        'waiting for data': [
+            f'{np.mean(x["data_time"]) / np.mean(x["time"]):.1%}' if len(x['data_time']) else None for x in logged
+        ],
+        'hours': [run.log.seconds / 3600 if run.log.train else None for run in runs],
+        'memory, MB': [float(x['memory'].max()) if len(x['memory']) else None for x in logged],
+    }
+    return [*head, *rest], [list(row) for row in zip(*cells, *rest.values(), strict=True)]
+
+
+def last_metrics(runs: Sequence[Run]) -> tuple[list[str], list[list[Any]]]:
+    """Head and a row for every run: what else its last validation says, each with the difference to the first run's."""
+    columns = {name: [run.metric(run.last, ending) for run in runs] for ending, name in LAST.items()}
+    head, cells = _with_differences({name: x for name, x in columns.items() if any(value is not None for value in x)})
+    return head, [list(row) for row in zip(*cells, strict=True)]
+
+
+def _with_differences(columns: Mapping[str, Sequence[float | None]]) -> tuple[list[str], list[list[Any]]]:
+    """Head and columns; behind each column stands its difference to the first value."""
+    head: list[str] = []
+    cells: list[list[Any]] = []
+    for name, values in columns.items():
+        base = values[0]
+        differences = [None if value is None or base is None else f'{value - base:+.4f}' for value in values[1:]]
+        head += [name, 'Δ']
+        cells += [[*values], [None, *differences]]
+    return head, cells
+
+
+def differences(configs: Sequence[Mapping[str, Any]]) -> list[list[Any]]:
+    """For every key path whose values differ: the path, and the value in each config as text, None where absent."""
+    keys = dict.fromkeys(key for config in configs for key in config)
+    rows = []
+    for key in keys:
+        values = [repr(config[key]) if key in config else None for config in configs]
+        if len(set(values)) > 1 and key.split('.')[0] not in PLACES:
+            rows.append([key, *values])
+    return rows
+
+
+def run_names(paths: Sequence[str | Path]) -> list[str]:
+    """The last part of every path, or as many as tell them apart."""
+    parts = [Path(os.path.abspath(path)).parts for path in paths]
+    for count in range(1, max(map(len, parts)) + 1):
+        names = ['/'.join(part[-count:]) for part in parts]
+        if len(set(names)) == len(names):
+            return names
+    raise ConfigError('A run is compared with itself: give different work folders')

@@ -1,0 +1,223 @@
+"""The plots of a report; ``frdet.insight.plots`` draws them."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.colors import LinearSegmentedColormap, to_rgb
+
+from frdet.evaluation.backends import CocoEval
+from frdet.insight.errors import class_table, precision_curve
+from frdet.insight.errors.curves import COLUMNS
+from frdet.insight.errors.statistics import SIZE_EDGES
+from frdet.insight.page import COLOURS
+from frdet.insight.plots import Plot
+from frdet.insight.report.logs import Log
+from frdet.insight.report.run import Analysis, Run
+
+#: Metrics that are drawn over time: the end of the name in the log, and the name in the plot.
+METRICS = {'bbox_mAP': 'AP', 'bbox_mAP_50': 'AP50', 'bbox_mAP_75': 'AP75'}
+MANY_CLASSES = 20
+MOST_CLASSES = 100  # with a place of their own in a plot, whose size would grow with the number of classes
+MOST_LETTERS = 32  # of the name of a class
+# Transparent to blue: it lies on a light page as well as on a dark one, below text in the page's ink.
+_BLUES = LinearSegmentedColormap.from_list('blues', [(*to_rgb(COLOURS['blue']), alpha) for alpha in (0.0, 0.65)])
+
+
+def curves(run: Run) -> Plot:
+    """Losses, learning rate, AP, and seconds an iteration, over the iterations."""
+    log = run.log
+
+    def paint(axes: np.ndarray) -> None:
+        (losses, ap), (rate, time) = axes
+        for name in log.losses:
+            losses.plot(*log.series(name), label=name, **_marked(len(log.train)))
+        for ending, label in METRICS.items():
+            ap.plot(*_over_time(run, ending), marker='o', markersize=3, label=label)
+        rate.plot(*log.series('lr'), **_marked(len(log.train)))
+        time.plot(*log.series('time'), label='all', **_marked(len(log.train)))
+        time.plot(*log.series('data_time'), label='waiting for data', **_marked(len(log.train)))
+        titles = ('Loss', 'Average precision', 'Learning rate', 'Seconds an iteration')
+        for axis, title in zip((losses, ap, rate, time), titles, strict=True):
+            _from_zero(axis)
+            axis.set(title=title, xlabel='iteration')
+            if axis.get_legend_handles_labels()[0]:
+                axis.legend(fontsize='small')
+
+    return Plot(paint, (9.0, 5.6), 2, 2)
+
+
+def memory(log: Log) -> Plot:
+    """Memory of the GPU over the iterations."""
+
+    def paint(axis: Any) -> None:
+        axis.plot(*log.series('memory'), **_marked(len(log.train)))
+        _from_zero(axis)
+        axis.set(title='Memory of the GPU in MB', xlabel='iteration')
+
+    return Plot(paint, (7.0, 2.6), 1, 1)
+
+
+def precision_recall(evaluation: CocoEval | None, analysis: Analysis | None) -> Plot:
+    """Precision against recall, and F1, precision and recall against the least score kept."""
+
+    def paint(axes: np.ndarray) -> None:
+        if evaluation is not None:
+            recalls = np.linspace(0, 1, evaluation.precision.shape[1])
+            for label, iou in (('IoU 0.5', 0.5), ('IoU 0.75', 0.75), ('mean of 0.5 to 0.95', None)):
+                axes[0].plot(recalls, precision_curve(evaluation, iou=iou), label=label)
+            axes[0].legend(fontsize='small')
+        axes[0].set(title='Mean over classes', xlabel='recall', ylabel='precision', xlim=(0, 1), ylim=(0, 1.02))
+        if analysis is not None and len(analysis.f1.scores):
+            f1 = analysis.f1
+            for name, values in (('F1', f1.f1), ('precision', f1.precision), ('recall', f1.recall)):
+                axes[1].plot(*_thinned(f1.scores, values), label=name)
+            axes[1].axvline(f1.threshold, color=COLOURS['grey'], linestyle='--')
+            axes[1].legend(fontsize='small')
+        axes[1].set(title='All classes together, IoU 0.5', xlabel='least score', xlim=(0, 1), ylim=(0, 1.02))
+
+    return Plot(paint, (9.0, 3.4), 1, 2)
+
+
+def classes(evaluation: CocoEval, names: Sequence[str]) -> Plot:
+    """AP of each class of ``names``, one for every class of the evaluation, the best on top; and the means by size.
+
+    Of more classes than ``MOST_CLASSES`` the best and the worst half as many are shown.
+    """
+    table = class_table(evaluation)
+    order = [k for k in np.argsort(table[:, 0], kind='stable') if not np.isnan(table[k, 0])]
+    titles = ['AP by class', 'AP by size of the objects']
+    if len(order) > MOST_CLASSES:
+        half = MOST_CLASSES // 2
+        titles[0] = f'AP by class: the {half} best and {half} worst of {len(order):,}'
+        order = order[:half] + order[-half:]
+    sizes = {'all': 'AP', 'small': 'AP_s', 'medium': 'AP_m', 'large': 'AP_l'}
+    columns = {size: table[:, COLUMNS.index(name)] for size, name in sizes.items()}
+    means = {size: float(np.mean(v[~np.isnan(v)])) for size, v in columns.items() if not np.isnan(v).all()}
+
+    def paint(axes: np.ndarray) -> None:
+        axes[0].barh(range(len(order)), table[order, 0])
+        axes[0].set_yticks(range(len(order)), _short([names[k] for k in order]))
+        axes[1].barh(list(means)[::-1], list(means.values())[::-1])
+        for axis, title in zip(axes, titles, strict=True):
+            axis.set(title=title, xlim=(0, 1))
+            axis.margins(y=0.02)
+
+    return Plot(paint, (9.0, max(2.4, 0.8 + 0.2 * len(order))), 1, 2)
+
+
+def confusion(matrix: np.ndarray, classes: Sequence[str]) -> Plot:
+    """Shares of every row of a confusion matrix (K + 1, K + 1), of which the last row and column is the background.
+
+    Of more classes than ``MOST_CLASSES`` half as many are shown, those that are confused most often, and the sum of
+    the others.
+    """
+    title = ''
+    if len(classes) > MOST_CLASSES:
+        title = f'The {MOST_CLASSES // 2} of {len(classes):,} classes that are confused most often'
+        matrix, classes = _most_confused(matrix, classes, MOST_CLASSES // 2)
+    names = _short([*classes, 'background'])
+    share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+
+    def paint(axis: Any) -> None:
+        axis.imshow(share, cmap=_BLUES, vmin=0, vmax=1, aspect='auto')
+        small = {'fontsize': font_size}
+        axis.set_xticks(range(len(names)), names, rotation=90, **small)
+        axis.set_yticks(range(len(names)), names, **small)
+        axis.set(xlabel='found', ylabel='annotated', title=title)
+        axis.grid(False)
+        if len(names) <= MANY_CLASSES:
+            for row, column in np.argwhere(matrix):
+                axis.text(column, row, str(matrix[row, column]), ha='center', va='center', fontsize=8)
+
+    font_size, inches = (9, 0.42) if len(names) <= MANY_CLASSES else (7, 0.14) if len(names) <= 60 else (5, 0.09)
+    side = 2.5 + len(names) * inches
+    return Plot(paint, (side + 1, side), 1, 1)
+
+
+def _most_confused(matrix: np.ndarray, classes: Sequence[str], count: int) -> tuple[np.ndarray, list[str]]:
+    """A confusion matrix (count + 2, count + 2) and its classes: some, the sum of the others, and the background."""
+    among = matrix[:-1, :-1]
+    confused = among.sum(axis=0) + among.sum(axis=1) - 2 * np.diagonal(among)
+    shown = np.sort(np.lexsort((-matrix[:-1].sum(axis=1), -confused))[:count])  # of equals those with more objects
+    group = np.full(len(matrix), count)
+    group[shown], group[-1] = np.arange(count), count + 1
+    rows = np.zeros((count + 2, len(matrix)), dtype=matrix.dtype)
+    np.add.at(rows, group, matrix)
+    grouped = np.zeros((count + 2, count + 2), dtype=matrix.dtype)
+    np.add.at(grouped.T, group, rows.T)
+    return grouped, [*(classes[k] for k in shown), 'all other classes']
+
+
+def error_costs(costs: Mapping[str, float]) -> Plot:
+    """What every kind of error costs."""
+
+    def paint(axis: Any) -> None:
+        axis.barh(list(costs)[::-1], list(costs.values())[::-1], color=COLOURS['orange'])
+        axis.set(xlabel='AP at IoU 0.5 that is lost')
+
+    return Plot(paint, (7.0, 2.4), 1, 1)
+
+
+def labels(statistics: Mapping[str, Any]) -> Plot:
+    """Objects of each class, sizes of boxes, boxes an image."""
+
+    def paint(axes: np.ndarray) -> None:
+        counts = np.array(statistics['objects'])
+        order = np.argsort(-counts, kind='stable')[:MANY_CLASSES]
+        axes[0].barh(range(len(order)), counts[order][::-1])
+        axes[0].set_yticks(range(len(order)), _short([statistics['classes'][k] for k in order][::-1]))
+        axes[0].set(title='Objects' if len(counts) <= MANY_CLASSES else f'Objects, {MANY_CLASSES} commonest classes')
+        axes[1].stairs(statistics['sizes'], SIZE_EDGES, fill=True, alpha=0.7)
+        axes[1].set(title='Box size', xlabel='square root of the area, pixels', xscale='log')
+        ticks = (4, 16, 32, 96, 256, 1024)
+        axes[1].set_xticks(ticks, [str(k) for k in ticks])
+        axes[1].minorticks_off()
+        axes[2].bar(range(len(statistics['per_image'])), statistics['per_image'], width=0.9)
+        axes[2].set(title='Images by number of boxes', xlabel='boxes')
+
+    height = 1.6 + 0.15 * min(len(statistics['classes']), MANY_CLASSES)
+    return Plot(paint, (9.0, max(2.6, height)), 1, 3)
+
+
+def comparison(runs: Mapping[str, Run]) -> Plot:
+    """AP and loss of several runs."""
+
+    def paint(axes: np.ndarray) -> None:
+        for name, run in runs.items():
+            axes[0].plot(*run.log.series('loss'), label=name, **_marked(len(run.log.train)))
+            axes[1].plot(*_over_time(run, 'bbox_mAP'), marker='o', markersize=3, label=name)
+        for axis, title in zip(axes, ('Loss', 'Average precision'), strict=True):
+            _from_zero(axis)
+            axis.set(title=title, xlabel='iteration')
+        axes[1].legend(fontsize='small')
+
+    return Plot(paint, (9.0, 3.4), 1, 2)
+
+
+def _over_time(run: Run, ending: str) -> np.ndarray:
+    """(2, n) iterations and values of a metric, by the end of its name."""
+    points = [(r['iter'], value) for r in run.log.val if (value := run.metric(r, ending)) is not None]
+    return np.array(points).reshape(-1, 2).T
+
+
+def _short(names: Sequence[str]) -> list[str]:
+    """Names that leave place for the plot beside them."""
+    return [name if len(name) <= MOST_LETTERS else f'{name[: MOST_LETTERS - 3]}...' for name in names]
+
+
+def _from_zero(axis: Any) -> None:
+    """Let the vertical axis begin at 0 and end above all lines, even where they are level."""
+    highest = [np.nanmax(line.get_ydata(), initial=0.0) for line in axis.get_lines()]
+    axis.set_ylim(0, 1.05 * max(highest, default=0.0) or 1.0)
+
+
+def _marked(count: int) -> dict[str, Any]:
+    """A few points are shown as such: a single one draws no line."""
+    return {'marker': 'o', 'markersize': 3} if count < 3 else {}
+
+
+def _thinned(x: np.ndarray, y: np.ndarray, most: int = 400) -> tuple[np.ndarray, np.ndarray]:
+    """At most about ``most`` points of a curve."""
+    step = max(1, len(x) // most)
+    return x[::step], y[::step]

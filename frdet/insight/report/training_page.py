@@ -1,0 +1,237 @@
+"""The page of one training."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from frdet.insight.errors import KINDS, class_table
+from frdet.insight.errors.curves import COLUMNS
+from frdet.insight.page import Page, Section
+from frdet.insight.report import pictures, plots
+from frdet.insight.report.logs import table
+from frdet.insight.report.run import Analysis, Run, read_run
+from frdet.progress import track
+
+TIDE = 'Bolya et al., TIDE: A General Toolbox for Identifying Object Detection Errors, ECCV 2020'
+KIND_TEXTS = {
+    'classification': 'overlaps an object of another class by IoU 0.5 or more',
+    'localisation': 'overlaps an object of its class by 0.1 to 0.5',
+    'both': 'overlaps an object of another class by 0.1 to 0.5',
+    'duplicate': 'overlaps an object that a better detection found',
+    'background': 'overlaps no object by 0.1',
+    'missed': 'an object that no detection is about',
+}
+MEANINGS = {
+    'bbox_mAP': 'AP, mean over IoU 0.50, 0.55, ... 0.95',
+    'bbox_mAP_50': 'AP at IoU 0.50',
+    'bbox_mAP_75': 'AP at IoU 0.75',
+    'bbox_mAP_s': 'AP of objects below 32x32 pixels',
+    'bbox_mAP_m': 'AP of objects from 32x32 to 96x96 pixels',
+    'bbox_mAP_l': 'AP of objects above 96x96 pixels',
+    'bbox_AR@1': 'recall with 1 detection an image',
+    'bbox_AR@10': 'recall with 10 detections an image',
+    'bbox_AR@100': 'recall with 100 detections an image',
+    'bbox_AR_s': 'recall of objects below 32x32 pixels',
+    'bbox_AR_m': 'recall of objects from 32x32 to 96x96 pixels',
+    'bbox_AR_l': 'recall of objects above 96x96 pixels',
+}
+CONFUSIONS = 15  # rows of the table
+
+
+def write_page(work_dir: str | Path, out: str | Path) -> Path:
+    """Write the page of the training in ``work_dir``.
+
+    Raises:
+        ConfigError: it is no work folder of a training, or ``out`` cannot be written.
+    """
+    run = read_run(work_dir)
+    run.note_its_end()
+    page = Page(f'Training of {run.name}', facts=_facts(run), warnings=run.missing)
+    for add in track((_metrics, _curves, _precision, _detections, _batches, _labels, _settings), 'Drawing', delay=0):
+        add(page, run)
+    page.write(out)
+    return Path(out)
+
+
+def _facts(run: Run) -> dict[str, Any]:
+    log, best = run.log, run.best
+    facts: dict[str, Any] = {'iterations': log.train[-1]['iter'] if log.train else 0}
+    if log.by_epoch and (records := log.train or log.val):
+        facts['epochs'] = max(record['epoch'] for record in records)
+    if best is not None:
+        facts['best AP'] = run.metric(best, 'bbox_mAP')
+    facts['time of iterations'] = duration(log.seconds)
+    if len(log.folders) > 1:
+        facts['pieces'] = len(log.folders)
+    return facts
+
+
+def duration(seconds: float) -> str:
+    """In words: 40 s, 3 min 20 s, 2 h 5 min."""
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes >= 60:
+        return f'{minutes // 60} h {minutes % 60} min'
+    return f'{minutes} min {rest} s' if minutes else f'{rest} s'
+
+
+def _metrics(page: Page, run: Run) -> None:
+    if not run.log.val:
+        return
+    last = run.log.val[-1]
+    best = run.best or last
+    section = page.section(
+        'Metrics',
+        'Average precision (AP) and recall (AR) as COCO defines them: from 0 to 1, means over the classes. A dash '
+        'stands where there is no object of that size.',
+    )
+    head = ['metric', f'best AP, iteration {best["iter"]:,}', f'last, iteration {last["iter"]:,}', 'what it is']
+    names = [name for name in last if name not in ('iter', 'epoch')]
+    rows = [
+        [name, *(record.get(name) for record in (best, last)), MEANINGS.get(name.split('/')[-1], '')] for name in names
+    ]
+    section.table(head, rows, caption='Validation')
+
+
+def _curves(page: Page, run: Run) -> None:
+    if not run.log.train and not run.log.val:
+        return
+    section = page.section('Curves', 'What was logged, over the iterations; pieces of a resumed training put together.')
+    section.plot(plots.curves(run), 'Losses, learning rate, average precision and time')
+    if len(run.log.series('memory')[0]):
+        section.plot(plots.memory(run.log), 'Memory')
+    else:
+        section.text('Memory is logged on GPUs only.')
+    head, rows = table(run.log)
+    section.table(head, rows, caption='Means of what was logged, with the validations')
+
+
+def _precision(page: Page, run: Run) -> None:
+    if run.evaluation is None and run.analysis is None:
+        return
+    section = page.section(
+        'Precision and recall',
+        "Left: COCO's precision at 101 recalls. Right: what keeping only detections from a score on gives; the dashed "
+        'line is where F1 is best.',
+    )
+    section.plot(plots.precision_recall(run.evaluation, run.analysis), 'Last validation')
+
+
+def _detections(page: Page, run: Run) -> None:
+    if run.analysis is not None:
+        _classes(page, run, run.analysis)
+        _confusion(page, run.analysis)
+        _errors(page, run.analysis)
+        _pictures(page, run, run.analysis)
+
+
+def _classes(page: Page, run: Run, analysis: Analysis) -> None:
+    section = page.section(
+        'Classes',
+        'Average precision of each class in all and by size; and F1, precision and recall at IoU 0.5 from the score on '
+        'that suits the class best.',
+    )
+    results = analysis.results
+    if run.evaluation is not None:
+        plot = plots.classes(run.evaluation, results.names_of(run.evaluation.cat_ids))
+        section.plot(plot, 'AP of each class and by size, last validation')
+    objects = np.bincount(results.truth.label[~results.truth.crowd], minlength=len(results.classes))
+    precisions = np.full((len(results.classes), len(COLUMNS)), np.nan)
+    if run.evaluation is not None:
+        place = {cat_id: row for row, cat_id in enumerate(run.evaluation.cat_ids)}
+        by_class = class_table(run.evaluation)
+        for label, cat_id in enumerate(results.cat_ids):
+            if cat_id in place:
+                precisions[label] = by_class[place[cat_id]]
+    rows = []
+    for label, (name, f1) in enumerate(zip(results.classes, analysis.class_f1, strict=True)):
+        there = len(f1.scores) and objects[label]
+        at_best = [values[f1.best] for values in (f1.f1, f1.precision, f1.recall, f1.scores)] if there else [None] * 4
+        values = [None if np.isnan(value) else float(value) for value in precisions[label]]
+        rows.append([name, int(objects[label]), *values, *at_best])
+    rows.sort(key=lambda row: -1.0 if row[2] is None else row[2], reverse=True)
+    head = ['class', 'objects', *COLUMNS, 'best F1', 'precision', 'recall', 'from score']
+    section.table(head, rows, caption='Classes, the best first')
+
+
+def _confusion(page: Page, analysis: Analysis) -> None:
+    section = page.section(
+        'Confusion',
+        f'Detections that score {analysis.score:.2f} or more, where F1 is best, paired with objects by IoU of 0.5 or '
+        'more whatever their classes. Shades are shares of a row. Last column: missed. Last row: found in nothing.',
+    )
+    names, matrix = [*analysis.results.classes, 'background'], analysis.confusion
+    section.plot(plots.confusion(matrix, analysis.results.classes), 'Annotated class by found class')
+    wrong = matrix * ~np.eye(len(matrix), dtype=bool)
+    order = np.argsort(-wrong, axis=None, kind='stable')[:CONFUSIONS]
+    pairs = [np.unravel_index(place, matrix.shape) for place in order]
+    rows = [[names[row], names[column], int(wrong[row, column])] for row, column in pairs if wrong[row, column]]
+    section.table(['annotated', 'found', 'times'], rows, caption='The most frequent confusions')
+
+
+def _errors(page: Page, analysis: Analysis) -> None:
+    section = page.section(
+        'Errors',
+        f'Every detection counts here, whatever its score. AP at IoU 0.5 is {analysis.errors.ap:.3f}; the cost of a '
+        'kind is how much it would rise if all errors of that kind were mended, and no other.',
+        source=TIDE,
+    )
+    errors = analysis.errors
+    section.plot(plots.error_costs(errors.cost), 'Cost of each kind of error')
+    rows = [[kind, errors.counts[kind], round(errors.cost[kind], 4), KIND_TEXTS[kind]] for kind in KINDS]
+    section.table(['error', 'times', 'AP lost', 'a detection that'], rows, caption='Kinds of errors')
+
+
+def _pictures(page: Page, run: Run, analysis: Analysis) -> None:
+    section = page.section(
+        'Worst images',
+        f'The images with the most errors from score {analysis.score:.2f} on, where F1 is best. An image disappears '
+        'while all its boxes are switched off.',
+        off={'error': [pictures.RIGHT, pictures.ANNOTATED]},
+        legend='error',
+    )
+    for picture in pictures.worst_images(run, analysis):
+        section.picture(picture.image, picture.caption, marks=picture.marks, filtered=True)
+    section = page.section('Detections', f'Images spread over the validation; detections from {analysis.score:.2f} on.')
+    section.gallery(pictures.samples(run, analysis), caption='Annotated left, found right')
+
+
+def _batches(page: Page, run: Run) -> None:
+    if not run.batches:
+        return
+    section = page.section('Training batches', 'What the model was given first, after augmentation.')
+    for number, path in enumerate(run.batches, start=1):
+        section.picture(np.asarray(Image.open(path).convert('RGB')), f'Batch {number}')
+
+
+def _labels(page: Page, run: Run) -> None:
+    if run.facts is None or not run.facts.labels:
+        return
+    section = page.section('Labels', 'Boxes by class, by size and by image; crowds are left out.')
+    for name, statistics in run.facts.labels.items():
+        show_labels(section, name, statistics)
+
+
+def show_labels(section: Section, name: str, statistics: Mapping[str, Any]) -> None:
+    """Label statistics of a data set: plots, and a table of the classes; ``name`` is that of the data."""
+    section.heading(f'{name.capitalize()}: {statistics["num_images"]:,} images')
+    section.plot(plots.labels(statistics), f'Labels of the {name} data')
+    head = ('objects', 'images', 'small', 'medium', 'large')
+    cells = zip(statistics['classes'], *(statistics[column] for column in head), strict=True)
+    section.table(['class', *head], [list(row) for row in cells], caption=f'Classes of the {name} data')
+
+
+def _settings(page: Page, run: Run) -> None:
+    section = page.section('Settings')
+    if run.facts is not None:
+        section.heading('Command')
+        section.code(run.facts.command, label='Command')
+        section.table(['name', 'value'], run.facts.versions, caption='Versions')
+    if run.config_file is not None:
+        section.heading('Config')
+        section.text('With all its bases and overrides.')
+        section.code(run.config_file.read_text(encoding='utf-8'), label='Config')
+    if not section.blocks:
+        section.text('Neither the command nor the config was kept.')

@@ -1,0 +1,96 @@
+"""One training step of a config, made and shown on an HTML page.
+
+``preparing`` builds what the step needs, ``recording`` makes it and keeps what passed by, ``findings`` looks for what
+is wrong, the ``page_`` modules show it.
+"""
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from mmengine.config import Config
+from mmengine.logging import MMLogger
+
+from frdet.insight.page import Page
+from frdet.insight.step.findings import find_warnings, image_name
+from frdet.insight.step.page_boxes import add_anchors, add_data, add_proposals
+from frdet.insight.step.page_layers import add_activations, add_losses, add_parts, add_updates
+from frdet.insight.step.page_rois import add_rois
+from frdet.insight.step.preparing import prepare
+from frdet.insight.step.record import Record
+from frdet.insight.step.recording import record_step
+from frdet.progress import Bar
+
+__all__ = ['inspect_step']
+
+_SECTIONS = (
+    add_parts,
+    add_data,
+    add_anchors,
+    add_proposals,
+    add_rois,
+    add_losses,
+    add_activations,
+    add_updates,
+)
+
+
+def inspect_step(
+    cfg: Config, *, checkpoint: str | None = None, images: Sequence[str] = (), seed: int = 0
+) -> tuple[Page, Record]:
+    """Make one training step on images of the config's training data; nothing is written.
+
+    Args:
+        cfg: a whole config.
+        checkpoint: path or address of the weights; without it, ``load_from`` or the weights that training starts from.
+        images: image ids; the first image where there are none.
+        seed: of the random transforms, of weights that are drawn and of the samplers.
+
+    Returns:
+        The page, and the numbers it was made from.
+
+    Raises:
+        ConfigError: the config is wrong, or its detector is of another kind.
+        DataError: the data are missing or empty, or have no such image.
+        CheckpointError: the checkpoint is unreadable or does not fit.
+    """
+    with _quiet():
+        prepared = prepare(cfg, checkpoint, images, seed)
+        with Bar('Making the step', 1 + len(_SECTIONS)) as bar:
+            record = record_step(prepared)
+            bar.advance(description='Drawing the page')
+            return _page(record, bar), record
+
+
+def _page(record: Record, bar: Bar) -> Page:
+    prepared = record.prepared
+    names = ', '.join(image_name(record, i) for i in range(len(record.samples)))
+    page = Page(
+        'One training step',
+        f'What the training of this config does with {names}: forward, losses, backward, optimiser step.',
+        facts={
+            'config': prepared.cfg.filename or 'given as an object',
+            'detector': type(prepared.model).__name__,
+            'weights': prepared.weights,
+            'images': len(record.samples),
+            'learning rate': record.lr,
+            'device': next(prepared.model.parameters()).device.type,
+        },
+        warnings=find_warnings(record),
+    )
+    for add in _SECTIONS:
+        add(page, record)
+        bar.advance()
+    return page
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without MMEngine's lines about every parameter."""
+    logger = MMLogger.get_current_instance()
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

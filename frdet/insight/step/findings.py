@@ -1,0 +1,152 @@
+"""What looks wrong in a recorded step, in words."""
+
+from collections.abc import Iterator
+from statistics import median
+
+import torch
+from torch import Tensor
+
+from frdet.insight.step.preparing import batch_size
+from frdet.insight.step.record import Record
+from frdet.models.layers import has_untouched_frozen_norm
+from frdet.structures import box_iou
+
+NOISY = 20.0  # times the usual spread of the layers of its part
+DEAD_SHARE = 0.5
+LARGE_UPDATE = 1.0  # of the weights' own norm
+
+
+def find_warnings(record: Record) -> list[str]:
+    """Sentences, the gravest kinds first; empty where nothing was found."""
+    checks = (_non_finite, _weights, _truth, _unmatched, _samples, _learning_rate, _layers, _stages)
+    return [warning for check in checks for warning in check(record)]
+
+
+def best_iou(boxes: Tensor, gt_boxes: Tensor) -> Tensor:
+    """(G,) the best IoU that any of the boxes (N, 4) has with each ground truth (G, 4)."""
+    best = torch.zeros(len(gt_boxes))
+    for some in boxes.split(100_000):
+        if len(some):
+            best = torch.maximum(best, box_iou(gt_boxes, some).amax(dim=1))
+    return best
+
+
+def describe(record: Record, image: int, index: int) -> str:
+    """A ground truth in words: ``gt 3 (dog, 12x9 pixels)``."""
+    truth = record.samples[image].gt_instances
+    x1, y1, x2, y2 = truth.bboxes[index].tolist()
+    return f'gt {index} ({class_name(record, int(truth.labels[index]))}, {x2 - x1:.0f}x{y2 - y1:.0f} pixels)'
+
+
+def class_name(record: Record, label: int) -> str:
+    """Name of a label; its number where it has none, 'background' for the last of the box head."""
+    classes = record.prepared.classes
+    if label == record.rois[0].scores.shape[1] - 1:
+        return 'background'
+    return classes[label] if label < len(classes) else str(label)
+
+
+def image_name(record: Record, image: int) -> str:
+    return f'image {record.samples[image].get("img_id", image)}'
+
+
+def _non_finite(record: Record) -> Iterator[str]:
+    if bad := [loss.name for loss in record.losses if not abs(loss.value) < float('inf')]:
+        yield f'Not finite: {", ".join(bad)}. The step destroys the weights; a lower rate or better weights may help.'
+    if first := next((name for name, stats in record.layers.items() if stats.non_finite), None):
+        yield f'Activations are not finite from layer {first} on ({record.layers[first].non_finite:,} values).'
+    if stages := [name for name, stage in record.stages.items() if stage.non_finite]:
+        yield f'Gradients are not finite in {", ".join(stages)}.'
+
+
+def _weights(record: Record) -> Iterator[str]:
+    if has_untouched_frozen_norm(record.prepared.model):
+        yield (
+            'FrozenBN is untouched: no statistics were loaded into it, activations grow from block to block and '
+            'training diverges. Give pretrained weights or a checkpoint, or use GN or BN.'
+        )
+    if record.prepared.weights == 'random':
+        yield 'The weights are random: give --checkpoint to see a trained model. Scores and refinements mean little.'
+    elif record.prepared.weights.startswith('pretrained'):
+        yield f'No --checkpoint: weights are {record.prepared.weights}. Scores and refinements mean little.'
+
+
+def _truth(record: Record) -> Iterator[str]:
+    for image, sample in enumerate(record.samples):
+        if len(sample.gt_instances) == 0:
+            yield f'No boxes in {image_name(record, image)}: everything in it is trained on as background.'
+
+
+def _unmatched(record: Record) -> Iterator[str]:
+    for image, (matching, sample) in enumerate(zip(record.anchors, record.samples, strict=True)):
+        boxes = sample.gt_instances.bboxes.cpu()
+        answered = matching.gt_index[matching.label == 1].bincount(minlength=max(len(boxes), 1))
+        sides = (matching.boxes[:, 2:] - matching.boxes[:, :2]).prod(dim=1).sqrt()
+        for index, iou in enumerate(best_iou(matching.boxes, boxes).tolist()):
+            if answered[index]:
+                continue
+            side = float((boxes[index, 2:] - boxes[index, :2]).clamp(min=0).prod().sqrt())
+            reason = 'its shape or place fits none'
+            if side < float(sides.min()):
+                reason = f'too small for the smallest anchors, {float(sides.min()):.0f} pixels'
+            elif side > float(sides.max()):
+                reason = f'too large for the largest anchors, {float(sides.max()):.0f} pixels'
+            name = describe(record, image, index)
+            yield f'No anchor matches {name} of {image_name(record, image)}: {reason} (best IoU {iou:.2f}).'
+
+
+def _samples(record: Record) -> Iterator[str]:
+    for image, (rois, sample) in enumerate(zip(record.rois, record.samples, strict=True)):
+        if len(sample.gt_instances) and not rois.positive.any():
+            yield f'All {len(rois.boxes)} sampled RoIs of {image_name(record, image)} are background.'
+    for image, matching in enumerate(record.matched):
+        positive = matching.label == 1
+        if positive.any() and matching.is_truth[positive].all() and len(record.selections[image].proposals):
+            yield (
+                f'No proposal fits an object of {image_name(record, image)}: the only positive RoIs are the ground '
+                'truth itself, which joins the proposals.'
+            )
+    for image, selection in enumerate(record.selections):
+        if len(selection.proposals) == 0:
+            yield f'No proposal of {image_name(record, image)} survived: the second stage sees none of the first.'
+
+
+def _learning_rate(record: Record) -> Iterator[str]:
+    cfg = record.prepared.cfg
+    rule = cfg.get('auto_scale_lr') or {}
+    base, images = rule.get('base_batch_size'), batch_size(cfg) * record.prepared.optim_wrapper._accumulative_counts
+    if base and not rule.get('enable') and images != base:
+        yield (
+            f'The learning rate does not fit this batch: {record.lr:g} is for {base} images in a step, this config '
+            f'takes {images} in one process. Set auto_scale_lr.enable=True, or lr={record.lr * images / base:g}.'
+        )
+
+
+def _layers(record: Record) -> Iterator[str]:
+    spreads: dict[str, list[float]] = {}
+    for name, stats in record.layers.items():
+        dead = stats.dead(name)
+        if dead == stats.channels:
+            yield f'A dead ReLU layer: no value of {name} is above 0 in this step, and no gradient passes it.'
+        elif dead is not None and dead > DEAD_SHARE * stats.channels:
+            yield f'{dead} of {stats.channels} channels of {name} are never above 0 in this step.'
+        earlier = spreads.setdefault(name.split('.')[0], [])
+        if earlier and stats.std > NOISY * median(earlier) > 0:
+            yield (
+                f'Activations of {name} are noisy: their spread {stats.std:.3g} is {stats.std / median(earlier):.0f} '
+                f'times what is usual in the layers before it.'
+            )
+        earlier.append(stats.std)
+
+
+def _stages(record: Record) -> Iterator[str]:
+    for name, stage in record.stages.items():
+        if stage.trained and stage.gradient == 0:
+            yield f'No gradient reaches {name}, although it is trained.'
+    large = {n: s.ratio for n, s in record.stages.items() if s.ratio is not None and s.ratio > LARGE_UPDATE}
+    if large:
+        most = ', '.join(f'{name} by {ratio:.1f}' for name, ratio in sorted(large.items(), key=lambda x: -x[1])[:3])
+        yield (
+            f'At the full learning rate {record.lr:g} one step changes {len(large)} stages by more than their own size '
+            f'({most} times): keep the warm-up, or lower the rate.'
+        )

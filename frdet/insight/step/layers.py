@@ -1,0 +1,161 @@
+"""Numbers of layers and stages: activations, weights, gradients, updates."""
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+_VALUES = 20_000  # kept of a tensor for its histogram
+#: Their outputs go through a ReLU that is no module.
+_BEFORE_RELU = ('rpn_head.rpn_conv', 'roi_head.bbox_head.shared_fcs')
+
+
+class LayerStats:
+    """Activations of a layer over all its calls in a step.
+
+    Attributes:
+        calls: how many there were.
+        shape: of the last output.
+        mean, std, low, high: over all finite values.
+        zeros: share of values that are 0, or below where a ReLU follows.
+        channels, dead: channels, and those that no value passes the ReLU in; None where there is no ReLU.
+        non_finite: values that are NaN or infinite.
+        values: some of the values.
+    """
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.shape: tuple[int, ...] = ()
+        self.non_finite = 0
+        self.values = torch.zeros(0)
+        self._count = 0
+        self._sum = self._square = 0.0
+        self._below = 0
+        self.low, self.high = float('inf'), float('-inf')
+        self._channel_high: Tensor | None = None
+
+    def update(self, output: Any) -> None:
+        """Add the output (N, C, ...) of one call; anything else is passed over."""
+        if not isinstance(output, Tensor) or output.dim() < 2:
+            return
+        with torch.no_grad():
+            x = output.detach().float()
+            finite = x[x.isfinite()]
+            self.calls += 1
+            self.shape = tuple(x.shape)
+            self.non_finite += x.numel() - finite.numel()
+            self._count += finite.numel()
+            self._sum += float(finite.sum())
+            self._square += float(finite.double().square().sum())
+            self._below += int((finite <= 0).sum())
+            if finite.numel():
+                self.low, self.high = min(self.low, float(finite.min())), max(self.high, float(finite.max()))
+            high = x.transpose(0, 1).flatten(1).amax(dim=1).cpu()
+            self._channel_high = high if self._channel_high is None else torch.maximum(self._channel_high, high)
+            step = max(1, finite.numel() // _VALUES)
+            self.values = torch.cat([self.values, finite[::step].cpu()])
+
+    @property
+    def mean(self) -> float:
+        return self._sum / max(self._count, 1)
+
+    @property
+    def std(self) -> float:
+        return max(self._square / max(self._count, 1) - self.mean**2, 0.0) ** 0.5
+
+    @property
+    def zeros(self) -> float:
+        return self._below / max(self._count, 1)
+
+    def dead(self, name: str) -> int | None:
+        """Channels that never pass the ReLU; None where the layer called ``name`` has none."""
+        if self._channel_high is None or not (self.low >= 0 or name.startswith(_BEFORE_RELU)):
+            return None
+        return int((self._channel_high <= 0).sum())
+
+    @property
+    def channels(self) -> int:
+        return self.shape[1]
+
+
+@dataclass(frozen=True)
+class StageStats:
+    """Parameters of a stage together; norms are Euclidean.
+
+    Attributes:
+        parameters, trained: how many values.
+        weight: norm of the trained ones before the step.
+        gradient: norm before clipping.
+        update: norm of the change that the optimiser made.
+        non_finite: values of gradients that are NaN or infinite.
+        values: some of the weights, without norms and biases.
+    """
+
+    parameters: int
+    trained: int
+    weight: float
+    gradient: float
+    update: float
+    non_finite: int
+    values: Tensor
+
+    @property
+    def ratio(self) -> float | None:
+        """Update to weight, None where nothing is trained."""
+        return self.update / self.weight if self.trained and self.weight else None
+
+
+def stage_of(parameter: str) -> str:
+    """The stage of a parameter: ``backbone.layer1``, ``neck.fpn_convs``, ``rpn_head.rpn_cls``, ``bbox_head.fc_cls``."""
+    parts = parameter.removeprefix('roi_head.').split('.')
+    return '.'.join(parts[:2])
+
+
+def layers_to_watch(model: nn.Module) -> list[str]:
+    """Names of layers: the backbone's blocks, the neck's and the RPN's convolutions, the box head's."""
+    names = []
+    for name, module in model.named_modules():
+        depth = name.count('.')
+        is_leaf = not any(True for _ in module.children())
+        if name.startswith('backbone.'):
+            watched = depth == 2 or (depth == 1 and is_leaf)
+        else:
+            watched = isinstance(module, (nn.Conv2d, nn.Linear)) and is_leaf
+        # Norms give what the layer before them gave, in another scale.
+        if watched and not isinstance(module, (nn.BatchNorm2d, nn.GroupNorm)):
+            names.append(name)
+    return names
+
+
+def weights_before(model: nn.Module) -> dict[str, Tensor]:
+    """A copy of every parameter."""
+    return {name: p.detach().clone() for name, p in model.named_parameters()}
+
+
+def stages_after(model: nn.Module, before: dict[str, Tensor], gradients: dict[str, Tensor]) -> dict[str, StageStats]:
+    """Numbers of every stage, in the model's order."""
+    groups: dict[str, list[tuple[str, nn.Parameter]]] = defaultdict(list)
+    for name, parameter in model.named_parameters():
+        groups[stage_of(name)].append((name, parameter))
+    return {
+        stage: StageStats(
+            parameters=sum(p.numel() for _, p in members),
+            trained=sum(p.numel() for _, p in members if p.requires_grad),
+            weight=_norm([before[n] for n, p in members if p.requires_grad]),
+            gradient=_norm([gradients[n] for n, _ in members if n in gradients]),
+            update=_norm([p.detach() - before[n] for n, p in members]),
+            non_finite=sum(int((~gradients[n].isfinite()).sum()) for n, _ in members if n in gradients),
+            values=torch.cat([torch.zeros(0), *(_some(before[n]) for n, _ in members if before[n].dim() > 1)]),
+        )
+        for stage, members in groups.items()
+    }
+
+
+def _norm(tensors: list[Tensor]) -> float:
+    return sum(float(t.double().square().sum()) for t in tensors) ** 0.5
+
+
+def _some(tensor: Tensor) -> Tensor:
+    return tensor.flatten()[:: max(1, tensor.numel() // _VALUES)].float().cpu()

@@ -1,0 +1,179 @@
+"""Sections about the network: its parts, losses, activations, gradients."""
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.ticker import NullFormatter
+from mmengine.config import Config
+from torch import Tensor
+
+from frdet.insight.page import Page
+from frdet.insight.plots import Plot
+from frdet.insight.step.record import Record
+from frdet.insight.step.recording import PARTS
+
+_TERMS = {
+    'loss_rpn_cls': 'object or background, for each sampled anchor',
+    'loss_rpn_bbox': 'the way from each positive anchor to its object',
+    'loss_cls': 'the class, background among them, of each sampled RoI',
+    'loss_bbox': 'the way from each positive RoI to its object',
+}
+_LOGGED = {
+    'rpn_num_pos': 'positive anchors an image that were sampled',
+    'roi_num_pos': 'positive RoIs an image that were sampled',
+    'acc': 'sampled RoIs of which the class is right, in percent',
+}
+_ROLES = {
+    'data_preprocessor': 'normalises the images and pads them to one size',
+    'backbone': 'turns images into feature maps, finest first',
+    'neck': 'mixes the maps, so that fine ones know what coarse ones see',
+    'rpn_head': 'proposes boxes that may hold an object',
+    'roi_head': 'classifies the proposals and refines their boxes',
+}
+
+
+def add_parts(page: Page, record: Record) -> None:
+    """The five parts as they were built."""
+    section = page.section(
+        'The five parts',
+        'A config names five parts and this is what was built from them. Frozen parameters are not trained. The times '
+        'are of this one step, the heads with matching, sampling and losses; a first step is slower than later ones.',
+        source='Faster R-CNN, figure 2; FPN, figure 3',
+    )
+    model, rows = record.prepared.model, []
+    for part in PARTS:
+        module = getattr(model, part, None)
+        if module is None:
+            rows.append([part, 'none', 0, 0, '', None, _ROLES[part]])
+            continue
+        trained = sum(p.numel() for p in module.parameters() if p.requires_grad)
+        frozen = sum(p.numel() for p in module.parameters()) - trained
+        shapes = '; '.join('x'.join(map(str, shape)) for shape in record.shapes.get(part, []))
+        if part == 'rpn_head':
+            shapes = f'{sum(len(s.proposals) for s in record.selections)} proposals'
+        elif part == 'roi_head':
+            shapes = f'{sum(len(r.boxes) for r in record.rois)} RoIs, {record.rois[0].scores.shape[1]} scores each'
+        rows.append([part, type(module).__name__, trained, frozen, shapes, record.seconds[part] * 1000, _ROLES[part]])
+    head = ['part', 'type', 'trained parameters', 'frozen', 'output', 'ms', 'what it does']
+    section.table(head, rows, caption='Parts, parameters, outputs (images x channels x height x width) and time')
+    section.text('What they were built from:')
+    section.code(Config({'model': record.prepared.cfg.model.to_dict()}).pretty_text.strip(), label="The config's model")
+
+
+def add_losses(page: Page, record: Record) -> None:
+    """The losses and their terms."""
+    section = page.section(
+        'Losses',
+        'Each loss is a sum over samples, divided by a normaliser and multiplied by its weight. The optimiser follows '
+        'the sum of the four. Fresh weights give about 0.69 = log 2 for the objectness, and log (classes + 1) for the '
+        'class scores.',
+        source='Faster R-CNN, equation 1; Fast R-CNN, equations 1 to 3',
+    )
+    whole = sum(loss.value for loss in record.losses)
+    rows: list[list[Any]] = [
+        [x.name, x.count, x.total, x.normaliser, x.weight, x.value, f'{x.value / whole:.1%}' if whole else None]
+        for x in record.losses
+    ]
+    rows.append(['total', None, None, None, None, whole, '100.0%' if whole else None])
+    head = ['loss', 'terms', 'sum', 'normaliser', 'weight', 'value', 'share']
+    section.table(head, rows, caption='value = weight x sum / normaliser')
+    rows = [[x.name, x.kind, _TERMS.get(x.name, '')] for x in record.losses]
+    section.table(['loss', 'type', 'says how wrong is'], rows, caption='What the losses are')
+    rows = [[name, value, _LOGGED.get(name, '')] for name, value in record.logged.items()]
+    section.table(['name', 'value', 'what it is'], rows, caption='Numbers that are logged, not trained on')
+    finite = [(x.name, x.value) for x in record.losses if np.isfinite(x.value)]
+
+    def paint(axes: Any) -> None:
+        axes.barh([name for name, _ in finite], [value for _, value in finite])
+        axes.invert_yaxis()
+        axes.set_xlabel('value')
+
+    section.plot(Plot(paint, (7, 2.2)), 'Losses of this step')
+
+
+def add_activations(page: Page, record: Record) -> None:
+    """Activations of layers and weights of stages."""
+    section = page.section(
+        'Activations and weights',
+        'What the layers gave for these images. Healthy layers keep a spread of the same order from one to the next; a '
+        'channel that is never above 0 passes no gradient through its ReLU: it is dead for these images.',
+        source='Delving Deep into Rectifiers (He et al. 2015), section 2.2',
+    )
+    rows = [
+        [n, 'x'.join(map(str, s.shape)), s.mean, s.std, s.low, s.high, f'{s.zeros:.0%}', s.dead(n), s.non_finite]
+        for n, s in record.layers.items()
+    ]
+    head = ['layer', 'output', 'mean', 'spread', 'lowest', 'highest', '≤ 0', 'dead channels', 'not finite']
+    section.table(
+        head,
+        rows,
+        caption='Layers; the output is of the last call where a layer serves several levels',
+    )
+    shown = {name: stats.values for name, stats in record.layers.items() if len(stats.values)}
+    section.plot(_histograms(shown), 'Activations of the layers: shares of values', alt=_alt('activations', shown))
+    weights = {name: stage.values for name, stage in record.stages.items() if stage.values.isfinite().any()}
+    section.plot(
+        _histograms(weights),
+        'Weights of the stages before the step, without norms and biases',
+        alt=_alt('weights', weights),
+    )
+
+
+def add_updates(page: Page, record: Record) -> None:
+    """Gradients and what the optimiser made of them."""
+    section = page.section(
+        'Gradients and update',
+        f'Norms of the gradient before clipping, of the weights, and of the change that the optimiser made at the full '
+        f'learning rate of {record.lr:g}, before any schedule or warm-up. A ratio of update to weights near 0.001 is '
+        'usual; 1 rewrites a stage, 0 leaves it as it is.',
+        source='Accurate, Large Minibatch SGD (Goyal et al. 2017), section 2',
+    )
+    rows = [
+        [name, s.trained, s.gradient if s.trained else None, s.weight if s.trained else None, s.update, s.ratio]
+        for name, s in record.stages.items()
+    ]
+    head = ['stage', 'trained parameters', 'gradient', 'weights', 'update', 'update / weights']
+    section.table(head, rows, caption='Norms by stage')
+    ratios = {n: s.ratio for n, s in record.stages.items() if s.ratio and np.isfinite(s.ratio)}
+    if not ratios:
+        return
+    low, high = min(*ratios.values(), 1e-3) / 2, max(*ratios.values(), 1e-3)
+
+    def paint(axes: Any) -> None:
+        axes.barh(list(ratios), list(ratios.values()))
+        axes.set_xscale('log')
+        axes.set_xlim(10.0 ** math.floor(math.log10(low)), 10.0 ** math.ceil(math.log10(high)))
+        # The usual labels of a logarithmic axis are formulas, which plots here do not typeset.
+        axes.xaxis.set_major_formatter('{x:g}')
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.axvline(1e-3, linestyle='--')
+        axes.invert_yaxis()
+        axes.set_xlabel('update / weights')
+
+    plot = Plot(paint, (7, 0.8 + 0.26 * len(ratios)))
+    section.plot(plot, 'Update to weights by stage; the dashed line is 0.001')
+
+
+def _histograms(values: dict[str, Tensor], columns: int = 4) -> Plot:
+    rows = -(-len(values) // columns)
+
+    def paint(grid: np.ndarray) -> None:
+        for axes, (name, value) in zip(grid.flat, values.items(), strict=False):
+            finite = value[value.isfinite()]
+            low, high = torch.quantile(finite, torch.tensor([0.001, 0.999])).tolist()
+            counts, edges = np.histogram(finite.numpy(), bins=40, range=(low, high) if high > low else None)
+            axes.stairs(counts, edges, fill=True)  # one path, where bars are forty
+            axes.set_title(name.removeprefix('roi_head.'), fontsize=7)
+            axes.tick_params(labelsize=6)
+            axes.set_yticks([])
+            axes.locator_params(axis='x', nbins=4)
+        for axes in list(grid.flat)[len(values) :]:
+            axes.set_visible(False)
+
+    return Plot(paint, (8, 0.3 + 1.15 * rows), rows, columns)
+
+
+def _alt(kind: str, values: dict[str, Tensor]) -> str:
+    return f'Histograms of {kind}: {", ".join(values)}'

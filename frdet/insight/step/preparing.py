@@ -1,0 +1,138 @@
+"""What a training step needs, as training builds it: images through the pipeline, the model, the optimiser."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.optim import OptimWrapper, build_optim_wrapper
+from torch import nn
+
+from frdet.checkpoints import load_strictly
+from frdet.config import check_config
+from frdet.engine import DetRunner, load_checkpoint, with_layout
+from frdet.engine.hooks.check_setup import check_classes
+from frdet.errors import ConfigError, DataError
+from frdet.progress import track
+from frdet.registry import DATASETS, DETECTORS, in_config_scope
+
+_PARTS = (
+    'data_preprocessor',
+    'backbone',
+    *(f'rpn_head.{part}' for part in ('assigner', 'sampler', 'anchor_generator')),
+    *(f'roi_head.{part}' for part in ('assigner', 'sampler', 'roi_extractor', 'box_coder')),
+)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A training step before it is made.
+
+    Attributes:
+        model: in training mode, on its device.
+        weights: where they come from, in words.
+        optim_wrapper: with the learning rate scaled as training scales it.
+        records: what the data set knows of each image before the pipeline.
+        items: what the pipeline made of them, one dict of ``inputs`` and ``data_samples`` each.
+        classes: names of the labels.
+    """
+
+    cfg: Config
+    model: Any
+    weights: str
+    optim_wrapper: OptimWrapper
+    records: list[dict[str, Any]]
+    items: list[dict[str, Any]]
+    classes: tuple[str, ...]
+
+
+@in_config_scope
+def prepare(cfg: Config, checkpoint: str | None, images: Sequence[str], seed: int) -> Prepared:
+    """Build everything; arguments and errors are those of ``inspect_step``."""
+    check_config(cfg)
+    for name in ('train_dataloader', 'optim_wrapper'):
+        if not cfg.get(name):
+            raise ConfigError(f'The config has no {name}: give one that trains')
+    dataset = DATASETS.build(cfg.train_dataloader.dataset)
+    if len(dataset) == 0:
+        raise DataError('The training data of the config are empty: check ann_file, metainfo.classes and filter_cfg')
+    indices = _find(dataset, images) if images else [0]
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+    model, weights = _model(cfg, checkpoint)
+    check_classes(model, dataset, 'train_dataloader')
+    wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
+    # The Runner's own rule; all it needs of a Runner are these three.
+    runner: Any = SimpleNamespace(
+        _train_dataloader={'batch_size': batch_size(cfg)}, world_size=1, logger=SimpleNamespace(info=lambda text: None)
+    )
+    DetRunner.scale_lr(runner, wrapper, cfg.get('auto_scale_lr'))
+    return Prepared(
+        cfg=cfg,
+        model=model,
+        weights=weights,
+        optim_wrapper=wrapper,
+        records=[dataset.get_data_info(i) for i in indices],
+        items=[dataset[i] for i in indices],
+        classes=tuple(dataset.metainfo.get('classes') or ()),
+    )
+
+
+def batch_size(cfg: Config) -> int:
+    """Images that one process of this config loads for an iteration."""
+    loader = cfg.train_dataloader
+    return int(loader.get('batch_size') or (loader.get('batch_sampler') or {}).get('batch_size') or 1)
+
+
+def _find(dataset: Any, images: Sequence[str]) -> list[int]:
+    wanted = dict.fromkeys(map(str, images))
+    found: dict[str, int] = {}
+    for index in track(range(len(dataset)), 'Looking for the images'):
+        img_id = str(dataset.get_data_info(index).get('img_id'))
+        if img_id in wanted:
+            found.setdefault(img_id, index)
+            if len(found) == len(wanted):
+                break
+    if missing := [img_id for img_id in wanted if img_id not in found]:
+        few = ', '.join(str(dataset.get_data_info(i).get('img_id')) for i in range(min(5, len(dataset))))
+        raise DataError(
+            f'No image {", ".join(missing)} among the {len(dataset)} of the training data, whose ids begin {few}: '
+            'give ids from there (images without boxes may have been left out by filter_cfg)'
+        )
+    return [found[img_id] for img_id in wanted]
+
+
+def _model(cfg: Config, checkpoint: str | None) -> tuple[nn.Module, str]:
+    model = DETECTORS.build(cfg.model)
+    for part in _PARTS:
+        inner: Any = model
+        for name in part.split('.'):
+            inner = getattr(inner, name, None)
+        if inner is None:
+            raise ConfigError(
+                f'model.type={cfg.model.type!r} has no {part}: inspect_step shows two-stage detectors built as '
+                'FasterRCNN, with rpn_head and roi_head'
+            )
+    source = checkpoint or cfg.get('load_from')
+    if source is not None:
+        loaded = load_checkpoint(str(source))
+        load_strictly(model, loaded['state_dict'], with_layout(str(source), loaded))
+        weights = f'the checkpoint {source}'
+    else:
+        model.init_weights()
+        given = {name: _pretrained(module) for name, module in model.named_modules() if _pretrained(module)}
+        parts = ', '.join(f'{name or "model"} from {source}' for name, source in given.items())
+        weights = f'pretrained: {parts}; the rest random' if parts else 'random'
+    device = 'cuda' if torch.cuda.is_available() else 'cpu'
+    return model.to(device).train(), weights
+
+
+def _pretrained(module: nn.Module) -> str | None:
+    init_cfg = getattr(module, 'init_cfg', None)
+    is_it = isinstance(init_cfg, dict) and init_cfg.get('type') == 'Pretrained'
+    return str(init_cfg['checkpoint']) if is_it and isinstance(init_cfg, dict) else None

@@ -1,0 +1,211 @@
+"""What every detector shares: a family adds its parts, ``losses`` and ``detect``."""
+
+from contextlib import nullcontext
+from typing import Any, ClassVar, NoReturn
+
+import torch
+from mmengine.model import BaseModel
+from mmengine.registry import DefaultScope
+from mmengine.structures import InstanceData
+from torch import Tensor, nn
+
+from frdet.errors import ConfigError, ExportError
+from frdet.models.compiling import compiled
+from frdet.models.preprocessor import DetPreprocessor
+from frdet.models.task_modules import Detections
+from frdet.registry import BACKBONES, NECKS, PREPROCESSORS, SCOPE, Registry, arguments_of, build_parts
+from frdet.structures import DetDataSample, GroundTruth, batch_ground_truth, check_scale, check_truth, to_original
+
+
+class Detector(BaseModel):
+    """Images -> features -> losses or detections.
+
+    A family derives from it, builds its heads by ``build_parts``, and writes ``losses`` and ``detect``. Training,
+    testing, inference, fine-tuning and export need nothing else of it.
+
+    Args:
+        backbone: images (N, 3, H, W) -> feature maps.
+        neck: feature maps -> feature maps; None: the backbone's are used. A neck whose ``in_channels`` is not given
+            gets ``backbone.out_channels``.
+        data_preprocessor: the data loader's batch -> network input.
+        compile: run backbone and neck through ``torch.compile``, which takes a minute or two at the first batch; as
+            they are, with a warning, where there is no C++ compiler.
+        init_cfg: MMEngine's.
+    """
+
+    parts: ClassVar[dict[str, Registry]] = dict(data_preprocessor=PREPROCESSORS, backbone=BACKBONES, neck=NECKS)
+
+    def __init__(
+        self,
+        *,
+        backbone: dict,
+        neck: dict | None = None,
+        data_preprocessor: dict,
+        compile: bool = False,
+        init_cfg: dict | list[dict] | None = None,
+    ):
+        super().__init__(PREPROCESSORS.build(data_preprocessor), init_cfg)
+        build_parts(self, backbone=backbone)
+        build_parts(self, neck=_with_channels(neck, self.backbone))
+        self.compile_features = compile
+        #: Predict in bfloat16 where it is safe, as training under ``--amp``.
+        self.predicts_in_bfloat16 = False
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Keep every part in ``channels_last``, and tell the preprocessor how many classes the labels may have."""
+        if isinstance(value, nn.Module):
+            value.to(memory_format=torch.channels_last)
+        super().__setattr__(name, value)
+        if isinstance(value, nn.Module) and isinstance(self.data_preprocessor, DetPreprocessor):
+            self.data_preprocessor.num_classes = self.num_classes
+
+    @property
+    def num_classes(self) -> int | None:
+        """K of the first head that has a ``num_classes``; None if no head says."""
+        return next(iter(class_counts(self).values()), None)
+
+    @num_classes.setter
+    def num_classes(self, value: int | None) -> None:
+        """A detector whose own layers depend on the classes says it itself."""
+        self.__dict__['num_classes'] = value
+
+    def losses(self, features: tuple[Tensor, ...], truth: GroundTruth, image_sizes: Tensor) -> dict[str, Tensor]:
+        """Scalars: what has ``loss`` in its name is summed and trained on, the rest is only logged.
+
+        Args:
+            features: maps (N, C_l, H_l, W_l), finest first.
+            truth: ground truth of the batch.
+            image_sizes: (N, 2) float32, height and width of each image before padding.
+        """
+        raise NotImplementedError(f'{type(self).__name__} has no losses(features, truth, image_sizes)')
+
+    def detect(self, features: tuple[Tensor, ...], image_sizes: Tensor) -> Detections:
+        """Detections in pixels of the network's input, in shapes that do not depend on the values; see ``losses``."""
+        raise NotImplementedError(f'{type(self).__name__} has no detect(features, image_sizes)')
+
+    def raw(self, features: tuple[Tensor, ...]) -> Any:
+        """What ``mode='tensor'`` gives beside the features, such as a head's outputs."""
+        return None
+
+    def init_weights(self) -> None:
+        """Load what the parts' ``init_cfg`` name. Parts draw their random weights when they are built."""
+        with DefaultScope.overwrite_default_scope(SCOPE):
+            super().init_weights()
+
+    def forward(self, inputs: Tensor, data_samples: list[DetDataSample] | None = None, mode: str = 'tensor') -> Any:
+        """MMEngine's entry: ``mode`` 'loss', 'predict' or 'tensor' (feature maps, and what ``raw`` makes of them)."""
+        if mode == 'loss':
+            return self.loss(inputs, data_samples or [])
+        if mode == 'predict':
+            with torch.autocast(inputs.device.type, torch.bfloat16) if self.predicts_in_bfloat16 else nullcontext():
+                return self.predict(inputs, data_samples or [])
+        if mode == 'tensor':
+            features = self.extract_features(inputs)
+            return features, self.raw(features)
+        raise ValueError(f"mode is {mode!r}, expected 'loss', 'predict' or 'tensor'")
+
+    def extract_features(self, inputs: Tensor) -> tuple[Tensor, ...]:
+        """Images (N, 3, H, W) -> feature maps, finest first.
+
+        Raises:
+            ExportError: ``torch.jit.trace`` runs it.
+        """
+        if torch.jit.is_tracing():
+            _refuse_torchscript()
+        run = compiled(_features) if self.compile_features else _features
+        return run(self.backbone, self.neck, inputs)
+
+    def __prepare_scriptable__(self) -> NoReturn:
+        """What ``torch.jit.script`` calls first."""
+        _refuse_torchscript()
+
+    def loss(self, inputs: Tensor, data_samples: list[DetDataSample]) -> dict[str, Tensor]:
+        """``losses`` of a batch of normalised images (N, 3, H, W) with their ground truth.
+
+        Raises:
+            DataError: the ground truth cannot be trained on; see ``check_truth``.
+        """
+        num_classes = self.num_classes
+        check_truth(data_samples, num_classes)
+        truth = batch_ground_truth(data_samples)
+        if truth.labels.is_cuda and num_classes is not None:  # a check on the GPU itself, which nothing waits for
+            legal = (truth.labels >= 0) & (truth.labels < num_classes)
+            torch._assert_async(legal.all(), f'Ground truth has labels outside 0 to {num_classes - 1}')
+        return self.losses(self.extract_features(inputs), truth, _image_sizes(inputs, data_samples))
+
+    def predict(self, inputs: Tensor, data_samples: list[DetDataSample]) -> list[DetDataSample]:
+        """Detections in a batch of normalised images (N, 3, H, W).
+
+        Returns:
+            ``data_samples`` with ``pred_instances``: boxes in pixels of the original image, best score first.
+
+        Raises:
+            DataError: a sample's shapes and scale contradict each other; see ``check_scale``.
+        """
+        for sample in data_samples:
+            check_scale(sample)
+        found = self.detect(self.extract_features(inputs), _image_sizes(inputs, data_samples))
+        for sample, boxes, scores, labels in zip(data_samples, *found, strict=True):
+            there = (labels >= 0).nonzero().squeeze(1)
+            instances = InstanceData(bboxes=boxes[there], scores=scores[there], labels=labels[there])
+            sample.pred_instances = to_original(
+                instances, sample.img_shape, sample.ori_shape, flip=bool(sample.get('flip', False))
+            )
+        return data_samples
+
+
+def class_counts(model: nn.Module) -> dict[str, int]:
+    """The numbers of classes of a model's heads, by the key path that sets each in a config.
+
+    Of a ``Detector`` they are the ``num_classes`` of all its modules but those of the backbone, the neck and the
+    preprocessor; of another model its own ``num_classes`` alone.
+    """
+    own = vars(model).get('num_classes') if isinstance(model, Detector) else getattr(model, 'num_classes', None)
+    found = {'model.num_classes': own} if isinstance(own, int) else {}
+    for name, part in model.named_children() if isinstance(model, Detector) else ():
+        if name not in ('data_preprocessor', 'backbone', 'neck'):
+            for inner, module in part.named_modules(prefix=name):
+                if isinstance(count := getattr(module, 'num_classes', None), int):
+                    found[f'model.{inner}.num_classes'] = count
+    return found
+
+
+def other_counts(model: nn.Module, expected: int) -> str | None:
+    """The numbers of classes in a model that are not ``expected``, and which keys to set, in words; None if all are."""
+    others = {key_path: count for key_path, count in class_counts(model).items() if count != expected}
+    found = ' and '.join(str(count) for count in dict.fromkeys(others.values()))
+    return f'{found}: set {" and ".join(f"{key_path}={expected}" for key_path in others)}' if others else None
+
+
+def _with_channels(neck: Any, backbone: nn.Module) -> Any:
+    """A neck's config with ``in_channels`` filled in, if it takes it and does not say it."""
+    if not isinstance(neck, dict) or 'type' not in neck or neck.get('in_channels') is not None:
+        return neck
+    kind = neck['type'] if callable(neck['type']) else NECKS.get(neck['type'])
+    if 'in_channels' not in arguments_of(kind)[0]:
+        return neck
+    if (channels := getattr(backbone, 'out_channels', None)) is None:
+        raise ConfigError(
+            f'model.neck.in_channels is not given, and {type(backbone).__name__} has no out_channels: give either, the '
+            "channels of the backbone's maps, finest first"
+        )
+    return {**neck, 'in_channels': channels}
+
+
+def _refuse_torchscript() -> NoReturn:
+    raise ExportError(
+        'TorchScript cannot hold a detector: a trace keeps the image size and the number of boxes of its example. '
+        'Export it to ONNX or with torch.export: tools/export_onnx.py, or frdet.apis.export_detector'
+    )
+
+
+def _features(backbone: nn.Module, neck: nn.Module | None, inputs: Tensor) -> tuple[Tensor, ...]:
+    features = backbone(inputs)
+    return neck(features) if neck is not None else features
+
+
+def _image_sizes(inputs: Tensor, data_samples: list[DetDataSample]) -> Tensor:
+    """(N, 2) float32: height and width of each image before padding."""
+    return torch.tensor([s.img_shape[:2] for s in data_samples], dtype=torch.float32).to(
+        inputs.device, non_blocking=True
+    )

@@ -1,7 +1,0 @@
-"""Reports of training runs: a page, a comparison of several, and the files that every training leaves."""
-
-from frdet.visualization.report.comparison_page import write_comparison
-from frdet.visualization.report.files import write_files
-from frdet.visualization.report.training_page import write_page
-
-__all__ = ['write_comparison', 'write_files', 'write_page']

@@ -1,0 +1,274 @@
+"""A detector's weights mean the same under every project's names."""
+
+import itertools
+import re
+
+import numpy as np
+import pytest
+import torch
+from torchvision.models.detection import (
+    FasterRCNN,
+    fasterrcnn_resnet50_fpn,
+    maskrcnn_resnet50_fpn,
+    retinanet_resnet50_fpn,
+)
+from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+
+from frdet.checkpoints import LAYOUTS, convert_state_dict, recognise
+from frdet.errors import CheckpointError
+from frdet.registry import DETECTORS
+from tests.checkpoints.tiny import COLUMNS, assert_equal, tiny
+from tests.models.torchvision_twin import FC_CHANNELS, NUM_CLASSES, frdet_config, to_frdet
+
+
+def torchvision_detector(depth):
+    """Random everything, the norms' statistics too."""
+    model = FasterRCNN(
+        resnet_fpn_backbone(backbone_name=f'resnet{depth}', weights=None),
+        box_head=TwoMLPHead(256 * 7 * 7, FC_CHANNELS),
+        box_predictor=FastRCNNPredictor(FC_CHANNELS, NUM_CLASSES + 1),
+    )
+    for value in model.state_dict().values():
+        value.copy_(torch.randn_like(value))
+    # Never trained, and of no effect.
+    model.roi_heads.box_predictor.bbox_pred.weight.data[:4] = 0
+    model.roi_heads.box_predictor.bbox_pred.bias.data[:4] = 0
+    return model
+
+
+@pytest.fixture(scope='module', params=[18, 50])
+def pair(request):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return request.param, torchvision_detector(request.param)
+
+
+def test_torchvision_and_back(pair):
+    depth, model = pair
+    given = model.state_dict()
+    ours = convert_state_dict(given)
+    assert_equal(ours, to_frdet(given))
+    DETECTORS.build(frdet_config(depth)).load_state_dict(ours, strict=True)
+    back = convert_state_dict(ours, target='torchvision')
+    assert_equal(back, given)
+    model.load_state_dict(back, strict=True)
+
+
+def test_torchvisions_published_shapes():
+    """The model of torchvision's COCO checkpoint: 91 rows, counters of batches, which are dropped."""
+    with torch.device('meta'):
+        model = fasterrcnn_resnet50_fpn(weights=None, weights_backbone=None)
+    given = {name: torch.zeros(value.shape) for name, value in model.state_dict().items()}
+    ours = convert_state_dict(given)
+    assert ours['backbone.bn1.num_batches_tracked'].shape == ()
+    assert ours['roi_head.bbox_head.fc_reg.weight'].shape == (360, 1024)
+    back = convert_state_dict(ours, target='torchvision')
+    assert {n: v.shape for n, v in back.items()} == {
+        n: v.shape for n, v in given.items() if 'num_batches_tracked' not in n
+    }
+
+
+def test_old_torchvision_file(pair):
+    """Convolutions of FPN and RPN had a name less: torchvision itself still loads such a file."""
+    _, model = pair
+    given = model.state_dict()
+    old = {re.sub(r'(_blocks\.\d)\.0\.|(rpn\.head\.conv)\.0\.0\.', r'\1\2.', name): v for name, v in given.items()}
+    assert {'backbone.fpn.inner_blocks.3.weight', 'rpn.head.conv.bias'} <= set(old)
+    model.load_state_dict(dict(old), strict=True)
+    assert recognise(old) == 'torchvision'
+    assert_equal(convert_state_dict(old), convert_state_dict(given))
+
+
+def detectron2_shapes():
+    """Names and shapes of faster_rcnn_R_50_FPN, by detectron2's rule of naming them."""
+    shapes = {}
+
+    def conv(name, out_channels, in_channels, size):
+        shapes[f'{name}.weight'] = (out_channels, in_channels, size, size)
+        for kind in ('weight', 'bias', 'running_mean', 'running_var'):
+            shapes[f'{name}.norm.{kind}'] = (out_channels,)
+
+    def biased(name, *shape):
+        shapes[f'{name}.weight'], shapes[f'{name}.bias'] = shape, shape[:1]
+
+    bottom_up = 'backbone.bottom_up'
+    conv(f'{bottom_up}.stem.conv1', 64, 3, 7)
+    channels = 64
+    for stage, blocks in ((2, 3), (3, 4), (4, 6), (5, 3)):
+        width = 64 * 2 ** (stage - 2)
+        for block in range(blocks):
+            place = f'{bottom_up}.res{stage}.{block}'
+            if block == 0:
+                conv(f'{place}.shortcut', 4 * width, channels, 1)
+            conv(f'{place}.conv1', width, channels, 1)
+            conv(f'{place}.conv2', width, width, 3)
+            conv(f'{place}.conv3', 4 * width, width, 1)
+            channels = 4 * width
+        biased(f'backbone.fpn_lateral{stage}', 256, channels, 1, 1)
+        biased(f'backbone.fpn_output{stage}', 256, 256, 3, 3)
+    biased('proposal_generator.rpn_head.conv', 256, 256, 3, 3)
+    biased('proposal_generator.rpn_head.objectness_logits', 3, 256, 1, 1)
+    biased('proposal_generator.rpn_head.anchor_deltas', 12, 256, 1, 1)
+    biased('roi_heads.box_head.fc1', FC_CHANNELS, 256 * 7 * 7)
+    biased('roi_heads.box_head.fc2', FC_CHANNELS, FC_CHANNELS)
+    biased('roi_heads.box_predictor.cls_score', NUM_CLASSES + 1, FC_CHANNELS)
+    biased('roi_heads.box_predictor.bbox_pred', 4 * NUM_CLASSES, FC_CHANNELS)
+    return shapes
+
+
+def test_detectron2_and_back():
+    ours = DETECTORS.build(frdet_config(50)).state_dict()
+    theirs = convert_state_dict(ours, target='detectron2')
+    expected = detectron2_shapes()
+    assert len(expected) == 295
+    assert {name: tuple(value.shape) for name, value in theirs.items()} == expected
+    buffers = {'pixel_mean': torch.ones(3), 'proposal_generator.anchor_generator.cell_anchors.0': torch.ones(3, 4)}
+    assert_equal(convert_state_dict({**theirs, **buffers}), ours)
+
+
+@pytest.mark.parametrize('depth', [18, 34, 101, 152])
+@pytest.mark.parametrize('norm', ['BN', 'GN'])
+def test_other_depths_and_norms(depth, norm):
+    config = frdet_config(depth)
+    config['backbone'].update(norm=dict(type=norm), frozen_stages=-1)
+    with torch.device('meta'):
+        ours = DETECTORS.build(config).state_dict()
+    ours = {name: torch.tensor(float(i)).expand(value.shape) for i, (name, value) in enumerate(ours.items())}
+    kept = {name: value for name, value in ours.items() if 'num_batches_tracked' not in name}
+    for target in ('detectron2', 'torchvision'):
+        assert_equal(convert_state_dict(convert_state_dict(ours, target=target)), kept)
+    assert convert_state_dict(ours, target='mmdet3').keys() == ours.keys()
+
+
+@pytest.mark.parametrize(('source', 'target'), itertools.product(COLUMNS, repeat=2))
+def test_each_to_each_by_hand(source, target):
+    """Names, the place of the background, and the rows of its boxes: the tables of ``tiny`` hold both sides."""
+    assert recognise(tiny(source)) == source
+    for given in ('auto', source):
+        assert_equal(convert_state_dict(tiny(source), source=given, target=target), tiny(target))
+
+
+def test_background_moves_by_hand():
+    converted = convert_state_dict(tiny('frdet'), target='torchvision')
+    assert converted['roi_heads.box_predictor.cls_score.bias'].tolist() == [99, 1, 2]
+    assert converted['roi_heads.box_predictor.bbox_pred.bias'].tolist() == [0, 0, 0, 0, 10, 11, 12, 13, 20, 21, 22, 23]
+
+
+@pytest.mark.parametrize('layout', ['mmdet2', 'mmdet3'])
+def test_mmdetections_names_are_ours(layout):
+    assert_equal(convert_state_dict(tiny(), target=layout), tiny())
+    assert_equal(convert_state_dict(tiny(), source=layout, target='detectron2'), tiny('detectron2'))
+
+
+def test_any_number_of_fcs():
+    more = {f'roi_head.bbox_head.shared_fcs.{i}.{kind}': torch.ones(1) for i in (1, 2) for kind in ('weight', 'bias')}
+    for target, numbers in (('detectron2', (2, 3)), ('torchvision', (7, 8))):
+        names = set(convert_state_dict({**tiny(), **more}, target=target)) - set(tiny(target))
+        assert names == {f'roi_heads.box_head.fc{i}.{kind}' for i in numbers for kind in ('weight', 'bias')}
+
+
+def test_arrays_and_halves_become_float32():
+    given = {name: value.numpy().astype(np.float16) for name, value in tiny('detectron2').items()}
+    assert_equal(convert_state_dict(given), tiny())
+
+
+def refused(state, **kwargs):
+    with pytest.raises(CheckpointError) as info:
+        convert_state_dict(state, name='a.pth', **kwargs)
+    message = str(info.value)
+    assert message.startswith('a.pth') and len(message.splitlines()) <= 2
+    return message
+
+
+def test_unknown_layouts():
+    assert recognise({'blocks.0.attn.qkv.weight': 0}) is None
+    message = refused({'blocks.0.attn.qkv.weight': torch.ones(1)})
+    assert 'blocks.0.attn.qkv.weight' in message and all(layout in message for layout in LAYOUTS)
+    for kwargs in (dict(source='caffe'), dict(target='caffe'), dict(target='auto')):
+        with pytest.raises(CheckpointError, match='expected frdet, mmdet2'):
+            convert_state_dict(tiny(), **kwargs)
+
+
+def test_another_layout_than_said():
+    assert 'backbone.bottom_up' in refused(tiny('detectron2'), source='torchvision')
+
+
+@pytest.mark.parametrize(('build', 'words'), [(maskrcnn_resnet50_fpn, 'a mask head'), (retinanet_resnet50_fpn, '')])
+def test_models_of_torchvision_that_are_no_faster_rcnn(build, words):
+    with torch.device('meta'):
+        state = build(weights=None, weights_backbone=None).state_dict()
+    message = refused(state)
+    assert words in message
+    if words:
+        assert 'roi_heads.mask_head.0.0.bias' in message and 'and 9 more' in message
+
+
+@pytest.mark.parametrize(
+    ('layout', 'name', 'words'),
+    [
+        ('detectron2', 'roi_heads.mask_head.deconv.weight', 'a mask head'),
+        ('detectron2', 'roi_heads.keypoint_head.conv_fcn1.weight', 'a keypoint head'),
+        ('detectron2', 'backbone.fpn_lateral2.norm.weight', 'norms in the FPN'),
+        ('torchvision', 'backbone.fpn.inner_blocks.0.1.weight', 'norms in the FPN'),
+        ('torchvision', 'roi_heads.box_head.fc5.weight', 'more than'),
+        ('frdet', 'neck.lateral_convs.0.bn.weight', 'norms in the FPN'),
+        ('frdet', 'roi_head.mask_head.convs.0.conv.weight', 'a mask head'),
+        ('frdet', 'backbone.layer1.0.conv1.scale', 'more than'),
+    ],
+)
+def test_what_is_left_over(layout, name, words):
+    message = refused({**tiny(layout), name: torch.ones(1)}, target='detectron2')
+    assert layout in message and name in message and words in message
+
+
+def test_a_detector_without_fpn():
+    state = {name: value for name, value in tiny('detectron2').items() if 'fpn' not in name}
+    assert 'lacks backbone.fpn_lateral2.weight' in refused(state)
+
+
+@pytest.mark.parametrize('layout', COLUMNS)
+@pytest.mark.parametrize('kind', ['weight', 'bias'])
+def test_rows_of_scores_and_boxes(layout, kind):
+    """Two classes: 3 rows of scores and 8 of boxes, 12 in torchvision."""
+    state = tiny(layout)
+    (boxes,) = (n for n in state if n.endswith((f'fc_reg.{kind}', f'roi_heads.box_predictor.bbox_pred.{kind}')))
+    state[boxes] = state[boxes][:-1]
+    expected = '3 and 12' if layout == 'torchvision' else '3 and 4 or 8'
+    assert expected in refused(state)
+
+
+def test_one_box_for_all_classes():
+    state = tiny()
+    for kind in ('weight', 'bias'):
+        state[f'roi_head.bbox_head.fc_reg.{kind}'] = state[f'roi_head.bbox_head.fc_reg.{kind}'][:4]
+    assert_equal(convert_state_dict(convert_state_dict(state, target='detectron2')), state)
+    assert 'one box for all classes' in refused(state, target='torchvision')
+
+
+@pytest.mark.parametrize(
+    'name',
+    [
+        'proposal_generator.rpn_head.anchor_deltas.bias',
+        'backbone.fpn_output4.weight',
+        'roi_heads.box_head.fc2.bias',
+        'backbone.bottom_up.res4.3.conv2.weight',
+        'backbone.bottom_up.res4.3.conv2.norm.running_var',
+        'backbone.bottom_up.res3.0.shortcut.norm.bias',
+    ],
+)
+def test_a_parameter_that_is_missing_or_misshapen_is_named(name):
+    """Of a whole R50-FPN under detectron2's names; every other parameter is the shape it should be."""
+    state = {other: torch.zeros(shape) for other, shape in detectron2_shapes().items()}
+    wrong = {**state, name: state[name][:-1]}
+    del state[name]
+    message = refused(state)
+    assert f'lacks {name}' in message and 'more' not in message
+    message = refused(wrong)
+    assert 'do not go together' in message and name.rsplit('.', 1)[0] in message
+
+
+def test_a_block_that_is_missing():
+    state = {name: torch.zeros(shape) for name, shape in detectron2_shapes().items() if '.res4.3.' not in name}
+    message = refused(state)
+    assert 'lacks backbone.bottom_up.res4.3.conv1.norm.bias' in message and 'and 12 more' in message

@@ -1,0 +1,143 @@
+"""Files of weights are read, and what is in them is never run."""
+
+import os
+import pickle
+from argparse import Namespace
+from collections import OrderedDict
+from unittest.mock import ANY
+
+import numpy as np
+import pytest
+import torch
+from mmengine.logging import HistoryBuffer
+
+from frdet.checkpoints import load_file, unwrap
+from frdet.errors import CheckpointError
+
+#: {'a': numpy.arange(3, dtype='<f4')} as Python 2 with numpy 1 wrote it: byte strings, the old module's name.
+PYTHON2 = (
+    b'\x80\x02}q\x00U\x01aq\x01cnumpy.core.multiarray\n_reconstruct\nq\x02cnumpy\nndarray\nq\x03K\x00\x85U\x01b\x87Rq\x04'
+    b'(K\x01K\x03\x85cnumpy\ndtype\nq\x05U\x02f4K\x00K\x01\x87Rq\x06(K\x03U\x01<NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00'
+    b'tb\x89U\x0c\x00\x00\x00\x00\x00\x00\x80?\x00\x00\x00@tbs.'
+)
+
+
+class Trap:
+    """Creates a folder where it is unpickled."""
+
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+def test_pickle_of_python_2(tmp_path):
+    path = tmp_path / 'old.pkl'
+    path.write_bytes(PYTHON2)
+    content = load_file(path)
+    assert list(content) == ['a']
+    np.testing.assert_array_equal(content['a'], np.array([0, 1, 2], np.float32))
+
+
+@pytest.mark.parametrize('protocol', [0, 2, 4, 5])
+def test_pickle_of_python_3(tmp_path, protocol):
+    content = {'model': OrderedDict(w=np.arange(6.0).reshape(2, 3), n=np.float32(2.5)), 'names': ['a', ('b', None)]}
+    path = tmp_path / 'new.pkl'
+    path.write_bytes(pickle.dumps(content, protocol))
+    loaded = load_file(str(path))
+    np.testing.assert_array_equal(loaded['model']['w'], content['model']['w'])
+    assert loaded['model']['n'] == 2.5
+    assert loaded['names'] == ['a', ('b', None)]
+
+
+@pytest.mark.parametrize('name', ['trap.pkl', 'trap.pth'])
+def test_code_is_refused_and_not_run(tmp_path, name):
+    sprung = tmp_path / 'sprung'
+    content = {'state_dict': {'w': torch.zeros(1)}, 'x': Trap(sprung)}
+    if name.endswith('.pkl'):
+        (tmp_path / name).write_bytes(pickle.dumps({'x': Trap(sprung)}))
+    else:
+        torch.save(content, tmp_path / name)
+    with pytest.raises(CheckpointError, match='refused.*mkdir') as info:
+        load_file(tmp_path / name)
+    assert not sprung.exists()
+    assert len(str(info.value).splitlines()) <= 2
+
+
+def test_an_array_that_hides_an_object(tmp_path):
+    sprung = tmp_path / 'sprung'
+    (tmp_path / 'a.pkl').write_bytes(pickle.dumps(np.array([Trap(sprung)], dtype=object)))
+    with pytest.raises(CheckpointError, match='refused'):
+        load_file(tmp_path / 'a.pkl')
+    assert not sprung.exists()
+
+
+def test_torch_file_with_histories(tmp_path):
+    """MMDetection's checkpoints hold MMEngine's histories and numpy scalars."""
+    content = {'state_dict': {'w': torch.ones(2)}, 'h': HistoryBuffer([1.0, 2.0], [1, 1]), 's': np.float64(0.5)}
+    torch.save(content, tmp_path / 'a.pth')
+    loaded = load_file(tmp_path / 'a.pth')
+    assert loaded['h'].mean() == 1.5
+    assert loaded['s'] == 0.5
+    # The list of what is admitted is not left behind.
+    with pytest.raises(pickle.UnpicklingError):
+        torch.load(tmp_path / 'a.pth', weights_only=True)
+
+
+def test_arguments_of_torchvisions_training_script(tmp_path):
+    """It saves them beside the model; they may hold no more than any file."""
+    content = {'model': {'w': torch.ones(2)}, 'args': Namespace(lr=0.02, device='cpu'), 'epoch': 3}
+    torch.save(content, tmp_path / 'a.pth')
+    assert load_file(tmp_path / 'a.pth') == content | {'model': ANY}
+    content['args'].model = Trap(tmp_path / 'sprung')
+    torch.save(content, tmp_path / 'a.pth')
+    with pytest.raises(CheckpointError, match='refused.*mkdir'):
+        load_file(tmp_path / 'a.pth')
+    assert not (tmp_path / 'sprung').exists()
+
+
+def test_legacy_torch_file(tmp_path):
+    torch.save({'w': torch.ones(2)}, tmp_path / 'a.pth', _use_new_zipfile_serialization=False)
+    assert load_file(tmp_path / 'a.pth')['w'].tolist() == [1, 1]
+
+
+@pytest.mark.parametrize('name', ['cut.pth', 'cut.pkl', 'legacy.pth'])
+@pytest.mark.parametrize('kept', [0.0, 0.01, 0.5, 0.98])
+def test_truncated_file(tmp_path, name, kept):
+    path = tmp_path / name
+    if name.endswith('pkl'):
+        path.write_bytes(pickle.dumps({'w': np.zeros(5000)}, 2))
+    else:
+        torch.save({'w': torch.zeros(5000)}, path, _use_new_zipfile_serialization=name != 'legacy.pth')
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * kept)])
+    with pytest.raises(CheckpointError, match=name):
+        load_file(path)
+
+
+@pytest.mark.parametrize('name', ['text.pth', 'text.pkl'])
+def test_a_file_of_another_kind(tmp_path, name):
+    (tmp_path / name).write_text('<html>Not found</html>')
+    with pytest.raises(CheckpointError, match='unreadable') as info:
+        load_file(tmp_path / name)
+    assert len(str(info.value).splitlines()) <= 2
+
+
+def test_missing_file_and_folder(tmp_path):
+    with pytest.raises(CheckpointError, match='no such file'):
+        load_file(tmp_path / 'none.pth')
+    with pytest.raises(CheckpointError, match='a folder'):
+        load_file(tmp_path)
+
+
+@pytest.mark.parametrize('key', ['state_dict', 'model', 'blobs', None])
+def test_unwrap(key):
+    state = {'module.w': torch.ones(1)}
+    assert list(unwrap({key: state, 'meta': {}} if key else state, 'f')) == ['w']
+
+
+@pytest.mark.parametrize('content', [[1], {'a': 1}, {}, torch.ones(1)])
+def test_unwrap_finds_no_weights(content):
+    with pytest.raises(CheckpointError, match='f.pth holds a'):
+        unwrap(content, 'f.pth')

@@ -1,0 +1,103 @@
+"""Counts are those of pencil and paper, and torchvision's published ones."""
+
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights
+
+from frdet.config import load_config
+from frdet.errors import ConfigError
+from frdet.insight.flops import count_flops
+from tests.engine import toy  # registers ToyDetector  # noqa: F401
+
+CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
+R50 = CONFIGS / 'faster_rcnn/r50_fpn_1x_coco.py'
+
+
+def stages(path, size=(64, 64), num_rois=None, **options):
+    found = count_flops(load_config(path, options), size, num_rois=num_rois)
+    return {stage.name: stage for stage in found}
+
+
+@pytest.fixture(scope='module')
+def r50():
+    return stages(R50)
+
+
+# Multiply-adds at 64 x 64: products of kernel, channels in, channels out and cells; FLOPs are twice as many.
+# conv1 has stride 2, the pooling another: layer1 has 16 x 16 cells, layer2 8 x 8, ... P6 has 1.
+LAYER1 = (64 * 64 + 9 * 64 * 64 + 64 * 256 + 64 * 256) + 2 * (256 * 64 + 9 * 64 * 64 + 64 * 256)
+LAYER2 = (256 * 128 + 9 * 128 * 128 + 128 * 512 + 256 * 512) + 3 * (512 * 128 + 9 * 128 * 128 + 128 * 512)
+LATERALS = 256 * (256 * 16**2 + 512 * 8**2 + 1024 * 4**2 + 2048 * 2**2)
+OUTPUTS = 9 * 256 * 256 * (16**2 + 8**2 + 4**2 + 2**2)
+CELLS = 16**2 + 8**2 + 4**2 + 2**2 + 1
+BY_HAND = {
+    'backbone stem': 7 * 7 * 3 * 64 * 32**2,
+    'backbone.layer1': LAYER1 * 16**2,
+    'backbone.layer2': LAYER2 * 8**2,  # of caffe's style: the stride is in the first convolution
+    'neck': LATERALS + OUTPUTS,
+    'rpn_head': (9 * 256 * 256 + 256 * 3 + 256 * 12) * CELLS,
+    'roi_head.roi_extractor': 0,
+    'roi_head.bbox_head': (256 * 7 * 7 * 1024 + 1024 * 1024 + 1024 * 81 + 1024 * 80 * 4) * 1000,
+}
+
+
+@pytest.mark.parametrize('name', BY_HAND)
+def test_flops_by_hand(r50, name):
+    assert r50[name].flops == 2 * BY_HAND[name]
+
+
+def test_basic_blocks_by_hand():
+    """R18's layer2 at 8 x 8: 3x3 64->128 and 128->128, 1x1 64->128 beside them; two of 3x3 128->128."""
+    found = stages(CONFIGS / 'quickstart/r18_fpn_shapes.py')['backbone.layer2']
+    weights = 9 * 64 * 128 + 9 * 128 * 128 + 64 * 128 + 2 * 9 * 128 * 128
+    assert found.flops == 2 * weights * 8**2
+    assert found.params == found.trained == weights + 5 * 2 * 128  # five BNs, weight and bias
+
+
+def test_parameters_by_hand(r50):
+    """Convolutions of the backbone have no bias, FrozenBN no parameters; FREEZE_AT 2 leaves stem and layer1."""
+    assert r50['backbone stem'][2:] == (0, 7 * 7 * 3 * 64)
+    assert r50['backbone.layer1'][2:] == (0, LAYER1)
+    assert r50['backbone.layer2'][2:] == (LAYER2, 0)
+    laterals = (256 + 512 + 1024 + 2048) * 256 + 4 * 256
+    assert r50['neck'][2:] == (laterals + 4 * (9 * 256 * 256 + 256), 0)
+    assert r50['rpn_head'][2:] == (9 * 256 * 256 + 256 + (256 + 1) * (3 + 12), 0)
+    assert r50['roi_head.bbox_head'][2:] == ((12544 + 1) * 1024 + (1024 + 1) * (1024 + 81 + 320), 0)
+
+
+def test_the_total_is_that_of_its_parts(r50):
+    *parts, total = r50.values()
+    assert total.name == 'total' and 'other' not in r50
+    assert total[1:] == tuple(sum(column) for column in list(zip(*parts, strict=True))[1:])
+
+
+def test_torchvisions_published_figures():
+    """It calls multiply-adds operations, and regresses boxes of the background, too: 4 x (1024 + 1) parameters."""
+    published = FasterRCNN_ResNet50_FPN_Weights.COCO_V1.meta
+    total = stages(CONFIGS / 'interop/torchvision_r50_fpn.py', size=(800, 800))['total']
+    assert round(total.flops / 2e9, 2) == published['_ops'] == 134.38
+    assert total.params == published['num_params'] - 4 * 1025 == 41_751_186
+
+
+def test_images_are_padded(r50):
+    assert stages(R50, size=(50, 33)) == r50
+    assert stages(R50, size=(65, 33))['backbone stem'].flops == r50['backbone stem'].flops * 3 // 2  # 96 x 64
+
+
+def test_the_number_of_rois(r50):
+    assert stages(R50, num_rois=10)['roi_head.bbox_head'].flops == r50['roi_head.bbox_head'].flops // 100
+    fewer = stages(R50, **{'model.rpn_head.post_nms_test': 500})
+    assert fewer['roi_head.bbox_head'].flops == r50['roi_head.bbox_head'].flops // 2
+
+
+@pytest.mark.parametrize(('size', 'num_rois'), [((0, 64), None), ((64, -1), None), ((64, 64), 0)])
+def test_sizes_that_are_none(size, num_rois):
+    with pytest.raises(ConfigError, match='expected at least 1'):
+        stages(R50, size, num_rois)
+
+
+def test_a_detector_of_other_parts():
+    with pytest.raises(ConfigError, match="'ToyDetector' has no backbone"):
+        count_flops(Config(dict(model=dict(type='ToyDetector'))), (64, 64))

@@ -1,0 +1,89 @@
+"""The memory of data loader workers."""
+
+import argparse
+import os
+import statistics
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch.utils.data import DataLoader, get_worker_info
+
+from benchmarks.timing import Report, process_mib
+from frdet.datasets import CocoDataset
+from frdet.progress import track
+
+
+class DrawnRecords(CocoDataset):
+    """Records like COCO's, without files: 7 boxes an image."""
+
+    def __init__(self, count: int):
+        self.count = count
+        super().__init__(ann_file='', data_prefix={'img': ''})
+
+    def load_data_list(self) -> list[dict[str, Any]]:
+        rng, record = np.random.default_rng(0), dict(height=480, width=640)
+        sizes = rng.poisson(7, self.count)
+        return [
+            {
+                'img_id': i,
+                'file_name': f'{i:012d}.jpg',
+                **record,
+                'boxes': rng.random((n, 4), dtype=np.float32).tobytes(),
+                'labels': rng.integers(80, size=n, dtype=np.int32).tobytes(),
+                'crowd': np.zeros(n, dtype=bool).tobytes(),
+            }
+            for i, n in enumerate(sizes)
+        ]
+
+
+def proportional_size(pid: int | str, address: int | None = None) -> float:
+    """MiB of a process, shared pages in proportion (PSS); of the mapping at ``address`` alone where it is given."""
+    if address is None:
+        return process_mib('Pss', Path(f'/proc/{pid}/smaps_rollup'))
+    inside = False
+    for line in Path(f'/proc/{pid}/smaps').read_text().splitlines():
+        head = line.split()[0]
+        if '-' in head and not head.endswith(':'):
+            begin, end = (int(part, 16) for part in head.split('-'))
+            inside = begin <= address < end
+        elif inside and head == 'Pss:':
+            return int(line.split()[1]) / 1024
+    raise RuntimeError(f'process {pid} has no memory at {address:#x}')
+
+
+def _pids(_: list) -> int:
+    info = get_worker_info()
+    return os.getpid() if info else 0
+
+
+def measure(args: argparse.Namespace) -> Report:
+    """PSS of the workers after every epoch in which each record is read, and how many copies of the records exist."""
+    dataset = DrawnRecords(args.records)
+    loader: DataLoader = DataLoader(
+        dataset,
+        batch_size=256,
+        shuffle=True,
+        num_workers=args.workers,
+        collate_fn=_pids,
+        persistent_workers=True,
+        multiprocessing_context='fork',
+    )
+    packed = dataset.data_bytes.nbytes / 2**20
+    # Where they lie is the same in every process; the middle, since the allocator's neighbours share the first page.
+    address = dataset.data_bytes.ctypes.data + dataset.data_bytes.nbytes // 2
+    report = Report(f'{args.records} records, {packed:.1f} MiB packed, {args.workers} workers')
+    for epoch in track(range(1, args.epochs + 1), 'Epochs'):
+        workers = sorted(set(loader))
+        sizes = [proportional_size(pid) for pid in workers]
+        copies = sum(proportional_size(pid, address) for pid in [os.getpid(), *workers]) / packed
+        report.add(
+            {
+                'epoch': epoch,
+                'PSS of a worker, MiB': statistics.mean(sizes),
+                'min-max': f'{min(sizes):.1f}-{max(sizes):.1f}',
+                'copies of the records': copies,
+            }
+        )
+    report.notes.append('Copies: the PSS of the records in all processes together, over their packed size.')
+    return report
