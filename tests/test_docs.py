@@ -68,7 +68,7 @@ def test_a_key_that_does_not_exist_is_found():
     assert dict(keys(ROOT / 'docs/configs.md'))['default_hooks.ema'] == 'dict(type=EMAHook)'
 
 
-def test_the_way_of_a_batch_is_the_code_s(tmp_path, monkeypatch):
+def test_the_way_of_a_batch(tmp_path, monkeypatch):
     """docs/architecture.md lists the files of frdet that run in a training step, hooks left out."""
     page = (ROOT / 'docs/architecture.md').read_text()
     read, step = (re.findall(r'^\| (\d+) \| `(\S+)` \|', part, re.M) for part in re.split(r'\n### ', page)[1:3])
