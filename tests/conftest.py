@@ -39,12 +39,12 @@ VAL_ANN = 'annotations/instances_val2017.json'
 # Files that take longest, the longest first: begun last, one of them would leave the other test processes idle. `make
 # quick` leaves them out.
 LONG = (
-    'test_docs_commands.py', 'tools/test_benchmark.py', 'ops/test_both_ways.py', 'apis/export/test_exporting.py',
-    'tools/test_export_onnx.py', 'tools/test_train_and_test.py', 'test_memory.py', 'tools/test_stop_and_resume.py',
-    'test_overfit.py', 'engine/hooks/test_stop.py', 'tools/test_dist.py', 'models/test_same_losses.py',
-    'engine/hooks/test_hang.py', 'tools/test_bad_input.py', 'engine/hooks/test_val_loss.py',
-    'apis/test_launch.py', 'models/test_compiling.py', 'tools/test_convert_checkpoint.py', 'test_determinism.py',
-    'tools/test_detect.py', 'test_configs.py',
+    'test_docs_commands.py', 'tools/test_benchmark.py', 'test_memory.py', 'test_overfit.py', 'ops/test_both_ways.py',
+    'tools/test_train_and_test.py', 'tools/test_export_onnx.py', 'apis/export/test_exporting.py',
+    'engine/hooks/test_stop.py', 'models/test_same_losses.py', 'test_determinism.py', 'tools/test_bad_input.py',
+    'tools/test_stop_and_resume.py', 'models/test_compiling.py', 'tools/test_dist.py', 'apis/test_launch.py',
+    'tools/test_detect.py', 'test_configs.py', 'engine/hooks/test_val_loss.py', 'tools/test_convert_checkpoint.py',
+    'engine/hooks/test_hang.py',
 )  # fmt: skip
 
 
