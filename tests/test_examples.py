@@ -135,6 +135,28 @@ def test_detecting(run):
     assert {'bbox', 'score', 'category_id', 'file_name'} <= set(records[0])
 
 
+def test_flops(run):
+    path = run.folder / 'flops.json'
+    run.output('flops', run.config, '--size', '64', '64', '--json', path)
+    stages = {stage['name']: stage for stage in json.loads(path.read_text())['stages']}
+    total = stages.pop('total')
+    assert total['flops'] == sum(stage['flops'] for stage in stages.values())
+    part = {'retina': 'head', 'cascade': 'roi_head.bbox_heads', 'torchvision_backbone': 'backbone'}[run.name]
+    assert sum(stage['flops'] for name, stage in stages.items() if name.startswith(part)) > 0
+
+
+def test_a_step_is_inspected(run):
+    """What has no section is said in a line: a one-stage detector has no proposals, and no RoIs."""
+    page = run.folder / 'step.html'
+    printed = run.output('inspect_step', run.config, '--image', 1, 2, '--out', page)
+    headings = re.findall(r'<h2 id[^>]*>([^<]+)', page.read_text())
+    assert {'The parts', 'Data', 'Anchors and their matches', 'Losses', 'Gradients and update'} <= set(headings)
+    (missing,) = re.findall('^not shown: (.*)', printed, re.M) or ['']
+    assert ('Objectness and proposals' in missing) == (run.name == 'retina')
+    assert ('RoIs and their refinement' in missing) == (run.name != 'torchvision_backbone')
+    assert not any(heading in missing for heading in headings)
+
+
 def test_report(run):
     if run.name == 'torchvision_backbone':
         pytest.skip('its heads, and so its losses, are the shipped ones')
