@@ -34,6 +34,7 @@ MOVED: dict[str, str] = {
     'frdet.interop.checkpoints': 'frdet.checkpoints.converting',
     'frdet.interop.download': 'frdet.checkpoints.addresses',
     'frdet.interop.files': 'frdet.checkpoints.reading',
+    'frdet.interop.whole': 'frdet.checkpoints.detectors',
     'frdet.interop': 'frdet.checkpoints',
     'frdet.evaluation.analysis': 'frdet.insight.errors',
 }
