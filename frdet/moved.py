@@ -31,6 +31,7 @@ MOVED: dict[str, str] = {
     'frdet.engine.hooks.checkpoint': 'frdet.checkpoints.hooks',
     'frdet.engine.hooks.saving': 'frdet.checkpoints.hooks',
     'frdet.engine.saving': 'frdet.checkpoints.saving',
+    'frdet.engine.schedule_fit': 'frdet.engine.schedules',
     'frdet.interop.checkpoints': 'frdet.checkpoints.converting',
     'frdet.interop.download': 'frdet.checkpoints.addresses',
     'frdet.interop.files': 'frdet.checkpoints.reading',
