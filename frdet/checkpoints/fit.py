@@ -45,13 +45,13 @@ def fit_to_start(module: nn.Module, state: dict[str, Tensor], source: str) -> di
     anew = [n for n in misshapen if n.rpartition('.')[0] in layers and own[n].shape[1:] == state[n].shape[1:]]
     _refuse(module, source, missing, [], {n: text for n, text in misshapen.items() if n not in anew})
     if left_over:
-        _warn(f'{source} has, unlike the model, {few(left_over)}: left out')
+        warn(f'{source} has, unlike the model, {few(left_over)}: left out')
     if anew:
         of = {n: n.rpartition('.')[0] for n in anew}
         named, wanted = ' and '.join(sorted(set(of.values()))), {layers[layer] for layer in of.values()}
         given = set.intersection(*(_count_given(len(own[n]), len(state[n]), layers[of[n]]) for n in anew))
         said = f'{given.pop()} classes, the model {wanted.pop()}' if len(given) == len(wanted) == 1 else 'other classes'
-        _warn(f'{source} has {said}: {named} start anew')
+        warn(f'{source} has {said}: {named} start anew')
     return {name: own[name] if name in anew else value for name, value in state.items() if name not in left_over}
 
 
@@ -96,5 +96,6 @@ def _differences(own: dict[str, Tensor], state: dict[str, Tensor]) -> tuple[list
     return missing, left_over, misshapen
 
 
-def _warn(text: str) -> None:
+def warn(text: str) -> None:
+    """Log a warning."""
     print_log(text, logger='current', level=logging.WARNING)

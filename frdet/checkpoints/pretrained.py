@@ -1,7 +1,6 @@
 """Starting a backbone from the weights of a file: ``init_cfg=dict(type='Pretrained', checkpoint=...)``."""
 
 import contextlib
-import logging
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -12,7 +11,7 @@ from mmengine.model import update_init_info
 from torch import Tensor, nn
 
 from frdet.checkpoints.backbones import convert_backbone, to_tensor
-from frdet.checkpoints.fit import load_strictly
+from frdet.checkpoints.fit import load_strictly, warn
 from frdet.checkpoints.reading import load_file, unwrap
 from frdet.errors import CheckpointError
 from frdet.registry import WEIGHT_INITIALIZERS
@@ -121,9 +120,7 @@ def _warn_of_stride(module: nn.Module, how: str) -> None:
     expected = {'Caffe2': (2, 1), 'torchvision': (1, 2)}.get(how.removeprefix('layout ').split()[0], strides)
     if strides != expected:
         style = 'caffe' if expected == (2, 1) else 'pytorch'
-        print_log(
+        warn(
             f"These weights were trained with style='{style}' (stride in the {'1x1' if style == 'caffe' else '3x3'}), "
-            'the model has the other style: expect a lower AP',
-            logger='current',
-            level=logging.WARNING,
+            'the model has the other style: expect a lower AP'
         )

@@ -1,13 +1,12 @@
 """Writing checkpoint files completely or not at all, and finding the newest intact checkpoint of a folder."""
 
-import logging
 import zipfile
 import zlib
 from pathlib import Path
 
 from mmengine.fileio import LocalBackend, register_backend
-from mmengine.logging import print_log
 
+from frdet.checkpoints.fit import warn
 from frdet.errors import CheckpointError
 from frdet.files import write_file
 
@@ -80,10 +79,10 @@ def newest_whole(work_dir: str | Path) -> str | None:
             check_whole(path)
         except CheckpointError as error:
             broken.append(path.name)
-            print_log(str(error), logger='current', level=logging.WARNING)
+            warn(str(error))
         else:
             if broken:
-                print_log(f'Resuming from {path} instead', logger='current', level=logging.WARNING)
+                warn(f'Resuming from {path} instead')
             return str(path)
     if broken:
         raise CheckpointError(

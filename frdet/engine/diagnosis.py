@@ -1,7 +1,8 @@
 """Diagnosing a training step that was not finite: computing it again, and keeping it in a file."""
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -74,7 +75,10 @@ def diagnose(
     found: list[str] = []
     after = rng_state()
     set_rng_state(rng)
-    with _buffers_kept(model), _outputs_watched(model, found), torch.enable_grad():
+    with _buffers_kept(model), ExitStack() as hooks, torch.enable_grad():
+        for name, module in model.named_modules():
+            if name:
+                hooks.enter_context(module.register_forward_hook(partial(_note_output, found, name)))
         with autocast or nullcontext():
             losses = model(**model.data_preprocessor(batch, True), mode='loss')
         total, logged = model.parse_losses(losses)
@@ -90,19 +94,9 @@ def diagnose(
     )
 
 
-@contextmanager
-def _outputs_watched(model: torch.nn.Module, found: list[str]) -> Iterator[None]:
-    """Add the names of modules whose output is not finite to ``found``, in the order in which they return."""
-
-    def watch(name: str) -> Any:
-        return lambda module, inputs, output: found.append(name) if not _is_finite(output) else None
-
-    handles = [m.register_forward_hook(watch(name)) for name, m in model.named_modules() if name]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+def _note_output(found: list[str], name: str, module: torch.nn.Module, inputs: Any, output: Any) -> None:
+    if not _is_finite(output):
+        found.append(name)
 
 
 @contextmanager

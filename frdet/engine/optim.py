@@ -11,6 +11,7 @@ from mmengine.logging import MMLogger, print_log
 from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper
 from torch import nn
 
+from frdet.checkpoints.fit import warn
 from frdet.engine.freezing import freeze, is_meant, nearest
 from frdet.errors import ConfigError
 from frdet.models.detectors import Detector
@@ -80,11 +81,9 @@ class GroupedOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         names = {id(parameter): name for name, parameter in model.named_parameters()}
         for key in custom_keys:
             if not any(_fits(name, key) for name in names.values()):
-                print_log(
+                warn(
                     f'optim_wrapper.paramwise_cfg.custom_keys: no parameter of {type(model).__name__} has {key!r} in '
-                    f'its name, so that the key has no effect; {nearest(key, names.values())}',
-                    logger='current',
-                    level=logging.WARNING,
+                    f'its name, so that the key has no effect; {nearest(key, names.values())}'
                 )
         longest_first = sorted(sorted(custom_keys), key=len, reverse=True)
         for group in params:

@@ -1,6 +1,7 @@
 """Protecting the run in a work dir: another run starts there only after the first one is moved aside."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from mmengine.config import Config
@@ -36,8 +37,8 @@ def is_run_in_the_way(cfg: Config, *, overwrite: bool) -> bool:
     Raises:
         ConfigError: there is such a run, and the user did not ask to move it aside.
     """
-    folders = _folders(cfg)
-    patterns = (POINTER, *_checkpoints(cfg), TABLE, LOG)
+    folders, checkpoints = _saved(cfg)
+    patterns = (*checkpoints, TABLE, LOG)
     paths = [(folder, path) for folder in folders for pattern in patterns for path in sorted(folder.glob(pattern))]
     if not paths or overwrite:
         return bool(paths)
@@ -77,13 +78,13 @@ class WorkFolderHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Move the earlier run in the first process, while the other processes wait."""
         if self.move:
-            for folder in _folders(self.cfg) if is_main_process() else ():
-                self._move(folder, runner)
+            folders, checkpoints = _saved(self.cfg)
+            for folder in folders if is_main_process() else ():
+                self._move(folder, (*checkpoints, *REPORT), runner)
             barrier()
         _trained.add(Path(runner.work_dir).resolve())
 
-    def _move(self, folder: Path, runner: Runner) -> None:
-        patterns = (POINTER, *_checkpoints(self.cfg), *REPORT)
+    def _move(self, folder: Path, patterns: Sequence[str], runner: Runner) -> None:
         paths = dict.fromkeys(path for pattern in patterns for path in sorted(folder.glob(pattern)))
         logs = [path.parent for path in sorted(folder.glob('*/vis_data')) if path.parent.name != runner.timestamp]
         if not paths and not logs:
@@ -99,18 +100,12 @@ class WorkFolderHook(Hook):
         runner.logger.warning(f'The run that was in {folder} is in {aside} now')
 
 
-def _folders(cfg: Config) -> list[Path]:
-    """Return the work dir, and the folder of the checkpoints if it is another one on this machine."""
-    out_dir = _hook(cfg).get('out_dir')
-    there = [Path(out_dir, Path(cfg.work_dir).resolve().name)] if out_dir and '://' not in str(out_dir) else []
-    return [Path(cfg.work_dir), *there]
-
-
-def _checkpoints(cfg: Config) -> tuple[str, ...]:
-    """Return the patterns of a run's checkpoint names."""
-    own = _hook(cfg).get('filename_tmpl')
-    return (*CHECKPOINTS, re.sub(r'{.*?}', '*', own)) if own else CHECKPOINTS
-
-
-def _hook(cfg: Config) -> dict:
-    return (cfg.get('default_hooks') or {}).get('checkpoint') or {}
+def _saved(cfg: Config) -> tuple[list[Path], list[str]]:
+    """Return the work dir, with the folder of the checkpoints if it is another one here, and the checkpoints' names."""
+    hook = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
+    folders, names = [Path(cfg.work_dir)], [POINTER, *CHECKPOINTS]
+    if (out_dir := hook.get('out_dir')) and '://' not in str(out_dir):
+        folders.append(Path(out_dir, folders[0].resolve().name))
+    if own := hook.get('filename_tmpl'):
+        names.append(re.sub(r'{.*?}', '*', own))
+    return folders, names
