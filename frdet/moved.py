@@ -31,9 +31,11 @@ MOVED: dict[str, str] = {
     'frdet.engine.hooks.checkpoint': 'frdet.checkpoints.hooks',
     'frdet.engine.hooks.saving': 'frdet.checkpoints.hooks',
     'frdet.engine.saving': 'frdet.checkpoints.saving',
+    'frdet.engine.schedule_fit': 'frdet.engine.schedules',
     'frdet.interop.checkpoints': 'frdet.checkpoints.converting',
     'frdet.interop.download': 'frdet.checkpoints.addresses',
     'frdet.interop.files': 'frdet.checkpoints.reading',
+    'frdet.interop.whole': 'frdet.checkpoints.detectors',
     'frdet.interop': 'frdet.checkpoints',
     'frdet.evaluation.analysis': 'frdet.insight.errors',
 }

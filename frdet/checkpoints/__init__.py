@@ -1,4 +1,4 @@
-"""Weights and checkpoints of other projects: reading their files safely, and their names."""
+"""Checkpoints: safe reading, whole writing, strict loading, and the layouts of other projects."""
 
 from frdet.checkpoints.adapting import BGR, RGB, change_input, map_coco_classes, map_coco_names
 from frdet.checkpoints.addresses import resolve

@@ -1,4 +1,4 @@
-"""A detector's weights for another list of COCO's classes, or for another input; under frdet's names."""
+"""Adapting a detector's weights, under frdet's names, to another list of COCO's classes or to another input."""
 
 from collections.abc import Sequence
 
@@ -8,31 +8,26 @@ from torch import Tensor
 from frdet.checkpoints.detectors import FC_CLS, FC_REG, num_classes
 from frdet.errors import CheckpointError
 
-#: COCO numbers its 80 classes from 1 to 90 and leaves these out.
+#: COCO numbers its 80 classes from 1 to 90 and does not use these ids.
 UNUSED_IDS = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
-#: The labels, category ids minus 1, of the classes there are.
-_USED = [i - 1 for i in range(1, 91) if i not in UNUSED_IDS]
+_USED = [i - 1 for i in range(1, 91) if i not in UNUSED_IDS]  # labels: category ids minus 1
 PLACEHOLDER = 'N/A'
-#: Logit of a class that does not exist: its probability is 0, and the others stay as they are.
+#: The logit of an unused id: its probability is 0, and the other probabilities do not change.
 _NEVER = -100.0
 
-#: Order of the channels, and what they are divided by in that order, for pixels of 0..255.
+#: The order of the channels, and the standard deviation of each channel in this order, for pixels of 0..255.
 Input = tuple[str, tuple[float, float, float]]
-#: detectron2's, with Caffe's ResNet.
+#: The input of detectron2 with Caffe's ResNet.
 BGR: Input = ('BGR', (1.0, 1.0, 1.0))
-#: MMDetection's and torchvision's, 255 * (0.229, 0.224, 0.225), with torchvision's ResNet.
+#: The input of MMDetection and torchvision with torchvision's ResNet: 255 * (0.229, 0.224, 0.225).
 RGB: Input = ('RGB', (58.395, 57.12, 57.375))
 
 
 def map_coco_classes(state_dict: dict[str, Tensor], count: int, name: str = 'The state dict') -> dict[str, Tensor]:
-    """COCO's classes as 80 in a row, or as the 90 ids up to the last one, which torchvision has.
+    """Map the head's classes between COCO's 80 classes and its 90 category ids, which torchvision uses as labels.
 
-    Classes without an id get the probability 0. A state dict that has ``count`` classes is returned as it is.
-
-    Args:
-        state_dict: under frdet's names.
-        count: 80 or 90.
-        name: the file, for errors.
+    Unused ids get the probability 0. ``count`` is 80 or 90; a state dict that has ``count`` classes already is returned
+    unchanged. ``name`` is the file, for errors.
 
     Raises:
         CheckpointError: the detector has neither 80 nor 90 classes.
@@ -53,7 +48,7 @@ def map_coco_classes(state_dict: dict[str, Tensor], count: int, name: str = 'The
 
 
 def _mapped(values: Tensor, rows: list[int], length: int, fill: float) -> Tensor:
-    """Take ``rows``, or put what there is into these rows of ``length``."""
+    """Take ``rows`` of the values, or write the values into these rows of a tensor of ``length`` rows."""
     if length == len(rows):
         return values[rows]
     out = values.new_full((length, *values.shape[1:]), fill)
@@ -62,7 +57,7 @@ def _mapped(values: Tensor, rows: list[int], length: int, fill: float) -> Tensor
 
 
 def map_coco_names(classes: Sequence[str], count: int) -> tuple[str, ...]:
-    """Names of the classes in the way ``map_coco_classes`` maps them; classes without an id are 'N/A'."""
+    """Map class names as ``map_coco_classes`` maps classes; the names of unused ids are 'N/A'."""
     if len(classes) == count:
         return tuple(classes)
     if count == 80:
@@ -72,15 +67,11 @@ def map_coco_names(classes: Sequence[str], count: int) -> tuple[str, ...]:
 
 
 def change_input(state_dict: dict[str, Tensor], *, source: Input, target: Input) -> dict[str, Tensor]:
-    """The first convolution for images in another order of channels and another std.
+    """Change the first convolution for images with another order of channels and another standard deviation.
 
-    The network computes the same from (x - mean) / std of the new input as before from that of the old one, padding
-    with zeros included, if both means are the same colour. Names and shapes do not tell what a file expects.
-
-    Args:
-        state_dict: under frdet's names.
-        source: what the weights expect, such as ``BGR``.
-        target: what they will be given, such as ``RGB``.
+    The network's outputs for the new input (x - mean) / std are those for the old input, also where images are padded
+    with zeros, if both means are the same colour. ``source`` is the input that the weights were trained with, such as
+    ``BGR``, which their names and shapes do not tell; ``target`` is the input that they will get.
     """
     (old_order, old_std), (new_order, new_std) = source, target
     index = [old_order.index(colour) for colour in new_order]

@@ -1,4 +1,4 @@
-"""Addresses of weights -> files on this machine."""
+"""Resolving the address of weights to a file on this machine."""
 
 import fcntl
 import hashlib
@@ -21,11 +21,11 @@ def cache_dir() -> Path:
 
 
 def resolve(path_or_url: str | Path) -> Path:
-    """The file behind a path, ``http(s)://``, ``detectron2://`` or ``torchvision://`` address, downloaded if needed.
+    """Return the file of a path or an ``http(s)://``, ``detectron2://`` or ``torchvision://`` address; may download.
 
     ``detectron2://ImageNetPretrained/MSRA/R-50.pkl`` is a file of detectron2's model zoo. ``torchvision://resnet50`` is
-    the first set of weights torchvision has of that model, ``torchvision://resnet50.imagenet1k_v2`` another one. A file
-    of the same name in the cache folder is taken as it is.
+    the first set of weights that torchvision has for this model, ``torchvision://resnet50.imagenet1k_v2`` another set.
+    A file of this name in the cache folder is used without a download.
 
     Raises:
         CheckpointError: the address is unknown, or the download failed; the message names the file to provide instead.
@@ -41,13 +41,13 @@ def resolve(path_or_url: str | Path) -> Path:
     elif scheme not in ('http', 'https'):
         raise CheckpointError(
             f'{text}: addresses of weights begin with http://, https://, detectron2:// or torchvision://; '
-            'download other ones yourself and give the path'
+            'download the file yourself and give its path'
         )
     return _cached(text)
 
 
 def torchvision_url(name: str) -> str:
-    """URL of torchvision's weights ``model`` or ``model.weights``, such as ``resnet50.imagenet1k_v2``."""
+    """Return the URL of torchvision's weights ``model`` or ``model.weights``, such as ``resnet50.imagenet1k_v2``."""
     from torchvision.models import get_model_weights
 
     model, _, version = name.partition('.')
@@ -67,11 +67,15 @@ def _cached(url: str) -> Path:
         return path
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Processes started together wait for the first one's download.
+        # Processes that start together wait for the download of the first process.
         with open(path.with_name(f'.{path.name}.lock'), 'w') as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not path.is_file():
-                _download(url, path)
+                with tempfile.TemporaryDirectory(dir=path.parent, prefix='.') as folder:
+                    part = Path(folder, path.name)
+                    fetch(url, part)
+                    _check_hash(part)
+                    part.replace(path)
     except (OSError, DownloadError) as error:
         raise CheckpointError(
             f'Cannot download {url} ({error}). Put a file of that name at {path}, '
@@ -80,19 +84,9 @@ def _cached(url: str) -> Path:
     return path
 
 
-def _download(url: str, path: Path) -> None:
-    """Write ``url`` to ``path``, which appears only when it is whole.
-
-    Raises:
-        DownloadError: no connection, or the content does not fit the hash in the name.
-        OSError: the folder cannot be written.
-    """
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix='.') as folder:
-        part = Path(folder, path.name)
-        fetch(url, part)
-        # torchvision's names carry the beginning of the content's SHA-256.
-        if named := re.search(r'-([0-9a-f]{8,})\.\w+$', path.name):
-            digest = hashlib.sha256(part.read_bytes()).hexdigest()
-            if not digest.startswith(named[1]):
-                raise DownloadError(f'its SHA-256 is {digest[:8]}..., the name says {named[1]}')
-        part.replace(path)
+def _check_hash(path: Path) -> None:
+    """Raise DownloadError if the SHA-256 does not begin with the digits in the name, which torchvision's files have."""
+    if named := re.search(r'-([0-9a-f]{8,})\.\w+$', path.name):
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        if not digest.startswith(named[1]):
+            raise DownloadError(f'its SHA-256 is {digest[:8]}..., the name says {named[1]}')

@@ -1,5 +1,6 @@
-"""Files of whole detectors: what is in one, and writing one for another project."""
+"""Files of whole detectors: reading them, and writing them for another project."""
 
+import contextlib
 import io
 import pickle
 from pathlib import Path
@@ -18,71 +19,59 @@ _PICKLES = ('.pkl', '.pickle')
 
 
 def class_names(content: dict[str, Any]) -> tuple[str, ...] | None:
-    """What the labels are called, from ``meta``: ``dataset_meta.classes``, or ``CLASSES`` of MMDetection 2."""
+    """Return the class names in ``meta``: ``dataset_meta.classes``, or ``CLASSES`` of MMDetection 2."""
     meta = content.get('meta')
     if not isinstance(meta, dict):
         return None
-    places = {**meta, **(meta.get('dataset_meta') or {})}
-    classes = places.get('classes') or places.get('CLASSES')
+    meta = {**meta, **(meta.get('dataset_meta') or {})}
+    classes = meta.get('classes') or meta.get('CLASSES')
     return tuple(classes) if classes and not isinstance(classes, str) else None
 
 
 def layout_in_words(state: dict[str, Any]) -> str:
-    """For logs and errors: the layout of the names, and what speaks against it."""
+    """Describe the layout of the names, and why it does not fit, for logs and errors."""
     layout = recognise(state)
-    if layout is None:
-        return 'no known layout of a detector'
-    why = misfits(state, layout) if layout != 'frdet' else None
-    return f'layout {layout}, but {why}' if why else f'layout {layout}'
+    if layout in (None, 'frdet'):
+        return 'no known layout of a detector' if layout is None else 'layout frdet'
+    return f'layout {layout}, but {why}' if (why := misfits(state, layout)) else f'layout {layout}'
 
 
 def read_detector(path: str | Path, source: str = 'auto') -> tuple[dict[str, Tensor], str, tuple[str, ...] | None]:
-    """A detector's weights under frdet's names, the layout they came in, and its class names if the file has one
-    for each class.
+    """Return a detector's weights under frdet's names, the layout of the file, and one name a class if it has them.
 
-    Args:
-        path: a path or any address that ``resolve`` takes.
-        source: the layout; 'auto' recognises it.
+    ``path`` may be any address that ``resolve`` takes. ``source`` is the layout; 'auto' recognises it.
 
     Raises:
-        CheckpointError: the file is unreadable or refused, or no Faster R-CNN in a known layout.
+        CheckpointError: the file is unreadable or refused, or holds no Faster R-CNN in a known layout.
     """
     content = load_file(path)
     state = unwrap(content, path)
     layout = recognise(state) if source == 'auto' else source
-    if layout is None and _is_backbone(state):
+    if layout is None:
+        with contextlib.suppress(CheckpointError):
+            convert_backbone(state, '')
+            layout = 'backbone'
+    if layout == 'backbone':
         raise CheckpointError(
-            f'{path} holds a ResNet and no detector: nothing to convert. A config takes it as it is, with '
+            f'{path} holds a ResNet and no detector: nothing to convert. A config takes this file as it is, with '
             f"model.backbone.init_cfg=dict(type='Pretrained', checkpoint='{path}')"
         )
     converted = convert_state_dict(state, source=layout or 'auto', name=str(path))
     classes = class_names(content)
-    # A data set's names outlive its labels: a head trained on other classes than they say is left unnamed.
+    # A head may have been trained on other classes than the data set's names say.
     fit = classes is not None and len(classes) == num_classes(converted)
     return converted, layout or source, classes if fit else None
-
-
-def _is_backbone(state: dict[str, Any]) -> bool:
-    try:
-        convert_backbone(state, '')
-    except CheckpointError:
-        return False
-    return True
 
 
 def write_detector(
     path: str | Path, state: dict[str, Tensor], layout: str, classes: tuple[str, ...] | None = None
 ) -> None:
-    """Write a detector in the way of ``layout``; the file appears only when it is whole.
+    """Write weights under frdet's names in one of ``LAYOUTS``; the file appears only when it is complete.
 
-    Args:
-        path: ends in .pth, or .pkl for detectron2.
-        state: under frdet's names.
-        layout: one of ``LAYOUTS``.
-        classes: what the labels are called; frdet and MMDetection keep it.
+    ``path`` ends in .pth, or .pkl for detectron2. Only the layouts of frdet and MMDetection hold the class names.
 
     Raises:
-        CheckpointError: another suffix, no such folder, or no space or right to write.
+        CheckpointError: the suffix is another one, or the file cannot be written.
     """
     path = Path(path)
     check_target(path, layout)
@@ -99,7 +88,7 @@ def write_detector(
 
 
 def check_target(path: Path, layout: str) -> None:
-    """Raise CheckpointError if ``layout`` is not written into files of this suffix."""
+    """Raise CheckpointError if files of ``layout`` do not have this suffix."""
     if layout not in LAYOUTS:
         raise CheckpointError(f'No layout {layout!r}: expected {", ".join(LAYOUTS)}')
     suffixes = ('.pkl', '.pth') if layout == 'detectron2' else ('.pth', '.pt')
@@ -115,7 +104,7 @@ def _wrapped(state: dict[str, Tensor], path: Path, layout: str, classes: tuple[s
         if path.suffix == '.pth':
             return {'model': state}
         arrays = {name: value.numpy() for name, value in state.items()}
-        # The author tells detectron2 that names are its own and need no matching by heuristics.
+        # The keys tell detectron2 that the names are its own and need no matching by heuristics.
         return {'model': arrays, '__author__': 'frdet', 'matching_heuristics': False}
     meta: dict[str, Any] = {}
     if classes:

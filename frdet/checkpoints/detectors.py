@@ -1,23 +1,23 @@
 """Faster R-CNN with ResNet and FPN under the names of frdet, MMDetection, detectron2 and torchvision.
 
-frdet's names are MMDetection's, so that three layouts share them; the other two convert by way of them. K classes.
+Three layouts share MMDetection's names; the other two are converted through these names. K is the number of classes.
 """
 
 import re
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from frdet.checkpoints.backbones import to_tensor
-from frdet.checkpoints.names import RESNET, Rule, to_ours, to_theirs
-from frdet.checkpoints.whole import lacking, unequal
+from frdet.checkpoints.names import RESNET, Rule, few, to_ours, to_theirs
 from frdet.errors import CheckpointError
 
 FC_CLS, FC_REG = 'roi_head.bbox_head.fc_cls', 'roi_head.bbox_head.fc_reg'
 
-#: frdet's name, detectron2's, torchvision's; numbers as in ``Rule``.
+#: The names of frdet, detectron2 and torchvision; numbers as in ``Rule``.
 _LAYERS = (
     ('neck.lateral_convs.{0}.conv', 'backbone.fpn_lateral{2}', 'backbone.fpn.inner_blocks.{0}.0'),
     ('neck.fpn_convs.{0}.conv', 'backbone.fpn_output{2}', 'backbone.fpn.layer_blocks.{0}.0'),
@@ -28,7 +28,7 @@ _LAYERS = (
     (FC_CLS, 'roi_heads.box_predictor.cls_score', 'roi_heads.box_predictor.cls_score'),
     (FC_REG, 'roi_heads.box_predictor.bbox_pred', 'roi_heads.box_predictor.bbox_pred'),
 )
-#: What torchvision wrote before 0.14. Rules are tried in their order, so that no new file gets these names.
+#: The names that torchvision wrote before 0.14. The first matching rule is used, so no new file gets these names.
 _OLD_TORCHVISION = (
     Rule('neck.lateral_convs.{0}.conv', 'backbone.fpn.inner_blocks.{0}'),
     Rule('neck.fpn_convs.{0}.conv', 'backbone.fpn.layer_blocks.{0}'),
@@ -53,9 +53,9 @@ RULES = {
     ),
 }
 LAYOUTS = tuple(RULES)
-#: Buffers of detectron2 that follow from its config.
+#: detectron2 computes these buffers from its config.
 _NOT_WEIGHTS = re.compile(r'pixel_(mean|std)|proposal_generator\.anchor_generator\..*')
-#: Every detector has them; no other model has all.
+#: Every Faster R-CNN with FPN has these parameters; no other model has all of them.
 _NEEDED = tuple(
     f'{layer}.weight'
     for layer in (
@@ -64,7 +64,7 @@ _NEEDED = tuple(
         *('rpn_head.rpn_conv', 'rpn_head.rpn_cls', 'rpn_head.rpn_reg', FC_CLS, FC_REG),
     )
 )
-#: Parts that are known and not covered: pattern -> words.
+#: Known parts that are not converted: pattern -> words.
 _OTHER_PARTS = {
     r'mask': 'a mask head',
     r'keypoint': 'a keypoint head',
@@ -73,10 +73,9 @@ _OTHER_PARTS = {
 
 
 def recognise(state_dict: Iterable[str]) -> str | None:
-    """'frdet', 'detectron2' or 'torchvision', from the names alone; None for another model's.
+    """Return 'frdet' (also for MMDetection), 'detectron2' or 'torchvision' by the names alone; None for other models.
 
-    The names are a detector's if its RPN and box predictor are there. MMDetection's are frdet's. More than a Faster
-    R-CNN, such as one with a mask head, is recognised too: ``misfits`` says what is too much.
+    Only the RPN and the box predictor count, so a Mask R-CNN is recognised too; ``misfits`` names its mask head.
     """
     names = set(state_dict)
     for layout in ('frdet', 'detectron2', 'torchvision'):
@@ -87,26 +86,25 @@ def recognise(state_dict: Iterable[str]) -> str | None:
 
 
 def misfits(state_dict: Iterable[str], layout: str) -> str | None:
-    """Why the names are not those of a Faster R-CNN with FPN in this layout, in words; None if they are."""
+    """Say why the names are not those of a Faster R-CNN with FPN in this layout; None if they are."""
     renamed = {name: to_ours(name, RULES[layout]) for name in state_dict if not _NOT_WEIGHTS.fullmatch(name)}
     if left := sorted(name for name, new in renamed.items() if new is None):
         words = [text for pattern, text in _OTHER_PARTS.items() if any(re.search(pattern, name) for name in left)]
-        which = ', '.join(left[:3]) + (f' and {len(left) - 3} more' if len(left) > 3 else '')
-        return f'it has {" and ".join(words) or "more than a Faster R-CNN"}: {which}'
+        return f'it has {" and ".join(words) or "more than a Faster R-CNN"}: {few(left)}'
     present = set(renamed.values())
-    if lacking := [to_theirs(name, RULES[layout]) or name for name in _NEEDED if name not in present]:
-        return f'it lacks {", ".join(lacking[:3])}'
+    if missing := [to_theirs(name, RULES[layout]) or name for name in _NEEDED if name not in present]:
+        return f'it lacks {", ".join(missing[:3])}'
     return None
 
 
 def convert_state_dict(
     state_dict: dict[str, Any], *, source: str = 'auto', target: str = 'frdet', name: str = 'The state dict'
 ) -> dict[str, Tensor]:
-    """A detector's weights under another project's names.
+    """Convert a detector's weights to another project's names; returns tensors in float32.
 
-    torchvision has the background first, the others last; its box layer has four rows for the background too, which
-    it never uses: they are dropped on reading, and zeros on writing. BatchNorm's counters of batches are kept under
-    frdet's names and dropped under the other ones.
+    torchvision's background is the first class, in other projects it is the last. torchvision's box layer has four
+    rows for the background that it never uses: reading drops them, and writing fills them with zeros. BatchNorm's
+    counters of batches are dropped for detectron2 and torchvision.
 
     Args:
         state_dict: names -> arrays or tensors.
@@ -114,22 +112,18 @@ def convert_state_dict(
         target: one of ``LAYOUTS``.
         name: the file, for errors.
 
-    Returns:
-        Tensors in float32.
-
     Raises:
-        CheckpointError: the layout is unknown, or the names or shapes are not those of a Faster R-CNN in it.
+        CheckpointError: the layout is unknown, or the names or shapes are not those of a Faster R-CNN in this layout.
     """
     if unknown := {source, target} - {'auto', *LAYOUTS} or {target} - set(LAYOUTS):
         raise CheckpointError(f'No layout {unknown.pop()!r}: expected {", ".join(LAYOUTS)}')
     if source == 'auto':
-        found = recognise(state_dict)
-        if found is None:
+        source = recognise(state_dict) or ''
+        if not source:
             raise CheckpointError(
                 f'{name} is in no known layout: it has {", ".join(list(state_dict)[:3])}, ...; expected the names of '
                 f'a Faster R-CNN of {", ".join(LAYOUTS)}'
             )
-        source = found
     if why := misfits(state_dict, source):
         raise CheckpointError(
             f"{name} cannot be converted from {source}'s names: {why}.\nOnly Faster R-CNN with ResNet and FPN converts"
@@ -152,24 +146,63 @@ def convert_state_dict(
 
 
 def num_classes(state_dict: dict[str, Tensor]) -> int:
-    """K, without the background, of a detector under frdet's names."""
+    """Return K, without the background, of a detector under frdet's names."""
     return len(state_dict[f'{FC_CLS}.weight']) - 1
+
+
+_BLOCK = re.compile(r'(backbone\.layer\d+\.)(\d+)\.((?:downsample\.)?.+)')
+_COUNTER = 'num_batches_tracked'
 
 
 def _check_whole(state: dict[str, Tensor], source: str, name: str) -> None:
     def theirs(ours: str) -> str:
         return to_theirs(ours, RULES[source]) or ours
 
-    missing = [theirs(ours) for ours in lacking(state)]
-    apart = [' beside '.join(f'{theirs(ours)} {tuple(state[ours].shape)}' for ours in pair) for pair in unequal(state)]
+    missing = [theirs(ours) for ours in _missing(state)]
+    apart = [
+        ' beside '.join(f'{theirs(ours)} {tuple(state[ours].shape)}' for ours in pair)
+        for pair in _pairs(state)
+        if state[pair[0]].shape[:1] != state[pair[1]].shape[:1]
+    ]
     for verb, found in (('lacks', missing), ('has parameters that do not go together:', apart)):
         if found:
-            which = ', '.join(found[:3]) + (f' and {len(found) - 3} more' if len(found) > 3 else '')
-            raise CheckpointError(f'{name} cannot be converted, it is not whole: it {verb} {which}')
+            raise CheckpointError(f'{name} cannot be converted, it is not whole: it {verb} {few(found)}')
+
+
+def _missing(state: dict[str, Tensor]) -> list[str]:
+    """Name the parameters that must be there because related parameters are.
+
+    Above the backbone every layer has a weight and a bias. All blocks of a ResNet have the same layers; a shortcut has
+    the layers of every other shortcut. The numbers of the blocks have no gap.
+    """
+    pairs = (name.rsplit('.', 1)[0] for name in state if not name.startswith('backbone.'))
+    wanted = {f'{layer}.{kind}' for layer in pairs for kind in ('weight', 'bias')}
+    blocks: dict[str, dict[int, set[str]]] = defaultdict(lambda: defaultdict(set))
+    for name in state:
+        if (match := _BLOCK.fullmatch(name)) and not name.endswith(_COUNTER):
+            stage, number, part = match.groups()
+            blocks[stage][int(number)].add(part)
+    parts = {part for stage in blocks.values() for found in stage.values() for part in found}
+    shortcut = {part for part in parts if part.startswith('downsample.')}
+    for stage, found in blocks.items():
+        for number in range(min(found), max(found) + 1):
+            own = parts if found[number] & shortcut else parts - shortcut
+            wanted |= {f'{stage}{number}.{part}' for part in own}
+    return sorted(wanted - set(state))
+
+
+def _pairs(state: dict[str, Tensor]) -> Iterator[tuple[str, str]]:
+    """Yield each bias, and each parameter of a norm, with the weight that must have the same number of channels."""
+    for name in state:
+        layer, kind = name.rsplit('.', 1)
+        convolution = re.sub(r'bn(\d)$', r'conv\1', re.sub(r'downsample\.1$', 'downsample.0', layer))
+        weight = f'{convolution}.weight'
+        if kind != _COUNTER and (convolution != layer or kind == 'bias') and weight in state:
+            yield name, weight
 
 
 def _check_box_head(state: dict[str, Tensor], background_boxes: bool, name: str) -> None:
-    """Scores have K + 1 rows, boxes 4 K, 4 where they are one for all classes, or 4 (K + 1) in torchvision."""
+    """Check the rows: K + 1 for scores; 4 K for boxes, 4 if all classes share one box, 4 (K + 1) in torchvision."""
     classes = num_classes(state)
     expected = {4 * (classes + 1)} if background_boxes else {4 * classes, 4}
     for kind in ('weight', 'bias'):
@@ -182,7 +215,7 @@ def _check_box_head(state: dict[str, Tensor], background_boxes: bool, name: str)
 
 
 def _move_background(state: dict[str, Tensor], *, last: bool) -> None:
-    """From torchvision's place to the others', or back; changes the dict and none of its tensors."""
+    """Make the background the last class, or the first as in torchvision; the dict changes, its tensors do not."""
     for kind in ('weight', 'bias'):
         scores, boxes = state[f'{FC_CLS}.{kind}'], state[f'{FC_REG}.{kind}']
         state[f'{FC_CLS}.{kind}'] = scores.roll(-1 if last else 1, dims=0)

@@ -1,4 +1,4 @@
-"""When checkpoints are saved, which are kept, what one holds, and whether it fits the model that loads it."""
+"""Hooks that save checkpoints, remove old ones, and check that a loaded checkpoint fits the model."""
 
 from collections import deque
 from pathlib import Path
@@ -21,17 +21,17 @@ from frdet.registry import HOOKS
 
 @HOOKS.register_module()
 class CheckpointHook(MMEngineCheckpointHook):
-    """MMEngine's hook of this name, with files that are whole or not there; see it for the arguments.
+    """MMEngine's hook of this name, with its arguments; a file is written completely or not at all.
 
-    A checkpoint is removed only after the one that takes its place is on the disk. With ``by_epoch=False`` checkpoints
-    may also be saved within an epoch.
+    An old checkpoint is removed only after the new one is on the disk. With ``by_epoch=False`` checkpoints may also be
+    saved within an epoch.
     """
 
     keep_ckpt_ids: deque[int]
     backend_args: dict[str, Any] | None
 
     def before_train(self, runner: Runner) -> None:
-        """Make the folder and clear it of what a killed run left half written; finish a validation cut short."""
+        """Make the folder, remove unfinished files of a killed run, repeat a validation that a signal interrupted."""
         is_local = '://' not in str(self.out_dir or runner.work_dir)
         if is_local and self.backend_args is None and self.file_client_args is None:
             self.backend_args = dict(backend=WHOLE)
@@ -47,7 +47,7 @@ class CheckpointHook(MMEngineCheckpointHook):
     def save_position(self, runner: Runner) -> str:
         """Save a checkpoint between two iterations, or within a validation. Returns its path.
 
-        In a run whose checkpoints are counted in epochs, the next one takes its place.
+        If the run saves by epochs, the next checkpoint replaces this one.
         """
         meta = dict(epoch=runner.epoch, iter=runner.iter)
         if self.by_epoch:
@@ -71,8 +71,8 @@ class CheckpointHook(MMEngineCheckpointHook):
             return
         names = [next(iter(metrics)) if name == 'auto' else name for name in self.key_indicators]
         unusable = [name for name in names if not can_choose(runner, name, metrics, 'CheckpointHook.save_best')]
-        metrics = {**metrics, **dict.fromkeys(unusable)}  # MMEngine passes over what is None
-        # MMEngine would remove the best one before it saves the better one: it is not told that there is one.
+        metrics = {**metrics, **dict.fromkeys(unusable)}  # MMEngine skips a metric value of None
+        # MMEngine removes the best checkpoint before it saves the better one, so its path is hidden from MMEngine.
         hub = runner.message_hub
         before = [value for key, value in hub.runtime_info.items() if key.startswith('best_ckpt')]
         self.best_ckpt_path, self.best_ckpt_path_dict = None, dict.fromkeys(names)
@@ -82,7 +82,7 @@ class CheckpointHook(MMEngineCheckpointHook):
         self._remove(runner, before)
 
     def _save(self, runner: Runner, path: str, meta: dict[str, Any], *, outdated: str = '', extra: str = '') -> None:
-        """Save ``path``, name it in ``last_checkpoint``, then remove the outdated one and the ``extra`` one before."""
+        """Save ``path``, write it to ``last_checkpoint``, then remove ``outdated`` and the ``extra`` one before."""
         hub = runner.message_hub
         before = hub.get_info('extra_ckpt', '')
         hub.update_info('extra_ckpt', extra)
@@ -107,7 +107,8 @@ class CheckpointHook(MMEngineCheckpointHook):
         hub = runner.message_hub
         kept = {self.last_ckpt, *(value for key, value in hub.runtime_info.items() if key.startswith('best_ckpt'))}
         for name in paths if is_main_process() else []:
-            path = name and self.file_backend.join_path(self.out_dir, Path(name).name)  # not of the folder resumed from
+            # In this run's folder, never in the one that was resumed from.
+            path = name and self.file_backend.join_path(self.out_dir, Path(name).name)
             if path and path not in kept and self.file_backend.isfile(path):
                 self.file_backend.remove(path)
 
@@ -115,24 +116,24 @@ class CheckpointHook(MMEngineCheckpointHook):
         return self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(step))
 
 
-def can_choose(runner: Runner, name: str, figures: dict[str, float] | None, key: str) -> bool:
-    """Whether the figure ``name`` of a validation, which ``key`` of the config asks for, measured anything.
+def can_choose(runner: Runner, name: str, metrics: dict[str, float] | None, key: str) -> bool:
+    """Return whether the metric ``name``, which ``key`` of the config names, measured anything in a validation.
 
-    That it did not is logged once in a run for each ``key``.
+    If it measured nothing, a warning says so, once in a run for each ``key``.
 
     Raises:
-        ConfigError: the validation has no such figure.
+        ConfigError: the validation has no metric of this name.
     """
-    if figures is None or name not in figures:
-        raise ConfigError(f'{key} is {name!r}, which validation does not give: it gives {", ".join(figures or ())}')
-    if is_defined(name, figures[name]):
+    if metrics is None or name not in metrics:
+        raise ConfigError(f'{key} is {name!r}, which validation does not give: it gives {", ".join(metrics or ())}')
+    if is_defined(name, metrics[name]):
         return True
     said = f'undefined/{key}/{name}'
     if not runner.message_hub.get_info(said, False):
         runner.message_hub.update_info(said, True, resumed=False)
         runner.logger.warning(
-            f'{key}: {name} is {figures[name]}: there was nothing to measure, such as no object. A validation of that '
-            'kind counts neither as better nor as worse'
+            f'{key}: {name} is {metrics[name]}: there was nothing to measure, such as no object. This validation '
+            'counts neither as better nor as worse'
         )
     return False
 
@@ -144,26 +145,26 @@ class PlainCheckpointHook(Hook):
     priority = 'VERY_LOW'  # after hooks that add to the checkpoint
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Flatten what is not plain, model and optimiser state apart."""
+        """Flatten all other values than the states of model and optimiser, which are plain already."""
         for key in checkpoint:
             if key not in ('state_dict', 'optimizer'):
                 checkpoint[key] = to_plain(checkpoint[key])
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Turn the histories back, for MMEngine to resume them."""
+        """Restore the histories, which MMEngine resumes."""
         if 'message_hub' in checkpoint:
             checkpoint['message_hub'] = from_plain(checkpoint['message_hub'])
 
 
 @HOOKS.register_module()
 class FitCheckpointHook(Hook):
-    """Refuses a checkpoint that does not fit the model, where MMEngine would warn and go on with random weights.
+    """Refuses a checkpoint that does not fit the model; MMEngine would only warn and keep random weights.
 
-    Testing and resuming add it; training from ``load_from`` adds ``StartFromCheckpointHook``.
+    Testing and resuming add this hook; training from ``load_from`` adds ``StartFromCheckpointHook``.
 
     Args:
-        source: the file, for the error.
-        resume: whether the checkpoint must hold a position to resume from.
+        source: the file, for errors.
+        resume: whether the checkpoint must have the state of a run to resume.
     """
 
     priority = 'VERY_LOW'
@@ -173,22 +174,18 @@ class FitCheckpointHook(Hook):
         self.resume = resume
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Raise CheckpointError unless every parameter is there in its shape."""
+        """Raise CheckpointError unless every parameter is there and has the right shape."""
         check_fit(bare(runner.model), checkpoint['state_dict'], with_layout(self.source, checkpoint))
         if self.resume and (lacking := {'meta', 'message_hub', 'optimizer'} - set(checkpoint)):
             raise CheckpointError(
                 f'{self.source} has no {", ".join(sorted(lacking))} to resume from: '
-                f'give its weights as a start instead, --cfg-options load_from={self.source}'
+                f'start from its weights alone instead, --cfg-options load_from={self.source}'
             )
 
 
 @HOOKS.register_module()
 class StartFromCheckpointHook(Hook):
-    """As ``FitCheckpointHook`` for fine-tuning: the layers that depend on the classes may differ, and start anew.
-
-    Args:
-        source: the file, for errors.
-    """
+    """As ``FitCheckpointHook``, but for fine-tuning: layers for another number of classes start anew."""
 
     priority = 'VERY_LOW'
 
@@ -196,6 +193,6 @@ class StartFromCheckpointHook(Hook):
         self.source = source
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Leave in the checkpoint what fits; raise CheckpointError unless that is all the model needs."""
+        """Keep the parameters that fit; raise CheckpointError if the model needs others too."""
         source = with_layout(self.source, checkpoint)
         checkpoint['state_dict'] = fit_to_start(bare(runner.model), checkpoint['state_dict'], source)

@@ -1,8 +1,8 @@
-"""Checkpoints that hold data and no code: how they are loaded, and what is changed before they are saved.
+"""Loading checkpoints without running code in them, and saving them as plain data.
 
-MMEngine saves the history of every logged figure as an object of its own class. ``torch.load`` refuses it since torch
-2.6, so that MMEngine 0.10 cannot resume; 0.11 resumes by letting the file run code. Here histories are saved as
-tensors, which any ``torch.load(path, weights_only=True)`` reads, and turned back on loading.
+MMEngine saves the history of every logged value as an object of its own class. ``torch.load`` refuses this class since
+torch 2.6, so MMEngine 0.10 cannot resume; 0.11 resumes by letting the file run code. frdet saves histories as tensors,
+which any ``torch.load(path, weights_only=True)`` reads, and makes histories of them again on loading.
 """
 
 import inspect
@@ -20,7 +20,7 @@ from frdet.checkpoints.saving import check_whole
 from frdet.errors import CheckpointError
 
 _HISTORY = 'frdet.history'
-#: Every kind of address MMEngine knows: the loaders it has for them would trust the file.
+#: Every kind of address that MMEngine knows: its own loaders would run code in the file.
 _SCHEMES = [
     '', 'http://', 'https://', 'torchvision://', 'modelzoo://', 'detectron2://',
     'open-mmlab://', 'openmmlab://', 'mmcls://', 'pavi://', 'local://', r'(\S+\:)?s3://', r'(\S+\:)?petrel://',
@@ -28,16 +28,16 @@ _SCHEMES = [
 
 
 def load_from_disk(filename: str, map_location: Any = None) -> dict[str, Any]:
-    """MMEngine's loader of every address, through ``frdet.checkpoints.load_file``: no code in a file is run.
+    """Load a checkpoint for MMEngine, from any address, without running code in the file.
 
-    What MMEngine saved while training is returned as it is. Any other file gives ``state_dict``, converted to frdet's
-    names where all of it is another project's Faster R-CNN, and ``meta``, with the names of the classes if the file
-    has them; the layout is logged, and is the text under ``layout``.
+    The checkpoint of a training run is returned unchanged. Any other file gives ``state_dict`` and ``meta``, which has
+    the names of the classes if the file has them. The weights are converted to frdet's names if they are another
+    project's Faster R-CNN. The layout is logged and returned under ``layout``.
 
     Raises:
         CheckpointError: the file is missing, damaged, unreadable, refused, or no checkpoint.
     """
-    if zipfile.is_zipfile(filename):  # not an address, nor a file of other tools
+    if zipfile.is_zipfile(filename):  # neither an address nor a file of another tool
         check_whole(filename)
     content = load_file(filename, map_location)
     if not isinstance(content, dict):
@@ -64,11 +64,7 @@ CheckpointLoader.register_scheme(prefixes=_SCHEMES, loader=load_from_disk, force
 
 
 def load_checkpoint(path: str, map_location: Any = 'cpu') -> dict[str, Any]:
-    """A checkpoint with the keys ``state_dict`` and ``meta``; see ``load_from_disk``.
-
-    Raises:
-        CheckpointError: the file is missing, unreadable, refused, or no checkpoint.
-    """
+    """Return a checkpoint with the keys ``state_dict`` and ``meta``; raises the errors of ``load_from_disk``."""
     checkpoint = {'meta': {}, **load_from_disk(path, map_location)}
     for name, value in checkpoint['state_dict'].items():
         if not isinstance(value, torch.Tensor):
@@ -77,17 +73,17 @@ def load_checkpoint(path: str, map_location: Any = 'cpu') -> dict[str, Any]:
 
 
 def with_layout(source: str, checkpoint: dict[str, Any]) -> str:
-    """``source``, and the layout recognised in it, for errors about a checkpoint that does not fit."""
+    """Return ``source`` and the recognised layout, for errors about a checkpoint that does not fit."""
     return f'{source} ({checkpoint.get("layout") or layout_in_words(checkpoint["state_dict"])})'
 
 
 def to_plain(value: Any) -> Any:
-    """``value`` with histories, numpy arrays and scalars as tensors and numbers, without functions, at any depth."""
+    """Turn histories, numpy arrays and scalars into tensors and numbers, and drop functions, at any depth."""
     if isinstance(value, HistoryBuffer):
         log, counts = (torch.from_numpy(np.asarray(part, dtype=np.float64)) for part in value.data)
         return {_HISTORY: log, 'counts': counts, 'max_length': value.max_length}
     if isinstance(value, dict) and not isinstance(value, Counter):  # torch.load takes a Counter as it is
-        # A schedule keeps functions of its class, and has them again where it is built from the config.
+        # A schedule holds functions of its class; a schedule built from the config has them again.
         return {to_plain(key): to_plain(item) for key, item in value.items() if not inspect.isroutine(item)}
     if isinstance(value, (list, tuple)) and type(value) in (list, tuple):
         return type(value)(to_plain(item) for item in value)
@@ -99,7 +95,7 @@ def to_plain(value: Any) -> Any:
 
 
 def from_plain(value: Any) -> Any:
-    """Histories that ``to_plain`` flattened, as MMEngine's objects again."""
+    """Turn the histories that ``to_plain`` flattened into MMEngine's objects again."""
     if not isinstance(value, dict):
         return value
     if _HISTORY in value:

@@ -1,25 +1,23 @@
-"""Renaming parameters between frdet and another project, by pairs of templates that read in both directions."""
+"""Parameter names of frdet and of other projects, related by pairs of templates that read in both directions."""
 
 import functools
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-#: What a layer's or a norm's name is followed by.
+#: The last parts of a parameter's name.
 KINDS = 'weight|bias|running_mean|running_var|num_batches_tracked'
+_NUMBER = re.compile(r'\{(\d)\}')
 
 
 class Rule(NamedTuple):
-    """A layer's name in both projects.
-
-    ``{0}`` stands for a number; ``{2}`` for the same number plus 2. Numbers keep their order.
-    """
+    """A layer's name in both projects; ``{0}`` stands for a number, ``{2}`` for the same number plus 2."""
 
     ours: str
     theirs: str
 
 
-#: A ResNet: frdet's names, which are torchvision's, and detectron2's.
+#: The layers of a ResNet. frdet uses torchvision's names, the others are detectron2's.
 RESNET = (
     Rule('conv1', 'stem.conv1'),
     Rule('bn1', 'stem.conv1.norm'),
@@ -31,12 +29,12 @@ RESNET = (
 
 
 def to_ours(name: str, rules: Iterable[Rule]) -> str | None:
-    """frdet's name of the parameter ``name``; None if no rule covers it."""
+    """Return frdet's name of the parameter ``name``; None if no rule covers it."""
     return next((new for rule in rules if (new := _rename(name, rule.theirs, rule.ours))), None)
 
 
 def to_theirs(name: str, rules: Iterable[Rule]) -> str | None:
-    """The other project's name of frdet's parameter ``name``, by the first rule; None if no rule covers it."""
+    """Return the other project's name of frdet's parameter ``name``, by the first rule that covers it, or None."""
     return next((new for rule in rules if (new := _rename(name, rule.ours, rule.theirs))), None)
 
 
@@ -45,11 +43,10 @@ def _rename(name: str, source: str, target: str) -> str | None:
     if match is None:
         return None
     *found, kind = match.groups()
-    numbers = [int(n) - a + b for n, a, b in zip(found, _offsets(source), _offsets(target), strict=True)]
-    if min(numbers, default=0) < 0:
-        return None
-    counted = iter(numbers)
-    return re.sub(r'\{\d\}', lambda _: str(next(counted)), target) + kind
+    # ``counts`` are the numbers without what the source adds to them; the target's own addition is in its braces.
+    counts = iter([int(n) - int(add) for n, add in zip(found, re.findall(_NUMBER, source), strict=True)])
+    new = re.sub(_NUMBER, lambda add: str(next(counts) + int(add[1])), target)
+    return None if '-' in new else new + kind
 
 
 @functools.cache
@@ -58,6 +55,6 @@ def _pattern(template: str) -> re.Pattern:
     return re.compile(r'(\d+)'.join(literal) + rf'(\.(?:{KINDS}))')
 
 
-@functools.cache
-def _offsets(template: str) -> list[int]:
-    return [int(n) for n in re.findall(r'\{(\d)\}', template)]
+def few(names: Sequence[str]) -> str:
+    """Return the first three names, and the number of the other ones, for an error message."""
+    return ', '.join(names[:3]) + (f' and {len(names) - 3} more' if len(names) > 3 else '')

@@ -1,7 +1,6 @@
-"""``init_cfg=dict(type='Pretrained', checkpoint=...)``: a backbone starts from the weights of a file."""
+"""Starting a backbone from the weights of a file: ``init_cfg=dict(type='Pretrained', checkpoint=...)``."""
 
 import contextlib
-import logging
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -12,7 +11,7 @@ from mmengine.model import update_init_info
 from torch import Tensor, nn
 
 from frdet.checkpoints.backbones import convert_backbone, to_tensor
-from frdet.checkpoints.fit import load_strictly
+from frdet.checkpoints.fit import load_strictly, warn
 from frdet.checkpoints.reading import load_file, unwrap
 from frdet.errors import CheckpointError
 from frdet.registry import WEIGHT_INITIALIZERS
@@ -23,16 +22,16 @@ _CLASSIFIER = re.compile(r'(fc|head|classifier)\.')
 
 @WEIGHT_INITIALIZERS.register_module()
 class Pretrained:
-    """Loads the weights of a file into a backbone; every parameter must be there in its shape.
+    """Loads the weights of a file into a backbone. Every parameter must be in the file and have the same shape.
 
-    Names of a ResNet of detectron2, torchvision or MMDetection are converted. Names of any other backbone must be those
-    of the file, except for a prefix that all names of the file, or all of the backbone, begin with, and for dots that
-    are underscores in the backbone, as in timm's with ``features_only=True``. A classifier (``fc``, ``head``,
-    ``classifier``) that the backbone does not have is left out. The log says which of these was done.
+    The names of a ResNet of detectron2, torchvision or MMDetection are converted. Any other backbone needs a file with
+    its own names. Three differences are accepted: a prefix that all names of the file share, or all names of the
+    backbone; underscores in the backbone instead of dots, as timm has them with ``features_only=True``; a classifier
+    (``fc``, ``head``, ``classifier``) in the file alone. The log says what was done.
 
     Args:
         checkpoint: path or address, see ``frdet.checkpoints.resolve``.
-        prefix: take only what is named ``<prefix>...``, and drop the prefix.
+        prefix: load only the weights whose names begin with ``<prefix>.``, without this prefix.
         map_location: as in ``torch.load``.
     """
 
@@ -64,7 +63,7 @@ class Pretrained:
 
 
 def _ways(state: dict[str, Any], source: str) -> dict[str, dict[str, Tensor]]:
-    """In words -> the weights of a file: out of a ResNet's layout where the names are in one, and as they are."""
+    """Return the weights converted from a known ResNet layout and under their own names, each with its description."""
     ways = {}
     with contextlib.suppress(CheckpointError):
         converted, layout = convert_backbone(state, source)
@@ -75,7 +74,7 @@ def _ways(state: dict[str, Any], source: str) -> dict[str, dict[str, Tensor]]:
 
 
 def _load(module: nn.Module, ways: dict[str, dict[str, Tensor]], source: str) -> str:
-    """Load what fits the module, and say in words what it is; an error about the nearest where nothing fits."""
+    """Load the first weights that fit and return their description; else raise an error about the nearest ones."""
     own = module.state_dict()
     tried = [(how, *one) for how, weights in ways.items() for one in _renamings(own, weights)]
     for how, weights, left_out in tried:
@@ -88,7 +87,7 @@ def _load(module: nn.Module, ways: dict[str, dict[str, Tensor]], source: str) ->
 
 
 def _renamings(own: Iterable[str], weights: dict[str, Tensor]) -> Iterator[tuple[dict[str, Tensor], list[str]]]:
-    """Weights under names that the module may have, and the names of a classifier that are left out."""
+    """Yield the weights under names that the module may have, and the names of a classifier that are left out."""
     yield weights, []
     known = {name.replace('.', '_'): name for name in own}
     prefix = _shared(own)
@@ -103,17 +102,17 @@ def _renamings(own: Iterable[str], weights: dict[str, Tensor]) -> Iterator[tuple
                 left_out.append(name)
             else:
                 named[new or name] = weights[name]
-        if len(named) + len(left_out) == len(weights):  # no two of one name
+        if len(named) + len(left_out) == len(weights):  # no name occurs twice
             yield named, left_out
 
 
 def _shared(names: Iterable[str]) -> str:
-    """The prefix of all names, to the last dot."""
+    """Return the common prefix of all names, up to its last dot."""
     return re.sub(r'[^.]*$', '', os.path.commonprefix(list(names)))
 
 
 def _warn_of_stride(module: nn.Module, how: str) -> None:
-    """Shapes do not tell where a bottleneck has its stride: weights load into the wrong style without an error."""
+    """Warn of the other ``style``: both styles of a bottleneck have the same shapes, so loading gives no error."""
     block: Any = next((m for name, m in module.named_modules() if name == 'layer2.0'), None)
     if not hasattr(block, 'conv3'):  # only bottlenecks have two styles
         return
@@ -121,9 +120,7 @@ def _warn_of_stride(module: nn.Module, how: str) -> None:
     expected = {'Caffe2': (2, 1), 'torchvision': (1, 2)}.get(how.removeprefix('layout ').split()[0], strides)
     if strides != expected:
         style = 'caffe' if expected == (2, 1) else 'pytorch'
-        print_log(
+        warn(
             f"These weights were trained with style='{style}' (stride in the {'1x1' if style == 'caffe' else '3x3'}), "
-            'the model has the other style: expect a lower AP',
-            logger='current',
-            level=logging.WARNING,
+            'the model has the other style: expect a lower AP'
         )

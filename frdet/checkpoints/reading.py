@@ -1,4 +1,4 @@
-"""Reading files of weights without running what is in them: a pickle is a program, and these come from anywhere."""
+"""Reading files of weights without running code: a pickle is a program, and the files come from anywhere."""
 
 import argparse
 import collections
@@ -14,7 +14,7 @@ from mmengine.logging import HistoryBuffer
 from frdet.checkpoints.addresses import resolve
 from frdet.errors import CheckpointError
 
-#: numpy's modules moved in version 2; files name them by the version that wrote them.
+#: numpy 2 renamed its modules; a file has the names of the version that wrote it.
 _NUMPY_CORES = ('numpy.core', 'numpy._core')
 _NUMPY_PARTS = (
     ('multiarray', '_reconstruct', np.zeros(0).__reduce__()[0]),
@@ -29,7 +29,7 @@ _NUMPY_GLOBALS = {
 
 
 def _encode(text: str, encoding: str = 'latin1') -> bytes:
-    """Python 3 writes bytes into old pickle protocols as a call of ``codecs.encode``; this one knows no other codec."""
+    """Stands for ``codecs.encode``, which Python 3 calls for bytes in old pickle protocols; knows latin1 only."""
     if encoding != 'latin1':
         raise pickle.UnpicklingError(f'bytes encoded as {encoding!r}')
     return text.encode('latin1')
@@ -43,7 +43,7 @@ _PICKLE_GLOBALS = {
 
 
 class _ArrayUnpickler(pickle.Unpickler):
-    """Admits numpy arrays, plain containers and nothing that could run code. Strings of Python 2 become str."""
+    """Admits numpy arrays and plain containers, but nothing that could run code. Strings of Python 2 become str."""
 
     def find_class(self, module: str, name: str) -> Any:
         try:
@@ -53,19 +53,20 @@ class _ArrayUnpickler(pickle.Unpickler):
 
 
 class _History(HistoryBuffer):
-    """Stands for MMEngine's history, whose state also replaces functions of its class by what the file says."""
+    """Stands for MMEngine's history, whose own ``__setstate__`` also takes functions from the file."""
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(state['_log_history'], state['_count_history'], state['max_length'])  # type: ignore[misc]
 
 
 def _no_attribute(*args: Any) -> None:
-    """Stands for ``getattr``, by which MMEngine's histories name those functions."""
+    """Stands for ``getattr``, by which the file of a MMEngine history names these functions."""
 
 
 def _torch_globals() -> list[Any]:
-    """What is in checkpoints besides tensors and plain data: MMEngine's and MMDetection's log histories, numpy's arrays
-    and scalars, and the arguments that torchvision's training script was called with, which only hold what is set.
+    """Return the safe types in checkpoints besides tensors and plain data.
+
+    They are MMEngine's log histories, numpy's arrays and scalars, and the arguments of torchvision's training script.
     """
     dtypes = {type(np.dtype(kind)) for kind in '?bBhHiIlLqQefd'}
     named = [(value, '.'.join(key)) for key, value in _NUMPY_GLOBALS.items() if key[0] != 'numpy']
@@ -74,15 +75,12 @@ def _torch_globals() -> list[Any]:
 
 
 def load_file(path_or_url: str | Path, map_location: Any = 'cpu') -> Any:
-    """What a ``.pth``, ``.pt`` or ``.pkl`` file holds; no code in it is run.
+    """Return the content of a ``.pth``, ``.pt`` or ``.pkl`` file, or of an address, without running any code in it.
 
-    Args:
-        path_or_url: a path or any address that ``resolve`` takes.
-        map_location: as in ``torch.load``; a ``.pkl`` holds arrays and ignores it.
+    ``map_location`` is as in ``torch.load``; a ``.pkl``, which holds arrays, ignores it.
 
     Raises:
-        CheckpointError: the file is missing, truncated, of another kind, or holds more than tensors, arrays and plain
-            data.
+        CheckpointError: the file is missing, broken, or holds more than tensors, arrays and plain data.
     """
     path = resolve(path_or_url)
     if not path.is_file():
@@ -94,7 +92,7 @@ def load_file(path_or_url: str | Path, map_location: Any = 'cpu') -> Any:
                 return _ArrayUnpickler(file, encoding='latin1').load()
         with torch.serialization.safe_globals(_torch_globals()):
             return torch.load(path, map_location=map_location, weights_only=True)
-    except Exception as error:  # a broken file makes unpicklers raise anything
+    except Exception as error:  # for a broken file unpicklers raise all kinds of errors
         raise CheckpointError(_why(path, error)) from error
 
 
@@ -102,24 +100,21 @@ def _why(path: Path, error: Exception) -> str:
     reason = str(error).strip() or type(error).__name__
     if isinstance(error, OSError) and error.errno != errno.EINVAL:  # torch seeks beyond the end of a truncated file
         return f'Checkpoint {path} cannot be read: {error.strerror or reason}'
-    refused = isinstance(error, pickle.UnpicklingError) and ('admitted' in reason or 'GLOBAL' in reason)
-    if refused:
-        culprit = next((line.strip() for line in reason.splitlines() if 'GLOBAL' in line or 'admitted' in line), reason)
+    culprits = [line.strip() for line in reason.splitlines() if 'GLOBAL' in line or 'admitted' in line]
+    if culprits and isinstance(error, pickle.UnpicklingError):
         return (
-            f'Checkpoint {path} is refused because it holds more than tensors and plain data: {culprit[:300]}\n'
+            f'Checkpoint {path} is refused because it holds more than tensors and plain data: {culprits[0][:300]}\n'
             'Loading it could run code; save its state dict alone with torch.save'
         )
     first = reason.splitlines()[0][:200]
-    return (
-        f'Checkpoint {path} is unreadable, it may be truncated or of another kind ({first}): copy or download it again'
-    )
+    return f'Checkpoint {path} is unreadable, it may be truncated or no checkpoint ({first}): copy or download it again'
 
 
 def unwrap(content: Any, source: str | Path) -> dict[str, Any]:
-    """The state dict in what a file holds: bare, or under ``state_dict``, ``model`` or ``blobs``.
+    """Return the state dict in a file: its content, or ``state_dict``, ``model`` or ``blobs`` in the content.
 
     Raises:
-        CheckpointError: there is none.
+        CheckpointError: the content has no state dict.
     """
     for key in ('state_dict', 'model', 'blobs'):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
@@ -129,6 +124,6 @@ def unwrap(content: Any, source: str | Path) -> dict[str, Any]:
         keys = ', '.join(map(str, content)) if isinstance(content, dict) else ''
         raise CheckpointError(
             f'{source} holds a {type(content).__name__} {keys[:80]}: '
-            'expected a dict of parameters, bare or under state_dict, model or blobs'
+            'expected a dict of parameters, or one under state_dict, model or blobs'
         )
     return {str(key).removeprefix('module.'): value for key, value in content.items()}

@@ -1,38 +1,36 @@
-"""Checkpoint files that are whole or not there at all, and the newest whole one of a folder."""
+"""Writing checkpoint files completely or not at all, and finding the newest intact checkpoint of a folder."""
 
-import logging
 import zipfile
 import zlib
 from pathlib import Path
 
 from mmengine.fileio import LocalBackend, register_backend
-from mmengine.logging import print_log
 
+from frdet.checkpoints.fit import warn
 from frdet.errors import CheckpointError
 from frdet.files import write_file
 
 
 def write_whole(path: str | Path, content: bytes) -> None:
-    """``frdet.files.write_file`` with words for a checkpoint.
+    """Write a file as ``frdet.files.write_file`` does, with an error message for checkpoints.
 
     Raises:
-        CheckpointError: the disk is full, or the folder is gone or not to be written; an earlier file is kept.
+        CheckpointError: the disk is full, or the folder is missing or read-only; an earlier file is kept.
     """
     path = Path(path)
     try:
         write_file(path, content)
     except OSError as error:
         raise CheckpointError(
-            f'{path.name} could not be saved into {path.parent}: {error.strerror or error}. Checkpoints saved before '
-            'are whole.\nMake room or mend the folder, then go on with --resume'
+            f'{path.name} could not be saved into {path.parent}: {error.strerror or error}. Earlier checkpoints '
+            'are intact.\nMake room or repair the folder, then continue with --resume'
         ) from error
 
 
 class WholeFileBackend(LocalBackend):
-    """MMEngine's local files, written by ``write_whole`` into folders that are there."""
+    """MMEngine's backend of local files that writes by ``write_whole`` and creates no folders."""
 
     def put(self, obj: bytes, filepath: str | Path) -> None:
-        """Write bytes."""
         write_whole(filepath, obj)
 
 
@@ -41,7 +39,7 @@ register_backend(WHOLE, WholeFileBackend, force=True)
 
 
 def check_whole(path: str | Path) -> None:
-    """Compare every part of a checkpoint with the checksum beside it, which ``torch.load`` does not.
+    """Compare every part of a checkpoint with its checksum, which ``torch.load`` does not do.
 
     Raises:
         CheckpointError: the file is missing, truncated or damaged.
@@ -60,16 +58,16 @@ def check_whole(path: str | Path) -> None:
 
 
 def newest_whole(work_dir: str | Path) -> str | None:
-    """The checkpoint to resume from: what ``last_checkpoint`` names, or the newest other one where that is broken.
+    """Return the checkpoint to resume from: the one in ``last_checkpoint``, or the newest other one if it is broken.
 
-    Every broken one is warned about. None where no checkpoint was saved.
+    Each broken checkpoint gives a warning. Without any checkpoint the result is None.
 
     Raises:
-        CheckpointError: there are checkpoints, and none is whole.
+        CheckpointError: all checkpoints are broken.
     """
     pointer = Path(work_dir, 'last_checkpoint')
     named = [Path(pointer.read_text().strip())] if pointer.is_file() else []
-    # The work folder may have been moved or copied.
+    # The work dir may have been moved or copied.
     is_elsewhere = bool(named) and named[0].parent.is_dir() and not Path(work_dir, named[0].name).is_file()
     folder = named[0].parent if is_elsewhere else Path(work_dir)
     named = [folder / path.name for path in named]
@@ -81,10 +79,10 @@ def newest_whole(work_dir: str | Path) -> str | None:
             check_whole(path)
         except CheckpointError as error:
             broken.append(path.name)
-            print_log(str(error), logger='current', level=logging.WARNING)
+            warn(str(error))
         else:
             if broken:
-                print_log(f'Resuming from {path} instead', logger='current', level=logging.WARNING)
+                warn(f'Resuming from {path} instead')
             return str(path)
     if broken:
         raise CheckpointError(

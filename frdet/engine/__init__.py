@@ -1,4 +1,4 @@
-"""Training: checkpoints, the optimiser, the Runner, hooks. Importing this package registers all of them."""
+"""Training: the Runner, loops, hooks and the optimiser. Importing this package registers all of them."""
 
 from frdet.checkpoints.loading import load_checkpoint, with_layout
 from frdet.engine import hooks

@@ -1,7 +1,8 @@
-"""A training step that was not finite: computed again with a look at every module, and kept in a file for later."""
+"""Diagnosing a training step that was not finite: computing it again, and keeping it in a file."""
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,29 +22,22 @@ _ELEMENT = 'frdet.element'
 
 
 class Diagnosis(NamedTuple):
-    """What a step computed.
-
-    Attributes:
-        losses: of the batch, by name.
-        weight: the first parameter that is not finite itself.
-        module: the first module whose output was not finite.
-        gradient: of the parameters whose gradient was not finite, the one that the backward pass reaches first.
-    """
+    """The losses of a step, and the first places where it was not finite."""
 
     losses: dict[str, float]
-    weight: str | None
-    module: str | None
-    gradient: str | None
+    weight: str | None  # the first parameter whose values are not finite
+    module: str | None  # the first module whose output was not finite
+    gradient: str | None  # the first parameter, in the order of the backward pass, whose gradient was not finite
 
     @property
     def bad_losses(self) -> list[str]:
-        """Names of the losses that are not finite; of ``loss``, their sum, only where it is the only one."""
+        """The names of the losses that are not finite; ``loss``, their sum, only if no other one is bad."""
         bad = [name for name, value in self.losses.items() if not torch.isfinite(torch.tensor(value))]
         return [name for name in bad if name != 'loss'] or bad
 
     @property
     def is_finite(self) -> bool:
-        """Whether all of it was."""
+        """Whether all losses, parameters, outputs and gradients were finite."""
         return not (self.bad_losses or self.weight or self.module or self.gradient)
 
     def __str__(self) -> str:
@@ -56,13 +50,13 @@ class Diagnosis(NamedTuple):
 
 
 def rng_state() -> dict[str, Tensor]:
-    """State of the random generators that a step draws from: the CPU's, and the GPU's that is in use."""
+    """Return the state of the random generators that a step uses: the CPU's, and the current GPU's if it is in use."""
     on_gpu = torch.cuda.is_available() and torch.cuda.is_initialized()
     return {'cpu': torch.get_rng_state(), **({'cuda': torch.cuda.get_rng_state()} if on_gpu else {})}
 
 
 def set_rng_state(state: dict[str, Tensor]) -> None:
-    """Undo what was drawn since ``rng_state``."""
+    """Restore the state that ``rng_state`` returned."""
     torch.set_rng_state(state['cpu'].cpu())
     if 'cuda' in state and torch.cuda.is_available():
         torch.cuda.set_rng_state(state['cuda'].cpu())
@@ -74,58 +68,47 @@ def diagnose(
     rng: dict[str, Tensor],
     autocast: AbstractContextManager | None = None,
 ) -> Diagnosis:
-    """Compute the losses and gradients of a batch; parameters, their ``grad``, buffers and generators stay as they are.
+    """Compute the losses and gradients of a batch without changing parameters, ``grad``, buffers or generators.
 
-    Args:
-        model: not wrapped: other processes take no part.
-        batch: as the data loader gives it.
-        rng: of the random generators before the step.
-        autocast: the context of the forward pass.
+    ``model`` has no wrapper, because other processes take no part. ``rng`` is the generators' state before the step.
     """
     found: list[str] = []
     after = rng_state()
     set_rng_state(rng)
-    with _buffers_kept(model), _outputs_watched(model, found), torch.enable_grad():
+    with _buffers_kept(model), ExitStack() as hooks, torch.enable_grad():
+        for name, module in model.named_modules():
+            if name:
+                hooks.enter_context(module.register_forward_hook(partial(_note_output, found, name)))
         with autocast or nullcontext():
             losses = model(**model.data_preprocessor(batch, True), mode='loss')
-        total, figures = model.parse_losses(losses)
+        total, logged = model.parse_losses(losses)
         named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
         gradients = torch.autograd.grad(total, [p for _, p in named], allow_unused=True)
     set_rng_state(after)
     bad = [name for (name, _), g in zip(named, gradients, strict=True) if g is not None and not _is_finite(g)]
     return Diagnosis(
-        losses={name: float(value.detach()) for name, value in figures.items() if 'loss' in name},
+        losses={name: float(value.detach()) for name, value in logged.items() if 'loss' in name},
         weight=next((name for name, p in model.named_parameters() if not _is_finite(p)), None),
         module=found[0] if found else None,
         gradient=bad[-1] if bad else None,
     )
 
 
-@contextmanager
-def _outputs_watched(model: torch.nn.Module, found: list[str]) -> Iterator[None]:
-    """Add to ``found`` the names of modules whose output is not finite, as they return."""
-
-    def watch(name: str) -> Any:
-        return lambda module, inputs, output: found.append(name) if not _is_finite(output) else None
-
-    handles = [m.register_forward_hook(watch(name)) for name, m in model.named_modules() if name]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+def _note_output(found: list[str], name: str, module: torch.nn.Module, inputs: Any, output: Any) -> None:
+    if not _is_finite(output):
+        found.append(name)
 
 
 @contextmanager
 def _buffers_kept(model: torch.nn.Module) -> Iterator[None]:
-    """BatchNorm counts what passes through it."""
+    """Restore the buffers afterwards, because BatchNorm updates its statistics in every forward pass."""
     kept = [buffer.clone() for buffer in model.buffers()]
     yield
     restore_buffers(model, kept)
 
 
 def restore_buffers(model: torch.nn.Module, kept: list[Tensor]) -> None:
-    """Copy clones of the model's buffers back."""
+    """Copy the clones of the model's buffers back into them."""
     with torch.no_grad():
         for buffer, old in zip(model.buffers(), kept, strict=True):
             buffer.copy_(old)
@@ -142,23 +125,23 @@ def _is_finite(value: Any) -> bool:
 
 
 def save_step(path: Path, model: BaseModel, **content: Any) -> None:
-    """Write tensors and plain data that ``load_step`` reads; ``content`` has the keys but ``state_dict``."""
+    """Write a step as tensors and plain data for ``load_step``; ``content`` has all keys except ``state_dict``."""
     content['batch'] = _packed(content['batch'])
     torch.save({**content, 'state_dict': model.state_dict()}, path)
 
 
 def load_step(path: str) -> dict[str, Any]:
-    """What ``save_step`` wrote; no code in the file is run.
+    """Return the step that ``save_step`` wrote, without running code in the file.
 
     Raises:
-        CheckpointError: the file is missing, unreadable, refused, or another kind of file.
+        CheckpointError: the file is missing, unreadable, refused, or holds no step.
     """
     content = load_file(path)
     if not isinstance(content, dict) or (missing := sorted(_KEYS - set(content))):
         lacks = f'lacks {", ".join(missing)}' if isinstance(content, dict) else f'holds a {type(content).__name__}'
         raise CheckpointError(f'{path} {lacks}: give a non_finite_iter_N.pth that NonFiniteHook wrote')
     if not isinstance(content['state_dict'], dict) or content['autocast'] not in ('', *DTYPES):
-        raise CheckpointError(f'{path} is damaged: its state_dict or autocast is not what NonFiniteHook writes')
+        raise CheckpointError(f'{path} is damaged: its state_dict or autocast is none that NonFiniteHook writes')
     return {**content, 'batch': _unpacked(content['batch'])}
 
 

@@ -1,8 +1,9 @@
-"""Parts of a model by the names of their parameters: which ones a pattern means, and keeping them as they are."""
+"""Freezing parameters by patterns of their names, and the norms among them with their statistics."""
 
 import difflib
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import Any
 
 from torch import nn
@@ -12,30 +13,30 @@ from frdet.errors import ConfigError
 
 
 def is_meant(name: str, pattern: str) -> bool:
-    """Whether a pattern means the parameter or module ``name``: itself, or a part that it lies in.
+    """Return whether a pattern matches the parameter or module ``name``, or a module that contains it.
 
-    ``neck`` and ``neck.*`` mean all of the neck; ``*.bn`` all that is called bn, wherever it is.
+    ``neck`` and ``neck.*`` match the whole neck; ``*.bn`` matches every module named bn inside another module.
     """
     return fnmatchcase(name, pattern) or fnmatchcase(name, f'{pattern}.*')
 
 
 def nearest(pattern: str, names: Iterable[str]) -> str:
-    """For errors: parameters and parts whose names are near to a pattern that means none of them."""
+    """Return words for an error that name the parameters and modules with names similar to ``pattern``."""
     parts = dict.fromkeys(name.rsplit('.', cut)[0] for name in names for cut in range(name.count('.'), -1, -1))
     near = difflib.get_close_matches(pattern.strip('.*'), parts, n=3)
     return f'did you mean {" or ".join(near)}?' if near else f'the model has {", ".join(list(parts)[:5])}, ...'
 
 
 def freeze_parameters(model: nn.Module, patterns: Sequence[str]) -> None:
-    """Let parameters get no gradient; an optimiser that is built afterwards does not have them.
+    """Turn the gradients of parameters off; an optimiser that is built afterwards leaves them out.
 
     Args:
-        model: without a wrapper, and before it gets one: DistributedDataParallel waits for every gradient that it
-            expected when it was made.
-        patterns: of names, see ``is_meant``.
+        model: a model before it is wrapped: DistributedDataParallel waits for every gradient that it expects when it
+            is built.
+        patterns: patterns of names, see ``is_meant``.
 
     Raises:
-        ConfigError: a pattern means no parameter, or nothing is left to train.
+        ConfigError: a pattern matches no parameter, or nothing is left to train.
     """
     names = dict(model.named_parameters())
     for pattern in patterns:
@@ -52,11 +53,7 @@ def freeze_parameters(model: nn.Module, patterns: Sequence[str]) -> None:
 
 
 def freeze(model: nn.Module, patterns: Sequence[str]) -> None:
-    """``freeze_parameters``, and from now on norms among them keep their statistics, also after ``model.train()``.
-
-    Raises:
-        ConfigError: see ``freeze_parameters``.
-    """
+    """Freeze parameters as ``freeze_parameters`` does; frozen norms keep their statistics even in training mode."""
     freeze_parameters(model, patterns)
     norms = []
     for name, module in model.named_modules():
@@ -64,18 +61,11 @@ def freeze(model: nn.Module, patterns: Sequence[str]) -> None:
             own = [f'{name}.{kind}' for kind, _ in module.named_parameters()] or [name]
             if all(any(is_meant(one, pattern) for pattern in patterns) for one in own):
                 norms.append(module)
-    model.register_forward_pre_hook(_InEvaluation(norms))
+    # A partial function is copied with its model. ``model.train()``, called before every epoch and after every
+    # validation, puts all modules into training mode.
+    model.register_forward_pre_hook(partial(_keep_statistics, norms))
 
 
-class _InEvaluation:
-    """Before every forward pass of a model: norms of it use the statistics that they have, and change none.
-
-    ``model.train()`` puts all modules into training mode, and is called before every epoch and after every validation.
-    """
-
-    def __init__(self, norms: Sequence[nn.Module]):
-        self.norms = norms
-
-    def __call__(self, model: nn.Module, args: Any) -> None:
-        for norm in self.norms:
-            norm.training = False
+def _keep_statistics(norms: Sequence[nn.Module], model: nn.Module, args: Any) -> None:
+    for norm in norms:
+        norm.training = False

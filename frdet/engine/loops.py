@@ -1,7 +1,7 @@
-"""MMEngine's training loops, made to go on exactly from where a checkpoint was saved, within an epoch too.
+"""MMEngine's training loops, which here resume exactly where a checkpoint was saved, also within an epoch.
 
-The random generators are seeded anew for each iteration, from the seed of the run, the process and the iteration. So
-their state follows from the position, and no checkpoint has to hold it, for any number of processes.
+The random generators are seeded again for each iteration, from the seed of the run, the process and the iteration. So
+their state follows from the position, and checkpoints need not hold it, for any number of processes.
 """
 
 from typing import Any
@@ -19,13 +19,13 @@ from frdet.registry import LOOPS
 
 @LOOPS.register_module()
 class EpochBasedTrainLoop(MMEngineEpochLoop):
-    """Training counted in epochs; see MMEngine's loop of this name for the arguments."""
+    """Training by epochs, with the arguments of MMEngine's loop of this name."""
 
     def __init__(self, runner: Runner, dataloader: DataLoader | dict, **kwargs: Any):
         super().__init__(runner, _loader(runner, dataloader, endless=False), **kwargs)
 
     def run_epoch(self) -> None:
-        """Train the batches of an epoch that are not trained yet."""
+        """Train the remaining batches of an epoch."""
         self.runner.call_hook('before_train_epoch')
         self.runner.model.train()
         done = self._batches_done()
@@ -36,19 +36,18 @@ class EpochBasedTrainLoop(MMEngineEpochLoop):
         self._epoch += 1
 
     def run_iter(self, idx: int, data_batch: Any) -> None:
-        """Train one batch."""
         seed_generators(self.seed, get_rank(), self._iter)
         super().run_iter(idx, data_batch)
 
     def _batches_done(self) -> int:
-        """How many of this epoch's batches a checkpoint saved within the epoch had behind it."""
+        """Return how many batches of this epoch a checkpoint that was saved within the epoch has trained."""
         hub, length = self.runner.message_hub, len(self.dataloader)
         begun = hub.get_info('epoch_begin') or {}
         done = self._iter - begun['iter'] if begun.get('epoch') == self._epoch else 0
         if done and begun['length'] != length:
             self.runner.logger.warning(
                 f'The checkpoint was saved {done} batches into an epoch of {begun["length"]}, and now an epoch has '
-                f'{length}: other data, batch size or processes. The epoch begins anew'
+                f'{length}: other data, batch size or processes. The epoch starts again'
             )
             done = 0
         hub.update_info('epoch_begin', dict(epoch=self._epoch, iter=self._iter - done, length=length))
@@ -57,13 +56,13 @@ class EpochBasedTrainLoop(MMEngineEpochLoop):
 
 @LOOPS.register_module()
 class IterBasedTrainLoop(MMEngineIterLoop):
-    """Training counted in iterations; see MMEngine's loop of this name for the arguments."""
+    """Training by iterations, with the arguments of MMEngine's loop of this name."""
 
     def __init__(self, runner: Runner, dataloader: DataLoader | dict, **kwargs: Any):
         super().__init__(runner, _loader(runner, dataloader, endless=True), **kwargs)
 
     def run(self) -> nn.Module:
-        """Train from the iteration of the checkpoint, if there is one, to the last."""
+        """Train from the checkpoint's iteration, or from the first one, to the last one."""
         runner = self.runner
         runner.call_hook('before_train')
         runner.call_hook('before_train_epoch')
@@ -80,7 +79,6 @@ class IterBasedTrainLoop(MMEngineIterLoop):
         return runner.model
 
     def run_iter(self, data_batch: Any) -> None:
-        """Train one batch."""
         seed_generators(self.seed, get_rank(), self._iter)
         super().run_iter(data_batch)
 
@@ -91,7 +89,7 @@ def _loader(runner: Runner, dataloader: DataLoader | dict, *, endless: bool) -> 
 
 
 def _start(loop: EpochBasedTrainLoop | IterBasedTrainLoop, *, skip: int) -> int:
-    """Set where the next pass over the data begins. Returns the seed of the run, the same in every process."""
+    """Set the first batch of the next pass over the data. Returns the run's seed, the same in every process."""
     seeds = [loop.runner.seed]
     broadcast_object_list(seeds)
     loop.dataloader.start(seed=seeds[0], rank=get_rank(), iteration=loop.iter, skip=skip)

@@ -11,6 +11,7 @@ from mmengine.logging import MMLogger, print_log
 from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper
 from torch import nn
 
+from frdet.checkpoints.fit import warn
 from frdet.engine.freezing import freeze, is_meant, nearest
 from frdet.errors import ConfigError
 from frdet.models.detectors import Detector
@@ -22,19 +23,19 @@ DTYPES = {'bfloat16': torch.bfloat16, 'float16': torch.float16}
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class GroupedOptimWrapperConstructor(DefaultOptimWrapperConstructor):
-    """MMEngine's constructor with one group for all parameters of the same options, instead of one for each parameter.
+    """MMEngine's constructor, but with one group for all parameters of the same options, not a group per parameter.
 
-    The rules are those of ``paramwise_cfg``: ``norm_decay_mult=0`` exempts every norm's weight and bias from weight
-    decay (detectron2's WEIGHT_DECAY_NORM 0), ``bias_lr_mult`` and ``bias_decay_mult`` hold for other biases, which are
-    treated as weights without them. What is frozen is left out; a parameter that two modules share is counted once.
-    Parameters without options of their own come first: theirs is the logged rate.
+    ``paramwise_cfg`` works as in MMEngine: ``norm_decay_mult=0`` exempts every norm's weight and bias from weight decay
+    (detectron2's WEIGHT_DECAY_NORM 0); ``bias_lr_mult`` and ``bias_decay_mult`` hold for all other biases. Frozen
+    parameters are left out; a parameter that two modules share is counted once. The parameters without own options are
+    the first group, whose learning rate is logged.
 
     ``custom_keys`` gives parameters options by name. A key is a part of the name, or a pattern with ``*``; the longest
-    that fits holds. Unlike in MMEngine it changes what it names alone: with ``lr_mult`` alone, norms keep the weight
-    decay of ``norm_decay_mult``. ``freeze`` is a list of patterns, see ``frdet.engine.freezing``.
+    key that fits is used. Unlike in MMEngine it changes only the options it names: with ``lr_mult`` alone, norms keep
+    the weight decay of ``norm_decay_mult``. ``freeze`` is a list of patterns, see ``frdet.engine.freezing``.
 
     Raises:
-        ConfigError: a pattern of ``freeze`` means no parameter.
+        ConfigError: a pattern of ``freeze`` matches no parameter.
     """
 
     paramwise_cfg: dict[str, Any]
@@ -42,9 +43,13 @@ class GroupedOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     def __call__(self, model: nn.Module) -> OptimWrapper:
         if patterns := self.paramwise_cfg.get('freeze'):
             freeze(bare(model), patterns)
-        with _without_a_line_per_parameter():
+        logger = MMLogger.get_current_instance()
+        logger.addFilter(_is_no_parameter)
+        try:
             wrapper = super().__call__(model)
-        # MMEngine keeps the rate before it is scaled by the batch here, and would log that one beside the real one.
+        finally:
+            logger.removeFilter(_is_no_parameter)
+        # MMEngine keeps the rate from before the scaling by the batch here, and would log it beside the real rate.
         wrapper.base_param_settings = None
         for group in wrapper.optimizer.param_groups:
             count = sum(p.numel() for p in group['params'])
@@ -54,7 +59,7 @@ class GroupedOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         return wrapper
 
     def add_params(self, params: list[dict], module: nn.Module, prefix: str = '', **kwargs: Any) -> None:
-        """As MMEngine's; the outermost call, which ends when every parameter is there, joins the groups."""
+        """As MMEngine's; the outermost call, which ends last, joins the groups of all parameters."""
         custom_keys = self.paramwise_cfg.get('custom_keys') or {}
         if not prefix:
             self.paramwise_cfg = {**self.paramwise_cfg, 'custom_keys': {}}
@@ -76,11 +81,9 @@ class GroupedOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         names = {id(parameter): name for name, parameter in model.named_parameters()}
         for key in custom_keys:
             if not any(_fits(name, key) for name in names.values()):
-                print_log(
+                warn(
                     f'optim_wrapper.paramwise_cfg.custom_keys: no parameter of {type(model).__name__} has {key!r} in '
-                    f'its name, so that the key has no effect; {nearest(key, names.values())}',
-                    logger='current',
-                    level=logging.WARNING,
+                    f'its name, so that the key has no effect; {nearest(key, names.values())}'
                 )
         longest_first = sorted(sorted(custom_keys), key=len, reverse=True)
         for group in params:
@@ -97,30 +100,20 @@ def _fits(name: str, key: str) -> bool:
     return is_meant(name, key) if '*' in key else key in name
 
 
-@contextmanager
-def _without_a_line_per_parameter() -> Iterator[None]:
-    """MMEngine logs each parameter that has options or is frozen."""
-
-    def keep(record: logging.LogRecord) -> bool:
-        text = record.getMessage()
-        return not text.startswith('paramwise_options') and 'is skipped since its requires_grad' not in text
-
-    logger = MMLogger.get_current_instance()
-    logger.addFilter(keep)
-    try:
-        yield
-    finally:
-        logger.removeFilter(keep)
+def _is_no_parameter(record: logging.LogRecord) -> bool:
+    """Return False for MMEngine's log lines about each parameter that has options or is frozen."""
+    text = record.getMessage()
+    return not text.startswith('paramwise_options') and 'is skipped since its requires_grad' not in text
 
 
 @OPTIM_WRAPPERS.register_module()
 class AutocastOptimWrapper(OptimWrapper):
-    """Mixed precision without loss scaling, on CPU and GPU: bfloat16 has float32's range.
+    """Mixed precision on CPU and GPU, without loss scaling, because bfloat16 has float32's range.
 
-    ``train.py --amp`` chooses it. MMEngine's ``AmpOptimWrapper`` refuses to run on a CPU.
+    ``train.py --amp`` selects it. MMEngine's ``AmpOptimWrapper`` refuses to run on a CPU.
 
     Args:
-        dtype: 'bfloat16', or 'float16' for hardware without it; small gradients then become 0.
+        dtype: 'bfloat16', or 'float16' for hardware without bfloat16, where small gradients become 0.
         kwargs: ``optimizer``, ``clip_grad``, ``accumulative_counts`` of MMEngine's ``OptimWrapper``.
     """
 
@@ -132,17 +125,17 @@ class AutocastOptimWrapper(OptimWrapper):
 
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:
-        """The context of a forward pass in training."""
+        """Return the context of a forward pass in training."""
         device = next(model.parameters()).device.type
         with super().optim_context(model), torch.autocast(device, self.dtype):
             yield
 
 
 def predict_in_bfloat16(model: Any) -> None:
-    """Let a model predict in bfloat16 where it is safe, as training under ``--amp``."""
+    """Let a model predict in bfloat16, except in the operations that training with ``--amp`` keeps in float32."""
     if isinstance(model, Detector):
         model.predicts_in_bfloat16 = True
-    else:  # a function bound by partial is copied and pickled with its model
+    else:  # a partial function can be copied and pickled with its model
         model.test_step = partial(_test_step_in_bfloat16, model)
 
 

@@ -1,7 +1,7 @@
-"""MMEngine's Runner with a learning rate that knows every image of a step."""
+"""MMEngine's Runner, with a learning rate for the images of a step and a resume that follows the config."""
 
-import contextlib
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from importlib.util import find_spec
 from typing import Any, ClassVar
@@ -22,20 +22,27 @@ from frdet.engine.setup import SETUP, Setup, setup_of
 from frdet.errors import CheckpointError, ConfigError
 from frdet.models.wrapping import bare
 
-# What MMEngine's backends of the visualizer import when they are first used.
-PACKAGES = dict(
-    WandbVisBackend='wandb',
-    MLflowVisBackend='mlflow',
-    TensorboardVisBackend='tensorboard',
-    ClearMLVisBackend='clearml',
-    NeptuneVisBackend='neptune',
-    DVCLiveVisBackend='dvclive',
-    AimVisBackend='aim',
-)
+# MMEngine's visualizer backends, such as WandbVisBackend, import these packages at their first use.
+PACKAGES = ('wandb', 'mlflow', 'tensorboard', 'clearml', 'neptune', 'dvclive', 'aim')
+
+
+def _closing_bars(method: Callable[[Runner], Any]) -> Any:
+    """Return MMEngine's method, after which no bar stays on the terminal, even if an error ends it."""
+
+    @functools.wraps(method)
+    def run(self: Runner) -> Any:
+        try:
+            return method(self)
+        finally:
+            for hook in self.hooks:
+                if isinstance(hook, ProgressHook):
+                    hook.close()
+
+    return run
 
 
 class DetRunner(Runner):
-    """Differs from MMEngine's where several processes or accumulated gradients make a step larger."""
+    """MMEngine's Runner; each method says how it differs."""
 
     _begun: ClassVar[set[str]] = set()
     _timestamp: str
@@ -45,9 +52,9 @@ class DetRunner(Runner):
     param_schedulers: Any
 
     def setup_env(self, env_cfg: dict) -> None:
-        """As MMEngine's; two runs that a process begins in the same second have different names.
+        """As MMEngine's; two runs that a process starts in the same second get different names.
 
-        Loggers and visualizers are found by that name: the second run would write into the first one's folder.
+        Loggers and visualizers are found by this name: the second run would write into the first one's folder.
         """
         super().setup_env(env_cfg)
         second, number = self._timestamp, 1
@@ -56,37 +63,16 @@ class DetRunner(Runner):
             self._timestamp = f'{second}_{number}'
         self._begun.add(self._timestamp)
 
-    def train(self) -> nn.Module:
-        """As MMEngine's; no bar stays on the terminal, whatever ends it."""
-        with self._closing_bars():
-            return super().train()
-
-    def val(self) -> dict:
-        """As MMEngine's; see ``train``."""
-        with self._closing_bars():
-            return super().val()
-
-    def test(self) -> dict:
-        """As MMEngine's; see ``train``."""
-        with self._closing_bars():
-            return super().test()
-
-    @contextlib.contextmanager
-    def _closing_bars(self) -> Iterator[None]:
-        try:
-            yield
-        finally:
-            for hook in self.hooks:
-                if isinstance(hook, ProgressHook):
-                    hook.close()
+    train = _closing_bars(Runner.train)
+    val = _closing_bars(Runner.val)
+    test = _closing_bars(Runner.test)
 
     def scale_lr(self, optim_wrapper: OptimWrapper, auto_scale_lr: dict | None = None) -> None:
         """Scale the learning rate by images in a step / ``auto_scale_lr.base_batch_size`` (Goyal et al. 2017), once.
 
-        A step has the images of all processes, and of all ``accumulative_counts`` iterations, which MMEngine leaves
-        out.
+        A step has the images of all processes and, unlike in MMEngine, of all ``accumulative_counts`` iterations.
         """
-        if getattr(self, '_setup', None) is not None:  # not a Runner where frdet inspects a step
+        if getattr(self, '_setup', None) is not None:  # ``self`` may be another Runner if frdet inspects a step
             return
         if not auto_scale_lr or not auto_scale_lr.get('enable'):
             return
@@ -107,7 +93,7 @@ class DetRunner(Runner):
         )
 
     def build_val_loop(self, loop: BaseLoop | dict) -> BaseLoop:
-        """As MMEngine's; metrics that ask for it are given the data set, before the first step of training."""
+        """As MMEngine's; gives the data set to metrics with ``use_dataset``, before the first step of training."""
         return _with_data_set(super().build_val_loop(loop))
 
     def build_test_loop(self, loop: BaseLoop | dict) -> BaseLoop:
@@ -115,18 +101,19 @@ class DetRunner(Runner):
         return _with_data_set(super().build_test_loop(loop))
 
     def build_visualizer(self, visualizer: Visualizer | dict | None = None) -> Visualizer:
-        """As MMEngine's; a package that a backend lacks is missed now, not at the first figure."""
+        """As MMEngine's; a missing package of a backend is an error now, not at the first logged value."""
         built = super().build_visualizer(visualizer)
         for backend in built._vis_backends.values():
             name = type(backend).__name__
-            if (package := PACKAGES.get(name)) and find_spec(package) is None:
+            package = name.removesuffix('VisBackend').lower()
+            if package in PACKAGES and find_spec(package) is None:
                 raise ConfigError(
                     f'visualizer.vis_backends: {name} needs a package that is missing: pip install {package}'
                 )
         return built
 
     def build_param_scheduler(self, scheduler: Any) -> Any:
-        """As MMEngine's; notes what the schedules are built with, for a checkpoint."""
+        """As MMEngine's; notes the arguments of the schedules for checkpoints."""
         self._note_setup()
         built = super().build_param_scheduler(scheduler)
         if self._setup is not None and not self._setup.schedules and isinstance(built, list):
@@ -137,25 +124,25 @@ class DetRunner(Runner):
         return built
 
     def load_or_resume(self) -> None:
-        """As MMEngine's; notes the optimiser where there is no schedule."""
+        """As MMEngine's; notes the optimiser's setup, also without schedules."""
         if isinstance(self.optim_wrapper, OptimWrapper):  # in training
             self._note_setup()
         super().load_or_resume()
 
     def save_checkpoint(self, out_dir: str, filename: str, *args: Any, meta: dict | None = None, **kwargs: Any) -> None:
-        """As MMEngine's; ``meta`` says what the optimiser and its schedules were built with."""
+        """As MMEngine's; ``meta`` gets the setup of the optimiser and its schedules."""
         if self._setup is not None:
             meta = {**(meta or {}), SETUP: asdict(self._setup)}
         super().save_checkpoint(out_dir, filename, *args, meta=meta, **kwargs)
 
     def load_checkpoint(self, filename: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """As MMEngine's; leaves a checkpoint to ``resume``."""
+        """As MMEngine's; also gives the checkpoint to ``resume``."""
         checkpoint = super().load_checkpoint(filename, *args, **kwargs)
         if self._resumed is not None:
             if not {'epoch', 'iter'} <= checkpoint['meta'].keys():
                 raise CheckpointError(
-                    f'{filename} does not say where its run stands, meta has no epoch and iter: give its weights as a '
-                    f'start instead, --cfg-options load_from={filename}'
+                    f'{filename} has no position to resume from, meta has no epoch and iter: start from its weights '
+                    f'alone instead, --cfg-options load_from={filename}'
                 )
             self._resumed.update(checkpoint)
         return checkpoint
@@ -167,16 +154,15 @@ class DetRunner(Runner):
         resume_param_scheduler: bool = True,
         map_location: Any = 'default',
     ) -> None:
-        """As MMEngine's; what the config says of optimiser and schedules holds, see ``frdet.engine.resuming``.
+        """As MMEngine's; optimiser and schedules keep the config's options, see ``frdet.engine.resuming``.
 
         Raises:
-            CheckpointError: the checkpoint does not say where its run stands, or has the state of another optimiser
-                or of other parameters.
-            ConfigError: the run ends before the checkpoint, or its schedule cannot go on from there.
+            CheckpointError: the checkpoint has no position, or the state of another optimiser or of other parameters.
+            ConfigError: the run ends before the checkpoint, or its schedules cannot be resumed.
         """
         loop = self.train_loop
         self.optim_wrapper = self.build_optim_wrapper(self.optim_wrapper)
-        self.scale_lr(self.optim_wrapper, self.auto_scale_lr)  # where this is called before train()
+        self.scale_lr(self.optim_wrapper, self.auto_scale_lr)  # if resume() is called before train()
         self._note_setup()
         if self.param_schedulers is not None:
             self.param_schedulers = self.build_param_scheduler(self.param_schedulers)
@@ -202,12 +188,12 @@ class DetRunner(Runner):
                 self.logger.warning(warning)
 
     def _note_setup(self) -> None:
-        """Note what the optimiser was built with, before schedules change it; MMEngine resumes several optimisers."""
+        """Note the optimiser's setup before schedules change it; several optimisers are left to MMEngine."""
         if self._setup is None and not isinstance(self.optim_wrapper, OptimWrapperDict):
             self._setup = setup_of(self.optim_wrapper, bare(self.model))
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
-        """As MMEngine's; SyncBN, which PyTorch has for GPUs only, is worded where several processes have none."""
+        """As MMEngine's; SyncBN in several processes without a GPU, which PyTorch cannot run, is an error."""
         if self.distributed and not torch.cuda.is_available():
             wants_sync = bool(self.cfg.get('sync_bn')) or any(isinstance(m, nn.SyncBatchNorm) for m in model.modules())
             if wants_sync and self._train_loop is not None:
@@ -215,8 +201,7 @@ class DetRunner(Runner):
                     'SyncBN on several processes needs GPUs, and there is none: choose norm=dict(type="GN") or "BN", '
                     'and leave sync_bn out'
                 )
-            # In testing it is BN.
-            model = revert_sync_batchnorm(model)
+            model = revert_sync_batchnorm(model)  # testing uses it as BN
         paramwise = (self.cfg.get('optim_wrapper') or {}).get('paramwise_cfg') or {}
         if self._train_loop is not None and paramwise.get('freeze'):
             freeze_parameters(model, paramwise['freeze'])  # DistributedDataParallel must know before it wraps the model
@@ -224,7 +209,7 @@ class DetRunner(Runner):
 
 
 def _with_data_set(loop: Any) -> Any:
-    """Call ``use_dataset``, of metrics that have it, with the data set they will be asked about."""
+    """Give the loop's data set to the metrics that have ``use_dataset``."""
     for metric in getattr(getattr(loop, 'evaluator', None), 'metrics', ()):
         if hasattr(metric, 'use_dataset'):
             metric.use_dataset(loop.dataloader.dataset)

@@ -1,4 +1,4 @@
-"""Schedules of the learning rate and momentum: what they were built with, and where they stand."""
+"""Schedules of the learning rate and momentum: their settings, their position, and whether they fit the run."""
 
 import heapq
 import inspect
@@ -6,8 +6,12 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+from mmengine.hooks import CheckpointHook, ProfilerHook
 from mmengine.optim import OptimWrapper
 from mmengine.optim.scheduler.param_scheduler import INF, _ParamScheduler
+from mmengine.runner import IterBasedTrainLoop, Runner
+
+from frdet.errors import ConfigError
 
 # Arguments counted in epochs or iterations.
 TIMES = ('begin', 'end', 'milestones', 'step_size', 'T_max', 'periods', 'total_steps')
@@ -15,29 +19,22 @@ _NO_SETTINGS = {'self', 'optimizer', 'param_name', 'last_step', 'base_values', '
 
 
 class Position(NamedTuple):
-    """Where a run stands.
+    """The position of a run.
 
-    Attributes:
-        epochs: whole epochs, 0 in a loop by iterations.
-        iterations: steps of the loop.
-        progress: iterations that a run with today's ``epoch_length`` would have behind it. It is another number than
-            ``iterations`` where the epochs of the checkpoint were longer or shorter.
-        epoch_length: iterations in an epoch.
+    ``progress`` differs from ``iterations`` if the epochs before the checkpoint were longer or shorter.
     """
 
-    epochs: int
-    iterations: int
-    progress: int
-    epoch_length: int
+    epochs: int  # whole epochs, 0 in a loop by iterations
+    iterations: int  # steps of the loop
+    progress: int  # iterations up to here in a run whose epochs always had ``epoch_length`` iterations
+    epoch_length: int  # iterations in an epoch today
 
 
 def settings_of(scheduler: _ParamScheduler, entry: Any = None, epoch_length: int | None = None) -> dict[str, Any]:
-    """What ``scheduler`` was built with, as plain values under the names that a config has for them.
+    """Return the arguments that ``scheduler`` was built with, as plain values under their names in a config.
 
-    Args:
-        scheduler: a schedule.
-        entry: its dict in the config, which may hold arguments that the schedule does not keep.
-        epoch_length: iterations in an epoch, if its times were converted from epochs: they are given in epochs.
+    ``entry`` is its dict in the config, which may hold arguments that the schedule does not keep. ``epoch_length`` is
+    given if the times were converted from epochs; they are returned in epochs.
     """
     names = _arguments(type(scheduler))
     found = {'type': type(scheduler).__name__, **_settings(vars(scheduler), names, epoch_length)}
@@ -47,12 +44,9 @@ def settings_of(scheduler: _ParamScheduler, entry: Any = None, epoch_length: int
 
 
 def settings_in(state: dict[str, Any], like: _ParamScheduler | None, settings: dict[str, Any]) -> dict[str, Any]:
-    """What the schedule was built with whose state a checkpoint holds, which does not say its class.
+    """Return the arguments of the schedule that saved ``state``, which does not hold its class.
 
-    Args:
-        state: of ``state_dict``.
-        like: the schedule that the config has in its place.
-        settings: those of ``like``. Where the state is of its kind, they stand for what the state does not say.
+    ``like`` is the schedule at the same position in the config. If the state fits it, its settings complete the result.
     """
     kept = _arguments(type(like)) & set(vars(like)) if like is not None else set()
     if like is None or not kept <= state.keys() or state.get('param_name') != like.param_name:
@@ -70,7 +64,7 @@ def _settings(attributes: dict[str, Any], names: set[str], epoch_length: int | N
 
 
 def _arguments(cls: type) -> set[str]:
-    """Arguments of a class and of the parents that it passes its keywords on to, those apart that are no settings."""
+    """Return the arguments of a class and of its parents that are settings."""
     inits = [vars(base)['__init__'] for base in inspect.getmro(cls) if base is not object and '__init__' in vars(base)]
     return {name for init in inits for name in inspect.signature(init).parameters} - _NO_SETTINGS
 
@@ -92,16 +86,11 @@ def _in_epochs(value: Any, length: int) -> Any:
 def advance(
     schedulers: Sequence[_ParamScheduler], converted: Sequence[bool], wrapper: OptimWrapper, position: Position
 ) -> None:
-    """Step schedules that have just been built as a run from the start steps them, to ``position``.
+    """Step schedules that have just been built to ``position``, in the order of a run from the start.
 
-    The values in the optimiser become those of such a run, to the last bit: each schedule changes the value that the
-    ones before it left, so that there is no other way to them.
-
-    Args:
-        schedulers: the schedules of ``wrapper``, at their first step.
-        converted: of each, whether it counts iterations and was given in epochs.
-        wrapper: the optimiser whose values change.
-        position: where to stop.
+    The values in the optimiser become those of such a run, to the last bit. They cannot be computed at once, because
+    each schedule changes the value that the schedules before it left. ``converted`` says for each schedule whether it
+    counts iterations although the config counts epochs.
     """
     vars(wrapper)['_global_step'] = 0  # MMEngine warns of schedules that are stepped before the optimiser
     pairs = zip(schedulers, converted, strict=True)
@@ -111,10 +100,115 @@ def advance(
 
 
 def _steps(index: int, by_epoch: bool, converted: bool, position: Position) -> Iterator[tuple[float, bool, int]]:
-    """When a schedule is stepped, in iterations of today's length. At the end of an epoch iterations come first."""
+    """Yield the times of a schedule's steps, in today's iterations. At the end of an epoch iterations come first."""
     count, length = position.iterations, position.progress / max(position.iterations, 1)
     if by_epoch:
         count, length = position.epochs, position.epoch_length
     elif converted:
         count, length = position.progress, 1
     return ((step * length, by_epoch, index) for step in range(1, count + 1))
+
+
+def follows_metric(scheduler: _ParamScheduler) -> bool:
+    """Return whether a schedule follows a metric of validation, as ``ReduceOnPlateauLR`` does."""
+    return bool(getattr(scheduler, 'need_val_args', False))
+
+
+def check_counting(runner: Runner) -> None:
+    """Raise ConfigError if anything counts epochs under a loop that counts iterations, where no epoch ever ends.
+
+    Counting iterations under a loop of epochs is fine. A schedule that follows a metric counts validations.
+    """
+    if not isinstance(runner.train_loop, IterBasedTrainLoop):
+        return
+    found = [key_path for key_path, one in _schedules(runner) if one.by_epoch and not follows_metric(one)]
+    for hook in runner.hooks:
+        if isinstance(hook, (CheckpointHook, ProfilerHook)) and hook.by_epoch:
+            found.append('default_hooks.checkpoint' if isinstance(hook, CheckpointHook) else type(hook).__name__)
+    if getattr(runner.log_processor, 'by_epoch', False):
+        found.append('log_processor')
+    if found:
+        raise ConfigError(
+            f'train_cfg.type={type(runner.train_loop).__name__} counts iterations (max_iters={runner.max_iters}), and '
+            f'no epoch ends there for {", ".join(f"{name}.by_epoch=True" for name in found)}: set these to False, '
+            'with milestones, end and interval in iterations, or train_cfg.type=EpochBasedTrainLoop'
+        )
+
+
+def check_one_cycle(runner: Runner) -> None:
+    """Raise ConfigError if a one-cycle schedule has fewer steps than the run, which MMEngine would stop at the end."""
+    for key_path, one in _schedules(runner):
+        total = runner.max_epochs if one.by_epoch else runner.max_iters
+        steps = min(one.end - 1, total) - one.begin
+        if steps > getattr(one, 'total_steps', steps):
+            raise ConfigError(
+                f'{key_path}.total_steps is {one.total_steps}, and the run takes {steps} steps of it: set '
+                f'{key_path}.total_steps={steps}, or {key_path}.end={one.begin + one.total_steps}'
+            )
+
+
+def misfits(runner: Runner) -> list[str]:
+    """Say in words where the schedules do not fit the length of the run, which is allowed."""
+    found: list[str] = []
+    last: dict[str, tuple[float, str]] = {}  # of the schedules that lower a value, the one that ends last
+    for key_path, one in _schedules(runner):
+        total, unit = (runner.max_epochs, 'epoch') if one.by_epoch else (runner.max_iters, 'iteration')
+        label, run_ends = f'{key_path} ({type(one).__name__})', f'the run ends after {unit} {total}'
+        found += [f'{label} {text}: {run_ends}' for text in _beyond(one, total, unit)]
+        reach = _reach(one, total)
+        if reach is not None and reach / total >= last.get(one.param_name, (0,))[0]:
+            last[one.param_name] = reach / total, f'{label} changes nothing after {unit} {reach}: {run_ends}'
+    return found + [text for share, text in last.values() if share < 1]
+
+
+def _schedules(runner: Runner) -> Iterator[tuple[str, _ParamScheduler]]:
+    """Yield every schedule with its key path in the config."""
+    built, listed = runner.param_schedulers or [], not isinstance(runner.cfg.get('param_scheduler'), dict)
+    for name, group in built.items() if isinstance(built, dict) else [('', built)]:
+        key_path = f'param_scheduler.{name}' if name else 'param_scheduler'
+        for k, one in enumerate(group):
+            yield f'{key_path}.{k}' if listed else key_path, one
+
+
+def _beyond(one: _ParamScheduler, total: int, unit: str) -> Iterator[str]:
+    """Describe the parts of a schedule that lie after the end of the run, or after the schedule's own end."""
+    if one.begin >= total:
+        yield f'begins after {unit} {one.begin}'
+        return
+    turns = [one.begin + turn for turn in _turns(one)]
+    if late := [turn for turn in turns if turn >= total]:
+        yield f'never reaches {unit} {", ".join(map(str, late))}'
+    if cut := [turn for turn in turns if one.end <= turn < total]:
+        yield f'never reaches {unit} {", ".join(map(str, cut))}, since its end is {one.end}'
+    if (length := _length(one)) is not None and one.begin + length > total:
+        yield f'needs until {unit} {one.begin + length}'
+
+
+def _turns(one: _ParamScheduler) -> list[int]:
+    """Return the times at which a value drops, counted from ``begin``; of repeated drops only the first."""
+    return [one.step_size] if hasattr(one, 'step_size') else sorted(getattr(one, 'milestones', ()))
+
+
+def _length(one: _ParamScheduler) -> int | None:
+    """Return how long a schedule takes to its last value; None if it has no last value."""
+    if hasattr(one, 'total_iters'):  # which counts the steps between values
+        return int(one.total_iters) + 1
+    if hasattr(one, 'cumulative_periods'):
+        return int(one.cumulative_periods[-1])
+    length = getattr(one, 'T_max', getattr(one, 'total_steps', None))
+    return None if length is None else int(length)
+
+
+def _reach(one: _ParamScheduler, total: int) -> int | None:
+    """Return the time of a schedule's last change; None for a warm-up and for a schedule that follows a metric.
+
+    If all milestones lie in the first half of a run, they were hardly meant for this run: then the last one counts.
+    """
+    if follows_metric(one) or getattr(one, 'end_factor', 0) == 1 or hasattr(one, 'factor'):
+        return None
+    length = _length(one)
+    end = one.end if length is None else min(one.end, one.begin + length)
+    turns = _turns(one)
+    if hasattr(one, 'milestones') and turns and one.begin + turns[-1] < total / 2:
+        return one.begin + turns[-1]
+    return int(end)

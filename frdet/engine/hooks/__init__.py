@@ -1,4 +1,4 @@
-"""Hooks: what happens around a training or test step."""
+"""Hooks: actions before and after the steps of training and testing."""
 
 from frdet.checkpoints.hooks import CheckpointHook, FitCheckpointHook, PlainCheckpointHook, StartFromCheckpointHook
 from frdet.engine.hooks.broken_images import BrokenImagesHook

@@ -1,4 +1,4 @@
-"""Images that training left out because they are missing or cannot be decoded: logged, counted, limited."""
+"""Images that training skipped because they are missing or cannot be decoded: logged, counted, limited."""
 
 from typing import Any
 
@@ -8,28 +8,28 @@ from mmengine.runner import Runner
 from frdet.errors import ConfigError, DataError
 from frdet.registry import HOOKS
 
-LEAST = 200  # images: the share is taken of as many until more have been seen
+LEAST = 200  # images; until more have been seen, the share is a share of this number
 SHOWN = 3
 
 
 @HOOKS.register_module()
 class BrokenImagesHook(Hook):
-    """Logs each broken image once, and stops training where they are too many.
+    """Logs each broken image once, and stops training if there are too many.
 
-    ``DetDataset`` puts another image in place of a broken one and says so in the sample, which reaches this process
-    from whichever worker made it. Each process of a distributed run counts the images that it was given itself, so they
-    need not wait for one another. A resumed run counts anew.
+    ``DetDataset`` replaces a broken image by another one and notes this in the sample, which reaches this process from
+    any worker. Each process of a distributed run counts its own images, so no process waits for another one. A resumed
+    run starts counting again.
 
     Args:
-        max_share: training stops where more than this share of the images asked for were broken, of at least 200: with
-            0.01 at the third one among the first 200. 0 stops at the first.
+        max_share: training stops if more than this share of the images was broken, of at least 200 images. With 0.01
+            the third broken image among the first 200 stops it, with 0 the first one.
     """
 
     def __init__(self, *, max_share: float = 0.01):
         if not 0 <= max_share <= 1:
             raise ConfigError(f'BrokenImagesHook: max_share is {max_share!r}, expected a share from 0 to 1')
         self.max_share = max_share
-        self.files: dict[str, None] = {}  # in the order they were met
+        self.files: dict[str, None] = {}  # in the order of their first use
         self.asked = self.broken = 0
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
@@ -37,13 +37,13 @@ class BrokenImagesHook(Hook):
         samples = data_batch.get('data_samples') or () if isinstance(data_batch, dict) else ()
         found = [message for sample in samples for message in sample.get('broken_images', ())]
         loader = runner.train_dataloader
-        found += getattr(loader, 'broken_images', ())  # of a pipeline that packs no samples
+        found += getattr(loader, 'broken_images', ())  # for a pipeline that packs no samples
         self.broken += len(found)
         self.asked += (len(samples) or getattr(loader.batch_sampler, 'batch_size', 1)) + len(found)
         for message in found:
             if message not in self.files:
                 self.files[message] = None
-                # As an error, for other processes than the first log nothing less.
+                # As an error, because the other processes than the first one log errors only.
                 runner.logger.error(f'{message}. Trained on the next image instead')
         if found and self.broken > self.max_share * max(self.asked, LEAST):
             raise DataError(

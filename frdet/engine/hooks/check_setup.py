@@ -1,4 +1,4 @@
-"""What can only be known once model and data are built, and would ruin the run: checked before its first step."""
+"""Checks of model, data and schedules before the first step, for mistakes that would ruin the run."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import nn
 
-from frdet.engine.schedule_fit import check_counting, check_one_cycle, misfits
+from frdet.engine.schedules import check_counting, check_one_cycle, misfits
 from frdet.errors import ConfigError
 from frdet.models.detectors import other_counts
 from frdet.models.layers import has_untouched_frozen_norm
@@ -16,19 +16,20 @@ from frdet.registry import HOOKS
 
 @HOOKS.register_module()
 class CheckSetupHook(Hook):
-    """Refuses classes that are not the data set's, in their number or their order, and FrozenBN without statistics.
+    """Refuses classes that differ from the data set's in number or order, and FrozenBN without statistics.
 
-    Under a loop by iterations it refuses what counts epochs. It warns of schedules that do not fit the run's length.
+    It also refuses schedules and hooks that count epochs in a loop by iterations, and warns of schedules that do not
+    fit the length of the run.
 
-    The classes of training are compared with those of validation; a checkpoint's, where it is tested or resumed, with
-    those of the data. Fine-tuning from ``load_from`` may change them. A model that has no ``num_classes``, and a data
-    set without ``metainfo['classes']``, are not checked.
+    The classes of training are compared with the classes of validation. A checkpoint's classes are compared with the
+    data if the checkpoint is tested or resumed; fine-tuning from ``load_from`` may change them. A model without
+    ``num_classes`` and a data set without ``metainfo['classes']`` are not checked.
     """
 
     priority = 'VERY_HIGH'
 
     def __init__(self) -> None:
-        self._learnt: Any = None  # classes of the checkpoint
+        self._learnt: Any = None  # the checkpoint's classes
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Remember the classes that the checkpoint was trained on."""
@@ -36,7 +37,7 @@ class CheckSetupHook(Hook):
         self._learnt = _classes_in(meta.get('dataset_meta') if isinstance(meta, dict) else None)
 
     def before_train(self, runner: Runner) -> None:
-        """Check schedules, the data of training and validation, and the weights, which are loaded by now."""
+        """Check the schedules, the data of training and validation, and the weights, which are loaded already."""
         check_counting(runner)
         check_one_cycle(runner)
         if found := misfits(runner):
@@ -46,8 +47,8 @@ class CheckSetupHook(Hook):
             compare_classes(self._learnt, 'the checkpoint', runner.train_dataloader.dataset, 'train_dataloader')
         check_classes(model, runner.train_dataloader.dataset, 'train_dataloader')
         if runner.val_loop is not None:
-            # First, so that a split that lacks a class is told to take those of training, not to change the head.
-            trained = _classes_in(getattr(runner.train_dataloader.dataset, 'metainfo', None))
+            # Compared first: for a split without one of the classes the advice must not be to change the head.
+            trained = _classes_of(runner.train_dataloader.dataset)
             compare_classes(trained, 'train_dataloader', runner.val_dataloader.dataset, 'val_dataloader')
             check_classes(model, runner.val_dataloader.dataset, 'val_dataloader')
         if has_untouched_frozen_norm(model):
@@ -58,14 +59,13 @@ class CheckSetupHook(Hook):
             )
 
     def before_test(self, runner: Runner) -> None:
-        """Check the data of testing."""
         check_classes(bare(runner.model), runner.test_dataloader.dataset, 'test_dataloader')
         compare_classes(self._learnt, 'the checkpoint', runner.test_dataloader.dataset, 'test_dataloader')
 
 
 def check_classes(model: nn.Module, dataset: Any, name: str) -> None:
     """Raise ConfigError if the data set ``name`` has another number of classes than a head of the model."""
-    classes = _classes_in(getattr(dataset, 'metainfo', None))
+    classes = _classes_of(dataset)
     if classes is not None and (others := other_counts(model, len(classes))):
         few = ', '.join(classes[:4]) + (', ...' if len(classes) > 4 else '')
         raise ConfigError(
@@ -75,13 +75,11 @@ def check_classes(model: nn.Module, dataset: Any, name: str) -> None:
 
 
 def compare_classes(learnt: Any, source: str, dataset: Any, name: str) -> None:
-    """Raise ConfigError if the data set ``name`` has other class names than ``learnt``, or in another order.
+    """Raise ConfigError if the data set ``name`` has other class names than ``learnt``, or another order.
 
-    Args:
-        learnt: names that the labels had in training; None is not compared.
-        source: what has them.
+    ``learnt`` are the class names in training, or None for no comparison; ``source`` is their origin, for the error.
     """
-    classes = _classes_in(getattr(dataset, 'metainfo', None))
+    classes = _classes_of(dataset)
     if learnt is None or classes is None or list(learnt) == list(classes):
         return
     if len(learnt) != len(classes):
@@ -93,9 +91,13 @@ def compare_classes(learnt: Any, source: str, dataset: Any, name: str) -> None:
     option = f'{name}.dataset.metainfo.classes' + (f'=[{",".join(learnt)}]' if few else '')
     raise ConfigError(
         f'{source[0].upper()}{source[1:]} {found}: detections would get wrong names. Choose the same classes in that '
-        f'order with {option} (one that the file lacks has no box there), or, if only names differ, set '
+        f'order with {option} (a class that is not in the file has no boxes), or, if only names differ, set '
         'default_hooks.check_setup=None'
     )
+
+
+def _classes_of(dataset: Any) -> Any:
+    return _classes_in(getattr(dataset, 'metainfo', None))
 
 
 def _classes_in(meta: Any) -> Any:

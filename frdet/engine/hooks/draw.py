@@ -1,4 +1,4 @@
-"""Pictures of detections, written while testing."""
+"""Drawing the detections of test images."""
 
 import os
 from collections.abc import Iterable, Sequence
@@ -15,14 +15,14 @@ from frdet.structures import DetDataSample
 
 @HOOKS.register_module()
 class DrawDetectionsHook(Hook):
-    """Writes every test image with its detections, and its truth beside them, through the Runner's visualizer.
+    """Writes every test image with its detections, and its ground truth beside them, through the Runner's visualizer.
 
-    Pictures are in folders as their images are, from the folder on that all test images have in common; see
-    ``PictureNames``. With several processes the first one draws, its share of the images.
+    The pictures have the folders of their images, below the common folder of all test images; see ``PictureNames``.
+    Of several processes only the first one draws, and only its own images.
 
     Args:
-        out_dir: folder of the pictures; None writes none. ``test.py --show-dir`` sets it.
-        score_thr: least score of a detection that is drawn.
+        out_dir: folder of the pictures; with None nothing is drawn. ``test.py --show-dir`` sets it.
+        score_thr: the lowest score of a detection that is drawn.
         draw_gt: whether the ground truth is drawn too.
     """
 
@@ -33,7 +33,7 @@ class DrawDetectionsHook(Hook):
         self._names = PictureNames()
 
     def before_test(self, runner: Runner) -> None:
-        """Find the folder that all test images have in common."""
+        """Find the common folder of all test images."""
         dataset = runner.test_dataloader.dataset
         if self.out_dir is not None and hasattr(dataset, 'get_data_info'):
             records = (dataset.get_data_info(index) for index in range(len(dataset)))
@@ -58,12 +58,12 @@ class DrawDetectionsHook(Hook):
 
 
 class PictureNames:
-    """Relative paths of pictures, one for each image and no two alike.
+    """Relative paths of pictures, a different one for each image.
 
-    The picture of ``cam1/a.png`` is ``cam1/a.png.jpg``, so that one of ``cam1/a.jpg`` has a place of its own.
+    The picture of ``cam1/a.png`` is ``cam1/a.png.jpg``, which differs from the picture of ``cam1/a.jpg``.
 
     Args:
-        paths: of all images. The folder that they have in common is left out of the names.
+        paths: the paths of all images. The names do not contain their common folder.
     """
 
     def __init__(self, paths: Iterable[str] = ()):
@@ -72,7 +72,7 @@ class PictureNames:
         self._taken: dict[str, str] = {}  # name: path
 
     def __call__(self, path: str) -> str:
-        """The picture of the image at ``path``, the same each time."""
+        """Return the name for the image at ``path``; the same name each time."""
         absolute = os.path.abspath(path)  # without '..'
         top = self._top
         if top is None or os.path.commonpath([top, absolute]) != top:

@@ -1,4 +1,4 @@
-"""Training that ends when it no longer helps."""
+"""Ending training when validation no longer improves."""
 
 from math import inf
 from typing import Literal
@@ -13,20 +13,20 @@ from frdet.registry import HOOKS
 
 @HOOKS.register_module()
 class EarlyStoppingHook(Hook):
-    """Ends training after ``patience`` validations in a row that did not beat the best one.
+    """Ends training after ``patience`` validations in a row without a better metric value than the best one.
 
-    Differs from MMEngine's hook of this name: AP, a figure of 0 to 1, is the default, and so ``min_delta`` is 0;
-    standing still is no progress; a validation that measured nothing does not count; a resumed run goes on counting; a
-    ``monitor`` that does not exist is an error.
+    It differs from MMEngine's hook of this name: the default metric is AP, from 0 to 1, so ``min_delta`` is 0; an equal
+    value is no progress; a validation that measured nothing does not count; a resumed run continues to count; an
+    unknown ``monitor`` is an error.
 
     Args:
-        monitor: name of a figure of validation, as in the log.
-        rule: 'greater' or 'less' is better; None is 'less' where the name holds 'loss', else 'greater'.
-        patience: validations.
-        min_delta: by how much the best must be beaten.
+        monitor: name of a metric of validation, as in the log.
+        rule: whether 'greater' or 'less' is better; None is 'less' if the name contains 'loss', else 'greater'.
+        patience: number of validations.
+        min_delta: the least improvement that counts.
 
     Raises:
-        ConfigError: the validation has no figure ``monitor``; after the first validation.
+        ConfigError: validation has no metric ``monitor``; raised after the first validation.
     """
 
     priority = 'LOW'
@@ -47,15 +47,13 @@ class EarlyStoppingHook(Hook):
         self.min_delta = min_delta
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
-        """Compare with the best; checkpoints hold what is remembered."""
+        """Compare with the best value, which is kept in MMEngine's message hub and so in checkpoints."""
         if runner.train_loop is None or not can_choose(runner, self.monitor, metrics, 'EarlyStoppingHook.monitor'):
             return
         value = (metrics or {})[self.monitor]
         best, waited = runner.message_hub.get_info('early_stopping', None) or (-inf, 0)
-        if self.sign * value > best + self.min_delta:
-            best, waited = self.sign * value, 0
-        else:
-            waited += 1
+        is_better = self.sign * value > best + self.min_delta
+        best, waited = (self.sign * value, 0) if is_better else (best, waited + 1)
         runner.message_hub.update_info('early_stopping', (best, waited))
         if waited >= self.patience:
             runner.logger.info(

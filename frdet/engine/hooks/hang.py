@@ -1,4 +1,4 @@
-"""Several processes, one of which does nothing more: all of them end, and say where they stood."""
+"""Ending all processes of a run if one of them makes no more progress."""
 
 import faulthandler
 import os
@@ -14,20 +14,20 @@ from mmengine.runner import Runner
 
 from frdet.registry import HOOKS
 
-GRACE = 3  # seconds: the launcher kills the others as soon as one has ended, and they have stacks to show, too
+GRACE = 3  # seconds; the launcher kills the other processes when one ends, and they must print their stacks first
 
 
 @HOOKS.register_module()
 class HangHook(Hook):
-    """Ends a run of several processes in which one makes no progress; the stacks of each are printed.
+    """Ends a run of several processes if one of them makes no progress, and prints the stacks of each process.
 
-    A process that waits for ever makes the others wait for it in their next exchange, which PyTorch ends after
-    ``env_cfg.dist_cfg.timeout`` (30 minutes if not given), without a word on what was waited for. Here a thread of each
-    process watches its own iterations. A run of one process is left alone.
+    If a process hangs, the others wait for it in their next exchange. PyTorch ends this wait after
+    ``env_cfg.dist_cfg.timeout`` (30 minutes by default) without naming a cause. Here a thread of each process watches
+    its own iterations. A run of one process is not watched.
 
     Args:
-        timeout: seconds from one iteration of training, validation or testing to the next. It has to hold the
-            slowest thing between two: the figures of an evaluation, which one process computes while the others wait.
+        timeout: the longest time, in seconds, between two iterations of training, validation or testing. Computing the
+            metrics is part of it: one process computes them while the others wait.
     """
 
     def __init__(self, *, timeout: float = 600):
@@ -36,13 +36,11 @@ class HangHook(Hook):
         self._done = threading.Event()
 
     def before_run(self, runner: Runner) -> None:
-        """Begin to watch."""
         if is_distributed():
             self._beat()
             threading.Thread(target=self._watch, args=(runner,), name='HangHook', daemon=True).start()
 
     def after_run(self, runner: Runner) -> None:
-        """Watch no more."""
         self._done.set()
 
     def _beat(self, *args: Any, **kwargs: Any) -> None:
@@ -58,12 +56,12 @@ class HangHook(Hook):
             with tempfile.TemporaryFile('w+') as stacks:
                 faulthandler.dump_traceback(stacks)
                 stacks.seek(0)
-                # In one piece: other processes write at the same moment.
+                # Written at once, because other processes write at the same moment.
                 sys.stderr.write(
                     f'error (process {get_rank()}): no progress for {silent:.0f} s, after '
                     f'{runner.message_hub.get_info("iter", 0)} iterations: this or another process hangs, and all are '
-                    'ended. What is slow and no hang needs a larger default_hooks.hang.timeout. Stacks of this '
-                    f'process:\n{stacks.read()}'
+                    'ended. If it was only slow, raise default_hooks.hang.timeout. Stacks of this process:\n'
+                    f'{stacks.read()}'
                 )
             sys.stderr.flush()
             time.sleep(GRACE)

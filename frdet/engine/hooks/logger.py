@@ -1,4 +1,4 @@
-"""Where in training a logged figure stands."""
+"""The step of a validation in the loggers."""
 
 from mmengine.hooks import LoggerHook as MMEngineLoggerHook
 from mmengine.runner import IterBasedTrainLoop, Runner
@@ -8,13 +8,13 @@ from frdet.registry import HOOKS
 
 @HOOKS.register_module()
 class LoggerHook(MMEngineLoggerHook):
-    """MMEngine's hook of this name; see it for the arguments.
+    """MMEngine's hook of this name, with the same arguments.
 
-    In a training counted in iterations, the figures of a validation stand at its iteration in every logger. MMEngine
-    puts all of them at epoch 0 unless ``log_metric_by_epoch=False`` is set.
+    If training counts iterations, every logger gets the metrics of a validation at its iteration. MMEngine logs all of
+    them at epoch 0 unless ``log_metric_by_epoch=False`` is set.
     """
 
     def before_train(self, runner: Runner) -> None:
-        """Choose what counts the validations."""
+        """Choose epochs or iterations as the step."""
         if isinstance(runner.train_loop, IterBasedTrainLoop):
             self.log_metric_by_epoch = False

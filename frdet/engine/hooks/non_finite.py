@@ -1,4 +1,4 @@
-"""A step whose loss or gradient is no number is not taken."""
+"""Refusing a training step whose loss or gradient is not finite."""
 
 import functools
 from collections.abc import Callable
@@ -24,24 +24,23 @@ class NonFiniteError(UserError):
 
 @HOOKS.register_module()
 class NonFiniteHook(Hook):
-    """Looks at loss and gradients between the backward pass and the step, and keeps a bad step from being taken.
+    """Checks loss and gradients between the backward pass and the optimiser's step, and prevents a bad step.
 
-    The batch is then computed again, with a look at every module's output, to say where it began; what is needed to
-    compute it once more goes to ``non_finite_iter_N.pth`` in the work folder, for ``tools/replay.py``. All processes
-    agree on one number, which is read once: on a GPU that is the only wait of a step, and it comes when all of the
-    backward pass is queued.
+    Then the batch is computed again while every module's output is checked, to find the first bad output. All data for
+    this are saved as ``non_finite_iter_N.pth`` in the work dir, for ``tools/replay.py``. All processes agree on one
+    number, which is read once. On a GPU this is the only wait in a step, after the whole backward pass is queued.
 
     Args:
-        interval: iterations from one look to the next. Above 1, bad steps in between are taken.
-        action: 'stop' ends the run; 'skip' drops the gradients of the step and goes on. With accumulated gradients,
-            those of the iterations before it are dropped, too.
-        max_skips: of consecutive steps; one more ends the run.
+        interval: iterations between two checks. Above 1, a bad step between two checks is taken.
+        action: 'stop' ends the run; 'skip' drops the gradients of the step and continues. Accumulated gradients of
+            earlier iterations are dropped too.
+        max_skips: the number of consecutive skipped steps that is allowed.
 
     Raises:
-        NonFiniteError: names the losses, the module or parameter where it began, and the images of the batch.
+        NonFiniteError: names the losses, the first bad module or parameter, and the images of the batch.
     """
 
-    priority = 'VERY_LOW'  # the state of the generators is kept as late as can be
+    priority = 'VERY_LOW'  # to keep the state of the generators as late as possible
 
     def __init__(self, *, interval: int = 1, action: Literal['stop', 'skip'] = 'stop', max_skips: int = 5):
         if action not in ('stop', 'skip'):
@@ -55,19 +54,18 @@ class NonFiniteHook(Hook):
         self._buffers: list[Tensor] = []
 
     def before_train(self, runner: Runner) -> None:
-        """Put the look behind the optimiser wrapper's backward pass, whatever kind of wrapper it is."""
+        """Add the check to the backward pass of the optimiser wrapper, which may be of any class."""
         wrapper = runner.optim_wrapper
         if isinstance(wrapper, OptimWrapper):
             wrapper.backward = functools.partial(self._backward, runner, wrapper.backward)
 
     def after_train(self, runner: Runner) -> None:
-        """Take it away again."""
         vars(runner.optim_wrapper).pop('backward', None)
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
-        """Keep what it takes to compute the step again."""
+        """Keep everything that computing the step again needs."""
         self._batch, self._rng = data_batch, rng_state()
-        if self.action == 'skip':  # BatchNorm's running figures would not recover
+        if self.action == 'skip':  # BatchNorm's running statistics would stay bad
             self._buffers = [buffer.clone() for buffer in bare(runner.model).buffers()]
 
     def _backward(self, runner: Runner, backward: Callable, loss: Tensor, **kwargs: Any) -> None:
@@ -82,19 +80,19 @@ class NonFiniteHook(Hook):
         if self.action == 'stop' or self._skipped > self.max_skips:
             raise NonFiniteError(f'Training stopped in {message}')
         runner.logger.warning(f'Skipped {message}')
-        if not hasattr(runner.optim_wrapper, 'loss_scaler'):  # which skips by itself
-            runner.optim_wrapper.zero_grad()  # without gradients a step changes nothing
+        if not hasattr(runner.optim_wrapper, 'loss_scaler'):  # which skips bad steps itself
+            runner.optim_wrapper.zero_grad()  # a step without gradients changes nothing
 
     def _explained(self, runner: Runner, loss: Tensor) -> str:
-        """Compute the batch again, save it where it is the cause, and tell; the same words in every process."""
+        """Compute the batch again, save it if it is the cause, and return the message, the same in every process."""
         model, wrapper, rank = bare(runner.model), runner.optim_wrapper, get_rank()
         if self._buffers:
             restore_buffers(model, self._buffers)
         found = diagnose(model, self._batch, self._rng, wrapper.optim_context(model))
-        what = f'the loss was {loss.item()}; computed again, {found}' if found.is_finite else str(found)
+        cause = f'the loss was {loss.item()}; computed again, {found}' if found.is_finite else str(found)
         path = Path(runner.work_dir, f'non_finite_iter_{runner.iter + 1}{f"_rank{rank}" if rank else ""}.pth')
         words = (
-            f'iteration {runner.iter + 1} (epoch {runner.epoch + 1}{f", process {rank}" if rank else ""}): {what}. '
+            f'iteration {runner.iter + 1} (epoch {runner.epoch + 1}{f", process {rank}" if rank else ""}): {cause}. '
             f'Images: {_images(self._batch)}.\nThe step was not taken; tools/replay.py CONFIG {path} repeats it. '
             f'Check the boxes; or lower the learning rate (now {wrapper.get_lr()["lr"][0]:.3g}), lengthen the warm-up, '
             'or clip gradients with optim_wrapper.clip_grad'
@@ -105,14 +103,14 @@ class NonFiniteHook(Hook):
             step = dict(iter=runner.iter + 1, batch=self._batch, rng=self._rng, message=words)
             dtype = str(getattr(wrapper, 'dtype', '')).removeprefix('torch.')
             save_step(path, model, **step, autocast=dtype)
-        barrier()  # the launcher ends the others as soon as one has failed
+        barrier()  # the launcher ends the other processes when one fails
         return message
 
 
 def _all_are_finite(loss: Tensor, wrapper: OptimWrapper) -> bool:
-    """Whether the loss and the gradients of every process are finite, and the gradients' norm is, too."""
+    """Return whether the loss, the gradients and the gradients' norm are finite in every process."""
     total = loss.detach().float()
-    if not hasattr(wrapper, 'loss_scaler'):  # a scale that is too large for some gradient is found by trying
+    if not hasattr(wrapper, 'loss_scaler'):  # with loss scaling, infinite gradients are normal
         params = (p for group in wrapper.optimizer.param_groups for p in group['params'])
         total = total + torch.nn.utils.get_total_norm([p.grad for p in params if p.grad is not None])
     bad = (~torch.isfinite(total)).int()

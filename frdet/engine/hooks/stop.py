@@ -1,4 +1,4 @@
-"""Leaving a run on a signal, with a checkpoint to go on from."""
+"""Stopping a run on a signal, with a checkpoint to resume from."""
 
 import contextlib
 import os
@@ -22,32 +22,32 @@ from frdet.checkpoints.hooks import CheckpointHook
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 #: Exit code of a run that was stopped and can be resumed: EX_TEMPFAIL of sysexits.h.
 REQUEUE = 75
-#: Seconds within which a second signal counts as the first: launchers pass on what the processes got themselves.
+#: Seconds after a signal in which a second one is ignored: a launcher repeats signals that its processes got already.
 SAME = 1.0
 
 
 class StopHook(Hook):
     """Saves a checkpoint at the end of the iteration in which any process got a signal, and ends the run.
 
-    SIGTERM and SIGUSR1 exit with 75. SIGINT, which Ctrl-C sends, raises KeyboardInterrupt after the checkpoint is
-    saved; before the first iteration, when there is nothing to save, it does so at once. A second signal ends the
-    process at once. Workers of the data loaders take no notice.
+    After SIGTERM and SIGUSR1 the exit code is 75. SIGINT, which Ctrl-C sends, raises KeyboardInterrupt after the
+    checkpoint is saved, or at once before the first iteration. A second signal ends the process at once. The workers of
+    data loaders ignore the signals.
 
-    SIGINT stays ignored where it was ignored at the start, as in background jobs of a shell; a handler of the caller's
-    own is kept, too.
+    SIGINT stays ignored if it was ignored at the start, as in a shell's background jobs. The caller's own handler is
+    kept too.
     """
 
     priority = 'HIGHEST'  # before hooks that count the next iteration
 
     def __init__(self) -> None:
         self.since: float | None = None
-        self.number = 0  # of the signal, 0 as long as there was none
-        self._before: dict[int, Any] = {}  # handlers that were there
+        self.number = 0  # of the signal; 0 before any signal
+        self._before: dict[int, Any] = {}  # the former handlers
         self._group: Any = None
 
     @contextlib.contextmanager
     def catching(self) -> Iterator[None]:
-        """Catch the signals; only the main thread can."""
+        """Catch the signals, which only the main thread can do."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -56,12 +56,12 @@ class StopHook(Hook):
             yield
         finally:
             for number, handler in self._before.items():
-                if signal.getsignal(number) == self._note:  # ignored where the run was stopped
+                if signal.getsignal(number) == self._note:  # else the run was stopped and ignores them
                     signal.signal(number, handler)
             self._before = {}
 
     def before_train(self, runner: Runner) -> None:
-        """Let the workers of the data loaders, which do not run yet, ignore the signals."""
+        """Make the workers of the data loaders, which are not started yet, ignore the signals."""
         if torch.distributed.is_initialized():
             self._group = torch.distributed.new_group(backend='gloo')  # to agree without waiting for a GPU
         loaders = [runner.train_dataloader] + ([runner.val_dataloader] if runner.val_loop is not None else [])
@@ -69,30 +69,28 @@ class StopHook(Hook):
             loader.worker_init_fn = partial(_init_worker, loader.worker_init_fn)
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
-        """Leave between two steps of the optimiser: gradients summed up over iterations are in no checkpoint."""
+        """Stop between two steps of the optimiser, because checkpoints do not hold accumulated gradients."""
         if self._before and signal.SIGINT not in self._before:  # the first iteration, in the main thread
-            self._catch_interrupt()
+            self._before[signal.SIGINT] = handler = signal.getsignal(signal.SIGINT)
+            if handler == signal.default_int_handler:
+                signal.signal(signal.SIGINT, self._note)
         optim = runner.optim_wrapper
         if (isinstance(optim, OptimWrapperDict) or optim.should_update()) and (number := self._agreed()):
             self._leave(runner, number)
 
     def before_val_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
-        """Leave within a validation, which is done anew on resuming."""
+        """Stop within a validation, which is repeated on resuming."""
         if number := self._agreed():
             runner.message_hub.update_info('validation_cut', True)
             self._leave(runner, number)
-
-    def _catch_interrupt(self) -> None:
-        self._before[signal.SIGINT] = handler = signal.getsignal(signal.SIGINT)
-        if handler == signal.default_int_handler:
-            signal.signal(signal.SIGINT, self._note)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
         if self.since is None:
             self.since, self.number = now, number
             if number == signal.SIGINT and is_main_process():
-                os.write(2, b'\nThis iteration ends and is saved; Ctrl-C again ends at once\n')  # print may be in use
+                # ``print`` is not safe in a handler.
+                os.write(2, b'\nThis iteration ends and is saved; Ctrl-C again ends at once\n')
         elif now - self.since > SAME:
             if number == signal.SIGINT:
                 signal.default_int_handler(number, frame)
@@ -100,7 +98,7 @@ class StopHook(Hook):
             os.kill(os.getpid(), number)
 
     def _agreed(self) -> int:
-        """The signal of any process, or 0: all must leave after the same iteration, or some would wait forever."""
+        """Return the signal of any process, or 0. All stop after the same iteration; else some would wait forever."""
         if self._group is None:
             return self.number
         flag = torch.tensor(self.number)
@@ -112,7 +110,7 @@ class StopHook(Hook):
         saved = f'Saved {saver.save_position(runner)}; go on with --resume' if saver else 'No CheckpointHook saves it'
         runner.logger.warning(f'Stopped by a signal after iteration {runner.iter}. {saved}')
         runner.visualizer.close()
-        barrier()  # a launcher ends the other processes once one has left, and the first may still be saving
+        barrier()  # the launcher ends the other processes when one ends, and the first one may still be saving
         if number == signal.SIGINT:
             raise KeyboardInterrupt
         for other in SIGNALS:
@@ -121,11 +119,11 @@ class StopHook(Hook):
 
 
 def _init_worker(inner: Callable[[int], None] | None, worker_id: int) -> None:
-    """Start a worker that outlives the signals, so that its batches do not fail the iteration that is to be finished.
+    """Start a worker that survives the signals, because the last iteration needs its batches.
 
-    Only its parent may end it so, as ``DataLoader`` does with a worker that hangs.
+    Only a signal of its parent ends it, as ``DataLoader`` sends it to a worker that hangs.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent ends them
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent ends its workers
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     threading.Thread(target=_wait_for_parent, daemon=True).start()
     if inner is not None:

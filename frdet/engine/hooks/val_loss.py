@@ -1,4 +1,4 @@
-"""The losses of training, of the validation images."""
+"""The training losses on the validation images."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,21 +16,20 @@ from frdet.structures import DetDataSample
 
 @HOOKS.register_module()
 class ValLossHook(Hook):
-    """Adds ``val_loss`` and its parts, as ``val_loss_cls``, to the metrics of each validation: means over the images.
+    """Adds ``val_loss`` and its parts, such as ``val_loss_cls``, to the metrics of each validation: means over images.
 
-    The model computes them as validation finds it, without augmentation and without gradients; with ``EMAHook`` that is
-    the average. Each batch draws its samples from a seed of its own, the same in every validation, so that values
-    differ by the weights alone; training draws what it would have drawn. It costs a second forward pass. Validation
-    data must hold ground truth. Crowds and boxes without area are left out, as in training.
+    They are computed in a second forward pass with the weights of validation (with ``EMAHook`` the averaged ones),
+    without augmentation and gradients. Each batch has its own seed, the same in every validation, so the values differ
+    by the weights alone; the random numbers of training do not change. The images need ground truth. Crowds and boxes
+    without area are left out, as in training.
     """
 
-    priority = 'HIGHEST'  # before the hooks that log metrics, and that choose the best checkpoint by one
+    priority = 'HIGHEST'  # before the hooks that log metrics or choose the best checkpoint
 
     def __init__(self) -> None:
         self._sums: dict[str, Tensor] = {}
 
     def before_val_epoch(self, runner: Runner) -> None:
-        """Forget what came before."""
         self._sums = {}
 
     @torch.no_grad()
@@ -51,7 +50,7 @@ class ValLossHook(Hook):
             self._sums[name] = self._sums.get(name, 0) + value * images
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
-        """Put the means of all processes among the metrics."""
+        """Add the means over all processes to the metrics."""
         if metrics is None or not self._sums:
             return
         sums = torch.stack([value.double() for value in self._sums.values()])

@@ -10,7 +10,7 @@ from mmengine.registry import PARAM_SCHEDULERS
 from torch import nn
 
 from frdet.engine.loops import EpochBasedTrainLoop, IterBasedTrainLoop
-from frdet.engine.schedule_fit import check_counting, check_one_cycle, misfits
+from frdet.engine.schedules import check_counting, check_one_cycle, misfits
 from frdet.errors import ConfigError
 from tests.engine import toy
 
