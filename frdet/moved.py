@@ -57,14 +57,15 @@ class MovedModules(MetaPathFinder, Loader):
 
 
 def moved_names(package: str, names: Mapping[str, str]) -> Callable[[str], Any]:
-    """A ``__getattr__`` for ``package``, some of whose names are in other modules now: name -> module."""
+    """A ``__getattr__`` for ``package``, some of whose names are elsewhere now: name -> module, or module:new name."""
 
     def find(name: str) -> Any:
         if name not in names:
             raise AttributeError(f'module {package!r} has no attribute {name!r}')
-        place = f'{names[name]}.{name}'
+        module, _, now = names[name].partition(':')
+        place = f'{module}.{now or name}'
         warnings.warn(f'{package}.{name} is {place} now; the former name ends with the next release', FutureWarning, 2)
-        return getattr(importlib.import_module(names[name]), name)
+        return getattr(importlib.import_module(module), now or name)
 
     return find
 

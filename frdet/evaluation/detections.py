@@ -22,7 +22,7 @@ class Detections(NamedTuple):
     labels: np.ndarray
 
     def rows(self) -> Iterator[tuple[list[float], float, int]]:
-        """Box as [x, y, width, height], subtracted in float64, score and label of each."""
+        """Box [x, y, width, height], which is subtracted in float64, score and label of each detection."""
         for (x1, y1, x2, y2), score, label in zip(
             self.boxes.tolist(), self.scores.tolist(), self.labels.tolist(), strict=True
         ):
@@ -33,8 +33,8 @@ def numbered(found: dict[int, Detections], numbers: dict[int, int]) -> np.ndarra
     """(N, 7) float64 for an evaluator: number of the image (place + 1), left, top, width, height, score, category.
 
     Args:
-        found: detections by place of their image.
-        numbers: category id, for the evaluator, of every label that counts; detections of others are left out.
+        found: detections by the place of their image.
+        numbers: the evaluator's category id of every label that counts. Detections of other labels are left out.
     """
     tables = [np.zeros((0, 7))]
     for place, one in found.items():
@@ -49,7 +49,7 @@ def numbered(found: dict[int, Detections], numbers: dict[int, int]) -> np.ndarra
 def results_of(
     found: dict[int, Detections], truth: Truth, classes: Sequence[str], cat_ids: Sequence[Id | None]
 ) -> Iterable[dict[str, Any]]:
-    """COCO's results under the ids of the annotation files; with the file's name where several files were joined."""
+    """COCO's results with the ids of the annotation files; with image file names if several files are joined."""
     for place, one in found.items():
         image, known = truth.images[place], truth.source_of(place).content.categories
         ids = [known.get(name, cat_id) for name, cat_id in zip(classes, cat_ids, strict=True)]
@@ -60,6 +60,6 @@ def results_of(
 
 
 def write_results(records: Sequence[dict[str, Any]], path: Path) -> None:
-    """Write COCO's results JSON, which appears under its name only when all of it is written."""
+    """Write COCO's results JSON. The file appears only when it is complete."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_file(path, json.dumps(records).encode())

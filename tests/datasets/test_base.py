@@ -95,7 +95,7 @@ def vars_of(read):
     [
         (NoReader, 'NoReader has no method read'),
         (Wrong, r'boxes is an array \(6, 5\) of float64: expected numbers, \(6, 4\)'),
-        (Other, r'gives a dict: expected frdet\.datasets\.Annotations'),
+        (Other, r'returns a dict: expected frdet\.datasets\.Annotations'),
         (Text, "could not convert string to float: '12,5'"),
     ],
 )
