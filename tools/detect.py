@@ -49,7 +49,8 @@ def main() -> int:
     files = find_files(args.source, out)
     drawn = drawn_files(files, out)
     try:
-        out.mkdir(parents=True, exist_ok=True)
+        for path in (out / JSON, *drawn.values()):
+            path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(f'{out} cannot be made a folder ({error.strerror}): choose another --out') from None
     detector = DetInferencer(
@@ -73,12 +74,10 @@ def main() -> int:
 
     for found in detector.stream(remembered(), args.batch_size, on_broken=skip):
         file = in_work.popleft()
-        drawn[file].parent.mkdir(parents=True, exist_ok=True)
         save_image(found.draw(), drawn[file])
         records += found.to_coco(next(number), ids, file_name=str(file))
     for file in sorted({*files} - {*images}):
         try:
-            drawn[file].parent.mkdir(parents=True, exist_ok=True)
             for frame, found in enumerate(detect_video(detector, file, drawn[file], args.batch_size)):
                 records += found.to_coco(next(number), ids, file_name=str(file), frame=frame)
         except BrokenImageError as error:

@@ -35,7 +35,7 @@ def near_file(path: str, folder: str | None = None) -> str | None:
 
     It may differ by / and \, case, ending or Unicode form, or lack some folders. Only a few folders are listed.
     """
-    base = folder or _existing_folder(path)
+    base = folder or next((str(f) for f in Path(path).parents if f.is_dir() and str(f) != '.'), '')
     rest = path[len(base) :] if path.startswith(base) else path
     if address := _address(path):
         rest = re.split('[?#]', address)[0]
@@ -55,10 +55,6 @@ def _address(path: str) -> str:
     """The part of ``path`` after ``http://``, which ``Path`` makes ``http:/``; empty if it is no address."""
     match = re.search(r'(?:^|/)[a-z][a-z0-9+.-]+:/+(.*)', path, flags=re.IGNORECASE)
     return match[1] if match else ''
-
-
-def _existing_folder(path: str) -> str:
-    return next((str(folder) for folder in Path(path).parents if folder.is_dir() and str(folder) != '.'), '')
 
 
 def _walk(folder: str, parts: list[str]) -> str | None:

@@ -1,5 +1,6 @@
 """Data sets around other data sets: finding the inner ones, and joining data sets with clear errors."""
 
+import operator
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -89,15 +90,12 @@ class ConcatDataset(MMEngineConcatDataset):
                 refuse_different_classes(values, 'ConcatDataset')
                 continue
             for place, value in enumerate(values):
-                if type(value) is not type(values[0]) or not _equal(value, values[0]):
+                equal = np.array_equal if isinstance(value, np.ndarray) else operator.eq
+                if type(value) is not type(values[0]) or not equal(value, values[0]):
                     raise ConfigError(
                         f'ConcatDataset: metainfo.{key} is {_short(values[0])} in datasets.0 and {_short(value)} in '
                         f'datasets.{place}: make them equal, or name {key} in ignore_keys to use the one of datasets.0'
                     )
-
-
-def _equal(one: Any, other: Any) -> bool:
-    return np.array_equal(one, other) if isinstance(one, np.ndarray) else one == other
 
 
 def _short(value: Any) -> str:

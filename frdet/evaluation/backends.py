@@ -60,9 +60,6 @@ class Numbered(NamedTuple):
     max_dets: list[int]
 
 
-Backend = Callable[[Numbered], CocoEval]
-
-
 def with_hotcoco(task: Numbered) -> CocoEval:
     """COCO's evaluation in Rust. It gives the same arrays as pycocotools, to the last bit."""
     return _result(hotcoco_evaluator(task))
@@ -118,7 +115,7 @@ def _result(evaluator: Any) -> CocoEval:
     return CocoEval(precision, recall, np.array(evaluator.params.iouThrs), list(evaluator.params.catIds))
 
 
-BACKENDS: dict[str, Backend] = {'hotcoco': with_hotcoco, 'pycocotools': with_pycocotools}
+BACKENDS: dict[str, Callable[[Numbered], CocoEval]] = {'hotcoco': with_hotcoco, 'pycocotools': with_pycocotools}
 
 
 def checked_backend(name: str) -> str:

@@ -83,8 +83,9 @@ def check_images(truth: Truth, dataset: Any) -> list[str]:
             )
         if 'gt_bboxes' in record:
             there = truth.boxes_of(place, classes)
-            compared += bool(len(there) or len(record['gt_bboxes']))
-            differ += not _same_boxes(there, record['gt_bboxes'])
+            boxes = np.asarray(record['gt_bboxes'], dtype=np.float32)
+            compared += bool(len(there) or len(boxes))
+            differ += sorted(there.tolist()) != sorted(boxes.tolist())
     if differ and differ == compared and compared > 1:
         raise DataError(
             f'{name} and {truth.names} list the same images, but differ in the boxes of all {compared} images with '
@@ -93,7 +94,3 @@ def check_images(truth: Truth, dataset: Any) -> list[str]:
         )
     said = f'The tested {name} and {truth.names} differ in the boxes of {differ} of {compared} images: the latter count'
     return [said] if differ else []
-
-
-def _same_boxes(boxes: np.ndarray, other: np.ndarray) -> bool:
-    return sorted(boxes.tolist()) == sorted(np.asarray(other, dtype=np.float32).tolist())
