@@ -155,7 +155,7 @@ class CocoMetric(BaseMetric):
         """The 12 metric values of ``results``. The log gets a table of them and one of the classes."""
         logger = MMLogger.get_current_instance()
         truth = self._truth()
-        found = self._by_place(truth, results)
+        found = self._by_position(truth, results)
         classes = (self.dataset_meta or {}).get('classes') or list(truth.sources[0].content.categories)
         cat_ids = truth.category_ids(classes, self._may_lack)
         self._check_labels(truth, found, len(cat_ids))
@@ -171,7 +171,7 @@ class CocoMetric(BaseMetric):
             num_classes=len(numbers),
             truth=truth.annotations(found, classes, numbers),
             found=numbered(found, numbers),
-            tested=[place + 1 for place in found],
+            tested=[position + 1 for position in found],
             max_dets=list(self.max_dets),
         )
         if not len(task.found):
@@ -187,7 +187,7 @@ class CocoMetric(BaseMetric):
             logger.info('\n' + _class_table([(classes[k], _mean(rows[k]) if k in rows else -1.0) for k in shown]).table)
         return values
 
-    def _by_place(self, truth: Truth, results: list[Detections]) -> dict[int, Detections]:
+    def _by_position(self, truth: Truth, results: list[Detections]) -> dict[int, Detections]:
         """Detections by the position of their image in the truth, in order. An image tested twice counts once.
 
         Raises:
@@ -196,8 +196,8 @@ class CocoMetric(BaseMetric):
         found: dict[int, Detections] = {}
         for item in results:
             one = Detections(*item)  # gathering makes plain tuples
-            if (place := truth.place(one.img_id, one.img_path)) is not None:
-                found.setdefault(place, one)
+            if (position := truth.position(one.img_id, one.img_path)) is not None:
+                found.setdefault(position, one)
             elif not self._has_others:
                 raise truth.lost(one.img_id, one.img_path, 'the tested data set')
         return dict(sorted(found.items()))

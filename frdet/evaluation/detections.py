@@ -30,18 +30,18 @@ class Detections(NamedTuple):
 
 
 def numbered(found: dict[int, Detections], numbers: dict[int, int]) -> np.ndarray:
-    """(N, 7) float64 for an evaluator: number of the image (place + 1), left, top, width, height, score, category.
+    """(N, 7) float64 for an evaluator: number of the image (position + 1), left, top, width, height, score, category.
 
     Args:
-        found: detections by the place of their image.
+        found: detections by the position of their image.
         numbers: the evaluator's category id of every label that counts. Detections of other labels are left out.
     """
     tables = [np.zeros((0, 7))]
-    for place, one in found.items():
+    for position, one in found.items():
         category = [numbers.get(label, 0) for label in one.labels.tolist()]
         boxes = one.boxes.astype(np.float64)
         size = boxes[:, 2:] - boxes[:, :2]
-        table = np.column_stack([np.full(len(boxes), place + 1), boxes[:, :2], size, one.scores, category])
+        table = np.column_stack([np.full(len(boxes), position + 1), boxes[:, :2], size, one.scores, category])
         tables.append(table[table[:, -1] > 0])
     return np.concatenate(tables)
 
@@ -50,8 +50,8 @@ def results_of(
     found: dict[int, Detections], truth: Truth, classes: Sequence[str], cat_ids: Sequence[Id | None]
 ) -> Iterable[dict[str, Any]]:
     """COCO's results with the ids of the annotation files; with image file names if several files are joined."""
-    for place, one in found.items():
-        image, known = truth.images[place], truth.source_of(place).content.categories
+    for position, one in found.items():
+        image, known = truth.images[position], truth.source_of(position).content.categories
         ids = [known.get(name, cat_id) for name, cat_id in zip(classes, cat_ids, strict=True)]
         joined = {'file_name': image['file_name']} if len(truth.sources) > 1 else {}
         for box, score, label in one.rows():

@@ -71,10 +71,10 @@ def check_images(truth: Truth, dataset: Any) -> list[str]:
     for record in map(dataset.get_data_info, range(len(dataset))):
         if 'img_id' not in record:
             return []
-        place = truth.place(record['img_id'], record.get('img_path'))
-        if place is None:
+        position = truth.position(record['img_id'], record.get('img_path'))
+        if position is None:
             raise truth.lost(record['img_id'], record.get('img_path'), name)
-        image = truth.images[place]
+        image = truth.images[position]
         size = tuple(record.get(side, image[side]) for side in ('width', 'height'))
         if size != (image['width'], image['height']):
             raise DataError(
@@ -82,7 +82,7 @@ def check_images(truth: Truth, dataset: Any) -> list[str]:
                 f'{truth.names}: these are two pictures. Leave ann_file of the evaluator out, or give it {name}'
             )
         if 'gt_bboxes' in record:
-            there = truth.boxes_of(place, classes)
+            there = truth.boxes_of(position, classes)
             boxes = np.asarray(record['gt_bboxes'], dtype=np.float32)
             compared += bool(len(there) or len(boxes))
             differ += sorted(there.tolist()) != sorted(boxes.tolist())

@@ -36,41 +36,41 @@ class Truth:
     def __init__(self, sources: Sequence[Source]):
         self.sources = sources
         self.names = ' and '.join(source.ann_file for source in self.sources)
-        images = [(place, image) for place, source in enumerate(self.sources) for image in source.content.images]
+        images = [(position, image) for position, source in enumerate(self.sources) for image in source.content.images]
         self.images = [image for _, image in images]
-        self._source_of = [place for place, _ in images]
-        self._places: dict[Id, list[int]] = {}
-        for place, image in enumerate(self.images):
-            self._places.setdefault(image['id'], []).append(place)
+        self._source_of = [position for position, _ in images]
+        self._positions: dict[Id, list[int]] = {}
+        for position, image in enumerate(self.images):
+            self._positions.setdefault(image['id'], []).append(position)
         self._check_joined()
 
-    def place(self, img_id: Id, img_path: str | None) -> int | None:
-        """The index of a tested image in ``images``, or None.
+    def position(self, img_id: Id, img_path: str | None) -> int | None:
+        """The position of a tested image in ``images``, or None.
 
         If its path is known, the record must have the same file name, because the same id may stand for another
         picture. The path also tells the images of a joined data set apart that have the same id.
         """
-        places = self._places.get(img_id, [])
+        positions = self._positions.get(img_id, [])
         if img_path is None:
-            return places[0] if len(places) == 1 else None
-        return next((place for place in places if self._is_file(place, img_path)), None)
+            return positions[0] if len(positions) == 1 else None
+        return next((position for position in positions if self._is_file(position, img_path)), None)
 
-    def _is_file(self, place: int, img_path: str) -> bool:
-        name, folder = self.images[place]['file_name'], self.sources[self._source_of[place]].folder
+    def _is_file(self, position: int, img_path: str) -> bool:
+        name, folder = self.images[position]['file_name'], self.sources[self._source_of[position]].folder
         return Path(folder, name) == Path(img_path) if folder is not None else file_name(name) == file_name(img_path)
 
     def _check_joined(self) -> None:
-        for img_id, places in self._places.items() if len(self.sources) > 1 else ():
-            paths = [Path(self.source_of(place).folder or '', self.images[place]['file_name']) for place in places]
+        for img_id, positions in self._positions.items() if len(self.sources) > 1 else ():
+            paths = [Path(self.source_of(i).folder or '', self.images[i]['file_name']) for i in positions]
             if len(set(paths)) < len(paths):
                 raise DataError(
                     f'{self.names} both list image {short(img_id)} ({paths[0]}): join data sets of different images, '
                     'or evaluate each of them by a metric of its own'
                 )
 
-    def source_of(self, place: int) -> Source:
-        """The source of the image at ``place``."""
-        return self.sources[self._source_of[place]]
+    def source_of(self, position: int) -> Source:
+        """The source of the image at ``position``."""
+        return self.sources[self._source_of[position]]
 
     def category_ids(self, classes: Sequence[str], may_lack: Collection[str] = ()) -> list[Id | None]:
         """The category id of every class in the first file that has the class; None if no file has it.
@@ -92,15 +92,15 @@ class Truth:
             )
         return [ids.get(name) for name in classes]
 
-    def annotations(self, places: Collection[int], classes: Sequence[str], numbers: dict[int, int]) -> Columns:
-        """The annotations of the images at ``places``. The number of an image is its place + 1.
+    def annotations(self, positions: Collection[int], classes: Sequence[str], numbers: dict[int, int]) -> Columns:
+        """The annotations of the images at ``positions``. The number of an image is its position + 1.
 
         Args:
             classes: names by label.
             numbers: the evaluator's category id of every label that counts.
         """
         wanted = np.zeros(len(self.images), dtype=bool)
-        wanted[list(places)] = True
+        wanted[list(positions)] = True
         number_of = {name: numbers[label] for label, name in enumerate(classes) if label in numbers}
         parts: list[Columns] = []
         start = 0
@@ -141,20 +141,20 @@ class Truth:
     def lost(self, img_id: Id, img_path: str | None, tested: str) -> DataError:
         """The error for a tested image that no file has: the metric values would be about other pictures."""
         name = f'image {short(img_id)}' + (f' ({img_path})' if img_path else '')
-        same = [self.images[place]['file_name'] for place in self._places.get(img_id, [])]
+        same = [self.images[position]['file_name'] for position in self._positions.get(img_id, [])]
         other = f'; the image of that id there is {same[0]}' if same and img_path else ''
         return DataError(
             f'{self.names} has no {name}, which is in {tested}{other}. The evaluator needs the annotations of the '
             'tested images: leave its ann_file out, or give it the file of the data set'
         )
 
-    def boxes_of(self, place: int, classes: Collection[str]) -> np.ndarray:
-        """(n, 4) float32 xyxy, cut to the image: the boxes of ``classes`` in the image at ``place``."""
-        source = self._source_of[place]
+    def boxes_of(self, position: int, classes: Collection[str]) -> np.ndarray:
+        """(n, 4) float32 xyxy, cut to the image: the boxes of ``classes`` in the image at ``position``."""
+        source = self._source_of[position]
         content = self.sources[source].content
         first = sum(len(other.content.images) for other in self.sources[:source])
         chosen = content.labels(dict.fromkeys(classes, 0)) == 0
-        return content.boxes[chosen & (content.image_index == place - first)]
+        return content.boxes[chosen & (content.image_index == position - first)]
 
 
 def file_name(path: str) -> str:
