@@ -1,5 +1,15 @@
 """Errors a user can mend. The command-line tools print their message alone, without a traceback."""
 
+import inspect
+
+
+def defined(cls: type) -> str:
+    """The name of a class, and the file that defines it if there is one: a notebook has none."""
+    try:
+        return f'{cls.__name__} in {inspect.getsourcefile(cls)}'
+    except (TypeError, OSError):
+        return cls.__name__
+
 
 class UserError(Exception):
     """Base of every error whose cause lies in what the user gave: a config, a path, a file's content.

@@ -12,7 +12,7 @@ from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
 
 from frdet.datasets.annotations import Annotations, Id
-from frdet.errors import BrokenImageError, ConfigError, DataError
+from frdet.errors import BrokenImageError, ConfigError, DataError, defined
 from frdet.registry import DATASETS, TRANSFORMS
 
 #: Name of a label without a category, so that labels can follow the numbers of another project.
@@ -124,13 +124,12 @@ class DetDataset(BaseDataset):
         """
         if self._annotations is not None:
             return self._annotations
-        where = f'{type(self).__name__}.read of {self.ann_file}'
         try:
             content = self.read()
+            if not isinstance(content, Annotations):
+                raise ValueError(f'read returns a {type(content).__name__}: expected frdet.datasets.Annotations')
         except (ValueError, NotImplementedError) as error:
-            raise DataError(f'{where}: {error}') from error
-        if not isinstance(content, Annotations):
-            raise DataError(f'{where} returns a {type(content).__name__}: expected frdet.datasets.Annotations')
+            raise DataError(f'{defined(type(self))} cannot read {self.ann_file}: {error}') from error
         return content
 
     def __getstate__(self) -> dict[str, Any]:

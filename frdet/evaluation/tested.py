@@ -8,7 +8,7 @@ import numpy as np
 
 from frdet.datasets.base import UNUSED_CLASS, DetDataset
 from frdet.datasets.wrappers import leaves
-from frdet.errors import ConfigError, DataError
+from frdet.errors import ConfigError, DataError, defined
 from frdet.evaluation.truth import Source, Truth
 
 
@@ -23,7 +23,7 @@ def parts_of(dataset: Any, ann_file: str | None) -> tuple[list[DetDataset], list
     for part in leaves(dataset):
         if ann_file is None and not isinstance(part, DetDataset):
             raise ConfigError(
-                f'CocoMetric has no ground truth to compare with: the tested {type(part).__name__} is no DetDataset. '
+                f'CocoMetric has no ground truth to compare with: the tested {defined(type(part))} is no DetDataset. '
                 "Derive it from frdet.datasets.DetDataset, or give the annotations as COCO's JSON with ann_file"
             )
         is_own = isinstance(part, DetDataset) and (ann_file is None or _is_same(part.ann_file, ann_file))

@@ -81,7 +81,7 @@ def test_the_truth_is_that_of_the_data_set(write):
 def test_without_any_truth():
     with pytest.raises(ConfigError, match='has no ground truth: give ann_file'):
         CocoMetric().compute_metrics([])
-    with pytest.raises(ConfigError, match='no ground truth to compare with: the tested Own is no DetD'):
+    with pytest.raises(ConfigError, match=rf'the tested Own in {__file__} is no DetDataset'):
         CocoMetric().use_dataset(Own([]))
 
 
