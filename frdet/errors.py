@@ -1,5 +1,15 @@
 """Errors that a user can correct. The command-line tools print only their message, without a traceback."""
 
+import inspect
+
+
+def defined(cls: type) -> str:
+    """The name of a class, and the file that defines it if there is one: a notebook has none."""
+    try:
+        return f'{cls.__name__} in {inspect.getsourcefile(cls)}'
+    except (TypeError, OSError):
+        return cls.__name__
+
 
 class UserError(Exception):
     """Base of all errors that are caused by the user's input: a config, a path, the content of a file.

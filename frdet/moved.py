@@ -59,14 +59,15 @@ class MovedModules(MetaPathFinder, Loader):
 
 
 def moved_names(package: str, names: Mapping[str, str]) -> Callable[[str], Any]:
-    """A ``__getattr__`` for ``package``. ``names`` maps each name that has moved to its new module."""
+    """A ``__getattr__`` for ``package``. ``names``: each name that has moved -> its new module, or module:new name."""
 
     def find(name: str) -> Any:
         if name not in names:
             raise AttributeError(f'module {package!r} has no attribute {name!r}')
-        now = f'{names[name]}.{name}'
-        warnings.warn(f'{package}.{name} is {now} now; the former name ends with the next release', FutureWarning, 2)
-        return getattr(importlib.import_module(names[name]), name)
+        module, _, now = names[name].partition(':')
+        place = f'{module}.{now or name}'
+        warnings.warn(f'{package}.{name} is {place} now; the former name ends with the next release', FutureWarning, 2)
+        return getattr(importlib.import_module(module), now or name)
 
     return find
 

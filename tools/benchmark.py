@@ -1,18 +1,18 @@
-"""Measures training, inference, input, evaluation, memory and more; prints tables (Markdown).
+"""Measure training, inference, input, evaluation, memory and more; print Markdown tables.
 
     python tools/benchmark.py train --against torchvision [--amp] [--device cuda --batch 16]
     python tools/benchmark.py infer --against torchvision
     python tools/benchmark.py ops            # operators, against torchvision's [--device cuda] [--only nms]
-    python tools/benchmark.py gpu            # how much of a training step the GPU computes
+    python tools/benchmark.py gpu            # the part of a training step in which the GPU computes
     python tools/benchmark.py input          # reading images, against plain Pillow and NumPy
-    python tools/benchmark.py memory         # of data loader workers with COCO's number of records
+    python tools/benchmark.py memory         # memory of data loader workers with COCO's number of records
     python tools/benchmark.py leak CONFIG    # does training need more memory the longer it runs?
     python tools/benchmark.py eval           # evaluation, against pycocotools
     python tools/benchmark.py start          # imports, model, first training step
     python tools/benchmark.py growth --scale 0.5 --plot docs/pictures/growth.svg
     python tools/benchmark.py determinism    # what `--deterministic` costs
 
-Images are those of FRDET_DATA_ROOT, or drawn ones. `--json FILE` writes a table as JSON too.
+Images come from FRDET_DATA_ROOT, or are drawn. `--json FILE` also writes the table as JSON.
 """
 
 import argparse
@@ -23,6 +23,7 @@ from pathlib import Path
 import torch
 
 from frdet.apis import run_tool
+from frdet.apis.running import add_config
 from frdet.errors import ConfigError
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
@@ -41,7 +42,7 @@ MODULES = {
     'growth': 'growth',
     'determinism': 'determinism',
 }
-#: Function of each command for the processes that other commands start.
+#: Functions for processes that a command starts.
 CHILDREN = {'_memory': ('steps', 'memory_child'), '_first_step': ('start', 'first_step_child')}
 
 
@@ -72,43 +73,40 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
     commands = parser.add_subparsers(dest='command', required=True)
     for name, text in (('train', 'a training step'), ('infer', 'inference of a batch')):
         sub = commands.add_parser(name, help=text)
-        sub.add_argument('--against', choices=('torchvision',), help='time this, too, in turn')
+        sub.add_argument('--against', choices=('torchvision',), help='also time this, in turn')
         sub.add_argument('--batch', type=_positive, default=2 if name == 'train' else 1, help='images')
-        sub.add_argument('--short-side', type=_positive, default=800, help='of the images, in pixels')
+        sub.add_argument('--short-side', type=_positive, default=800, help='short side of the images, in pixels')
         sub.add_argument('--amp', action='store_true', help='bfloat16 autocast')
         sub.add_argument('--warmup', type=_positive, help='steps before the first timed one (1; CUDA: 5)')
         sub.add_argument('--no-memory', action='store_true', help='do not measure the peak memory on the CPU')
     sub = commands.add_parser('ops', help="operators, against torchvision's")
     sub.add_argument('--only', default='', help='run the rows whose name holds this')
-    sub = commands.add_parser('gpu', help='how much of a training step the GPU computes')
+    sub = commands.add_parser('gpu', help='the part of a training step in which the GPU computes')
     sub.add_argument('--config', default='configs/faster_rcnn/r50_fpn_1x_coco.py')
     sub.add_argument('--batch', type=_positive, nargs='+', default=[6, 16], help='images in a step')
     sub = commands.add_parser('input', help='from the file to the tensor')
     sub.add_argument('--images', type=Path, help="folder of images; default: FRDET_DATA_ROOT's val2017")
     sub.add_argument('--count', type=_positive, default=40, help='images')
     sub.add_argument('--short-side', type=_positive, default=800, help='in pixels')
-    sub = commands.add_parser('memory', help='of data loader workers')
+    sub = commands.add_parser('memory', help='memory of data loader workers')
     sub.add_argument('--records', type=_positive, default=118_000)
     sub.add_argument('--workers', type=_positive, default=8)
     sub.add_argument('--epochs', type=_positive, default=4)
     sub = commands.add_parser('leak', help='growth of the memory of a training; exit code 1 above the limit')
-    sub.add_argument('config', help='path of the config')
+    add_config(sub)
     sub.add_argument('--iterations', type=_positive, default=2000)
     sub.add_argument('--warm-up', type=_positive, default=100, metavar='N', help='iterations before the comparison')
     sub.add_argument('--limit', type=float, default=50, metavar='MiB', help='growth allowed after the warm-up')
-    sub.add_argument(
-        '--cfg-options', nargs='+', default=[], metavar='KEY=VALUE', help='change the config: a.b.0.c=VALUE'
-    )
     sub = commands.add_parser('eval', help='evaluation of drawn detections')
     sub.add_argument('--count', type=_positive, default=5000, help='images')
-    sub.add_argument('--detections', type=_positive, default=100, help='of each image')
+    sub.add_argument('--detections', type=_positive, default=100, help='in each image')
     sub = commands.add_parser('start', help='imports, model, first training step')
     sub.add_argument('--steps', type=_positive, default=20, help="steps of the quick start's training")
-    sub = commands.add_parser('growth', help='of a training step with batch, image, ground truth and classes')
+    sub = commands.add_parser('growth', help='time of a training step by batch, image, ground truth and classes')
     sub.add_argument('--plot', type=Path, help='also draw the table here')
     sub = commands.add_parser('determinism', help='what --deterministic costs a training step')
     for name in ('growth', 'determinism'):
-        commands.choices[name].add_argument('--scale', type=_scale, default=1.0, help='of all image sides')
+        commands.choices[name].add_argument('--scale', type=_scale, default=1.0, help='factor for all image sides')
     for name in ('train', 'infer', 'ops', 'growth', 'determinism'):
         commands.choices[name].add_argument('--device', type=_device, default=torch.device('cpu'))
     for name, sub in commands.choices.items():
@@ -116,7 +114,7 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
         if name not in ('memory', 'leak', 'gpu'):
             sub.add_argument('--rounds', type=_positive, help='timings of each side; medians are reported')
     args = parser.parse_args(argv)
-    on_gpu = args.command == 'gpu' or getattr(args, 'device', None) is not None and args.device.type == 'cuda'
+    on_gpu = args.command == 'gpu' or ('device' in args and args.device.type == 'cuda')
     if on_gpu and not torch.cuda.is_available():
         asked = f'--device {args.device}' if 'device' in args else args.command
         raise ConfigError(f'{asked}, but torch finds no GPU here' + (': use --device cpu' if 'device' in args else ''))
@@ -134,7 +132,7 @@ def main() -> int:
         getattr(importlib.import_module(f'benchmarks.{module}'), function)(*words)
         return 0
     args = parse_args([name, *words])
-    # Only the module of the command is imported: `start` measures imports, and children of `memory` should be small.
+    # Only the command's module is imported: `start` measures imports, and child processes should stay small.
     report = importlib.import_module(f'benchmarks.{MODULES[args.command]}').measure(args)
     report.end(args.json)
     return int(report.failed)

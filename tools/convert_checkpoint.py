@@ -1,4 +1,4 @@
-"""A Faster R-CNN checkpoint for another project: python tools/convert_checkpoint.py SRC DST --to LAYOUT"""
+"""Convert a Faster R-CNN checkpoint for another project: python tools/convert_checkpoint.py SRC DST --to LAYOUT"""
 
 import argparse
 from pathlib import Path
@@ -23,28 +23,24 @@ from frdet.progress import Bar
 INPUTS = {'bgr-to-rgb': (BGR, RGB), 'rgb-to-bgr': (RGB, BGR)}
 
 
-def parse_args() -> argparse.Namespace:
+def main() -> None:
     parser = argparse.ArgumentParser(description='Convert a Faster R-CNN checkpoint between projects.')
     parser.add_argument('source', metavar='SRC', help='path or URL of a checkpoint of any of the projects')
     parser.add_argument('target', metavar='DST', help='file to write: .pth, or .pkl for detectron2')
-    parser.add_argument('--to', required=True, choices=LAYOUTS, help='whose names to write')
+    parser.add_argument('--to', required=True, choices=LAYOUTS, help='project whose names to write')
     parser.add_argument('--from', dest='layout', default='auto', choices=('auto', *LAYOUTS), help='default: recognised')
     parser.add_argument(
-        '--classes', type=int, choices=(80, 90), help="COCO's classes in a row, or by category id, as torchvision"
+        '--classes', type=int, choices=(80, 90), help="COCO's classes in a row, or by category id like torchvision"
     )
     parser.add_argument(
-        '--input', choices=INPUTS, help='for images as detectron2 (BGR, std 1) or as torchvision (RGB, ImageNet std)'
+        '--input', choices=INPUTS, help='images like detectron2 (BGR, std 1) or torchvision (RGB, ImageNet std)'
     )
     parser.add_argument('--overwrite', action='store_true', help='replace DST if it exists')
-    return parser.parse_args()
-
-
-def main() -> None:
-    args = parse_args()
+    args = parser.parse_args()
     source, target = resolve(args.source), Path(args.target)
     check_target(target, args.to)
     if source.exists() and target.exists() and source.samefile(target):
-        raise CheckpointError(f'{target} is the file to convert: give another one to write')
+        raise CheckpointError(f'{target} is the file to convert: give another file to write')
     if target.exists() and not args.overwrite:
         raise CheckpointError(f'{target} exists: give another file, or --overwrite')
     with Bar('Reading', 2) as bar:

@@ -1,4 +1,4 @@
-"""Draw and save what a detector finds: python tools/detect.py IMAGE|VIDEO|FOLDER|GLOB|LIST CONFIG CHECKPOINT"""
+"""Draw and save the detections of a detector: python tools/detect.py IMAGE|VIDEO|FOLDER|GLOB|LIST CONFIG CHECKPOINT"""
 
 import argparse
 import collections
@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from frdet.apis import Detected, DetInferencer, run_tool
+from frdet.apis.running import add_config
 from frdet.errors import BrokenImageError, DataError
 from frdet.progress import track
 from frdet.visualization.drawing import save_image
@@ -24,39 +25,32 @@ VIDEOS = ('.mp4', '.avi', '.mov', '.mkv', '.webm')
 JSON = 'detections.json'
 
 
-def parse_args() -> argparse.Namespace:
+def main() -> int:
     parser = argparse.ArgumentParser(
-        description="Draw what a detector finds in images or videos, and write it in the form of COCO's results."
+        description="Draw the detections in images or videos, and write them in the form of COCO's results."
     )
     parser.add_argument(
         'source',
         help="an image, a video, a folder with the folders in it, a quoted pattern such as 'a/*.jpg', or a .txt file "
         'with one path in a line',
     )
-    parser.add_argument('config', help='path of the config')
+    add_config(parser)
     parser.add_argument('checkpoint', help='path or URL of the weights')
     parser.add_argument('--out', default='work_dirs/detect', metavar='DIR', help='folder of the results (%(default)s)')
-    parser.add_argument('--score-thr', type=float, default=0.3, help='least score of a detection (%(default)s)')
-    parser.add_argument('--classes', nargs='+', metavar='NAME', help='keep these classes only')
-    parser.add_argument('--batch-size', type=int, default=1, help='images computed together (%(default)s)')
+    parser.add_argument('--score-thr', type=float, default=0.3, help='lowest score of a detection (%(default)s)')
+    parser.add_argument('--classes', nargs='+', metavar='NAME', help='keep only these classes')
+    parser.add_argument('--batch-size', type=int, default=1, help='images to compute together (%(default)s)')
     parser.add_argument('--device', help='cpu, cuda, cuda:1; default: a GPU if there is one')
     parser.add_argument('--amp', action='store_true', help='bfloat16 where it is safe, on CPU and GPU')
-    parser.add_argument(
-        '--cfg-options', nargs='+', default=[], metavar='KEY=VALUE', help='change the config: a.b.0.c=VALUE'
-    )
     args = parser.parse_args()
     if args.batch_size < 1:
         parser.error('--batch-size must be at least 1')
-    return args
-
-
-def main() -> int:
-    args = parse_args()
     out = Path(args.out)
     files = find_files(args.source, out)
     drawn = drawn_files(files, out)
     try:
-        out.mkdir(parents=True, exist_ok=True)
+        for path in (out / JSON, *drawn.values()):
+            path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(f'{out} cannot be made a folder ({error.strerror}): choose another --out') from None
     detector = DetInferencer(
@@ -69,18 +63,21 @@ def main() -> int:
     images = [file for file in files if file.suffix.lower() not in VIDEOS]
     in_work: collections.deque[Path] = collections.deque()
 
+    def remembered() -> Iterator[Path]:
+        for file in track(images, 'Images'):
+            in_work.append(file)
+            yield file
+
     def skip(error: BrokenImageError) -> None:
         print(f'Skipped: {error}', file=sys.stderr)
         broken.append(in_work.pop())
 
-    for found in detector.stream(remembered(images, in_work), args.batch_size, on_broken=skip):
+    for found in detector.stream(remembered(), args.batch_size, on_broken=skip):
         file = in_work.popleft()
-        drawn[file].parent.mkdir(parents=True, exist_ok=True)
         save_image(found.draw(), drawn[file])
         records += found.to_coco(next(number), ids, file_name=str(file))
     for file in sorted({*files} - {*images}):
         try:
-            drawn[file].parent.mkdir(parents=True, exist_ok=True)
             for frame, found in enumerate(detect_video(detector, file, drawn[file], args.batch_size)):
                 records += found.to_coco(next(number), ids, file_name=str(file), frame=frame)
         except BrokenImageError as error:
@@ -93,14 +90,16 @@ def main() -> int:
 
 
 def find_files(source: str, out: Path) -> list[Path]:
-    """The images and videos that ``source`` names, in order; those in ``out`` are not looked for."""
+    """The images and videos that ``source`` names, in order, without those in the folder ``out``."""
     path = Path(source)
     if path.is_file():
         return read_list(path) if path.suffix.lower() == '.txt' else [path]
     if path.is_dir():
         if found := sorted(in_folder(path, out)):
             return found
-        raise DataError(f'{source} has no image and no video in it or below: expected endings such as .jpg, .png, .mp4')
+        raise DataError(
+            f'{source} and its folders have no image and no video: expected endings such as .jpg, .png, .mp4'
+        )
     if found := sorted(file for file in map(Path, glob.glob(source, recursive=True)) if file.is_file()):
         return found
     if source.isdecimal() or re.match(r'[a-zA-Z][\w+.-]+:/', source):
@@ -108,11 +107,11 @@ def find_files(source: str, out: Path) -> list[Path]:
             f'{source} is no file; cameras and addresses are not read: download the file, or read the frames with '
             'OpenCV and give them to DetInferencer.stream, as docs/detect.md shows'
         )
-    raise DataError(f'{source} is no file, no folder, and no pattern that any file fits')
+    raise DataError(f'{source} is no file, no folder, and no pattern of an existing file')
 
 
 def in_folder(top: Path, out: Path) -> Iterator[Path]:
-    """The images and videos in a folder and those below, links included; not in hidden folders, nor in ``out``."""
+    """The images and videos in a folder and its subfolders, also behind links, but not in hidden ones or ``out``."""
     known = {*Image.registered_extensions(), *VIDEOS}
     seen = {os.path.realpath(out)}
     for folder, inner, names in os.walk(top, followlinks=True):
@@ -125,7 +124,7 @@ def in_folder(top: Path, out: Path) -> Iterator[Path]:
 
 
 def read_list(path: Path) -> list[Path]:
-    """The files named in a text file, one in a line, as seen from here or from the folder of the list."""
+    """The files in a list, one in a line. Paths are relative to the working folder or to the folder of the list."""
     try:
         lines = path.read_text(encoding='utf-8').splitlines()
     except UnicodeDecodeError:
@@ -138,10 +137,10 @@ def read_list(path: Path) -> list[Path]:
 
 
 def drawn_files(files: list[Path], out: Path) -> dict[Path, Path]:
-    """Where each file is drawn, one place for each: a.jpg stays a.jpg, a.png beside it becomes a.png.jpg.
+    """The path of each file's picture or video: a.jpg stays a.jpg, and a.png becomes a.png.jpg.
 
     Raises:
-        DataError: a drawn file would take the place of one of ``files``.
+        DataError: a picture or video would overwrite one of ``files``.
     """
     top = os.path.commonpath([os.path.abspath(file.parent) for file in files])
     names = {file: os.path.relpath(os.path.abspath(file), top) for file in files}
@@ -150,24 +149,17 @@ def drawn_files(files: list[Path], out: Path) -> dict[Path, Path]:
     for file, name in names.items():
         ending = '.mp4' if file.suffix.lower() in VIDEOS else '.jpg'
         new = name if Path(name).suffix == ending else name + ending
-        while new != name and new in taken:  # of a file without an ending, beside one of that name
+        while new != name and new in taken:  # a.jpg for the file a, if there is another file a.jpg
             new += ending
         drawn[file] = out / new
     sources = {os.path.realpath(file) for file in files}
     if lost := [path for path in drawn.values() if os.path.realpath(path) in sources]:
-        raise DataError(f'{lost[0]} is to be detected in, and would be drawn over: choose another --out')
+        raise DataError(f'{lost[0]} is an input, and would be overwritten: choose another --out')
     return drawn
 
 
-def remembered(files: list[Path], in_work: collections.deque[Path]) -> Iterator[Path]:
-    """``files``, each of which is put into ``in_work`` first."""
-    for file in track(files, 'Images'):
-        in_work.append(file)
-        yield file
-
-
 def detect_video(detector: DetInferencer, file: Path, drawn: Path, batch_size: int) -> Iterator[Detected]:
-    """What is found in each frame; the frames with it are written to ``drawn``, as many a second."""
+    """The detections in each frame. The drawn frames are written to ``drawn`` at the same frame rate."""
     video = cv2.VideoCapture(str(file))
     writer = None
     try:

@@ -1,4 +1,4 @@
-"""Prints versions, devices, compilers and which kernels are loaded, and what to do about what is missing."""
+"""Print versions, devices, compilers and loaded kernels, and how to get missing ones."""
 
 from frdet.ops import doctor
 

@@ -2,7 +2,7 @@
 
     python tools/download_coco.py [--splits val] [--root DIR]
 
-An interrupted download goes on where it stopped.
+An interrupted download continues where it stopped.
 """
 
 import argparse
@@ -11,19 +11,15 @@ from frdet.apis import run_tool
 from frdet.datasets.download import BASE_URL, SPLITS, download_coco
 
 
-def parse_args() -> argparse.Namespace:
+def main() -> None:
     parser = argparse.ArgumentParser(
-        description='Download COCO 2017; an interrupted download goes on where it stopped.'
+        description='Download COCO 2017. An interrupted download continues where it stopped.'
     )
     parser.add_argument('--root', default='data/coco', help='folder to fill (default: %(default)s)')
-    parser.add_argument('--splits', nargs='+', choices=list(SPLITS), default=list(SPLITS), help='images to fetch')
+    parser.add_argument('--splits', nargs='+', choices=list(SPLITS), default=list(SPLITS), help='images to download')
     parser.add_argument('--base-url', default=BASE_URL, help='server, or a mirror of it (default: %(default)s)')
     parser.add_argument('--keep', action='store_true', help='keep the zip files')
-    return parser.parse_args()
-
-
-def main() -> None:
-    args = parse_args()
+    args = parser.parse_args()
     root = download_coco(args.root, splits=args.splits, base_url=args.base_url, keep=args.keep)
     print(f'COCO is in {root}')
 

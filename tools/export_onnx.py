@@ -1,4 +1,4 @@
-"""A detector as one ONNX file: python tools/export_onnx.py CONFIG CHECKPOINT --out model.onnx"""
+"""Write a detector as one ONNX file: python tools/export_onnx.py CONFIG CHECKPOINT --out model.onnx"""
 
 import argparse
 from pathlib import Path
@@ -7,26 +7,20 @@ import numpy as np
 
 from frdet.apis import check_exported, export_detector, init_detector, run_tool
 from frdet.apis.export.exporting import check_target
+from frdet.apis.running import add_config
 from frdet.datasets.shapes.drawing import draw_image
 
 
-def parse_args() -> argparse.Namespace:
+def main() -> int:
     parser = argparse.ArgumentParser(
         description='Write a detector as one ONNX file, or as a program of torch.export, and compare it with the model.'
     )
-    parser.add_argument('config', help='path of the config')
+    add_config(parser)
     parser.add_argument('checkpoint', help='path or URL of the weights')
     parser.add_argument('--out', default='model.onnx', metavar='FILE', help='.onnx or .pt2 to write (%(default)s)')
-    parser.add_argument('--images', nargs='+', metavar='FILE', help='to compare on; default: two drawn ones')
+    parser.add_argument('--images', nargs='+', metavar='FILE', help='images to compare on; default: two drawn images')
     parser.add_argument('--no-check', action='store_true', help='write the file, and do not compare')
-    parser.add_argument(
-        '--cfg-options', nargs='+', default=[], metavar='KEY=VALUE', help='change the config: a.b.0.c=VALUE'
-    )
-    return parser.parse_args()
-
-
-def main() -> int:
-    args = parse_args()
+    args = parser.parse_args()
     out = check_target(args.out)
     model = init_detector(args.config, args.checkpoint, 'cpu', args.cfg_options)
     export_detector(model, out)
@@ -35,7 +29,7 @@ def main() -> int:
 
 
 def compare(model: object, out: Path, images: list) -> int:
-    """Prints a line a batch; 1 where one differs by more than rounding."""
+    """Print one line for each batch. Returns 1 if a batch differs by more than rounding."""
     differences = check_exported(model, out, images)
     for d in differences:
         print(
@@ -43,7 +37,7 @@ def compare(model: object, out: Path, images: list) -> int:
             f'pixels, scores within {d.score:.1g}, {d.unpaired} unpaired'
         )
     if not any(d.detections for d in differences):
-        print('The model finds nothing in these images, which shows little: give --images of what it detects')
+        print('The model finds nothing in these images, so the comparison shows little: give --images with objects')
     return 0 if all(d.is_small for d in differences) else 1
 
 

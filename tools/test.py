@@ -3,28 +3,20 @@
 import argparse
 
 from frdet.apis import run_tool, test_detector
-from frdet.apis.launch import LAUNCHERS
+from frdet.apis.running import add_config, add_run
 from frdet.config import load_config
 
 
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description='Evaluate a checkpoint; print the 12 COCO figures and AP per class.')
-    parser.add_argument('config', help='path of the config')
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description="Evaluate a checkpoint; print COCO's 12 metric values and AP per class."
+    )
+    add_config(parser)
     parser.add_argument('checkpoint', help='path or URL of the weights')
     parser.add_argument('--out', metavar='FILE', help="write the detections as COCO's results JSON")
     parser.add_argument('--show-dir', metavar='DIR', help='write pictures of the detections')
-    parser.add_argument('--amp', action='store_true', help='bfloat16 where it is safe, on CPU and GPU')
-    parser.add_argument('--work-dir', help='folder of the log; default: work_dirs/<name of the config>')
-    parser.add_argument('--safe-config', action='store_true', help='read a config of data alone, without running it')
-    parser.add_argument(
-        '--cfg-options', nargs='+', default=[], metavar='KEY=VALUE', help='change the config: a.b.0.c=VALUE'
-    )
-    parser.add_argument('--launcher', choices=LAUNCHERS, default='none', help='what started several processes, if any')
-    return parser.parse_args()
-
-
-def main() -> None:
-    args = parse_args()
+    add_run(parser)
+    args = parser.parse_args()
     test_detector(
         load_config(args.config, args.cfg_options, safe=args.safe_config),
         args.checkpoint,

@@ -1,4 +1,4 @@
-"""What tools and notebooks call."""
+"""The functions for tools and notebooks."""
 
 from frdet.apis.detect import Detected, DetInferencer
 from frdet.apis.export import check_exported, export_detector

@@ -1,4 +1,4 @@
-"""Checking all data that a config names: what training, validation or testing would refuse or get wrong."""
+"""Checking all data of a config: training, validation or testing would refuse the errors, or go wrong."""
 
 import copy
 import logging
@@ -26,7 +26,7 @@ SPLITS = ('train', 'val', 'test')
 
 
 class DataReport(NamedTuple):
-    """What was found in an annotation file and its images, or in the data sets of a config together."""
+    """The findings in an annotation file and its images, or in all data sets of a config together."""
 
     ann_file: str
     folder: str
@@ -42,17 +42,17 @@ class DataReport(NamedTuple):
 
 @in_config_scope
 def check_data(cfg: Config, *, images: bool = False, workers: int | None = None) -> list[DataReport]:
-    """Check every annotation file that the data loaders of ``cfg`` read, once, and that its images are there.
+    """Check each annotation file of the data loaders of ``cfg`` once, and whether its images exist.
 
-    Then the data sets are built, and compared with the model and the evaluators, by the code that a run uses.
+    Then the code of a run builds the data sets and compares them with the model and the evaluators.
 
     Args:
         cfg: a config that passed ``check_config``.
         images: read every image, too.
-        workers: processes that read images; one for each core that this process may use where None.
+        workers: number of processes that read images; None starts one for each core that this process may use.
 
     Returns:
-        A report for each annotation file, and one for the whole config if there is anything to say of it.
+        A report for each annotation file, and one for the whole config if something was found in it.
 
     Raises:
         ConfigError: a data set is no ``DetDataset``, there is none, or ``workers`` is no positive number.
@@ -84,8 +84,14 @@ def check_data(cfg: Config, *, images: bool = False, workers: int | None = None)
         groups.append(Group(splits, there, findings))
     together = Findings()
     find_copies(groups, together, within=images)
-    with _quiet():
-        _check_together(cfg, together, refused=any(_stops(report.findings) for report in reports))
+    refused = any(ERRORS.get(kind, '').startswith('stops') for report in reports for kind in report.findings)
+    logger = MMLogger.get_current_instance()
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # the report has all that data sets and evaluators would log
+    try:
+        _check_together(cfg, together, refused=refused)
+    finally:
+        logger.setLevel(level)
     if together:
         named = tuple(split for split in SPLITS if cfg.get(f'{split}_dataloader'))
         count = f'{len(splits_of)} annotation files'
@@ -93,39 +99,22 @@ def check_data(cfg: Config, *, images: bool = False, workers: int | None = None)
     return reports
 
 
-def _stops(findings: Findings) -> bool:
-    return any(ERRORS.get(kind, '').startswith('stops') for kind in findings)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """What data sets and evaluators would log is in the report."""
-    logger = MMLogger.get_current_instance()
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-
-
 def _check_together(cfg: Config, findings: Findings, *, refused: bool) -> None:
-    """Build the data sets, the model and the evaluators, and add what they refuse to ``findings``.
+    """Build the data sets, the model and the evaluators, and add their errors to ``findings``.
 
     Args:
-        refused: an annotation file is known to be refused; that the data set on it is, too, need not be said again.
+        refused: an annotation file was refused already, so an error of its data set is not repeated.
     """
     built: dict[str, Any] = {}
     for split in SPLITS:
         if (loader := cfg.get(f'{split}_dataloader')) is None:
             continue
-        try:
-            built[split] = DATASETS.build(_without_pipelines(loader['dataset']))
-        except UserError as error:
-            if not refused:
-                findings.add('data set refused', f'{split}_dataloader: {error}')
-            continue
-        for leaf in leaves(built[split]):
+        with _noting(Findings() if refused else findings, 'data set refused', f'{split}_dataloader: '):
+            config = copy.deepcopy(loader['dataset'])
+            for leaf in leaves(config):
+                leaf['pipeline'] = []  # no image is read
+            built[split] = DATASETS.build(config)
+        for leaf in leaves(built.get(split)):
             _check_boxes(leaf, split, findings)
     _check_classes(cfg, built, findings)
     for split in ('val', 'test'):
@@ -133,12 +122,13 @@ def _check_together(cfg: Config, findings: Findings, *, refused: bool) -> None:
             _check_evaluators(cfg.get(f'{split}_evaluator'), built[split], split, findings)
 
 
-def _without_pipelines(dataset: Any) -> Any:
-    """The data set of a config, whose images are not read."""
-    dataset = copy.deepcopy(dataset)
-    for leaf in leaves(dataset):
-        leaf['pipeline'] = []
-    return dataset
+@contextmanager
+def _noting(findings: Findings, kind: str, where: str = '') -> Iterator[None]:
+    """A UserError ends the context, and is added to ``findings``."""
+    try:
+        yield
+    except UserError as error:
+        findings.add(kind, f'{where}{error}')
 
 
 def _check_boxes(dataset: DetDataset, split: str, findings: Findings) -> None:
@@ -154,24 +144,18 @@ def _check_boxes(dataset: DetDataset, split: str, findings: Findings) -> None:
 
 
 def _check_classes(cfg: Config, built: dict[str, Any], findings: Findings) -> None:
-    """What ``CheckSetupHook`` compares before the first step."""
+    """The comparisons of ``CheckSetupHook`` before the first step."""
     classes = {split: dataset.metainfo.get('classes') for split, dataset in built.items()}
-    checks = []
     if cfg.get('model') is not None and built:
         cfg = copy.deepcopy(cfg)
         resolve_num_classes(cfg, lambda: next(iter(classes.values())) or ())
         model = DETECTORS.build(cfg.model)
-        checks += [lambda split=split: check_classes(model, built[split], f'{split}_dataloader') for split in built]
-    checks += [
-        lambda split=split: compare_classes(classes['train'], 'train_dataloader', built[split], f'{split}_dataloader')
-        for split in built
-        if split != 'train' and 'train' in built
-    ]
-    for check in checks:
-        try:
-            check()
-        except UserError as error:
-            findings.add('classes refused', str(error))
+        for split in built:
+            with _noting(findings, 'classes refused'):
+                check_classes(model, built[split], f'{split}_dataloader')
+    for split in (name for name in built if name != 'train' and 'train' in built):
+        with _noting(findings, 'classes refused'):
+            compare_classes(classes['train'], 'train_dataloader', built[split], f'{split}_dataloader')
 
 
 def _check_evaluators(evaluators: Any, dataset: Any, split: str, findings: Findings) -> None:
@@ -180,14 +164,11 @@ def _check_evaluators(evaluators: Any, dataset: Any, split: str, findings: Findi
     for evaluator in evaluators if isinstance(evaluators, (list, tuple)) else [evaluators]:
         if evaluator is None:
             continue
-        try:
+        with _noting(findings, 'evaluation refused', f'{split}_evaluator: '):
             metric = METRICS.build(evaluator)
             if hasattr(metric, 'use_dataset'):
                 metric.use_dataset(dataset)
-        except UserError as error:
-            findings.add('evaluation refused', f'{split}_evaluator: {error}')
-            continue
-        for doubt in getattr(metric, 'doubts', ()):
-            findings.add('said by the evaluator', f'{split}_evaluator: {doubt}')
-        if not getattr(metric, 'has_object', True):
-            findings.add('nothing to evaluate', f'{split}_evaluator: no object of the classes tested')
+            for doubt in getattr(metric, 'doubts', ()):
+                findings.add('said by the evaluator', f'{split}_evaluator: {doubt}')
+            if not getattr(metric, 'has_object', True):
+                findings.add('nothing to evaluate', f'{split}_evaluator: no object of the tested classes')

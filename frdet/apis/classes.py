@@ -1,4 +1,4 @@
-"""Names and category ids of a config's classes, and ``num_classes=None``: as many classes as the data set has."""
+"""Names and category ids of a config's classes, and ``num_classes=None``, which the data set resolves."""
 
 import copy
 import logging
@@ -20,7 +20,7 @@ def resolve_num_classes(cfg: Config, classes: Callable[[], Sequence[str]]) -> No
     """Replace every ``num_classes=None`` in ``model``, at any depth, by the number of ``classes()``.
 
     Raises:
-        ConfigError: ``classes`` gives none.
+        ConfigError: ``classes()`` is empty.
     """
     open_keys = list(_open_num_classes('model', cfg.get('model')))
     if not open_keys:
@@ -28,7 +28,7 @@ def resolve_num_classes(cfg: Config, classes: Callable[[], Sequence[str]]) -> No
     key_paths = ', '.join(f'{key_path}.num_classes' for key_path, _ in open_keys)
     names = classes()
     if not names:
-        raise ConfigError(f'{key_paths} is None, and no class is known: set it to a number')
+        raise ConfigError(f'{key_paths} is None, and the data set names no class: set it to a number')
     for _, node in open_keys:
         node['num_classes'] = len(names)
     print_log(f'{key_paths} is None: {len(names)}, as the data set has', logger='current')
@@ -45,7 +45,7 @@ def _open_num_classes(key_path: str, node: Any) -> Iterator[tuple[str, dict]]:
 
 @in_config_scope
 def classes_of_split(cfg: Config, split: str) -> Sequence[str]:
-    """Class names of the data set of ``train``, ``val`` or ``test``, which is read for them.
+    """Class names of the ``train``, ``val`` or ``test`` data set, which is built for that.
 
     Raises:
         DataError: the data set is missing or wrong.
@@ -55,19 +55,19 @@ def classes_of_split(cfg: Config, split: str) -> Sequence[str]:
 
 
 def tested_data(cfg: Config) -> Any:
-    """The data set of ``test_dataloader`` in a config, None where it has none."""
+    """The data set of ``test_dataloader`` in a config, or None."""
     return (cfg.get('test_dataloader') or {}).get('dataset')
 
 
 @in_config_scope
 def declared_classes(cfg: Config) -> tuple[str, ...]:
-    """Class names of the test data, which are not built: no image needs to be there.
+    """Class names of the test data without building them: no image needs to exist.
 
-    They are those of ``metainfo`` in the config, else of the data set's class, else of the annotation file.
+    They come from ``metainfo`` in the config, or else from the data set's class, or else from the annotation file.
 
     Raises:
         DataError: no annotation file can be read.
-        ConfigError: data sets that are joined have different classes.
+        ConfigError: joined data sets have different classes.
     """
     found, errors = [], []
     for leaf in leaves(tested_data(cfg)):
@@ -82,7 +82,7 @@ def declared_classes(cfg: Config) -> tuple[str, ...]:
 
 
 def _given_classes(leaf: Any) -> tuple[str, ...]:
-    """Names that need no annotation file; none where the file is to tell."""
+    """The class names that are known without the annotation file; empty if the file has to be read."""
     meta = getattr(leaf, 'metainfo', None)  # of a data set that is built
     if isinstance(leaf, dict):
         meta = leaf.get('metainfo')
@@ -99,11 +99,11 @@ def _given_classes(leaf: Any) -> tuple[str, ...]:
 def category_ids(cfg: Config, classes: Sequence[str]) -> list[Id | None]:
     """The id of each of ``classes`` in the annotations of the test data.
 
-    Where they cannot be read or lack a class, label + 1; a warning says so. A class called N/A stands for no category,
-    and has None, unless there is a category of that name.
+    If the annotations cannot be read or lack a class, the ids are label + 1, and a warning says so. The class N/A has
+    the id None, unless a category has this name.
 
     Raises:
-        ConfigError: data sets that are joined have two ids for a class, or two classes for an id.
+        ConfigError: joined data sets have two ids for one class, or two classes for one id.
     """
     name_of: dict[Id, str] = {}
     id_of: dict[str, Id] = {}
@@ -115,7 +115,7 @@ def category_ids(cfg: Config, classes: Sequence[str]) -> list[Id | None]:
         except DataError as error:
             reason = str(error)
             continue
-        reason = f'{path} has not all classes of the model'
+        reason = f'{path} lacks a class of the model'
         for name, number in categories.items():
             if name not in classes:
                 continue

@@ -1,7 +1,6 @@
-"""A trained detector on files: pictures, videos, and a JSON of what was found."""
+"""A trained detector for files, PIL images and arrays, with pictures and COCO results of the detections."""
 
 import difflib
-import io
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -21,13 +20,13 @@ from frdet.visualization.drawing import READABLE_SIDE, draw_boxes
 
 
 class Detected(NamedTuple):
-    """What was found in one image; a notebook shows it drawn.
+    """The detections in one image. A notebook shows them as a picture.
 
     Attributes:
         image: (H, W, 3) uint8 RGB.
-        boxes: (n, 4) float32, xyxy in pixels of the image, best score first.
+        boxes: (n, 4) float32, xyxy in pixels of the image, sorted by falling score.
         scores: (n,) float32.
-        labels: (n,) int64, places in ``classes``.
+        labels: (n,) int64, positions in ``classes``.
         classes: names of all labels.
     """
 
@@ -44,16 +43,16 @@ class Detected(NamedTuple):
         return f'Detected({len(self.labels)} in {width}x{height} pixels: {found or "nothing"}{more})'
 
     def draw(self, min_long_side: int = READABLE_SIDE) -> np.ndarray:
-        """The image with its boxes, uint8 RGB; a small one is enlarged until its names can be read."""
+        """The image with its boxes, uint8 RGB. A small image is enlarged until the names can be read."""
         return draw_boxes(self.image, self.boxes, self.labels, self.scores, self.classes, min_long_side=min_long_side)
 
     def to_coco(self, image_id: int, category_ids: Sequence[Id | None], **more: Any) -> list[dict[str, Any]]:
         """Records in the form of COCO's results.
 
         Args:
-            image_id: of all of them.
-            category_ids: one for every class; detections of a class that has None are left out.
-            more: what joins each record.
+            image_id: image id of all records.
+            category_ids: one for every class. Detections of a class with None are left out.
+            more: further entries of each record.
         """
         return [
             {
@@ -70,26 +69,23 @@ class Detected(NamedTuple):
             if category_ids[label] is not None
         ]
 
-    def _repr_png_(self) -> bytes:
-        data = io.BytesIO()
-        PIL.Image.fromarray(self.draw()).save(data, 'png')
-        return data.getvalue()
+    def _repr_png_(self) -> bytes | None:
+        return PIL.Image.fromarray(self.draw())._repr_png_()
 
 
 class DetInferencer:
-    """A detector that takes files, PIL images or arrays, in batches.
+    """A detector for files, PIL images or arrays, in batches.
 
-    Arrays are BGR, as OpenCV reads them, unless ``channel_order='rgb'`` is given: the same as for
-    ``inference_detector``. The results' pictures are RGB.
+    Arrays are BGR, like OpenCV's, unless ``channel_order='rgb'`` is given. Pictures of the results are RGB.
 
     Args:
-        config, checkpoint, device, cfg_options, amp: as of ``init_detector``.
-        score_thr: detections below it are left out; the config's own threshold holds, too.
-        classes: names of the classes to keep, all where None.
+        config, checkpoint, device, cfg_options, amp: see ``init_detector``.
+        score_thr: detections with a lower score are left out, also those below the config's own threshold.
+        classes: names of the classes to keep; None keeps all.
 
     Raises:
-        ConfigError: as ``init_detector``; or a class is unknown, or a threshold is no probability.
-        CheckpointError: the checkpoint is unreadable or does not fit.
+        ConfigError: see ``init_detector``; or a class is unknown, or the threshold is not between 0 and 1.
+        CheckpointError: the checkpoint cannot be read or does not fit.
     """
 
     def __init__(
@@ -124,10 +120,10 @@ class DetInferencer:
     def __call__(
         self, images: Image | Iterable[Image], batch_size: int = 1, *, channel_order: ChannelOrder = 'bgr'
     ) -> Detected | list[Detected]:
-        """Detections in one image, or in each of several; arguments and errors are those of ``inference_detector``.
+        """Detections in one image, or in each of several. Arguments and errors are those of ``inference_detector``.
 
         Returns:
-            A ``Detected``, or a list of them where several images were given.
+            A ``Detected``, or a list of them for several images.
         """
         found = list(self.stream(images, batch_size, channel_order=channel_order))
         return found[0] if is_single(images) else found
@@ -140,19 +136,19 @@ class DetInferencer:
         channel_order: ChannelOrder = 'bgr',
         on_broken: Callable[[BrokenImageError], None] | None = None,
     ) -> Iterator[Detected]:
-        """As a call, for images that come one by one, such as the frames of a video.
+        """Like a call, but for images that come one by one, such as the frames of a video.
 
         Args:
-            images, batch_size, channel_order: as for a call.
-            on_broken: is called where an image is missing or cannot be decoded, which is then passed over; the error is
-                raised where None.
+            images, batch_size, channel_order: see ``inference_detector``.
+            on_broken: is called with the error of an image that is missing or cannot be decoded, and the image is
+                skipped. None raises the error.
         """
         every: Any = [images] if is_single(images) else images
         prepared = self._prepare(every, channel_order, on_broken)
         return itertools.chain.from_iterable(map(self._detect, batches(prepared, batch_size)))
 
     def category_ids(self) -> list[Id | None]:
-        """The id of every class in the annotations of the test data; see ``frdet.apis.classes.category_ids``."""
+        """The category id of every class; see ``frdet.apis.classes.category_ids``."""
         return category_ids(self.model.cfg, self.classes)
 
     def _prepare(
@@ -161,7 +157,7 @@ class DetInferencer:
         channel_order: ChannelOrder,
         on_broken: Callable[[BrokenImageError], None] | None,
     ) -> Iterator[tuple[np.ndarray, dict[str, Any]]]:
-        """Each image, (H, W, 3) uint8 RGB, and what the test pipeline makes of it."""
+        """Each image, (H, W, 3) uint8 RGB, and the same image after the test pipeline."""
         steps = build_pipeline(self.model.cfg).transforms
         for number, image in enumerate(images):
             try:
@@ -191,11 +187,11 @@ class DetInferencer:
 
 
 def _through(steps: Sequence[Callable], results: Any) -> tuple[np.ndarray, dict[str, Any]]:
-    """The image as it was loaded, (H, W, 3) uint8 RGB, and the result of all ``steps``."""
+    """The loaded image, (H, W, 3) uint8 RGB, and the result of all ``steps``."""
     pixels: Any = None
     for step in steps:
         results = step(results)
         if pixels is None and 'img' in results:
-            # A copy: the next frame of a video may come in the same memory, and a transform may write to it.
+            # A copy, because the next frame of a video may use the same memory, and a transform may write to it.
             pixels = np.ascontiguousarray(results['img'][..., ::-1])
     return pixels, results

@@ -1,4 +1,4 @@
-"""What users give as images: each becomes a record for the test pipeline, or an error that says what is taken."""
+"""Images from users: each becomes a record for the test pipeline, or an error that says what is accepted."""
 
 import os
 import re
@@ -22,25 +22,24 @@ _NO_LIST = (str, bytes, bytearray, memoryview, os.PathLike, torch.Tensor, Mappin
 
 
 def is_single(images: Any) -> bool:
-    """Whether ``images`` is one image, or nothing that holds several. An array (N, H, W, 3) holds N."""
+    """Whether ``images`` is one image or no collection of images. An array (N, H, W, 3) is a collection."""
     if isinstance(images, np.ndarray):
         return images.ndim != 4
     return isinstance(images, _NO_LIST) or hasattr(images, 'read') or not isinstance(images, Iterable)
 
 
 def as_record(image: Any, number: int, channel_order: ChannelOrder = 'bgr') -> dict[str, Any]:
-    """What the test pipeline takes: ``img_id``, which is ``number``, and ``img_path`` or ``img`` (H, W, 3) uint8 BGR.
+    """A record for the test pipeline: ``img_id``, which is ``number``, and ``img_path`` or ``img`` (H, W, 3) uint8 BGR.
 
     Args:
-        image: a path; a PIL image, in the colours of its mode and turned as its EXIF orientation says; or an array
-            (H, W, 3) of uint8.
-        number: place of the image among those that were given, for errors.
-        channel_order: of arrays.
+        image: a path, a PIL image, which is turned by its EXIF orientation, or an array (H, W, 3) of uint8.
+        number: position of the image among the given ones, for errors.
+        channel_order: order of the channels of arrays.
 
     Raises:
-        ConfigError: there is no such order.
-        DataError: ``image`` is nothing of these.
-        BrokenImageError: it is a PIL image that cannot be decoded.
+        ConfigError: ``channel_order`` is unknown.
+        DataError: ``image`` has another type.
+        BrokenImageError: a PIL image cannot be decoded.
     """
     if channel_order not in ('bgr', 'rgb'):
         raise ConfigError(f"channel_order is {channel_order!r}: expected 'bgr', as OpenCV reads, or 'rgb'")
@@ -52,7 +51,7 @@ def as_record(image: Any, number: int, channel_order: ChannelOrder = 'bgr') -> d
         return {'img': _from_array(image, number, channel_order), 'img_id': number}
     remedy = ''
     if isinstance(image, torch.Tensor):
-        remedy = '. A tensor (3, H, W) of uint8 becomes one by tensor.permute(1, 2, 0).cpu().numpy()'
+        remedy = '. Convert a tensor (3, H, W) of uint8 by tensor.permute(1, 2, 0).cpu().numpy()'
     elif isinstance(image, (bytes, bytearray, memoryview)) or hasattr(image, 'read'):
         remedy = '. Decode it first: PIL.Image.open(io.BytesIO(data)), or PIL.Image.open(file)'
     raise DataError(f'Image {number} is of type {type(image).__name__}: expected {ACCEPTED}{remedy}')
@@ -60,7 +59,7 @@ def as_record(image: Any, number: int, channel_order: ChannelOrder = 'bgr') -> d
 
 @contextmanager
 def named_as_given(image: Any, number: int) -> Iterator[None]:
-    """Within it the image is read: where it cannot be, the error speaks of what was given, and of no annotations."""
+    """Errors of reading the image in this context name the image as it was given, and mention no annotations."""
     try:
         yield
     except BrokenImageError as error:
@@ -82,7 +81,7 @@ def _from_pil(image: PIL.Image.Image, number: int) -> np.ndarray:
     except Exception as error:  # a decoder that reads garbage may raise anything
         reason = str(error) or type(error).__name__
         raise BrokenImageError(
-            f'Image {number}, a PIL image, cannot be decoded ({reason}): its file must be whole, and open until now'
+            f'Image {number}, a PIL image, cannot be decoded ({reason}): its file must be whole, and still be open'
         ) from None
 
 
@@ -92,19 +91,19 @@ def _from_array(image: np.ndarray, number: int, channel_order: ChannelOrder) -> 
             f'Image {number} is an array {image.shape} of {image.dtype}: expected (H, W, 3) of uint8, '
             f'{channel_order.upper()}{_remedy(image)}'
         )
-    # Transforms may need memory in order, which they may write to.
+    # Transforms may need contiguous memory, and may write to it.
     return np.require(image if channel_order == 'bgr' else image[..., ::-1], requirements=['C', 'W'])
 
 
 def _remedy(image: np.ndarray) -> str:
     if image.dtype.kind == 'f':
-        return '. Values from 0 to 1 become it by (image * 255).round().astype(numpy.uint8)'
+        return '. Convert values from 0 to 1 by (image * 255).round().astype(numpy.uint8)'
     if image.dtype == np.uint16:
-        return '. 16 bits become it by (image >> 8).astype(numpy.uint8), as files of 16 bits are read'
+        return '. Convert 16 bits by (image >> 8).astype(numpy.uint8), as frdet does for files'
     if image.shape[2:] == (4,):
-        return '. image[..., :3] is without the alpha channel'
+        return '. Drop the alpha channel by image[..., :3]'
     if image.ndim == 2 or image.shape[2:] == (1,):
-        return '. A grey one becomes it by numpy.dstack([image] * 3)'
+        return '. Convert a grey image by numpy.dstack([image] * 3)'
     if image.ndim == 3 and image.shape[0] == 3:
-        return '. image.transpose(1, 2, 0) has the channels last'
+        return '. Put the channels last by image.transpose(1, 2, 0)'
     return ''

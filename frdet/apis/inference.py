@@ -1,4 +1,4 @@
-"""A trained detector on images."""
+"""Running a trained detector on images."""
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
@@ -37,23 +37,23 @@ def init_detector(
 
     Args:
         config: a config or the path of one.
-        checkpoint: path or address of its weights; None leaves them random.
-        device: where it runs; a GPU if there is one where None.
-        cfg_options: overrides, as ``--cfg-options`` of the tools.
+        checkpoint: path or address of the weights; None leaves them random.
+        device: None takes a GPU if there is one.
+        cfg_options: changes of the config, like ``--cfg-options`` of the tools.
         amp: compute in bfloat16 where it is safe.
 
     Returns:
         The model in evaluation mode: ``model.cfg`` is its config, ``model.dataset_meta['classes']`` names the labels.
 
     Raises:
-        ConfigError: the config is wrong, or its number of classes is not the checkpoint's; or there is no such device.
-        CheckpointError: the checkpoint is unreadable or does not fit.
+        ConfigError: the config is wrong, has another number of classes than the checkpoint, or there is no such device.
+        CheckpointError: the checkpoint cannot be read or does not fit.
     """
     device = _device(device)
     if isinstance(config, Config):
         cfg = config.copy()
         if cfg_options:
-            raise ConfigError('cfg_options apply where config is a path: change the Config itself')
+            raise ConfigError('cfg_options need the path of a config: change the given Config itself')
     else:
         cfg = load_config(config, cfg_options)
     check_config(cfg)
@@ -87,7 +87,7 @@ def _device(name: str | torch.device | None) -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
-    except (RuntimeError, AssertionError):  # torch's message is a page long, or of drivers where one wants the CPU
+    except (RuntimeError, AssertionError):  # torch's message is a page long, or about drivers
         there = ['cpu', *(f'cuda:{k}' for k in range(torch.cuda.device_count() if torch.cuda.is_available() else 0))]
         raise ConfigError(f'Device {str(name)!r} cannot be used: torch can use {", ".join(there)} here') from None
     return device
@@ -111,22 +111,22 @@ def inference_detector(
     """Detections in one image, or in each of several.
 
     Args:
-        model: from ``init_detector``.
-        images: a path, a PIL image, or an array (H, W, 3) of uint8, BGR unless ``channel_order`` says RGB; or
-            several of them: a list, a generator, or an array (N, H, W, 3).
-        batch_size: images computed together.
-        channel_order: of arrays, 'bgr' as OpenCV reads them or 'rgb'. Paths and PIL images need none.
+        model: a model of ``init_detector``.
+        images: a path, a PIL image, or an array (H, W, 3) of uint8; or several images: a list, a generator, or an array
+            (N, H, W, 3).
+        batch_size: number of images to compute together.
+        channel_order: order of the channels of arrays: 'bgr', like OpenCV, or 'rgb'. Other images do not need it.
 
     Returns:
-        A ``DetDataSample``, or a list of them where several were given: ``pred_instances`` has ``bboxes`` (n, 4) xyxy
-        in pixels of the image, ``scores`` (n,), ``labels`` (n,), best score first.
+        A ``DetDataSample``, or a list of them for several images. ``pred_instances`` has ``bboxes`` (n, 4) xyxy in
+        pixels of the image, ``scores`` (n,) and ``labels`` (n,), sorted by falling score.
 
     Raises:
-        ConfigError: ``batch_size`` is less than 1, there is no such order, or ``model`` has no ``cfg``.
-        DataError: an image is missing, broken, or nothing that is taken.
+        ConfigError: ``batch_size`` is less than 1, ``channel_order`` is unknown, or ``model`` has no ``cfg``.
+        DataError: an image is missing, is broken, or has a wrong type.
     """
     if not hasattr(model, 'cfg'):
-        raise ConfigError('The model has no cfg, which tells how images are prepared: take it from init_detector')
+        raise ConfigError('The model has no cfg, which has the pipeline of test images: take it from init_detector')
     single = is_single(images)
     every: Any = [images] if single else images
     samples: list[DetDataSample] = []
@@ -136,10 +136,10 @@ def inference_detector(
 
 
 def batches(items: Iterable[Item], batch_size: int) -> Iterator[list[Item]]:
-    """``items`` in lists of ``batch_size``, as they come; the last list may be shorter.
+    """``items`` in lists of ``batch_size``, made as they are asked for. The last list may be shorter.
 
     Raises:
-        ConfigError: ``batch_size`` is no positive number; at once.
+        ConfigError: ``batch_size`` is no positive number. This is raised at once.
     """
     if isinstance(batch_size, bool) or not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
         raise ConfigError(f'batch_size is {batch_size!r}: expected at least 1 image')
@@ -148,13 +148,13 @@ def batches(items: Iterable[Item], batch_size: int) -> Iterator[list[Item]]:
 
 
 def predict(model: Any, batch: Sequence[dict[str, Any]]) -> list[DetDataSample]:
-    """Detections in a batch of what ``prepare`` gives."""
+    """Detections in a batch of images from ``prepare``."""
     with torch.no_grad():
         return model.test_step(pseudo_collate(batch))
 
 
 def prepare(cfg: Config, images: Iterable[Image], channel_order: ChannelOrder = 'bgr') -> Iterator[dict[str, Any]]:
-    """Each image as the test pipeline of ``cfg`` packs it: ``inputs`` (3, H, W) BGR, and ``data_samples``."""
+    """Each image after the test pipeline of ``cfg``: ``inputs`` (3, H, W) BGR, and ``data_samples``."""
     pipeline = build_pipeline(cfg)
     for number, image in enumerate(images):
         with named_as_given(image, number):
@@ -164,24 +164,24 @@ def prepare(cfg: Config, images: Iterable[Image], channel_order: ChannelOrder = 
 
 @in_config_scope
 def build_pipeline(cfg: Config) -> Compose:
-    """The transforms of the test data. Data sets that are joined must have the same ones.
+    """The transforms of the test data. Joined data sets must have the same transforms.
 
     Raises:
-        ConfigError: there is none, or they differ.
+        ConfigError: a data set has no pipeline, or pipelines differ.
     """
     found = [entry(leaf, 'pipeline') for leaf in leaves(tested_data(cfg), having='pipeline')]
     if not found or any(pipeline is None for pipeline in found):
-        raise ConfigError('test_dataloader.dataset has no pipeline, which tells how images are prepared: give it one')
+        raise ConfigError('test_dataloader.dataset has no pipeline to prepare images: give it one')
     if any(pipeline != found[0] for pipeline in found):
         raise ConfigError(
-            'The data sets joined in test_dataloader have different pipelines, and an image can be prepared by one '
-            'only: give them the same, or give a config that is tested on one of them'
+            'The data sets joined in test_dataloader have different pipelines, and an image needs one of '
+            'them: give all the same pipeline, or a config with only one of the data sets'
         )
     return Compose([TRANSFORMS.build(step) for step in getattr(found[0], 'transforms', found[0])])
 
 
 def _classes(cfg: Config, model: Any = None) -> tuple[str, ...]:
-    """Class names where the checkpoint has none: those of the test data, else the numbers of the model's classes."""
+    """Class names for a checkpoint without names: from the test data, or else the numbers of the labels."""
     try:
         classes = declared_classes(cfg)
     except DataError as error:

@@ -1,4 +1,4 @@
-"""Several processes: how they exchange gradients, and what MMEngine sets up for GPUs made to work on CPUs too."""
+"""Training with several processes: how they exchange gradients, on GPUs and on CPUs."""
 
 import datetime
 import inspect
@@ -18,10 +18,10 @@ LAUNCHERS = ('none', 'pytorch', 'slurm')
 _RANK_VARIABLES = {'pytorch': ('RANK', 'LOCAL_RANK', 'WORLD_SIZE'), 'slurm': ('SLURM_PROCID', 'SLURM_NTASKS')}
 
 
-def settle_launcher(cfg: Config, launcher: str) -> None:
-    """Set the launcher and the model's wrapper in ``cfg``; a key of the config's ``model_wrapper_cfg`` wins.
+def resolve_launcher(cfg: Config, launcher: str) -> None:
+    """Set the launcher and the model's wrapper in ``cfg``. Keys of ``model_wrapper_cfg`` in the config are kept.
 
-    Without a GPU, also join the processes through gloo, which MMEngine cannot.
+    Without a GPU, also join the processes through gloo, which MMEngine cannot do.
 
     Raises:
         ConfigError: the launcher is unknown, or did not start this process.
@@ -44,32 +44,32 @@ def settle_launcher(cfg: Config, launcher: str) -> None:
     if launcher == 'slurm':
         _set_slurm_environment()
     if not is_distributed():
-        # MMEngine selects a GPU before it joins.
+        # MMEngine would select a GPU first.
         timeout = datetime.timedelta(seconds=distributed.get('timeout') or 1800)
         torch.distributed.init_process_group('gloo', timeout=timeout)
 
 
 def _wrapper(cfg: Config) -> dict[str, Any]:
-    """The config's ``model_wrapper_cfg`` over defaults, if it is of the kind that these are for."""
+    """The config's ``model_wrapper_cfg``, with defaults if it is an MMDistributedDataParallel."""
     given = dict(cfg.get('model_wrapper_cfg') or {})
     if given.get('type', DDP) != DDP:
         return given
-    # Where torch has the new name, the old one warns.
+    # A torch that has the new name warns of the old one.
     renamed = 'forward_sync_buffers' in inspect.signature(DistributedDataParallel).parameters
     buffers = 'forward_sync_buffers' if renamed and 'broadcast_buffers' not in given else 'broadcast_buffers'
     return {
         'type': DDP,
         buffers: False,
-        # Every trained parameter gets a gradient from every batch, also from one without boxes.
+        # Every batch gives every trained parameter a gradient, also a batch without boxes.
         'find_unused_parameters': cfg.get('find_unused_parameters', False),
-        # Saves a copy of all gradients: they live in the buffers that are exchanged.
+        # Gradients live in the exchanged buffers, which saves a copy of all of them.
         'gradient_as_bucket_view': True,
         **given,
     }
 
 
 def _set_slurm_environment() -> None:
-    """Slurm's names of rank and size, as torch.distributed reads them."""
+    """Set rank and world size for torch.distributed from Slurm's variables."""
     if 'MASTER_ADDR' not in os.environ:
         nodes = os.environ.get('SLURM_NODELIST', 'localhost')
         try:

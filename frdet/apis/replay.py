@@ -1,4 +1,4 @@
-"""A step that training refused to take, computed again."""
+"""Computing a training step again that was not finite."""
 
 import torch
 from mmengine.config import Config
@@ -13,13 +13,13 @@ from frdet.registry import DETECTORS, in_config_scope
 
 @in_config_scope
 def replay_step(cfg: Config, path: str) -> Diagnosis:
-    """Compute the step in a ``non_finite_iter_N.pth`` again, with its weights, random numbers and precision.
+    """Compute the step of a ``non_finite_iter_N.pth`` again with its weights, random numbers and precision.
 
-    It runs on the kind of device that it ran on, if there is one.
+    A step of a GPU runs on a GPU if there is one, otherwise on the CPU.
 
     Raises:
         ConfigError: the config is wrong.
-        CheckpointError: the file is no such file, or does not fit the config's model.
+        CheckpointError: the file holds no such step, or does not fit the config's model.
     """
     check_config(cfg)
     with Bar('Reading the step', 2) as bar:

@@ -1,20 +1,39 @@
-"""Running a command-line tool: what it prints where something is wrong, and its exit code."""
+"""Running a command-line tool: common arguments, printed errors and the exit code."""
 
+import argparse
 import os
 import sys
 import traceback
 from collections.abc import Callable
 
+from frdet.apis.launch import LAUNCHERS
 from frdet.errors import UserError
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
 
+def add_config(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments ``config`` and ``--cfg-options``."""
+    parser.add_argument('config', help='path of the config')
+    parser.add_argument(
+        '--cfg-options', nargs='+', default=[], metavar='KEY=VALUE', help='change the config: a.b.0.c=VALUE'
+    )
+
+
+def add_run(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of both training and testing."""
+    parser.add_argument('--work-dir', help='folder of checkpoints and logs; default: work_dirs/<name of the config>')
+    parser.add_argument('--amp', action='store_true', help='bfloat16 where it is safe, on CPU and GPU')
+    parser.add_argument('--safe-config', action='store_true', help='read the config as data, without running it')
+    parser.add_argument('--launcher', choices=LAUNCHERS, default='none', help='starter of several processes, if any')
+
+
 def run_tool(main: Callable[[], int | None]) -> None:
     """Call ``main`` and end the process.
 
-    The exit code is what ``main`` returns (None is 0); 1 after a ``UserError``, whose message is printed alone unless
-    ``FRDET_TRACEBACK=1``; 130 after Ctrl-C. A reader that closes the pipe early, as ``| head``, is no error.
+    The exit code is the result of ``main`` (0 for None), 1 after a ``UserError``, and 130 after Ctrl-C. Of a
+    ``UserError`` only the message is printed, unless ``FRDET_TRACEBACK=1``. A reader that closes the pipe early, such
+    as ``| head``, is no error.
     """
     code: int | None
     try:
@@ -31,7 +50,7 @@ def run_tool(main: Callable[[], int | None]) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     except (KeyboardInterrupt, Exception) as error:
-        # MMEngine turns an interrupt that meets it formatting a config, as it does for a checkpoint, into SyntaxError.
+        # MMEngine turns an interrupt while it formats a config, for example for a checkpoint, into SyntaxError.
         if not isinstance(error, KeyboardInterrupt) and not isinstance(error.__context__, KeyboardInterrupt):
             raise
         print('Interrupted', file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Training and testing a config: its last settings, then the Runner."""
+"""Training and testing a config: the last settings, then the Runner."""
 
 import contextlib
 import errno
@@ -14,11 +14,11 @@ from mmengine.runner import BaseLoop
 from torch import nn
 
 from frdet.apis.classes import classes_of_split, resolve_num_classes
-from frdet.apis.launch import settle_launcher
+from frdet.apis.launch import resolve_launcher
 from frdet.checkpoints.saving import newest_whole
 from frdet.config import check_config
 from frdet.config.schema import HOOK_SLOTS
-from frdet.datasets import settle_workers
+from frdet.datasets import resolve_workers
 from frdet.engine import DetRunner, predict_in_bfloat16
 from frdet.engine.hooks import (
     FitCheckpointHook,
@@ -53,44 +53,46 @@ def train_detector(
     """Train the model of a config.
 
     Args:
-        cfg: a whole config; it is changed.
-        work_dir: folder of checkpoints and logs; ``work_dirs/<name of the config>`` if neither this nor ``cfg`` has it.
-        resume: True goes on from the newest checkpoint in ``work_dir`` that is whole, or begins if there is none; a
-            path goes on from that checkpoint.
+        cfg: a whole config, which is changed.
+        work_dir: folder of checkpoints and logs. The default is ``cfg.work_dir``, or ``work_dirs/<name of the
+            config>``.
+        resume: True continues from the newest whole checkpoint in ``work_dir``, or starts if there is none. A path
+            continues from this checkpoint.
         amp: compute in bfloat16 where it is safe.
-        seed: of the random generators; MMEngine draws one where None.
-        deterministic: choose algorithms whose result does not vary from run to run.
+        seed: seed of the random generators; None lets MMEngine draw one.
+        deterministic: use algorithms whose result is the same in every run.
         validate: evaluate during training.
         launcher: 'none', 'pytorch' (torchrun) or 'slurm'.
-        overwrite: begin in a ``work_dir`` that holds a run already, which is moved into a folder ``old_1`` in it. A run
-            that the same process trained, such as the one of a notebook's cell that is run again, is moved in any case.
+        overwrite: start in a ``work_dir`` that holds a run, and move this run into its subfolder ``old_1``. A run of
+            the same process, for example of a notebook cell that is run again, is always moved.
 
     Returns:
         The trained model.
 
     Raises:
-        UserError: config, data or checkpoint are wrong, or ``work_dir`` holds a run. A ``work_dir`` that this call made
-            is removed again if training had not begun.
-        SystemExit: SIGTERM or SIGUSR1 stopped the run, its code is 75; see ``StopHook``.
-        KeyboardInterrupt: Ctrl-C did; from the first iteration on a checkpoint is saved before.
+        UserError: config, data or checkpoint are wrong, or ``work_dir`` holds a run. A new ``work_dir`` is removed if
+            training had not begun.
+        SystemExit: SIGTERM or SIGUSR1 stopped the run; the code is 75; see ``StopHook``.
+        KeyboardInterrupt: Ctrl-C stopped the run. After the first iteration a checkpoint is saved.
     """
     check_config(cfg)
     _need(cfg, 'Training', 'model', *TRAINING)
     if validate and any(cfg.get(key) is not None for key in VALIDATION):
         _need(cfg, 'Validation', *VALIDATION)
-    _set_resume(cfg, resume)
+    if resume or isinstance(resume, str):
+        cfg.load_from, cfg.resume = None if resume in (True, 'auto') else resume, True
     if amp:
         _set_amp(cfg)
     _set_randomness(cfg, seed, deterministic)
     if not validate:
         cfg.val_dataloader = cfg.val_cfg = cfg.val_evaluator = None
     if overwrite and cfg.get('resume') and cfg.get('load_from') is None:
-        raise ConfigError('--resume goes on with the run in the work folder, --overwrite moves it aside: choose one')
-    source = _settle(cfg, work_dir)
+        raise ConfigError('--resume continues the run in the work folder, --overwrite moves it away: choose one')
+    source = _resolve(cfg, work_dir)
     move = is_run_in_the_way(cfg, overwrite=overwrite)
     resolve_num_classes(cfg, lambda: classes_of_split(cfg, 'train'))
     with _no_leftovers(cfg.work_dir) as run:
-        settle_launcher(cfg, launcher)
+        resolve_launcher(cfg, launcher)
         folder = WorkFolderHook(cfg, move=move)
         runner = DetRunner.from_cfg(cfg)
         run.append(runner)
@@ -121,16 +123,14 @@ def test_detector(
     """Evaluate a checkpoint on the config's test data.
 
     Args:
-        cfg: a whole config; it is changed.
+        cfg: a whole config, which is changed.
         checkpoint: path or address of the weights.
-        work_dir: folder of the log; see ``train_detector``.
-        out: where to write the detections as COCO's results JSON.
-        show_dir: where to write pictures of the detections.
-        amp: compute in bfloat16 where it is safe.
-        launcher: 'none', 'pytorch' (torchrun) or 'slurm'.
+        out: file for the detections as COCO's results JSON.
+        show_dir: folder for pictures of the detections.
+        work_dir, amp, launcher: see ``train_detector``.
 
     Returns:
-        The figures of the evaluators.
+        The metric values of the evaluators.
 
     Raises:
         UserError: config, data or checkpoint are wrong.
@@ -145,11 +145,11 @@ def test_detector(
         drawing = {**(hooks.get('visualization') or dict(type='DrawDetectionsHook')), 'out_dir': show_dir}
         cfg.default_hooks = {**hooks, 'visualization': drawing}
     resolve_num_classes(cfg, lambda: classes_of_split(cfg, 'test'))
-    # Nothing is trained: without these three the Runner builds no training data.
+    # Without these settings the Runner builds no training data.
     cfg.train_dataloader = cfg.train_cfg = cfg.optim_wrapper = cfg.param_scheduler = None
-    _settle(cfg, work_dir)
+    _resolve(cfg, work_dir)
     with _no_leftovers(cfg.work_dir) as run:
-        settle_launcher(cfg, launcher)
+        resolve_launcher(cfg, launcher)
         runner = DetRunner.from_cfg(cfg)
         run.append(runner)
         runner.register_hook(FitCheckpointHook(source=str(checkpoint)))
@@ -158,11 +158,11 @@ def test_detector(
         return runner.test()
 
 
-test_detector.__test__ = False  # type: ignore[attr-defined]  # pytest takes the name for a test
+test_detector.__test__ = False  # type: ignore[attr-defined]  # for pytest the name looks like a test
 
 
 def _without_pretrained(model: nn.Module) -> None:
-    """A checkpoint gives every weight: what ``init_cfg`` names need not be there, nor be downloaded."""
+    """A checkpoint gives all weights, so the files in ``init_cfg`` are neither needed nor downloaded."""
     for module in model.modules():
         init_cfg = getattr(module, 'init_cfg', None)
         if isinstance(init_cfg, dict) and init_cfg.get('type') == 'Pretrained':
@@ -170,18 +170,11 @@ def _without_pretrained(model: nn.Module) -> None:
 
 
 def _need(cfg: Config, what: str, *keys: str) -> None:
-    # Not their truth: test_cfg = dict() is a loop.
+    # An empty value counts as given: test_cfg = dict() is a loop.
     if missing := [key for key in keys if cfg.get(key) is None]:
         raise ConfigError(
             f'{what} needs {", ".join(keys)}: {cfg.filename or "the config"} has no {" and no ".join(missing)}'
         )
-
-
-def _set_resume(cfg: Config, resume: bool | str) -> None:
-    if isinstance(resume, str) and resume != 'auto':
-        cfg.load_from, cfg.resume = resume, True
-    elif resume:
-        cfg.load_from, cfg.resume = None, True
 
 
 def _set_amp(cfg: Config) -> None:
@@ -198,7 +191,7 @@ def _set_randomness(cfg: Config, seed: int | None, deterministic: bool) -> None:
     if deterministic:
         randomness['deterministic'] = True
     if randomness.get('deterministic'):
-        os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')  # cuBLAS is not deterministic without
+        os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')  # without it cuBLAS is not deterministic
     cfg.randomness = {'seed': None, **randomness}
 
 
@@ -211,14 +204,14 @@ def _set_out(cfg: Config, out: str) -> None:
     raise ConfigError('--out needs a CocoMetric in test_evaluator: add one, or drop --out')
 
 
-def _settle(cfg: Config, work_dir: str | None) -> str | None:
-    """The settings that training and testing share. Returns the checkpoint to load, if that is known already."""
+def _resolve(cfg: Config, work_dir: str | None) -> str | None:
+    """Resolve the settings that training and testing share. Returns the checkpoint to load, if it is known."""
     if work_dir is not None:
         cfg.work_dir = work_dir
     if not cfg.get('work_dir'):
         cfg.work_dir = str(Path('work_dirs') / Path(cfg.filename or 'config').stem)
-    settle_workers(cfg)
-    # MMEngine drops those of its own hooks that are None, and stops at others.
+    resolve_workers(cfg)
+    # MMEngine drops its own hooks that are None, and stops at other hooks that are None.
     for slot in [slot for slot, hook in (cfg.get('default_hooks') or {}).items() if hook is None]:
         if slot not in HOOK_SLOTS:
             del cfg.default_hooks[slot]
@@ -234,7 +227,7 @@ def _settle(cfg: Config, work_dir: str | None) -> str | None:
 
 @contextlib.contextmanager
 def _failing_disk(work_dir: str) -> Iterator[None]:
-    """Word the error where a log could not be written, which may happen before a checkpoint is due."""
+    """Turn the error of a log that cannot be written into a UserError."""
     try:
         yield
     except OSError as error:
@@ -242,35 +235,35 @@ def _failing_disk(work_dir: str) -> Iterator[None]:
             raise
         raise UserError(
             f'Training stopped: {work_dir} could not be written ({error.strerror}). Checkpoints in it are whole.\n'
-            'Make room or mend the folder, then go on with --resume'
+            'Free some space or repair the folder, then continue with --resume'
         ) from error
 
 
 @contextlib.contextmanager
 def _no_leftovers(work_dir: str) -> Iterator[list[DetRunner]]:
-    """Remove a folder made inside the context if a UserError ends it before the first step.
+    """Remove a folder that is made inside the context if a UserError ends it before the first step.
 
     Yields:
-        A list to put the Runner in, for its position.
+        A list to put the Runner in, which knows the position.
     """
-    # Looked at before the processes join, so that none sees what another one made.
+    # Before the processes join, so that no process sees the folder of another one.
     path = Path(work_dir).resolve()
     made = [p for p in (path, *path.parents) if not p.exists()]
     run: list[DetRunner] = []
     try:
         yield run
     except UserError as error:
-        # Not runner.iter, which would build the data that may just have failed.
+        # runner.iter would build the data, which may just have failed.
         loop = run[0]._train_loop if run else None
         begun = isinstance(error, NonFiniteError) or (isinstance(loop, BaseLoop) and getattr(loop, 'iter', 0) > 0)
         if not is_main_process():
-            # Launchers kill every process as soon as one has ended: the first one has to clean up before.
+            # Launchers kill all processes when one ends, so the main process gets time to clean up.
             time.sleep(GRACE)
         elif made and not begun:
             for runner in run:
-                runner.visualizer.close()  # what is open would be written to at the end of the process
+                runner.visualizer.close()  # open files would be written at the end of the process
             shutil.rmtree(path, ignore_errors=True)
-            with contextlib.suppress(OSError):  # another run may be in the folder above by now
+            with contextlib.suppress(OSError):  # another run may be in the parent folder by now
                 for parent in made[1:]:
                     parent.rmdir()
         raise

@@ -4,10 +4,11 @@ from frdet.datasets import transforms
 from frdet.datasets.annotations import Annotations, image_size
 from frdet.datasets.base import DetDataset
 from frdet.datasets.coco import CocoDataset
-from frdet.datasets.loaders import settle_workers
+from frdet.datasets.loaders import resolve_workers
 from frdet.datasets.samplers import AspectRatioBatchSampler
 from frdet.datasets.shapes import ShapesDataset, write_shapes
 from frdet.datasets.wrappers import ConcatDataset
+from frdet.moved import moved_names
 
 __all__ = [
     'Annotations',
@@ -17,7 +18,9 @@ __all__ = [
     'DetDataset',
     'ShapesDataset',
     'image_size',
-    'settle_workers',
+    'resolve_workers',
     'transforms',
     'write_shapes',
 ]
+
+__getattr__ = moved_names(__name__, {'settle_workers': 'frdet.datasets.loaders:resolve_workers'})

@@ -1,4 +1,4 @@
-"""The images and boxes of a data set, as every format gives them: N images, M boxes, K categories."""
+"""The images and boxes of a data set in the form that every format gives: N images, M boxes, K categories."""
 
 import reprlib
 from collections.abc import Callable, Mapping, Sequence
@@ -11,35 +11,35 @@ import numpy as np
 from frdet.datasets.transforms.decoding import open_image
 from frdet.datasets.transforms.loading import shown_size
 
-FAR = 1e9  # pixels: no coordinate lies further out, NaN and infinity included
+FAR = 1e9  # pixels: the largest coordinate that is accepted
 
-#: An id of an image or a category: a number or a text, whatever the tool that wrote the file uses.
+#: An id of an image or a category: a number or a text, because tools write both.
 Id = int | str
 
 
 @dataclass(kw_only=True, eq=False)
 class Annotations:
-    """What a reader gives for a file or a folder. Arrays may be given as lists; they are checked and completed here.
+    """The content of an annotation file or folder. Arrays may be given as lists; they are checked and completed here.
 
     Args:
         images: N dicts with ``file_name`` (below the folder of images, or absolute), ``height`` and ``width`` of the
-            upright image, and ``id``, which is the file name where there is none.
-        categories: category id of every class name, in the order of the labels; or the names alone, whose ids are
-            then 1, 2, ...
-        image_index: (M,) places in ``images``.
-        category_index: (M,) places in ``categories``.
-        boxes: (M, 4) xyxy in pixels. They become float32, cut to their images; a side may be negative or 0.
-        xywh: (M, 4), the same as x, y, width and height; give one of the two. Evaluators get these, uncut float64.
-        crowd: (M,) bool, regions that hold many objects; none where None.
-        ignored: (M,) bool, objects that count neither as found nor as missed, nor as background; none where None.
-        area: (M,) square pixels of the objects, such as of their masks. The area of the box takes the place of a number
-            that is not positive, and of NaN.
+            upright image, and ``id``. Without ``id`` the file name is the id.
+        categories: the category id of every class name, in the order of the labels; or a list of names, which get the
+            ids 1, 2, ...
+        image_index: (M,) positions in ``images``.
+        category_index: (M,) positions in ``categories``.
+        boxes: (M, 4) xyxy in pixels. They become float32 and are cut to their images; a side may be negative or 0.
+        xywh: (M, 4) x, y, width and height. Give either these or ``boxes``. Evaluators get them as float64, uncut.
+        crowd: (M,) bool, regions that hold many objects. None: no region does.
+        ignored: (M,) bool, objects that count neither as found, nor as missed, nor as background. None: no object.
+        area: (M,) square pixels of the objects, for example of their masks. The area of the box replaces NaN and
+            numbers that are not positive.
 
     Attributes:
-        areas_replaced: how many areas were given that are 0 or negative.
+        areas_replaced: the number of given areas that are 0 or negative.
 
     Raises:
-        ValueError: something has a wrong shape, type or value. ``DetDataset`` adds the reader and the file.
+        ValueError: a shape, type or value is wrong. ``DetDataset`` adds the reader and the file to the message.
     """
 
     images: list[dict[str, Any]]
@@ -67,7 +67,11 @@ class Annotations:
             boxes = self.xywh.astype(np.float32)
             boxes[:, 2:] += boxes[:, :2]
         for name, section in (('image_index', self.images), ('category_index', self.categories)):
-            setattr(self, name, _places(name, getattr(self, name), count, len(section)))
+            places = _numbers(name, getattr(self, name), (count,), FAR)
+            if len(wrong := np.flatnonzero((places < 0) | (places >= len(section)) | (places % 1 != 0))):
+                found = f'{name}[{wrong[0]}] is {places[wrong[0]]}'
+                raise ValueError(f'{found}: expected a position from 0 to {len(section) - 1}')
+            setattr(self, name, places.astype(np.int64))
         for name in ('crowd', 'ignored'):
             flags = _numbers(name, [0] * count if getattr(self, name) is None else getattr(self, name), (count,), FAR)
             if len(wrong := np.flatnonzero((flags != 0) & (flags != 1))):
@@ -80,12 +84,12 @@ class Annotations:
         self.area = np.where(area > 0, area, np.maximum(self.xywh[:, 2], 0) * np.maximum(self.xywh[:, 3], 0))
 
     def labels(self, label_of: Mapping[str, int], other: int = -1) -> np.ndarray:
-        """(M,) int64: the number of each box's class in ``label_of``, or ``other`` where its class is not there."""
+        """(M,) int64: the label of each box's class in ``label_of``, or ``other`` if the class is not in it."""
         return np.array([label_of.get(name, other) for name in self.categories], dtype=np.int64)[self.category_index]
 
 
 def _numbers(name: str, value: Any, shape: tuple[int, ...], limit: float, *, nan: bool = False) -> np.ndarray:
-    """``value`` as an array of ``shape``, of which no number is further from 0 than ``limit``."""
+    """``value`` as an array of ``shape`` whose numbers are between -``limit`` and ``limit``."""
     array = np.asarray(value) if len(value) else np.zeros(shape)
     if array.shape != shape or array.dtype.kind not in 'biuf':
         raise ValueError(f'{name} is an array {array.shape} of {array.dtype}: expected numbers, {shape}')
@@ -96,16 +100,8 @@ def _numbers(name: str, value: Any, shape: tuple[int, ...], limit: float, *, nan
     return array
 
 
-def _places(name: str, value: Any, count: int, stop: int) -> np.ndarray:
-    """(M,) int64, each at least 0 and less than ``stop``."""
-    array = _numbers(name, value, (count,), FAR)
-    if len(wrong := np.flatnonzero((array < 0) | (array >= stop) | (array % 1 != 0))):
-        raise ValueError(f'{name}[{wrong[0]}] is {array[wrong[0]]}: expected a place from 0 to {stop - 1}')
-    return array.astype(np.int64)
-
-
 def checked_images(images: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """``images`` with the four keys of ``Annotations.images`` alone; ValueError names the first that is wrong."""
+    """``images`` with only the four keys of ``Annotations.images``. A ValueError names the first wrong one."""
     seen: dict[Id, int] = {}
     kept = []
     for index, image in enumerate(images):
@@ -133,7 +129,7 @@ def _categories(categories: Any) -> dict[str, Id]:
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
-    """(height, width) of the upright image at ``path``, from the head of its file: for formats that state no sizes.
+    """(height, width) of the upright image at ``path``, read from the head of the file: for formats without sizes.
 
     Raises:
         ValueError: the file is missing or cannot be decoded.
@@ -146,20 +142,20 @@ def image_size(path: str | Path) -> tuple[int, int]:
 
 
 def whole(value: Any) -> Any:
-    """A number such as 640.0, which tools write for 640, as an integer; anything else as it is."""
+    """A float such as 640.0, which some tools write for 640, becomes an integer. Other values stay as they are."""
     return int(value) if isinstance(value, (float, np.number)) else value
 
 
 def id_order(value: Id) -> tuple[bool, Id]:
-    """The key that sorts ids: numbers by size, then texts by their characters."""
+    """The key that sorts ids: first numbers by size, then texts by their characters."""
     return isinstance(value, str), value
 
 
 def check_fields(where: str, item: Any, **fields: Callable[[Any], str]) -> None:
-    """Check a dict of an annotation file; a field's check returns '' or what it expected.
+    """Check a dict of an annotation file. The check of a field returns '' or the expected value in words.
 
     Raises:
-        ValueError: ``item`` is no dict, lacks a field, or a field does not pass; the message begins with ``where``.
+        ValueError: ``item`` is no dict, lacks a field, or has a wrong field. The message begins with ``where``.
     """
     if not isinstance(item, dict):
         raise ValueError(f'{where} is {short(item)}: expected an object with {", ".join(fields)}')
@@ -171,7 +167,7 @@ def check_fields(where: str, item: Any, **fields: Callable[[Any], str]) -> None:
 
 
 def is_id(value: Any) -> str:
-    """A check for ``check_fields``, as the two that follow."""
+    """A check for ``check_fields``, like ``is_side`` and ``is_name``."""
     if isinstance(value, str):
         return '' if value else 'an id, which is not empty'
     fits = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
@@ -193,6 +189,6 @@ CATEGORY_FIELDS = dict(id=is_id, name=is_name)
 
 
 def short(value: Any) -> str:
-    """``value`` in a line of an error, whatever a file may hold."""
+    """``value`` shortened for the line of an error, whatever it is."""
     text = reprlib.repr(value)
     return text if len(text) <= 60 else text[:57] + '...'

@@ -1,7 +1,8 @@
-"""A data set of images with boxes, in any format: one record an image, all of them packed in one byte array."""
+"""A data set of images with boxes in any format. One byte array holds the records of all images."""
 
 import difflib
 import logging
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
@@ -11,13 +12,13 @@ from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
 
 from frdet.datasets.annotations import Annotations, Id
-from frdet.errors import BrokenImageError, ConfigError, DataError
+from frdet.errors import BrokenImageError, ConfigError, DataError, defined
 from frdet.registry import DATASETS, TRANSFORMS
 
-#: Name of a label that no category has, so that labels can follow another project's numbers.
+#: Name of a label without a category, so that labels can follow the numbers of another project.
 UNUSED_CLASS = 'N/A'
-NEAR = 0.6  # how much a class must resemble a category to be taken for a misspelling of it, from 0 to 1
-MAX_IN_A_ROW = 10  # broken images that follow one another, before training stops
+NEAR = 0.6  # a class that resembles a category more than this, from 0 to 1, counts as a misspelling of it
+MAX_IN_A_ROW = 10  # so many broken images in a row stop training
 
 
 class ImagePrefix(TypedDict):
@@ -37,40 +38,40 @@ FILTERS = tuple(ImageFilter.__annotations__)
 
 
 class DetDataset(BaseDataset):
-    """Images with boxes. A format derives from it and writes one method, ``read``, which gives ``Annotations``.
+    """Images with boxes. A format is a subclass with one method, ``read``, which returns ``Annotations``.
 
     A record is a dict: ``img_id``, ``img_path``, ``height``, ``width``, ``gt_bboxes`` (n, 4) float32 xyxy in pixels of
-    the image and cut to it, ``gt_labels`` (n,) int64, ``gt_crowd`` (n,) bool, which is true of ignored objects, too:
-    they are not trained on. Label k is ``metainfo['classes'][k]``, and category id ``cat_ids[k]`` in the annotations,
-    or None if they lack that class. Where no classes are chosen they are those of the annotations, in their order.
+    the image and cut to it, ``gt_labels`` (n,) int64, and ``gt_crowd`` (n,) bool. ``gt_crowd`` is also true for ignored
+    objects, because neither is trained on. Label k is ``metainfo['classes'][k]``; in the annotations it has the
+    category id ``cat_ids[k]``, which is None if they lack the class.
 
-    Unless ``test_mode``, the image after it stands in for one that is missing or cannot be decoded: no random number is
-    drawn for that, and so a resumed run sees the same. ``BrokenImagesHook`` logs and counts the images left out. It
-    finds their messages in the sample's ``broken_images``; where a pipeline packs no sample, the loader of a training
-    takes them from ``unpacked`` and hands them on.
+    In training, the next image replaces an image that is missing or cannot be decoded. No random number is drawn for
+    that, so a resumed run sees the same images. ``BrokenImagesHook`` logs and counts the replaced images. It finds
+    their messages in the sample's ``broken_images``; if the pipeline packs no sample, the loader of a training takes
+    them from ``unpacked`` and hands them on.
 
     Args:
-        ann_file: what ``read`` reads, a file or a folder, relative to ``data_root`` or absolute.
+        ann_file: the file or folder that ``read`` reads, relative to ``data_root`` or absolute.
         data_root: folder of the data set.
         data_prefix: ``img`` is the folder of the images, relative to ``data_root`` or absolute.
         pipeline: transforms, built or as dicts.
-        metainfo: ``classes`` chooses and orders classes of the annotations by name: a list of names, or a text file
-            with one in a line. A class that they lack, as a small validation set may, has no box; the log says so.
-            ``N/A`` leaves a label unused unless there is a category of that name: torchvision's label is the
-            category id, with gaps.
-        filter_cfg: images to leave out unless ``test_mode``. ``filter_empty_gt=True``: those without a box of the
-            classes that is no crowd; ``min_size``: those with a side of fewer pixels.
-        test_mode: keep every image, and raise where a transform returns none.
+        metainfo: ``classes`` chooses and orders classes of the annotations: a list of names, or a text file with one
+            name in a line. By default all classes are used in the order of the annotations. A chosen class may be
+            missing in the annotations, for example of a small validation set; the log says so. ``N/A`` leaves a label
+            unused unless a category has this name: torchvision's labels are category ids, which have gaps.
+        filter_cfg: images to leave out in training. ``filter_empty_gt=True`` leaves out images without an object to
+            train on, ``min_size`` images with a side of fewer pixels.
+        test_mode: keep every image, and raise an error if a transform returns None.
         kwargs: ``indices``, ``serialize_data``, ``lazy_init``, ``max_refetch`` of MMEngine's ``BaseDataset``.
 
     Raises:
         ConfigError: ``filter_cfg``, ``data_prefix``, ``indices`` or the type of ``classes`` is wrong.
-        DataError: a folder or file is missing, ``read`` fails or gives something else, a class resembles one of the
-            annotations and is none, none of the classes is there, or no image is left.
-        BrokenImageError: on access, in ``test_mode`` or where ten images in a row are broken.
+        DataError: a folder or file is missing, ``read`` fails or returns no ``Annotations``, a class looks like a
+            misspelt category, the annotations have none of the classes, or no image is left.
+        BrokenImageError: on access, in ``test_mode`` or if ten images in a row are broken.
     """
 
-    #: How to get data that are missing: the last line of the error.
+    #: The last line of the error for missing data: how to get them.
     how_to_get = ''
 
     def __init__(
@@ -92,10 +93,10 @@ class DetDataset(BaseDataset):
         if near := difflib.get_close_matches('classes', set(metainfo or ()) - {'classes'}, n=1, cutoff=0.8):
             raise ConfigError(f'metainfo has {near[0]}: did you mean classes?')
         if kwargs.get('indices') in (0, [], ()):
-            raise ConfigError('indices keeps no image: give a count from the first on, or a list of places')
+            raise ConfigError('indices keeps no image: give the number of first images to keep, or a list of positions')
         self.cat_ids: list[Id | None] = []
-        self.left_out: dict[str, int] = {}  # how many images ``filter_cfg`` leaves out, by reason
-        self.unpacked: list[str] | None = None  # a loader that hands them on puts a list here
+        self.left_out: dict[str, int] = {}  # number of images that ``filter_cfg`` leaves out, by reason
+        self.unpacked: list[str] | None = None  # a loader that hands messages on puts a list here
         self._annotations: Annotations | None = None
         super().__init__(
             ann_file=str(ann_file),
@@ -109,35 +110,34 @@ class DetDataset(BaseDataset):
         )
 
     def read(self) -> Annotations:
-        """Read ``ann_file``, an absolute path. A ValueError of it becomes a DataError that names reader and file."""
-        raise NotImplementedError(f'{type(self).__name__} has no method read: it makes Annotations of self.ann_file')
+        """Read ``self.ann_file``. A ValueError becomes a DataError that names the reader and the file."""
+        raise NotImplementedError(f'{type(self).__name__} has no method read: it returns Annotations of self.ann_file')
 
     def prepare_files(self) -> None:
-        """Called before files are looked for: a data set that draws or fetches its own does so here."""
+        """Called before files are read: a data set may draw or download its files here."""
 
     def annotations(self) -> Annotations:
-        """What ``read`` gives: it is kept in ``test_mode``, for the metric, and read again otherwise.
+        """The result of ``read``, which ``test_mode`` keeps for the metric. In training it is read again.
 
         Raises:
-            DataError: it cannot be read, or is wrong.
+            DataError: the annotations cannot be read, or are wrong.
         """
         if self._annotations is not None:
             return self._annotations
-        where = f'{type(self).__name__}.read of {self.ann_file}'
         try:
             content = self.read()
+            if not isinstance(content, Annotations):
+                raise ValueError(f'read returns a {type(content).__name__}: expected frdet.datasets.Annotations')
         except (ValueError, NotImplementedError) as error:
-            raise DataError(f'{where}: {error}') from error
-        if not isinstance(content, Annotations):
-            raise DataError(f'{where} gives a {type(content).__name__}: expected frdet.datasets.Annotations')
+            raise DataError(f'{defined(type(self))} cannot read {self.ann_file}: {error}') from error
         return content
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the annotations: worker processes have no use for them."""
+        """Without the annotations, which worker processes do not need."""
         return {**self.__dict__, '_annotations': None}
 
     def load_data_list(self) -> list[dict[str, Any]]:
-        """A compact record for every image: arrays as plain bytes, the path without its folder."""
+        """A compact record for every image: arrays are plain bytes, and the path has no folder."""
         self.prepare_files()
         self._check_paths()
         content = self.annotations()
@@ -166,7 +166,7 @@ class DetDataset(BaseDataset):
         ]
 
     def get_data_info(self, idx: int) -> dict[str, Any]:
-        """The record of image ``idx`` as the pipeline takes it; see the class."""
+        """The record of image ``idx`` for the pipeline; see the class."""
         packed = super().get_data_info(idx)
         return {
             'img_id': packed['img_id'],
@@ -180,7 +180,7 @@ class DetDataset(BaseDataset):
         }
 
     def prepare_data(self, idx: int) -> Any:
-        """Image ``idx`` after the pipeline, or the next one that is whole; see the class."""
+        """Image ``idx`` after the pipeline, or the next whole image; see the class."""
         broken: list[str] = []
         while True:
             try:
@@ -194,7 +194,7 @@ class DetDataset(BaseDataset):
             sample: Any = data.get('data_samples') if isinstance(data, dict) else None
             if hasattr(sample, 'set_metainfo'):
                 sample.set_metainfo({'broken_images': broken})
-            elif self.unpacked is None:  # nobody could count it
+            elif self.unpacked is None:  # nothing could count the image
                 raise BrokenImageError(broken[0])
             else:
                 self.unpacked += broken
@@ -205,18 +205,17 @@ class DetDataset(BaseDataset):
         return np.unique(self.get_data_info(idx)['gt_labels']).tolist()
 
     def filter_data(self) -> list[dict[str, Any]]:
-        """Leave out what ``filter_cfg`` names.
+        """Leave out images by ``filter_cfg``.
 
         Raises:
-            DataError: nothing is left; the message counts the reasons.
+            DataError: no image is left. The message counts the reasons.
         """
         if self.test_mode or not self.filter_cfg:
             return self.data_list
-        kept: list[dict[str, Any]] = []
-        reasons: dict[str, int] = {}
+        kept, reasons = [], Counter[str]()
         for record in self.data_list:
             if reason := self._reason_to_drop(record):
-                reasons[reason] = reasons.get(reason, 0) + 1
+                reasons[reason] += 1
             else:
                 kept.append(record)
         counts = ', '.join(f'{count} {reason}' for reason, count in reasons.items())
@@ -246,7 +245,7 @@ class DetDataset(BaseDataset):
         root, images = self.data_root or '.', self.data_prefix['img']
         missing = ''
         if not Path(root).is_dir():
-            missing = f'No data set: the folder {root} does not exist (wanted {self.ann_file}).'
+            missing = f'No data set: the folder {root} does not exist (expected {self.ann_file}).'
         elif not Path(self.ann_file).exists():
             missing = f'No annotation file {self.ann_file} (data_root {root}).'
         elif not Path(images).is_dir():
@@ -269,7 +268,7 @@ class DetDataset(BaseDataset):
         return tuple(names), [categories.get(name) for name in names]
 
     def _check_lacking(self, lacking: list[str], used: list[str], categories: list[str]) -> None:
-        """Tell classes that the file lacks from names that are misspelt: no class is called as what they resemble."""
+        """Refuse ``lacking`` classes that resemble an unused category, and so are misspelt. Log the other ones."""
         free = [name for name in categories if name not in used]
         found = {name: difflib.get_close_matches(name, free, n=3, cutoff=NEAR) for name in lacking}
         near = next((near for near in found.values() if near), [])
@@ -285,10 +284,10 @@ class DetDataset(BaseDataset):
 
 
 def categories_of(dataset: Any) -> dict[str, Id]:
-    """Category ids by class name of a ``DetDataset``, built or a config's dict: its images need not be there.
+    """Category ids by class name of a ``DetDataset``, built or as a config's dict. Its images need not exist.
 
     Raises:
-        DataError: the annotations cannot be read, or it is no ``DetDataset``.
+        DataError: the annotations cannot be read, or the data set is no ``DetDataset``.
     """
     kind = type(dataset)
     if isinstance(dataset, dict):
@@ -301,7 +300,7 @@ def categories_of(dataset: Any) -> dict[str, Id]:
 
 
 def _with_class_list(metainfo: dict[str, Any] | None) -> dict[str, Any] | None:
-    """``metainfo`` with the lines of a text file of classes, less a byte order mark and blank lines."""
+    """``metainfo`` with the lines of a text file of classes, without a byte order mark and blank lines."""
     path = (metainfo or {}).get('classes')
     if not isinstance(path, str) or not Path(path).is_file():
         return metainfo

@@ -8,7 +8,7 @@ from frdet.registry import DATASETS
 
 @DATASETS.register_module()
 class CocoDataset(DetDataset):
-    """Images with the boxes of a COCO annotation file, by ascending image id; classes by ascending category id.
+    """Images with the boxes of a COCO annotation file, in the order of image ids; classes in the order of category ids.
 
     Objects with ``"ignore": 1`` are not trained on. Arguments and records are those of ``DetDataset``.
     """

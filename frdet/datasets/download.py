@@ -1,4 +1,4 @@
-"""Fetching COCO 2017 into COCO's layout: resumed where it stopped, checked by size, placed whole or not at all."""
+"""Downloading COCO 2017 into COCO's layout. It resumes, checks sizes, and a folder appears when it is complete."""
 
 import shutil
 import tempfile
@@ -18,11 +18,11 @@ class Archive(NamedTuple):
     """A zip file of the data set.
 
     Attributes:
-        path: on the server.
+        path: its path on the server.
         size: bytes.
-        folder: what it unpacks to.
-        members: prefix of the members that are wanted; they are unpacked without their folder.
-        files: how many of them there are.
+        folder: the folder to unpack to.
+        members: prefix of the wanted members, which are unpacked without their folder.
+        files: number of the wanted members.
     """
 
     path: str
@@ -47,21 +47,21 @@ def download_coco(
     keep: bool = False,
     archives: Sequence[Archive] | None = None,
 ) -> Path:
-    """Download and unpack COCO 2017; what is there already is skipped.
+    """Download and unpack COCO 2017. Complete folders are skipped.
 
     Args:
         root: folder to fill: annotations/, train2017/, val2017/.
-        splits: of ``train`` and ``val``; the annotations of both always come.
-        base_url: of the server, or of a mirror of the same files.
+        splits: ``train``, ``val`` or both. The annotations of both are always downloaded.
+        base_url: address of the server, or of a mirror of the same files.
         keep: leave the zip files in ``root``.
-        archives: other files than COCO's.
+        archives: files to download instead of COCO's.
 
     Returns:
         ``root``.
 
     Raises:
-        DataError: no connection, a file of another size than COCO's, a damaged zip file, a full disk. What was fetched
-            stays, and the same call goes on from there.
+        DataError: no connection, a wrong file size, a damaged zip file or a full disk. The same call continues the
+            download.
     """
     root = Path(root)
     wanted = [ANNOTATIONS, *(SPLITS[split] for split in splits)] if archives is None else archives
@@ -77,8 +77,8 @@ def download_coco(
                 target.unlink()
     except DownloadError as error:
         raise DataError(
-            f'{error}.\nCheck the connection, and that no proxy answers in its place, and run this again, which goes '
-            "on from there; or --base-url names a mirror of COCO's files"
+            f'{error}.\nCheck the connection and the proxy, and run this again to continue; or give a mirror of '
+            "COCO's files with --base-url"
         ) from None
     except OSError as error:
         raise DataError(f'COCO cannot be written to {root}: {error}') from None
@@ -86,10 +86,10 @@ def download_coco(
 
 
 def is_complete(root: Path, archive: Archive) -> bool:
-    """Whether an archive's folder is there with all its files; False where it is absent.
+    """Whether the folder of an archive exists and has all its files.
 
     Raises:
-        DataError: it is there with fewer files.
+        DataError: the folder has fewer files.
     """
     folder = root / archive.folder
     if not folder.is_dir():
@@ -102,10 +102,10 @@ def is_complete(root: Path, archive: Archive) -> bool:
 
 
 def unpack(path: Path, root: Path, archive: Archive) -> None:
-    """Unpack the wanted members of a zip file; the folder appears when all of them are there.
+    """Unpack the wanted members of a zip file. The folder appears when it has all of them.
 
     Raises:
-        DataError: the file is no whole zip file; it is deleted, for it would not mend itself.
+        DataError: the zip file is damaged. It is deleted, so that the next call downloads it again.
     """
     try:
         with zipfile.ZipFile(path) as file, tempfile.TemporaryDirectory(dir=root, prefix='.unpacking-') as folder:
@@ -120,11 +120,11 @@ def unpack(path: Path, root: Path, archive: Archive) -> None:
             unfinished.rename(root / archive.folder)
     except zipfile.BadZipFile as error:
         path.unlink()
-        raise DataError(f'{path} is damaged ({error}) and was deleted: run this again to fetch it anew') from None
+        raise DataError(f'{path} is damaged ({error}) and was deleted: run this again to download it') from None
 
 
 def _check_space(root: Path, archives: Sequence[Archive]) -> None:
-    """Refuse before hours of waiting: an image archive unpacks to its own size, and one is held at a time."""
+    """Refuse a full disk before hours of waiting. Archives unpack to their size, and one is held at a time."""
     present = sum(size_of(root / (Path(a.path).name + end)) for a in archives for end in ('', '.part'))
     needed = sum(archive.size for archive in archives) + max((a.size for a in archives), default=0) - present
     free = shutil.disk_usage(root).free

@@ -1,4 +1,4 @@
-"""Settling a data loader's settings with one another and with the machine."""
+"""Making the settings of a data loader fit together and fit the machine."""
 
 from collections.abc import MutableMapping
 from typing import Any
@@ -9,17 +9,11 @@ import torch
 WORKER_SETTINGS = ('persistent_workers', 'prefetch_factor', 'timeout')
 
 
-def settle_workers(cfg: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Drop from every ``*_dataloader`` without workers the settings that need one, so that ``num_workers=0`` suffices.
+def resolve_workers(cfg: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Change every ``*_dataloader`` of a config in place, before MMEngine's Runner is built; returns ``cfg``.
 
-    Where there is a GPU, batches are handed over in pinned memory unless ``pin_memory`` is given: from there they are
-    copied while the GPU computes.
-
-    Args:
-        cfg: a config, changed in place; call it before MMEngine's Runner is built.
-
-    Returns:
-        ``cfg``.
+    Without workers, the settings that need workers are dropped, so that ``num_workers=0`` is the only change to make.
+    With a GPU, ``pin_memory`` is true by default: batches in pinned memory are copied while the GPU computes.
     """
     for name in cfg:
         loader = cfg[name]

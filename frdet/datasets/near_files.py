@@ -1,24 +1,24 @@
-"""Which file is near a name under which none is on disk: labelling tools write paths of their own machine."""
+"""Finding the file that a wrong path means: labelling tools write paths of their own machine."""
 
 import functools
 import itertools
 import os
 import re
 import unicodedata
+from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote
 
 ENDINGS = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.gif')
-MOST_ENTRIES = 200_000  # of a folder are looked at
-MOST_FOLDERS = 1_000
+MOST_ENTRIES, MOST_FOLDERS = 200_000, 1_000  # so many of a folder are read
 
 
 def describe_missing(path: str, folder: str | None = None) -> str:
-    """What to say of an image that is not on disk: that it is missing, the file that is near, and what to do.
+    """The end of an error for an image that is not on disk: a similar file, if there is one, and what to do.
 
     Args:
-        path: of the image; ``folder`` and its ``file_name`` joined.
-        folder: of all images; the longest beginning of ``path`` that is a folder where None.
+        path: ``folder`` and ``file_name`` of the image, joined.
+        folder: folder of all images. None takes the longest beginning of ``path`` that is a folder.
     """
     address = _address(path)
     near = near_file(path, folder)
@@ -31,23 +31,20 @@ def describe_missing(path: str, folder: str | None = None) -> str:
 
 
 def near_file(path: str, folder: str | None = None) -> str | None:
-    r"""A file that ``path`` may mean: with / for \, another case, ending or Unicode form, or without some folders.
+    r"""The path of a file that ``path`` may mean, or None. The arguments are those of ``describe_missing``.
 
-    Of the disk a few folders are listed, none is searched in depth. The arguments are those of ``describe_missing``.
-
-    Returns:
-        Its path, below the image folder; None where there is none.
+    It may differ by / and \, case, ending or Unicode form, or lack some folders. Only a few folders are listed.
     """
-    base = folder or _existing_folder(path)
+    base = folder or next((str(f) for f in Path(path).parents if f.is_dir() and str(f) != '.'), '')
     rest = path[len(base) :] if path.startswith(base) else path
     if address := _address(path):
         rest = re.split('[?#]', address)[0]
     parts = [part for part in rest.replace('\\', '/').split('/') if part not in ('', '.', '..')]
-    places = [base or '.', os.path.dirname(base) or '.']  # the second for a wrong folder of all images
+    places = [base or '.', os.path.dirname(base) or '.']  # the second if the folder of all images is wrong
     for place, start in itertools.product(places, range(len(parts))):
         if found := _walk(place, parts[start:]):
             return found
-    for place, name in itertools.product(places, parts[-1:]):  # images that were sorted into folders
+    for place, name in itertools.product(places, parts[-1:]):  # images may have been sorted into folders
         for folder in _listing(place).folders:
             if os.path.isfile(found := os.path.join(place, folder, name)):
                 return found
@@ -55,21 +52,13 @@ def near_file(path: str, folder: str | None = None) -> str | None:
 
 
 def _address(path: str) -> str:
-    """What follows ``http://`` in ``path``, of which ``Path`` leaves ``http:/``; empty where it is no address."""
+    """The part of ``path`` after ``http://``, which ``Path`` makes ``http:/``; empty if it is no address."""
     match = re.search(r'(?:^|/)[a-z][a-z0-9+.-]+:/+(.*)', path, flags=re.IGNORECASE)
     return match[1] if match else ''
 
 
-def _existing_folder(path: str) -> str:
-    folder = os.path.dirname(path)
-    while folder and not os.path.isdir(folder):
-        parent = os.path.dirname(folder)
-        folder = '' if parent == folder else parent
-    return folder
-
-
 def _walk(folder: str, parts: list[str]) -> str | None:
-    """The file below ``folder`` whose folders and name are like ``parts``; None where there is none."""
+    """The file below ``folder`` whose folders and name are like ``parts``, or None."""
     for number, part in enumerate(parts, start=1):
         is_last = number == len(parts)
         place = os.path.join(folder, part)
@@ -84,18 +73,18 @@ def _walk(folder: str, parts: list[str]) -> str | None:
 
 
 def _key(name: str) -> str:
-    """Equal for names that differ in case, Unicode form, percent signs and spaces around."""
+    """The same for names that differ only in case, Unicode form, percent signs and spaces around them."""
     return unicodedata.normalize('NFC', unquote(name)).casefold().strip()
 
 
 def _stem(name: str) -> str:
-    """The key of an image's name without its ending, which differs where images were converted."""
+    """The key of an image's name without its ending, which changes when images are converted."""
     stem, ending = os.path.splitext(_key(name))
     return stem if ending in ENDINGS else _key(name)
 
 
 class Listing(NamedTuple):
-    """What is in a folder: names by their keys, names of images by their keys without an ending, and folders."""
+    """The content of a folder: names by their keys, names of images by their keys without an ending, and folders."""
 
     names: dict[str, str]
     stems: dict[str, str]
@@ -111,7 +100,7 @@ def _listing(folder: str) -> Listing:
 
 @functools.lru_cache(maxsize=8)  # thousands of files may be missing from one folder
 def _listing_at(folder: str, changed: int) -> Listing:
-    """``changed`` is the time when the folder was, in nanoseconds: another one is another listing."""
+    """``changed`` is the time of the folder's last change: after another change it is listed again."""
     listing = Listing({}, {}, [])
     with os.scandir(folder) as entries:
         for entry in itertools.islice(entries, MOST_ENTRIES):

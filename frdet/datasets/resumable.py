@@ -1,7 +1,7 @@
-"""Batches from any position on, each the same whether the run came there straight, resumed, or with other workers.
+"""Batches from any position on. A resumed run, or a run with another number of workers, gets the same batches.
 
-What is random about an image is drawn from generators seeded with its position: seed of the run, process, iteration and
-place in the batch. So no history of a worker matters, and what lies before the first batch need not be read.
+The random numbers of an image come from generators that are seeded with its position: seed of the run, process,
+iteration and place in the batch. So the history of a worker does not matter, and earlier images need not be read.
 """
 
 import random
@@ -18,7 +18,7 @@ from frdet.errors import DataError
 
 
 def seed_generators(*position: int) -> None:
-    """Seed Python's, numpy's and torch's generators, those of the GPUs included, with numbers >= 0."""
+    """Seed the generators of Python, NumPy and torch, GPUs included, with numbers >= 0."""
     seed = int(np.random.SeedSequence(position).generate_state(1)[0])
     random.seed(seed)
     np.random.seed(seed)
@@ -26,24 +26,24 @@ def seed_generators(*position: int) -> None:
 
 
 class _Index(int):
-    """The index of an image, with the position it is read for."""
+    """The index of an image, and the position that it is read for."""
 
     position: tuple[int, ...]
 
 
 class _Reader:
-    """PyTorch's protocol for reading the images of a batch: seeds the generators before each."""
+    """Reads the images of a batch in PyTorch's protocol, and seeds the generators before each image."""
 
     def __init__(self, dataset: Dataset):
         self.dataset = dataset
 
     def __call__(self, indices: list[int]) -> list[Any]:
-        return [self._read(index) for index in indices]
-
-    def _read(self, index: int) -> Any:
-        if isinstance(index, _Index):
-            seed_generators(*index.position)
-        return self.dataset[int(index)]
+        items = []
+        for index in indices:
+            if isinstance(index, _Index):
+                seed_generators(*index.position)
+            items.append(self.dataset[int(index)])
+        return items
 
 
 class _Collate:
@@ -63,7 +63,7 @@ class _Collate:
 
 
 class _Batches(Sampler):
-    """The batches of another batch sampler from a position on, epoch by epoch or without end."""
+    """The batches of another batch sampler from a position on, for one epoch or without end."""
 
     def __init__(self, inner: Any, *, endless: bool):
         self.inner = inner
@@ -89,7 +89,7 @@ class _Batches(Sampler):
             if hasattr(self.sampler, 'set_epoch'):
                 self.sampler.set_epoch(epoch)
             batch = None
-            for batch in self.inner:  # noqa: UP028 (whether there was one must be known)
+            for batch in self.inner:  # noqa: UP028 (an epoch without a batch is an error)
                 yield batch
             if batch is None:
                 raise DataError('The training data make no whole batch: lower batch_size, or set drop_last=False')
@@ -108,12 +108,12 @@ _SETTINGS = (
 
 
 class ResumableLoader(DataLoader):
-    """The batches of ``loader``, beginning where ``start`` says; images before that are not read.
+    """The batches of ``loader`` from the position of ``start`` on. Earlier images are not read.
 
     Args:
-        loader: a loader that draws its batches from a batch sampler.
-        seed: of the run. A sampler built with it takes the one given to ``start``, which resuming may have changed.
-        endless: begin the next epoch where one ends, with the same workers.
+        loader: a loader with a batch sampler.
+        seed: seed of the run. A sampler built with it gets the seed of ``start``, which resuming may have changed.
+        endless: after an epoch, begin the next one with the same workers.
     """
 
     def __init__(self, loader: DataLoader, *, seed: int, endless: bool = False):
@@ -122,7 +122,7 @@ class ResumableLoader(DataLoader):
         loader.dataset.__getitems__ = _Reader(loader.dataset)  # type: ignore[attr-defined]
         settings = {name: getattr(loader, name) for name in _SETTINGS}
         settings['collate_fn'] = _Collate(loader.collate_fn, loader.dataset)
-        self.broken_images: list[str] = []  # of the batch handed out last; see ``DetDataset``
+        self.broken_images: list[str] = []  # of the last batch; see ``DetDataset``
         super().__init__(loader.dataset, batch_sampler=self._batches, **settings)
 
     def start(self, *, seed: int, rank: int, iteration: int, skip: int) -> None:
@@ -133,6 +133,6 @@ class ResumableLoader(DataLoader):
             self._batches.sampler.seed = seed
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        """Begins when the first batch is asked for: MMEngine makes an iterator before it knows where to resume."""
+        """A generator, because MMEngine makes an iterator before it knows where to resume."""
         for batch, self.broken_images in super().__iter__():
             yield batch

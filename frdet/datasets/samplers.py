@@ -1,4 +1,4 @@
-"""Batches of images that are alike in shape, so that padding wastes little."""
+"""Batches of images with similar shapes, so that padding wastes little."""
 
 import math
 from collections.abc import Iterator
@@ -13,18 +13,18 @@ from frdet.registry import DATA_SAMPLERS
 
 @DATA_SAMPLERS.register_module()
 class AspectRatioBatchSampler(Sampler):
-    """Batches of wide images (width > height) or of the others, each handed out as soon as it is full.
+    """Batches of either wide images (width > height) or other images, as in detectron2.
 
-    As detectron2's aspect ratio grouping. Where ``sampler`` ends, what is left of both groups is joined: so an epoch
-    has as many batches whatever the order, and on every rank, which a distributed run must be able to rely on.
+    A batch is handed out as soon as it is full. When ``sampler`` ends, the rest of both groups is joined. So an epoch
+    has the same number of batches in any order and on every rank, which a distributed run needs.
 
     Args:
-        sampler: gives indices of ``sampler.dataset``; epoch by epoch or without end.
+        sampler: gives indices of ``sampler.dataset``, epoch by epoch or without end.
         batch_size: images in a batch.
         drop_last: leave out a last batch that is not full.
 
     Raises:
-        ConfigError: ``batch_size`` is not positive, or the data set does not tell image sizes.
+        ConfigError: ``batch_size`` is not positive, or records have no image sizes.
     """
 
     def __init__(self, *, sampler: Sampler, batch_size: int, drop_last: bool = False):

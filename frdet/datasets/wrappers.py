@@ -1,5 +1,6 @@
-"""Data sets around other data sets: what is inside, and a joined set that says why its parts do not fit together."""
+"""Data sets around other data sets: finding the inner ones, and joining data sets with clear errors."""
 
+import operator
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -12,16 +13,16 @@ from frdet.registry import DATASETS
 
 
 def entry(dataset: Any, name: str) -> Any:
-    """The argument ``name`` in a config's dict of a data set, or the attribute of a built one; None without it."""
+    """The argument ``name`` of a data set in a config, or the attribute of a built data set; None if it has none."""
     return dataset.get(name) if isinstance(dataset, dict) else getattr(dataset, name, None)
 
 
 def leaves(dataset: Any, *, having: str = '') -> Iterator[Any]:
-    """The data sets inside wrappers such as ``RepeatDataset`` and ``ConcatDataset``, or ``dataset`` if it is none.
+    """The data sets inside wrappers such as ``RepeatDataset`` and ``ConcatDataset``; ``dataset`` if it is no wrapper.
 
     Args:
-        dataset: a config's dict, or a built data set, PyTorch's wrappers included; nothing is inside None.
-        having: an argument; the outermost data sets that have it are taken, and not what is inside them.
+        dataset: a config's dict, a built data set or wrapper, also of PyTorch, or None, which has no data set inside.
+        having: name of an argument. The outermost data sets with this argument are taken.
     """
     if dataset is None:
         return
@@ -37,12 +38,12 @@ def leaves(dataset: Any, *, having: str = '') -> Iterator[Any]:
 
 
 def refuse_different_classes(classes: Sequence[Any], name: str) -> None:
-    """Raise ConfigError unless all parts of the joined set ``name`` have the same class names in the same order."""
+    """Raise ConfigError unless all parts of the joined data set ``name`` have the same classes in the same order."""
     for place, other in enumerate(classes):
         if list(other) != list(classes[0]):
             raise ConfigError(
-                f'{name}: datasets.0 has the classes {_short(classes[0])}, datasets.{place} has {_short(other)}, and a '
-                'label would mean two things. Give all of them one list with metainfo=dict(classes=[...])'
+                f'{name}: datasets.0 has the classes {_short(classes[0])}, datasets.{place} has {_short(other)}, so '
+                'a label would mean two classes. Give all of them one list with metainfo=dict(classes=[...])'
             )
 
 
@@ -51,9 +52,9 @@ class ConcatDataset(MMEngineConcatDataset):
     """Several data sets, one after the other.
 
     Args:
-        datasets: data sets of the same ``metainfo``, built or as dicts.
+        datasets: data sets with the same ``metainfo``, built or as dicts.
         lazy_init: read the annotations at first use.
-        ignore_keys: keys of ``metainfo`` that may differ; what the first data set says then holds for all.
+        ignore_keys: keys of ``metainfo`` that may differ; the value of the first data set is used.
 
     Raises:
         ConfigError: there is no data set, or class names or another part of ``metainfo`` differ.
@@ -70,12 +71,12 @@ class ConcatDataset(MMEngineConcatDataset):
         try:
             super().__init__(datasets, lazy_init, ignore_keys)
         except (KeyError, TypeError, ValueError):
-            if hasattr(self, '_metainfo'):  # all are built and were compared, and MMEngine does not say what differs
+            if hasattr(self, '_metainfo'):  # MMEngine built and compared them, but does not say what differs
                 self._refuse_different()
             raise
 
     def full_init(self) -> None:
-        """Read the annotations. Only then are the classes known that a file names."""
+        """Read the annotations, and compare the classes, which may come from the files."""
         if not self._fully_initialized:
             super().full_init()
             self._metainfo = self.datasets[0].metainfo
@@ -89,15 +90,12 @@ class ConcatDataset(MMEngineConcatDataset):
                 refuse_different_classes(values, 'ConcatDataset')
                 continue
             for place, value in enumerate(values):
-                if type(value) is not type(values[0]) or not _equal(value, values[0]):
+                equal = np.array_equal if isinstance(value, np.ndarray) else operator.eq
+                if type(value) is not type(values[0]) or not equal(value, values[0]):
                     raise ConfigError(
                         f'ConcatDataset: metainfo.{key} is {_short(values[0])} in datasets.0 and {_short(value)} in '
-                        f'datasets.{place}: make them equal, or name it in ignore_keys, and that of datasets.0 holds'
+                        f'datasets.{place}: make them equal, or name {key} in ignore_keys to use the one of datasets.0'
                     )
-
-
-def _equal(one: Any, other: Any) -> bool:
-    return np.array_equal(one, other) if isinstance(one, np.ndarray) else one == other
 
 
 def _short(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""COCO's evaluation by hotcoco or by pycocotools, behind one function each."""
+"""COCO's evaluation by hotcoco or by pycocotools: one function for each."""
 
 import warnings
 from collections.abc import Callable, Sequence
@@ -11,13 +11,13 @@ from frdet.errors import ConfigError
 
 
 class CocoEval(NamedTuple):
-    """What COCO's evaluation accumulates for T thresholds, R recalls, K classes, A areas and M counts of detections.
+    """The result of COCO's evaluation for T thresholds, R recalls, K classes, A areas and M counts of detections.
 
     Attributes:
         precision: (T, R, K, A, M), -1 where there is no object.
-        recall: (T, K, A, M), the same.
+        recall: (T, K, A, M), -1 where there is no object.
         iou_thresholds: (T,).
-        cat_ids: category id of each of the K classes, ascending: the numbers that the evaluator was given.
+        cat_ids: category ids of the K classes, ascending.
     """
 
     precision: np.ndarray
@@ -32,7 +32,7 @@ class Columns(NamedTuple):
     Attributes:
         image, category: (M,) int64, numbers from 1.
         boxes: (M, 4) float64, left, top, width and height in pixels.
-        area: (M,) float64, square pixels; an annotation of negative area counts neither as found nor as missed.
+        area: (M,) float64, square pixels. An annotation of negative area counts neither as found nor as missed.
         crowd: (M,) bool.
     """
 
@@ -44,13 +44,11 @@ class Columns(NamedTuple):
 
 
 class Numbered(NamedTuple):
-    """The input of an evaluator: images, classes, annotations and detections are numbered from 1.
+    """The input of an evaluator. Images, classes, annotations and detections are numbered from 1.
 
     Attributes:
-        num_images, num_classes: how many there are.
-        truth: the annotations.
         found: (N, 7) float64, COCO's array of detections: image, left, top, width, height, score, category.
-        tested: numbers of the images that were tested.
+        tested: numbers of the tested images.
         max_dets: three counts of detections, ascending.
     """
 
@@ -62,11 +60,8 @@ class Numbered(NamedTuple):
     max_dets: list[int]
 
 
-Backend = Callable[[Numbered], CocoEval]
-
-
 def with_hotcoco(task: Numbered) -> CocoEval:
-    """COCO's evaluation in Rust; its arrays are those of pycocotools to the last bit."""
+    """COCO's evaluation in Rust. It gives the same arrays as pycocotools, to the last bit."""
     return _result(hotcoco_evaluator(task))
 
 
@@ -76,7 +71,7 @@ def with_pycocotools(task: Numbered) -> CocoEval:
     from pycocotools.cocoeval import COCOeval
 
     images, categories = _records(task)
-    truth, found = COCO(), COCO()
+    truth = COCO()
     columns = zip(*(column.tolist() for column in task.truth), strict=True)
     truth.dataset = {
         'images': images,
@@ -86,22 +81,13 @@ def with_pycocotools(task: Numbered) -> CocoEval:
             for i, (image, category, box, area, crowd) in enumerate(columns, start=1)
         ],
     }
-    # As COCO.loadRes makes them, which refuses an empty list.
-    rows = enumerate(task.found.tolist(), start=1)
-    detections = [
-        dict(
-            id=i, image_id=int(image), category_id=int(category), bbox=box, area=box[2] * box[3], iscrowd=0, score=score
-        )
-        for i, (image, *box, score, category) in rows
-    ]
-    found.dataset = {**truth.dataset, 'annotations': detections}
     truth.createIndex()
-    found.createIndex()
+    found = truth.loadRes(task.found) if len(task.found) else COCO()  # loadRes refuses an empty array
     return _result(_evaluated(COCOeval(truth, found, 'bbox'), task))
 
 
 def hotcoco_evaluator(task: Numbered) -> Any:
-    """A ``hotcoco.COCOeval`` that has matched the detections; annotations and detections have ids from 1."""
+    """A ``hotcoco.COCOeval`` that has matched the detections. Annotations and detections have ids from 1."""
     from hotcoco import COCO, COCOeval
 
     image, category, boxes, area, crowd = task.truth
@@ -129,19 +115,15 @@ def _result(evaluator: Any) -> CocoEval:
     return CocoEval(precision, recall, np.array(evaluator.params.iouThrs), list(evaluator.params.catIds))
 
 
-BACKENDS: dict[str, Backend] = {'hotcoco': with_hotcoco, 'pycocotools': with_pycocotools}
+BACKENDS: dict[str, Callable[[Numbered], CocoEval]] = {'hotcoco': with_hotcoco, 'pycocotools': with_pycocotools}
 
 
 def checked_backend(name: str) -> str:
-    """A name in ``BACKENDS``.
-
-    Raises:
-        ConfigError: there is none of that name.
-    """
+    """A name in ``BACKENDS``; ConfigError if there is no such backend."""
     if name == 'faster_coco_eval':
         warnings.warn(
-            "CocoMetric: backend='faster_coco_eval' is gone, 'hotcoco' evaluates instead, with the same results and in "
-            'less time. Leave backend out: the former name ends with the next release',
+            "CocoMetric: backend='faster_coco_eval' is gone. 'hotcoco' gives the same results in less time: leave "
+            'backend out, because the former name ends with the next release',
             FutureWarning,
             stacklevel=3,
         )

@@ -1,4 +1,4 @@
-"""COCO's 12 figures of box detection, and the average precision of every class."""
+"""COCO's 12 metric values of box detection, and the average precision of every class."""
 
 import contextlib
 import io
@@ -23,8 +23,6 @@ from frdet.evaluation.tested import check_images, classes_lacking, parts_of, tru
 from frdet.evaluation.truth import Source, Truth
 from frdet.registry import METRICS
 
-#: Names of COCO's area ranges in its own order, with the ending of our figures.
-_AREAS = ('', '_s', '_m', '_l')
 CLASS_COLUMNS = 3  # classes side by side in the table
 
 
@@ -34,25 +32,26 @@ class CocoMetric(BaseMetric):
 
     ``<prefix>/bbox_mAP`` is the mean over classes and IoU thresholds 0.50 to 0.95; ``_50`` and ``_75`` are at one
     threshold; ``_s``, ``_m``, ``_l`` for objects of areas below 32^2, between, and above 96^2 square pixels. ``AR@n``
-    is the recall with the n best detections of each class and image. A figure for which there is no object is -1.
+    is the recall with the n best detections of each class and image. A value is -1 where no object can be measured.
 
-    The Runner hands over the data set that is tested (``use_dataset``): its annotations are the truth, whatever their
-    format. Of several that are joined, a metric with ``ann_file`` measures the one that was read from there.
-    An object marked with ``"ignore": 1`` counts neither as found nor as missed.
+    The Runner calls ``use_dataset`` with the data set that is tested. The annotations of that data set, in any format,
+    are the ground truth. If it joins several data sets, a metric with ``ann_file`` measures only the one that was read
+    from this file. Objects marked with ``"ignore": 1`` count neither as found nor as missed.
 
     Args:
-        ann_file: the file or folder of one of the data sets tested; or another file, COCO's JSON, of the same images.
-            None: all data sets tested, by their own annotations.
-        prefix: before the names of the figures.
+        ann_file: the file or folder of one of the tested data sets, or another COCO JSON file of the same images.
+            None measures all tested data sets by their own annotations.
+        prefix: is written before the names of the metric values.
         classwise: log the average precision of every class.
-        outfile: where to write the detections as COCO's results JSON; None writes none.
-        max_dets: detections of a class and image counted in the three recalls; the last one in all other figures.
-        backend: 'hotcoco', or 'pycocotools', which takes many times as long for the same results, to the last bit.
+        outfile: file to write, the detections as COCO's results JSON. None writes no file.
+        max_dets: counts of detections of a class and image for the three recalls. The last count is used for all other
+            values.
+        backend: 'hotcoco', or the much slower 'pycocotools'. Both give the same results to the last bit.
 
     Raises:
-        ConfigError: ``backend`` or ``max_dets`` is wrong, or there is no ``ann_file`` and the data set is no
+        ConfigError: ``backend`` or ``max_dets`` is wrong, or ``ann_file`` is None and the data set is no
             ``DetDataset``.
-        DataError: ``ann_file`` is missing, is no COCO file, or lacks an image that is tested.
+        DataError: ``ann_file`` is missing, is no COCO file, or lacks a tested image.
     """
 
     default_prefix = 'coco'
@@ -67,10 +66,10 @@ class CocoMetric(BaseMetric):
         max_dets: Sequence[int] = (1, 10, 100),
         backend: str = 'hotcoco',
     ):
-        # Gathering through the process group writes no files; MMEngine calls it 'gpu', whatever the group runs on.
+        # 'gpu' gathers through the process group, also on CPUs, and writes no files.
         super().__init__(collect_device='gpu', prefix=prefix)
         if len(max_dets) != 3 or list(max_dets) != sorted(max_dets) or min(max_dets) < 1:
-            raise ConfigError(f'CocoMetric: max_dets is {max_dets!r}, expected three ascending counts, as (1, 10, 100)')
+            raise ConfigError(f'CocoMetric: max_dets is {max_dets!r}, expected three ascending counts: (1, 10, 100)')
         if ann_file is not None and not Path(ann_file).exists():
             raise DataError(f'CocoMetric: {ann_file} cannot be read: No such file or directory')
         self.ann_file = ann_file
@@ -79,18 +78,18 @@ class CocoMetric(BaseMetric):
         self.max_dets = tuple(max_dets)
         self.backend = checked_backend(backend)
         self.evaluation: CocoEval | None = None  # COCO's arrays of the last evaluation, on the first process
-        self.doubts: list[str] = []  # what a reader of the figures should know, once the data set is known
+        self.doubts: list[str] = []  # what a reader of the metric values should know; set by use_dataset
         self.has_object = True
         self._known: Truth | None = None
         self._is_coco = True  # whether the truth was read from COCO's JSON
         self._may_lack: set[str] = set()
-        self._has_others = False  # other parts of a joined data set, which other metrics are for
+        self._has_others = False  # whether other metrics measure other parts of a joined data set
 
     def use_dataset(self, dataset: Any) -> None:
-        """Take the truth from the data set that will be tested, or compare its images with those of ``ann_file``.
+        """Take the ground truth from the data set to test, or compare the images of this data set with ``ann_file``.
 
         Raises:
-            ConfigError: there is no ``ann_file``, and the data set is no ``DetDataset``.
+            ConfigError: ``ann_file`` is None, and the data set is no ``DetDataset``.
             DataError: ``ann_file`` lacks an image of the data set, or has other boxes in every image.
         """
         logger = MMLogger.get_current_instance()
@@ -108,21 +107,19 @@ class CocoMetric(BaseMetric):
             logger.warning(doubt)
         self.has_object = truth.has_object(classes)
         if not self.has_object:
-            logger.warning(f'{truth.names}: no object of the classes tested, so every figure will be -1')
+            logger.warning(f'{truth.names}: no object of the tested classes, so every metric value will be -1')
 
     def _truth(self) -> Truth:
         if self._known is None:
             if self.ann_file is None:
-                raise ConfigError(
-                    'CocoMetric has no truth: give ann_file, or call use_dataset with the data set tested'
-                )
+                raise ConfigError('CocoMetric has no ground truth: give ann_file, or call use_dataset before')
             self._known = Truth([Source(self.ann_file, read_coco(self.ann_file), None)])
         return self._known
 
     def coco_file(self, folder: Path) -> str | None:
-        """The path of the truth as COCO's JSON, written into ``folder`` if it has another format.
+        """The path of the ground truth as COCO's JSON, which is written into ``folder`` if it has another format.
 
-        None where several data sets are evaluated together: their image ids may be the same.
+        None if several data sets are evaluated together, because their image ids may be the same.
         """
         source, *more = self._truth().sources
         if more:
@@ -135,34 +132,34 @@ class CocoMetric(BaseMetric):
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         """Keep the detections of a batch."""
         for sample in data_samples:
-            img_id, img_path = sample['img_id'], sample.get('img_path')
-            found = sample['pred_instances']
-            arrays = (found[key].detach().float().cpu().numpy() for key in ('bboxes', 'scores', 'labels'))
-            boxes, scores, labels = arrays
+            img_id, found = sample['img_id'], sample['pred_instances']
+            boxes, scores, labels = (
+                found[key].detach().float().cpu().numpy() for key in ('bboxes', 'scores', 'labels')
+            )
             if not (np.isfinite(boxes).all() and np.isfinite(scores).all()):
                 raise DataError(
                     f'A box or score detected in image {img_id} is not finite and cannot be ranked: '
                     'has training diverged?'
                 )
-            self.results.append(Detections(img_id, img_path, boxes, scores, labels.astype(np.int64)))
+            self.results.append(Detections(img_id, sample.get('img_path'), boxes, scores, labels.astype(np.int64)))
 
     def evaluate(self, size: int) -> dict[str, float]:
-        """The figures of the images processed since the last call, by all processes.
+        """The metric values of the images that all processes have processed since the last call.
 
-        MMEngine would cut the gathered results to ``size``, which drops the images that were repeated to give every
-        process as many only if their order is kept. ``compute_metrics`` drops them by image id.
+        A distributed sampler repeats images so that every process gets the same number. MMEngine would drop them by
+        cutting the gathered results to ``size``, which needs their order. ``compute_metrics`` drops them by image id.
         """
         return super().evaluate(sys.maxsize)
 
     def compute_metrics(self, results: list[Detections]) -> dict[str, float]:
-        """The 12 figures of ``results``; a table of them and of the classes goes to the log."""
+        """The 12 metric values of ``results``. The log gets a table of them and one of the classes."""
         logger = MMLogger.get_current_instance()
         truth = self._truth()
-        found = self._by_place(truth, results)
+        found = self._by_position(truth, results)
         classes = (self.dataset_meta or {}).get('classes') or list(truth.sources[0].content.categories)
         cat_ids = truth.category_ids(classes, self._may_lack)
         self._check_labels(truth, found, len(cat_ids))
-        # In the order of the ids, as COCO averages: another order would round otherwise.
+        # COCO averages in the order of the ids. Another order would change the rounding.
         known = {label: cat_id for label, cat_id in enumerate(cat_ids) if cat_id is not None}
         numbers = {k: number for number, k in enumerate(sorted(known, key=lambda k: id_order(known[k])), start=1)}
         if self.outfile is not None:
@@ -174,36 +171,35 @@ class CocoMetric(BaseMetric):
             num_classes=len(numbers),
             truth=truth.annotations(found, classes, numbers),
             found=numbered(found, numbers),
-            tested=[place + 1 for place in found],
+            tested=[position + 1 for position in found],
             max_dets=list(self.max_dets),
         )
         if not len(task.found):
-            logger.warning('There is no detection at all: every figure is 0, or -1 where there is no object')
+            logger.warning('There is no detection at all: every metric value is 0, or -1 where there is no object')
         with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints
             evaluation = BACKENDS[self.backend](task)
         self.evaluation = evaluation._replace(cat_ids=[known[label] for label in numbers])
-        figures = self._figures(evaluation)
-        logger.info('\n' + AsciiTable([['figure', 'value'], *([k, f'{v:.4f}'] for k, v in figures.items())]).table)
+        values = self._values(evaluation)
+        logger.info('\n' + AsciiTable([['metric', 'value'], *([k, f'{v:.4f}'] for k, v in values.items())]).table)
         if self.classwise:
             rows = {label: evaluation.precision[:, :, number - 1, 0, -1] for label, number in numbers.items()}
             shown = [label for label, name in enumerate(classes) if label in rows or name != UNUSED_CLASS]
             logger.info('\n' + _class_table([(classes[k], _mean(rows[k]) if k in rows else -1.0) for k in shown]).table)
-        return figures
+        return values
 
-    def _by_place(self, truth: Truth, results: list[Detections]) -> dict[int, Detections]:
-        """Detections by place of their image in the truth, in its order; an image that was tested twice counts once.
+    def _by_position(self, truth: Truth, results: list[Detections]) -> dict[int, Detections]:
+        """Detections by the position of their image in the truth, in order. An image tested twice counts once.
 
         Raises:
-            DataError: an image is not in the truth, and the data set has no part that other metrics are for.
+            DataError: the truth lacks an image, and no other metric measures a part of the data set.
         """
         found: dict[int, Detections] = {}
         for item in results:
             one = Detections(*item)  # gathering makes plain tuples
-            place = truth.place(one.img_id, one.img_path)
-            if place is not None:
-                found.setdefault(place, one)
+            if (position := truth.position(one.img_id, one.img_path)) is not None:
+                found.setdefault(position, one)
             elif not self._has_others:
-                raise truth.lost(one.img_id, one.img_path, 'the data set tested')
+                raise truth.lost(one.img_id, one.img_path, 'the tested data set')
         return dict(sorted(found.items()))
 
     def _check_labels(self, truth: Truth, found: dict[int, Detections], count: int) -> None:
@@ -211,24 +207,20 @@ class CocoMetric(BaseMetric):
             if len(wrong := one.labels[(one.labels < 0) | (one.labels >= count)]):
                 raise DataError(
                     f'{truth.names} has no category for label {wrong[0]}, detected in image {one.img_id}: there are '
-                    f'{count} classes; the head and the data set must have the same'
+                    f'{count} classes; the model and the data set must have the same'
                 )
 
-    def _figures(self, evaluation: CocoEval) -> dict[str, float]:
-        """COCO's 12 figures in its order, as pycocotools averages them."""
-        iou = list(evaluation.iou_thresholds)
-        precision, recall = evaluation.precision, evaluation.recall
-        figures = {'bbox_mAP': _mean(precision[:, :, :, 0, -1])}
-        for percent in (50, 75):
-            place = int(np.flatnonzero(np.isclose(iou, percent / 100))[0])
-            figures[f'bbox_mAP_{percent}'] = _mean(precision[place, :, :, 0, -1])
-        for area, ending in list(enumerate(_AREAS))[1:]:
-            figures[f'bbox_mAP{ending}'] = _mean(precision[:, :, :, area, -1])
-        for place, count in enumerate(self.max_dets):
-            figures[f'bbox_AR@{count}'] = _mean(recall[:, :, 0, place])
-        for area, ending in list(enumerate(_AREAS))[1:]:
-            figures[f'bbox_AR{ending}'] = _mean(recall[:, :, area, -1])
-        return figures
+    def _values(self, evaluation: CocoEval) -> dict[str, float]:
+        """COCO's 12 values in its order, as pycocotools averages them. Area 0 is all sizes; 1 to 3 are s, m and l."""
+        precision, recall, iou = evaluation.precision[..., -1], evaluation.recall, evaluation.iou_thresholds
+        values = {
+            'bbox_mAP': precision[..., 0],
+            **{f'bbox_mAP_{percent}': precision[np.isclose(iou, percent / 100), ..., 0] for percent in (50, 75)},
+            **{f'bbox_mAP_{size}': precision[..., area] for area, size in enumerate('sml', start=1)},
+            **{f'bbox_AR@{count}': recall[..., 0, index] for index, count in enumerate(self.max_dets)},
+            **{f'bbox_AR_{size}': recall[..., area, -1] for area, size in enumerate('sml', start=1)},
+        }
+        return {name: _mean(array) for name, array in values.items()}
 
 
 def _class_table(rows: list[tuple[str, float]]) -> AsciiTable:
@@ -241,6 +233,6 @@ def _class_table(rows: list[tuple[str, float]]) -> AsciiTable:
 
 
 def _mean(values: np.ndarray) -> float:
-    """Mean of what is defined (COCO marks the rest with -1), or -1."""
+    """The mean without COCO's -1, which marks undefined values; -1 if all are undefined."""
     defined = values[values > -1]
     return float(np.mean(defined)) if defined.size else -1.0

@@ -3,16 +3,15 @@
 import math
 from typing import Any
 
-#: How the names of COCO's values begin, behind the prefix of the metric.
+#: The names of COCO's values begin with these, after the prefix of the metric.
 _COCO = ('bbox_mAP', 'bbox_AR')
 
 
 def is_defined(name: str, value: Any) -> bool:
     """Whether ``value`` measures something, so that it may be compared and drawn.
 
-    COCO's values are -1 where there is no object to measure. Another metric may give -1 as a number like any other; it
-    says that there is nothing to measure with NaN or None.
+    COCO's values are -1 if there is no object to measure. For another metric -1 is an ordinary number, and NaN or None
+    says that there is nothing to measure.
     """
-    if value is None or not math.isfinite(value):
-        return False
-    return value != -1 or not name.rpartition('/')[2].startswith(_COCO)
+    is_number = value is not None and math.isfinite(value)
+    return is_number and (value != -1 or not name.rpartition('/')[2].startswith(_COCO))

@@ -22,7 +22,7 @@ class Detections(NamedTuple):
     labels: np.ndarray
 
     def rows(self) -> Iterator[tuple[list[float], float, int]]:
-        """Box as [x, y, width, height], subtracted in float64, score and label of each."""
+        """Box [x, y, width, height], which is subtracted in float64, score and label of each detection."""
         for (x1, y1, x2, y2), score, label in zip(
             self.boxes.tolist(), self.scores.tolist(), self.labels.tolist(), strict=True
         ):
@@ -30,18 +30,18 @@ class Detections(NamedTuple):
 
 
 def numbered(found: dict[int, Detections], numbers: dict[int, int]) -> np.ndarray:
-    """(N, 7) float64 for an evaluator: number of the image (place + 1), left, top, width, height, score, category.
+    """(N, 7) float64 for an evaluator: number of the image (position + 1), left, top, width, height, score, category.
 
     Args:
-        found: detections by place of their image.
-        numbers: category id, for the evaluator, of every label that counts; detections of others are left out.
+        found: detections by the position of their image.
+        numbers: the evaluator's category id of every label that counts. Detections of other labels are left out.
     """
     tables = [np.zeros((0, 7))]
-    for place, one in found.items():
+    for position, one in found.items():
         category = [numbers.get(label, 0) for label in one.labels.tolist()]
         boxes = one.boxes.astype(np.float64)
         size = boxes[:, 2:] - boxes[:, :2]
-        table = np.column_stack([np.full(len(boxes), place + 1), boxes[:, :2], size, one.scores, category])
+        table = np.column_stack([np.full(len(boxes), position + 1), boxes[:, :2], size, one.scores, category])
         tables.append(table[table[:, -1] > 0])
     return np.concatenate(tables)
 
@@ -49,9 +49,9 @@ def numbered(found: dict[int, Detections], numbers: dict[int, int]) -> np.ndarra
 def results_of(
     found: dict[int, Detections], truth: Truth, classes: Sequence[str], cat_ids: Sequence[Id | None]
 ) -> Iterable[dict[str, Any]]:
-    """COCO's results under the ids of the annotation files; with the file's name where several files were joined."""
-    for place, one in found.items():
-        image, known = truth.images[place], truth.source_of(place).content.categories
+    """COCO's results with the ids of the annotation files; with image file names if several files are joined."""
+    for position, one in found.items():
+        image, known = truth.images[position], truth.source_of(position).content.categories
         ids = [known.get(name, cat_id) for name, cat_id in zip(classes, cat_ids, strict=True)]
         joined = {'file_name': image['file_name']} if len(truth.sources) > 1 else {}
         for box, score, label in one.rows():
@@ -60,6 +60,6 @@ def results_of(
 
 
 def write_results(records: Sequence[dict[str, Any]], path: Path) -> None:
-    """Write COCO's results JSON, which appears under its name only when all of it is written."""
+    """Write COCO's results JSON. The file appears only when it is complete."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_file(path, json.dumps(records).encode())

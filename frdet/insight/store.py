@@ -104,11 +104,11 @@ def load_evaluation(folder: Path) -> CocoEval | None:
 
 
 def save_batch(data_batch: Any, path: Path, classes: Any) -> None:
-    """Draw a training batch as the model gets it, boxes included. Batches of anything but images are left out."""
-    inputs, samples = data_batch.get('inputs', ()), data_batch.get('data_samples', ())
+    """Draw a training batch with its boxes as the model gets it. Nothing is drawn without images or without samples."""
+    found = data_batch if isinstance(data_batch, dict) else {}
     pictures = []
-    for image, sample in list(zip(inputs, samples, strict=True))[:BATCH_IMAGES]:
-        if image.ndim != 3 or len(image) != 3:
+    for image, sample in list(zip(found.get('inputs', ()), found.get('data_samples', ()), strict=False))[:BATCH_IMAGES]:
+        if image.ndim != 3 or len(image) != 3 or 'gt_instances' not in sample:
             return
         pictures.append(_drawn(image.permute(1, 2, 0).flip(-1).byte().cpu().numpy(), sample, classes))
     if pictures:

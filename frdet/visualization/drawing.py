@@ -1,4 +1,4 @@
-"""Drawing boxes on an image: one stable colour for each class, and a label that stays readable."""
+"""Drawing boxes on an image: one fixed colour for each class, and readable labels."""
 
 import bisect
 import colorsys
@@ -11,11 +11,11 @@ from PIL import Image, ImageDraw
 from frdet.visualization.fonts import Lettering, legible
 
 GOLDEN_RATIO = 0.618034
-READABLE_SIDE = 640  # images with a shorter longest side are enlarged, so that text fits between objects
+READABLE_SIDE = 640  # images whose sides are all shorter are enlarged, so that text fits between objects
 
 
 def class_colour(label: int) -> tuple[int, int, int]:
-    """The colour of a class, RGB: hues a golden section apart, so that neighbours and any first few differ."""
+    """The RGB colour of a class. Hues are a golden section apart, so that neighbours and the first classes differ."""
     hue = (0.02 + label * GOLDEN_RATIO) % 1.0
     saturation, value = ((0.85, 0.95), (0.6, 1.0), (0.95, 0.7))[label // 7 % 3]
     red, green, blue = colorsys.hsv_to_rgb(hue, saturation, value)
@@ -36,11 +36,11 @@ def draw_boxes(
 
     Args:
         image: (H, W, 3) uint8 RGB.
-        boxes: (n, 4) xyxy in pixels of ``image``; an array or a tensor, as the next two.
+        boxes: (n, 4) xyxy in pixels of ``image``. Boxes, labels and scores are arrays or tensors.
         labels: (n,) integers.
-        scores: (n,), written after the class; the best is drawn last, on top.
-        classes: name of every label, in any script (see ``fonts.legible``); the number stands where there is none.
-        dashed: interrupted lines, for boxes that are neither object nor background.
+        scores: (n,), written after the class. The label of the best score is on top.
+        classes: name of every label in any script (see ``fonts.legible``). A label without a name is shown as a number.
+        dashed: draw dashed lines, for boxes that are neither object nor background.
         min_long_side: a smaller image is enlarged by a whole factor until its longer side is at least this.
 
     Returns:
@@ -55,14 +55,17 @@ def draw_boxes(
         raise ValueError(f'{len(boxes)} boxes, {len(labels)} labels, {"no" if scores is None else len(scores)} scores')
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise ValueError(f'expected an image (H, W, 3) of uint8, found {image.shape} of {image.dtype}')
-    picture, factor = _enlarged(image, min_long_side)
+    picture, factor = Image.fromarray(image), max(1, -(-min_long_side // max(image.shape[:2])))
+    if factor > 1:
+        picture = picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.BICUBIC)
     boxes = boxes * factor
     draw = ImageDraw.Draw(picture)
     long_side = max(picture.size)
     names = legible(classes or ())
     line, letters = max(2, round(long_side / 260)), Lettering((*names, '0123456789.'), max(13, round(long_side / 44)))
-    # Large boxes first, so that a small one inside is not covered; labels after all boxes, the surest last.
-    for index in np.argsort(-_areas(boxes), kind='stable'):
+    # Large boxes first, so that they do not cover small ones. Labels after all boxes, the best score last.
+    areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    for index in np.argsort(-areas, kind='stable'):
         _outline(draw, boxes[index], class_colour(int(labels[index])), line, dashed)
     taken: list[tuple[float, float, float, float]] = []
     order = range(len(boxes)) if scores is None else np.argsort(-scores, kind='stable')
@@ -80,25 +83,12 @@ def draw_boxes(
 
 
 def save_image(image: np.ndarray, path: Any) -> None:
-    """Write (H, W, 3) uint8 RGB to ``path``, in the format its ending names."""
+    """Write (H, W, 3) uint8 RGB to ``path`` in the format of its ending."""
     Image.fromarray(image).save(path, quality=92)
 
 
 def _array(values: Any) -> np.ndarray:
     return values.detach().cpu().numpy() if hasattr(values, 'detach') else np.asarray(values)
-
-
-def _areas(boxes: np.ndarray) -> np.ndarray:
-    return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-
-
-def _enlarged(image: np.ndarray, min_long_side: int) -> tuple[Image.Image, int]:
-    height, width = image.shape[:2]
-    factor = max(1, -(-min_long_side // max(height, width)))
-    picture = Image.fromarray(image)
-    if factor > 1:
-        picture = picture.resize((width * factor, height * factor), Image.Resampling.BICUBIC)
-    return picture, factor
 
 
 def _outline(draw: ImageDraw.ImageDraw, box: np.ndarray, colour: tuple[int, int, int], line: int, dashed: bool) -> None:
@@ -120,7 +110,7 @@ def _outline(draw: ImageDraw.ImageDraw, box: np.ndarray, colour: tuple[int, int,
 
 
 def _fitted(name: str, score: str, letters: Lettering, width: int) -> str:
-    """The text of a label, the name shortened where it is wider than the picture, so that the score is to be seen."""
+    """The text of a label. A name wider than the picture is shortened, so that the score stays visible."""
 
     def is_too_wide(count: int) -> bool:
         return letters.width(f'{name[:count]}...{score}') + _side_space(letters) > width
@@ -138,7 +128,7 @@ def _place_chip(
     size: tuple[int, int],
     taken: list[tuple[float, float, float, float]],
 ) -> tuple[float, float, float, float]:
-    """Where a label goes, xyxy: the first place in the image that hides no other label, else above the box."""
+    """The place of a label, xyxy: the first one that hides no other label, or else above the box."""
     width, height = letters.width(text) + _side_space(letters), sum(letters.metrics(text))
     x1, y1, x2, y2 = (float(v) for v in box)
     corners = [(x1, y1 - height), (x1, y1), (x2 - width, y1 - height), (x2 - width, y1), (x1, y2), (x1, y2 - height)]
@@ -150,7 +140,7 @@ def _place_chip(
 
 
 def _side_space(letters: Lettering) -> int:
-    """Space left and right of a label's text together, in pixels."""
+    """Space left and right of a label's text, together, in pixels."""
     return max(6, round(0.6 * letters.size))
 
 
@@ -159,7 +149,7 @@ def _overlap(a: tuple[float, float, float, float], b: tuple[float, float, float,
 
 
 def _chip(draw: ImageDraw.ImageDraw, place: Any, text: str, letters: Lettering, colour: tuple[int, int, int]) -> None:
-    """A filled label; the text is black or white, whichever stands out more."""
+    """A filled label with black or white text, whichever contrasts more."""
     x1, y1, x2, y2 = place
     draw.rounded_rectangle([x1, y1, x2 - 1, y2 - 1], radius=(y2 - y1) / 6, fill=colour)
     red, green, blue = colour

@@ -1,7 +1,7 @@
-"""Fonts for class names in any script: the usual one, one that is named, and those of the system, as far as needed.
+"""Fonts for class names in any script: Pillow's font, the font that ``FRDET_FONT`` names, and fonts of the system.
 
-matplotlib reads fonts here and finds those of the system. It is imported where a text has more than ASCII's characters,
-which the usual font has, or where a font is named.
+matplotlib reads fonts and finds fonts of the system. It is imported only if a text has more than ASCII characters,
+which Pillow's font has, or if a font is named.
 """
 
 import functools
@@ -18,18 +18,18 @@ from PIL import ImageDraw, ImageFont
 
 from frdet.errors import ConfigError
 
-#: Environment variable with the path of a font that is taken before all others.
+#: Environment variable with the path of the font to use first.
 FONT = 'FRDET_FONT'
-PLOTS = 'DejaVu Sans'  # the family of plots, which matplotlib brings
-USUAL = ''  # stands for the font inside Pillow, which has Latin letters
+PLOTS = 'DejaVu Sans'  # the font family of plots, which is part of matplotlib
+USUAL = ''  # stands for Pillow's own font, which has Latin letters
 _ASCII = frozenset(map(chr, range(33, 127)))
-# Other cuts of a font are taken only where no plain one has the characters; a placeholder for everything never.
+# Special styles are used only if no plain font has the characters. A font of placeholders is never used.
 _SPECIAL = ('bold', 'black', 'heavy', 'italic', 'oblique', 'thin', 'light', 'medium', 'mono', 'serif', 'condensed')
 _PLACEHOLDER = 'lastresort'
 
 
 def legible(names: Sequence[str]) -> tuple[str, ...]:
-    """Names of classes as they can be drawn: ``class 3`` for the one of label 3 where no font has its characters."""
+    """Class names that can be drawn: if no font has the characters of label 3's name, it becomes ``class 3``."""
     return _legible(tuple(names), os.environ.get(FONT, ''))
 
 
@@ -51,7 +51,7 @@ def _legible(names: tuple[str, ...], font: str) -> tuple[str, ...]:
 
 
 def font_families(texts: Iterable[str]) -> list[str]:
-    """Families for matplotlib's ``font.family`` that together have the characters of ``texts``, known to it by then."""
+    """Font families for matplotlib's ``font.family`` that together have the characters of ``texts``."""
     paths, _ = _cover(_characters(texts), os.environ.get(FONT, ''))
     return list(dict.fromkeys(PLOTS if path in (USUAL, _dejavu()) else _family(path) for path in paths))
 
@@ -65,14 +65,14 @@ def _family(path: str) -> str:
 
 
 class Lettering:
-    """Text of one size, each piece in the first font that has its characters.
+    """Text of one size. Each piece is written in the first font that has its characters.
 
     Args:
-        texts: all that may be written.
-        size: of the letters, in pixels.
+        texts: all texts that may be written.
+        size: size of the letters in pixels.
 
     Raises:
-        ConfigError: the font that ``FRDET_FONT`` names cannot be read.
+        ConfigError: the font of ``FRDET_FONT`` cannot be read.
     """
 
     def __init__(self, texts: Iterable[str], size: int):
@@ -81,11 +81,11 @@ class Lettering:
         self.size = size
 
     def width(self, text: str) -> float:
-        """Pixels from the beginning to the end of a text."""
+        """Length of a text in pixels."""
         return sum(font.getlength(part) for part, font in self._pieces(text))
 
     def metrics(self, text: str) -> tuple[int, int]:
-        """Pixels above and below the base line that are kept free for a text."""
+        """Pixels above and below the base line that a text needs."""
         metrics = [font.getmetrics() for _, font in self._pieces(text)]
         return max(above for above, _ in metrics), max(below for _, below in metrics)
 
@@ -102,8 +102,9 @@ class Lettering:
             x += font.getlength(part)
 
     def _pieces(self, text: str) -> Iterator[tuple[str, ImageFont.FreeTypeFont]]:
-        """Parts of a text and their fonts: one part where one font has all, of the first font where none has any."""
-        text = unicodedata.normalize('NFC', ''.join(' ' if _is_control(c) else c for c in text))
+        """Parts of a text and their fonts. Characters that no font has get the first font."""
+        spaced = (' ' if unicodedata.category(c) in ('Cc', 'Zl', 'Zp') else c for c in text)
+        text = unicodedata.normalize('NFC', ''.join(spaced))
         needed = _characters([text])
         for path, font in self._fonts:
             if len(self._fonts) == 1 or needed <= _charset(path):
@@ -122,18 +123,14 @@ class Lettering:
 
 
 def _characters(texts: Iterable[str]) -> frozenset[str]:
-    """Characters that need a glyph: neither spaces nor marks of writing direction, joining and variants."""
+    """Characters that need a glyph, without spaces and marks of writing direction, joining and variants."""
     every = set(unicodedata.normalize('NFC', ''.join(texts)))
     return frozenset(c for c in every if unicodedata.category(c)[0] not in 'CZ' and not 0xFE00 <= ord(c) <= 0xFE0F)
 
 
-def _is_control(character: str) -> bool:
-    return unicodedata.category(character) in ('Cc', 'Zl', 'Zp')
-
-
 @functools.lru_cache(maxsize=64)
 def _cover(characters: frozenset[str], font: str) -> tuple[tuple[str, ...], frozenset[str]]:
-    """Paths of fonts that together have ``characters``, in the order of use, and those characters that none has."""
+    """Paths of fonts that together have ``characters``, in the order of use, and the characters that no font has."""
     if not font and characters <= _ASCII:
         return (USUAL,), frozenset()
     paths = [font, USUAL] if font else [USUAL]
@@ -146,17 +143,17 @@ def _cover(characters: frozenset[str], font: str) -> tuple[tuple[str, ...], froz
 
 
 def _search(lacking: frozenset[str]) -> tuple[list[str], frozenset[str]]:
-    """Fonts of the system with as many of these characters as can be, and the characters that none has."""
+    """Fonts of the system with as many of these characters as possible, and the characters that no font has."""
     from matplotlib import font_manager
 
     having = {}
     for path in sorted(font_manager.findSystemFonts(), key=_rank):
-        with suppress(Exception):  # a damaged font, or a kind that FreeType does not read
+        with suppress(Exception):  # a damaged font, or a format that FreeType cannot read
             if _PLACEHOLDER not in Path(path).name.lower() and (there := lacking & _read_charset(path)):
                 having[path] = there
     found: list[str] = []
     while lacking and having:
-        path = max(having, key=lambda path: len(having[path] & lacking))  # of equals, the first
+        path = max(having, key=lambda path: len(having[path] & lacking))  # the first of equals
         there = having.pop(path) & lacking
         if there and _draws(path, min(there)):
             found.append(path)
@@ -170,14 +167,14 @@ def _rank(path: str) -> tuple[int, str]:
 
 
 def _draws(path: str, character: str) -> bool:
-    """Whether Pillow can draw with a font; of one that holds coloured pictures it cannot, or draws nothing."""
+    """Whether Pillow can draw with a font. With fonts of coloured pictures it fails, or draws nothing."""
     with suppress(OSError, ValueError):
         return _loaded(path, 24).getmask(character).getbbox() is not None
     return False
 
 
 def _dejavu() -> str:
-    """The font that matplotlib brings: Latin, Greek, Cyrillic, Arabic, Hebrew and many signs."""
+    """matplotlib's own font: Latin, Greek, Cyrillic, Arabic, Hebrew and many signs."""
     import matplotlib
 
     return str(Path(matplotlib.get_data_path(), 'fonts/ttf/DejaVuSans.ttf'))
@@ -185,17 +182,11 @@ def _dejavu() -> str:
 
 @functools.lru_cache(maxsize=64)
 def _charset(path: str) -> frozenset[str]:
-    """The characters of a font.
-
-    Raises:
-        ConfigError: it cannot be read.
-    """
+    """The characters of a font; ConfigError if it cannot be read."""
     try:
         return _read_charset(path)
     except (OSError, RuntimeError) as error:
-        raise ConfigError(
-            f'The environment variable {FONT} is {path!r}, of which no font can be read: {error}'
-        ) from None
+        raise ConfigError(f'The environment variable {FONT} is {path!r}, which is no font: {error}') from None
 
 
 def _read_charset(path: str) -> frozenset[str]:

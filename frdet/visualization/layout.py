@@ -13,7 +13,7 @@ INK = (235, 235, 235)
 def draw_side_by_side(
     truth: np.ndarray, prediction: np.ndarray, *, titles: tuple[str, str] = ('ground truth', 'detections')
 ) -> np.ndarray:
-    """Two pictures (H, W, 3) uint8 RGB of one image, titled; the second is resized to the first's height."""
+    """Two pictures (H, W, 3) uint8 RGB of one image with titles. The second is resized to the height of the first."""
     height = truth.shape[0]
     width = max(1, round(prediction.shape[1] * height / prediction.shape[0]))
     second = Image.fromarray(prediction)
@@ -30,7 +30,7 @@ def draw_side_by_side(
 
 
 def shrunk(image: np.ndarray, side: float) -> tuple[np.ndarray, float]:
-    """A picture (H, W, 3) uint8 RGB whose longer side is at most ``side``, and the factor by which it shrank."""
+    """A picture (H, W, 3) uint8 RGB whose longer side is at most ``side``, and the factor of shrinking."""
     scale = side / max(image.shape[:2])
     if scale >= 1:
         return image, 1.0
@@ -39,11 +39,11 @@ def shrunk(image: np.ndarray, side: float) -> tuple[np.ndarray, float]:
 
 
 def grid(images: Sequence[np.ndarray], *, columns: int | None = None, cell: tuple[int, int] = (360, 480)) -> np.ndarray:
-    """A contact sheet of pictures (H_i, W_i, 3) uint8 RGB, each as large as its cell allows, centred.
+    """A contact sheet of pictures (H_i, W_i, 3) uint8 RGB, each centred and as large as its cell allows.
 
     Args:
         images: at least one.
-        columns: cells in a row; as many as make the sheet about as wide as high where None.
+        columns: cells in a row; None makes about as many columns as rows.
         cell: (height, width) in pixels.
 
     Raises:

@@ -16,32 +16,32 @@ from frdet.structures import DetDataSample, flip_boxes, scale_boxes
 from frdet.visualization.drawing import draw_boxes, save_image
 from frdet.visualization.layout import draw_side_by_side
 
-#: What MMEngine draws on, which imports matplotlib.
+#: Attributes that MMEngine draws with. Making them imports matplotlib.
 _FIGURE = ('fig_save_canvas', 'fig_save', 'ax_save', 'dpi')
 
 
 @VISUALIZERS.register_module()
 class DetVisualizer(Visualizer):
-    """Draws the truth and the detections of an image, and hands the picture to the backends.
+    """Draws the ground truth and the detections of an image, and gives the picture to the backends.
 
     Class names come from ``dataset_meta['classes']``, which MMEngine's Runner sets.
 
     Args:
-        name: MMEngine finds it by this name; its manager requires the argument.
-        kwargs: ``vis_backends``, ``save_dir`` and the others of MMEngine's ``Visualizer``.
+        name: MMEngine finds the visualizer by this name.
+        kwargs: ``vis_backends``, ``save_dir`` and other arguments of MMEngine's ``Visualizer``.
     """
 
     def __init__(self, name: str = 'visualizer', **kwargs: Any):
         super().__init__(name, **kwargs)
-        for attribute in _FIGURE:  # from here on `__getattr__` makes them
+        for attribute in _FIGURE:  # `__getattr__` makes them
             delattr(self, attribute)
 
     def _initialize_fig(self, fig_cfg: Any) -> tuple[Any, Any, Any]:
-        """Nothing yet, for a training that draws nothing."""
+        """No figure yet, because a training may draw nothing."""
         return None, SimpleNamespace(get_dpi=lambda: None), None
 
     def __getattr__(self, name: str) -> Any:
-        """MMEngine's figure, made when it is asked for."""
+        """Make MMEngine's figure at its first use."""
         if name not in _FIGURE:
             raise AttributeError(f'{type(self).__name__!r} object has no attribute {name!r}')
         self.fig_save_canvas, self.fig_save, self.ax_save = super()._initialize_fig(self.fig_save_cfg)
@@ -62,19 +62,19 @@ class DetVisualizer(Visualizer):
         pred_score_thr: float = 0.3,
         step: int = 0,
     ) -> None:
-        """Draw one image, and show it, write it to ``out_file``, or else give it to the backends.
+        """Draw one image, show it if wished, and write it to ``out_file`` or give it to the backends.
 
         Args:
-            name: of the picture, in the backends and the window.
+            name: name of the picture in the backends and the window.
             image: (H, W, 3) uint8 RGB, the original or the network's input.
-            data_sample: its ``gt_instances`` and ``ignored_instances`` in pixels of the network's input, its
+            data_sample: ``gt_instances`` and ``ignored_instances`` are in pixels of the network's input,
                 ``pred_instances`` in pixels of the original image.
-            draw_gt, draw_pred: what to draw, where there is such; both stand side by side.
+            draw_gt, draw_pred: draw the ground truth or the detections, or both side by side.
             show: open a window.
-            wait_time: seconds it stays, 0 until a key is pressed.
-            out_file: path of a picture; its folder is created.
-            pred_score_thr: least score of a detection that is drawn.
-            step: of the training, for the backends.
+            wait_time: seconds that the window stays open; 0 waits for a key.
+            out_file: path of the picture. Its folder is created.
+            pred_score_thr: lowest score of a drawn detection.
+            step: step of the training, for the backends.
         """
         image = np.ascontiguousarray(image, dtype=np.uint8)
         pictures = []
@@ -94,7 +94,7 @@ class DetVisualizer(Visualizer):
 
     @master_only
     def add_scalars(self, scalar_dict: dict[str, Any], step: int = 0, file_path: str | None = None) -> None:
-        """Hand metric values to the backends; those that draw curves do not get COCO's -1, for no object."""
+        """Give metric values to the backends. Backends that draw curves do not get COCO's -1 for no object."""
         drawn = {name: value for name, value in scalar_dict.items() if value != -1 or is_defined(name, value)}
         for backend in self._vis_backends.values():
             backend.add_scalars(scalar_dict if isinstance(backend, LocalVisBackend) else drawn, step, file_path)
@@ -124,9 +124,9 @@ class DetVisualizer(Visualizer):
 
 
 def boxes_on(image: np.ndarray, sample: DetDataSample, boxes: Tensor) -> Tensor:
-    """Boxes (n, 4) in pixels of the network's input, moved to ``image`` unless that is the input.
+    """Boxes (n, 4) in pixels of the network's input, moved to the original image unless ``image`` is the input.
 
-    Where the input has the original's size, ``image`` is taken for the original.
+    If both have the same size, ``image`` is the original.
     """
     size = image.shape[:2]
     is_input = size == sample.get('img_shape', size) and size != sample.get('ori_shape')

@@ -17,7 +17,7 @@ from mmengine.registry import MODEL_WRAPPERS
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from frdet.apis.launch import settle_launcher
+from frdet.apis.launch import resolve_launcher
 from frdet.models.task_modules.assigners import NEGATIVE, POSITIVE, AssignResult
 from frdet.models.task_modules.samplers import BaseSampler
 from frdet.registry import DETECTORS, SAMPLERS
@@ -90,7 +90,7 @@ def main() -> None:
     torch.distributed.init_process_group('gloo', init_method=f'file://{folder}/meet', rank=rank, world_size=2)
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE='2')
     cfg = Config()
-    settle_launcher(cfg, 'pytorch')
+    resolve_launcher(cfg, 'pytorch')
     model = build_model()
     wrapped = MODEL_WRAPPERS.build(dict(cfg.model_wrapper_cfg, module=model))
     optim = optimiser(model)

@@ -426,6 +426,6 @@ def test_every_kind_is_tested():
 
 
 def test_the_place_before_still_works():
-    with pytest.warns(DeprecationWarning, match=r'check_data is in frdet\.apis\.checking now'):
+    with pytest.warns(FutureWarning, match=r'check_data is frdet\.apis\.checking\.check_data now'):
         from frdet.datasets.checking import check_data as moved
     assert moved is check_data

@@ -65,7 +65,7 @@ def test_without_a_checkpoint_the_config_or_the_annotations_tell(options):
     all_six = [o for o in options if 'metainfo' not in o]
     assert init_detector(CONFIG, device='cpu', cfg_options=all_six).roi_head.bbox_head.num_classes == 6
     nowhere = [o if '.data_root=' not in o else f'{o}/nowhere' for o in all_six]
-    with pytest.raises(ConfigError, match='num_classes is None, and no class is known'):
+    with pytest.raises(ConfigError, match='num_classes is None, and the data set names no class'):
         init_detector(CONFIG, device='cpu', cfg_options=nowhere)
 
 
@@ -77,7 +77,7 @@ def test_every_head_is_filled_in_lists_too():
     assert [head.num_classes for head in cfg.model.roi_head.bbox_head] == [3, 7, 3]
     assert cfg.model.head.num_classes == 3
     cfg.model.roi_head.bbox_head[2].num_classes = None
-    with pytest.raises(ConfigError, match=r'model\.roi_head\.bbox_head\.2\.num_classes is None, and no class is known'):
+    with pytest.raises(ConfigError, match=r'model\.roi_head\.bbox_head\.2\.num_classes is None, and the data set'):
         resolve_num_classes(cfg, tuple)
     cfg.model.roi_head.bbox_head[2].num_classes = 3
     resolve_num_classes(cfg, lambda: pytest.fail('classes are read only where they are needed'))
@@ -149,7 +149,7 @@ def test_category_ids_are_those_of_the_annotations(tested, capsys, files, classe
 
 @pytest.mark.parametrize(
     ('files', 'words'),
-    [(['a'], 'a.json has not all classes of the model'), (['missing'], 'missing.json cannot be read')],
+    [(['a'], 'a.json lacks a class of the model'), (['missing'], 'missing.json cannot be read')],
 )
 def test_category_ids_that_no_file_tells(tested, capsys, files, words):
     assert category_ids(tested(*files), ['red', 'pink']) == [1, 2]

@@ -8,7 +8,7 @@ import subprocess
 import pytest
 from mmengine.config import Config
 
-from frdet.apis.launch import settle_launcher
+from frdet.apis.launch import resolve_launcher
 from frdet.errors import ConfigError
 from tests import warm
 from tests.engine import toy
@@ -16,7 +16,7 @@ from tests.engine import toy
 
 def test_one_process_changes_nothing():
     cfg = Config(dict(env_cfg=dict(dist_cfg=dict(backend='nccl'))))
-    settle_launcher(cfg, 'none')
+    resolve_launcher(cfg, 'none')
     assert cfg.launcher == 'none'
     assert cfg.env_cfg.dist_cfg.backend == 'nccl'
     assert 'model_wrapper_cfg' not in cfg
@@ -38,7 +38,7 @@ def test_the_configs_own_wrapper_wins(monkeypatch):
 
     def wrapper(**cfg):
         cfg = Config(cfg)
-        settle_launcher(cfg, 'pytorch')
+        resolve_launcher(cfg, 'pytorch')
         return cfg.model_wrapper_cfg
 
     default = dict(
@@ -64,12 +64,12 @@ def test_not_started_by_the_launcher(monkeypatch, launcher, named):
     for name in ('RANK', 'LOCAL_RANK', 'WORLD_SIZE', 'SLURM_PROCID', 'SLURM_NTASKS'):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(ConfigError, match=named):
-        settle_launcher(Config(dict()), launcher)
+        resolve_launcher(Config(dict()), launcher)
 
 
 def test_unknown_launcher():
     with pytest.raises(ConfigError, match='mpi'):
-        settle_launcher(Config(dict()), 'mpi')
+        resolve_launcher(Config(dict()), 'mpi')
 
 
 def launched(script, *args, **env):

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Subset
 from frdet.datasets import Annotations, DetDataset
 from frdet.datasets.base import categories_of
 from frdet.datasets.resumable import ResumableLoader
-from frdet.errors import BrokenImageError, DataError
+from frdet.errors import BrokenImageError, DataError, defined
 from frdet.evaluation import CocoMetric
 from frdet.registry import DATASETS
 from tests.evaluation.test_tested import evaluated, perfect
@@ -95,14 +95,14 @@ def vars_of(read):
     [
         (NoReader, 'NoReader has no method read'),
         (Wrong, r'boxes is an array \(6, 5\) of float64: expected numbers, \(6, 4\)'),
-        (Other, r'gives a dict: expected frdet\.datasets\.Annotations'),
+        (Other, r'returns a dict: expected frdet\.datasets\.Annotations'),
         (Text, "could not convert string to float: '12,5'"),
     ],
 )
 def test_a_reader_that_is_wrong_is_named(root, kind, words):
     with pytest.raises(DataError, match=words) as error:
         built(root, kind=kind)
-    assert str(error.value).startswith(f'{kind.__name__}.read of {root}/one')
+    assert str(error.value).startswith(f'{kind.__name__} in {__file__} cannot read {root}/one: ')
 
 
 def test_annotations_are_read_once_where_they_are_tested(root):
@@ -184,3 +184,7 @@ def test_a_broken_image_of_a_pipeline_that_packs_no_sample(root, num_workers):
         said.append([message.split(' (id')[0][-5:] for message in loader.broken_images])
     assert seen == 2 * [['0.png', '2.png', '2.png'], ['3.png', '5.png', '5.png']]
     assert said == 2 * [['1.png'], ['4.png']]
+
+
+def test_a_class_without_a_file_is_named_alone():
+    assert defined(type('Cell', (), {'__module__': 'builtins'})) == 'Cell'

@@ -67,7 +67,7 @@ def test_a_damaged_archive_is_deleted(server, tmp_path):
     serve_coco(server)
     place = IMAGES.index(DATA[:100]) + 50
     server.files['/z/val2017.zip'] = IMAGES[:place] + b'damaged!' + IMAGES[place + 8 :]
-    with pytest.raises(DataError, match='is damaged .*fetch it anew'):
+    with pytest.raises(DataError, match='is damaged .*to download it'):
         download_coco(tmp_path, base_url=server.url, archives=ARCHIVES[1:])
     assert list(tmp_path.iterdir()) == []
 

@@ -114,7 +114,7 @@ def test_nothing_is_printed(capfd):
 
 
 def test_the_former_name():
-    with pytest.warns(FutureWarning, match="'faster_coco_eval' is gone, 'hotcoco' evaluates instead"):
+    with pytest.warns(FutureWarning, match="'faster_coco_eval' is gone. 'hotcoco' gives the same results"):
         metric = CocoMetric(backend='faster_coco_eval')
     assert metric.backend == CocoMetric().backend == 'hotcoco'
     with pytest.raises(ConfigError, match="backend is 'fast', expected hotcoco or pycocotools"):

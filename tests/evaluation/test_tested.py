@@ -79,9 +79,9 @@ def test_the_truth_is_that_of_the_data_set(write):
 
 
 def test_without_any_truth():
-    with pytest.raises(ConfigError, match='has no truth: give ann_file'):
+    with pytest.raises(ConfigError, match='has no ground truth: give ann_file'):
         CocoMetric().compute_metrics([])
-    with pytest.raises(ConfigError, match='no truth to compare with: Own, which is tested, is no DetD'):
+    with pytest.raises(ConfigError, match=rf'the tested Own in {__file__} is no DetDataset'):
         CocoMetric().use_dataset(Own([]))
 
 
@@ -139,13 +139,13 @@ def test_images_of_equal_names_and_other_boxes(write, lines):
     """In every image: other pictures. In one of three: the truth was corrected, which the log says."""
     path, _ = write('other', content_of('abc', seed=3))
     _, dataset = write('mine', content_of('abc'))
-    with pytest.raises(DataError, match='other boxes in each of the 3 that have any'):
+    with pytest.raises(DataError, match='differ in the boxes of all 3 images with boxes'):
         CocoMetric(ann_file=str(path)).use_dataset(dataset)
     corrected = content_of('abc')
     corrected['annotations'][0]['bbox'] = [0, 0, 40, 40]
     path, _ = write('other', corrected)
     CocoMetric(ann_file=str(path)).use_dataset(dataset)
-    assert any('has other boxes than' in line and 'in 1 of 3 images' in line for line in lines)
+    assert any('differ in the boxes of 1 of 3 images: the latter count' in line for line in lines)
 
 
 @pytest.mark.parametrize('name', ['a.png', 'images/a.png', 'C:\\data\\a.png', 'http://host/upload/a.png'])
@@ -255,11 +255,11 @@ def test_what_a_reader_of_the_figures_should_know(write, lines):
     said = '\n'.join(lines)
     assert '1 boxes have an area that is 0 or negative' in said
     assert '1 boxes have no area inside their image' in said
-    assert 'every figure will be -1' not in said
+    assert 'every metric value will be -1' not in said
     for annotation in content['annotations']:
         annotation['iscrowd'] = 1
     CocoMetric().use_dataset(write('crowds', content)[1])
-    assert 'no object of the classes tested, so every figure will be -1' in lines[-1]
+    assert 'no object of the tested classes, so every metric value will be -1' in lines[-1]
 
 
 def test_the_runner_hands_the_data_set_over(write, tmp_path):

@@ -174,12 +174,12 @@ def test_sources(tool, folder, source, expected):
 @pytest.mark.parametrize(
     ('source', 'words'),
     [
-        ('empty', 'no image and no video in it or below'),
+        ('empty', 'its folders have no image and no video'),
         ('0', '0 is no file; cameras and addresses are not read: .*DetInferencer.stream'),
         ('https://a.org/b.jpg', 'https://a.org/b.jpg is no file; cameras and addresses are not read: download'),
         ('rtsp://a/1', 'cameras and addresses are not read'),
         ('none.jpg', 'no file, no folder, and no pattern'),
-        ('x/*.jpg', 'no pattern that any file fits'),
+        ('x/*.jpg', 'no pattern of an existing file'),
         ('lists/none.TXT', 'lists/none.TXT is empty: expected one path in a line'),
         ('lists/binary.txt', 'lists/binary.txt is no text: expected one path in a line'),
     ],
@@ -212,8 +212,6 @@ def test_an_image_is_never_drawn_over(tool, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'link').symlink_to(tmp_path)
     for out in ('.', 'link'):
-        with pytest.raises(
-            DataError, match=r'a\.jpg is to be detected in, and would be drawn over: choose another --out'
-        ):
+        with pytest.raises(DataError, match=r'a\.jpg is an input, and would be overwritten: choose another --out'):
             tool.drawn_files([Path('a.jpg'), Path('b.png')], Path(out))
     tool.drawn_files([Path('a.png')], Path('.'))

@@ -145,7 +145,7 @@ def test_a_named_font_that_is_none(system, tmp_path, monkeypatch, content):
     if content:
         (tmp_path / 'a.ttf').write_bytes(content)
     monkeypatch.setenv('FRDET_FONT', str(tmp_path / 'a.ttf'))
-    with pytest.raises(ConfigError, match=r"FRDET_FONT is '.*a\.ttf', of which no font can be read"):
+    with pytest.raises(ConfigError, match=r"FRDET_FONT is '.*a\.ttf', which is no font"):
         draw_boxes(GREY, [[10, 40, 90, 90]], [0], classes=['cat'])
 
 

@@ -1,1 +1,1 @@
-"""The measurements behind tools/benchmark.py, one module for each of its sub-commands."""
+"""The measurements of tools/benchmark.py, one module for each command."""

@@ -1,4 +1,4 @@
-"""What `--deterministic` costs a training step."""
+"""The cost of `--deterministic` in a training step."""
 
 import argparse
 from collections.abc import Callable
@@ -24,14 +24,13 @@ def _under(deterministic: bool, step: Run) -> Callable[[], None]:
 
 
 def measure(args: argparse.Namespace) -> Report:
-    """Steps on the same images with the same model, in turn."""
+    """The time of steps with and without it, in turn, on the same images with the same model."""
     step = steps(args)(Point(batch=2))
     sides = {'as usual': _under(False, step), '--deterministic': _under(True, step)}
     times = alternate(sides, args.rounds, args.device)
     report = Report(f'A training step of R50-FPN, float32, 2 images; {machine(args.device)}')
     usual = times['as usual'].median
     for name, found in times.items():
-        row = {'what': name, 'median s': found.median, 'min-max s': found.spread, 'times': found.median / usual}
-        report.add(row)
+        report.add({'what': name, 'median s': found.median, 'min-max s': found.spread, 'times': found.median / usual})
     report.notes.append(f'{args.rounds} rounds, in turn; a short side of {round(Point().side * args.scale)}.')
     return report

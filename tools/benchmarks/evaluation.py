@@ -1,4 +1,4 @@
-"""COCO's evaluation of drawn detections, against pycocotools."""
+"""COCO's evaluation of random detections, compared with pycocotools."""
 
 import argparse
 import contextlib
@@ -15,7 +15,7 @@ CLASSES, BOXES_PER_IMAGE, MAX_DETS = 80, 7.2, (1, 10, 100)  # COCO's val2017 has
 
 
 def draw(images: int, detections: int) -> Numbered:
-    """Annotations of ``images`` images, and ``detections`` of each: three near every object, the others anywhere."""
+    """Annotations of ``images`` images, and ``detections`` in each: three near every object, the rest anywhere."""
     rng = np.random.default_rng(0)
     count = round(images * BOXES_PER_IMAGE)
     size = np.exp(rng.uniform(np.log(6), np.log(300), (count, 2)))
@@ -38,7 +38,7 @@ def draw(images: int, detections: int) -> Numbered:
 
 
 def measure(args: argparse.Namespace) -> Report:
-    """Seconds of each evaluator from arrays to arrays, and whether these are the same to the last bit."""
+    """Seconds of each evaluator from arrays to arrays, and whether the results are the same to the last bit."""
     task = draw(args.count, args.detections)
     results: dict[str, CocoEval] = {}
 
@@ -51,13 +51,7 @@ def measure(args: argparse.Namespace) -> Report:
     report = Report(f'{args.count} images x {args.detections} detections against {len(task.truth.image)} boxes')
     for name, result in results.items():
         same = all(np.array_equal(getattr(result, key), getattr(reference, key)) for key in ('precision', 'recall'))
-        report.add(
-            {
-                'evaluator': name,
-                's, median': times[name].median,
-                'min-max': times[name].spread,
-                'times as fast': times['pycocotools'].median / times[name].median,
-                'the same arrays': 'yes' if same else 'no',
-            }
-        )
+        median, spread, factor = times[name].median, times[name].spread, times['pycocotools'].median
+        row = {'evaluator': name, 's, median': median, 'min-max': spread, 'times as fast': factor / median}
+        report.add({**row, 'the same arrays': 'yes' if same else 'no'})
     return report

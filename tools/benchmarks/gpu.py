@@ -1,4 +1,4 @@
-"""How much of a training step the GPU computes."""
+"""The part of a training step in which the GPU computes."""
 
 import argparse
 import time
@@ -23,7 +23,7 @@ WARMUP, STEPS = 5, 10
 
 
 def build_model(config: str) -> nn.Module:
-    """With random weights; blocks add little to what they are given, as trained ones, so that numbers stay finite."""
+    """A model with random weights. Like trained blocks, its blocks change their input little: numbers stay finite."""
     model = DETECTORS.build(load_config(config, {'model.backbone.init_cfg': None}).model)
     for name, module in model.backbone.named_modules():
         if name.endswith('bn3'):
@@ -32,7 +32,7 @@ def build_model(config: str) -> nn.Module:
 
 
 def covered(intervals: Iterable[tuple[float, float]]) -> float:
-    """Length of the union of intervals: kernels on two streams at once count once."""
+    """Length of the union of intervals: kernels at the same time on two streams count once."""
     total, reached = 0.0, -float('inf')
     for start, end in sorted(intervals):
         total += max(0.0, end - max(start, reached))
@@ -41,7 +41,7 @@ def covered(intervals: Iterable[tuple[float, float]]) -> float:
 
 
 def timed(step: Callable[[], object]) -> float:
-    """Seconds a step, of several in a row: the host may run ahead, as in training."""
+    """Seconds for each of several steps in a row, where the host may run ahead, as in training."""
     torch.cuda.synchronize()
     start = time.perf_counter()
     for _ in range(STEPS):
@@ -51,18 +51,18 @@ def timed(step: Callable[[], object]) -> float:
 
 
 def computing(step: Callable[[], object]) -> tuple[float, int]:
-    """Seconds of a step in which the GPU computes or copies, and how many kernels and copies there are."""
+    """Seconds of a step in which the GPU computes or copies, and the number of kernels and copies."""
     with profile(activities=[ProfilerActivity.CUDA, ProfilerActivity.CPU]) as found:
         for _ in range(STEPS):
             step()
         torch.cuda.synchronize()
-    # An annotation, as of the optimiser's step, spans the pauses between its kernels.
+    # An annotation, for example of the optimiser's step, includes the pauses between kernels.
     on_gpu = [e for e in found.events() if e.device_type == DeviceType.CUDA and not e.is_user_annotation]
     return covered((e.time_range.start, e.time_range.end) for e in on_gpu) / STEPS / 1e6, len(on_gpu) // STEPS
 
 
 def row(config: str, count: int, wrapper: type[OptimWrapper]) -> dict[str, Any]:
-    """One line of the table; images and boxes are drawn, and on the GPU before the clock starts."""
+    """One row of the table. Random images and boxes are on the GPU before the clock starts."""
     model = build_model(config)
     data = model.data_preprocessor.cast_data(draw_images(count, HEIGHT, WIDTH, BOXES, 80))
     params = [p for p in model.parameters() if p.requires_grad]
@@ -74,8 +74,7 @@ def row(config: str, count: int, wrapper: type[OptimWrapper]) -> dict[str, Any]:
     torch.cuda.reset_peak_memory_stats()
     for _ in range(WARMUP):
         step()
-    seconds = timed(step)
-    memory = torch.cuda.max_memory_allocated() / 2**30
+    seconds, memory = timed(step), torch.cuda.max_memory_allocated() / 2**30
     busy, kernels = computing(step)
     return {
         'images': count,
@@ -89,7 +88,7 @@ def row(config: str, count: int, wrapper: type[OptimWrapper]) -> dict[str, Any]:
 
 
 def measure(args: argparse.Namespace) -> Report:
-    """Each batch size in float32 (TF32 where the GPU has it) and in bfloat16; nothing here says how well it trains."""
+    """Each batch size in float32 (TF32 if the GPU has it) and in bfloat16. The loss is not looked at."""
     torch.set_float32_matmul_precision('high')
     report = Report(f'{machine(torch.device("cuda"))}, {HEIGHT} x {WIDTH} pixels')
     rows = [(count, wrapper) for count in args.batch for wrapper in (OptimWrapper, AutocastOptimWrapper)]

@@ -1,4 +1,4 @@
-"""How the time of a training step grows with the batch, the image, its ground truth and the classes."""
+"""The growth of a training step's time with the batch, the image size, the ground truth and the classes."""
 
 import argparse
 from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ from frdet.progress import track
 
 
 class Point(NamedTuple):
-    """One training step's sizes; images are a third wider than high."""
+    """The sizes of a training step. Images are a third wider than high."""
 
     batch: int = 1
     side: int = 800
@@ -33,7 +33,7 @@ NAMES = {'batch': 'images', 'side': 'short side', 'boxes': 'boxes an image', 'cl
 
 
 def steps(args: argparse.Namespace) -> Callable[[Point], Run]:
-    """The training step of a point; points with the same classes share a model."""
+    """A function that gives the training step of a point. Points with the same classes share a model."""
 
     @cache
     def model_of(classes: int) -> tuple[nn.Module, torch.optim.Optimizer]:
@@ -59,7 +59,7 @@ def steps(args: argparse.Namespace) -> Callable[[Point], Run]:
 
 
 def measure(args: argparse.Namespace) -> Report:
-    """A table with, for each size, the time and how often it and the work are those of the smallest."""
+    """A table with the time of each size, and the growth of time and work from the smallest size."""
     report = Report(f'A training step of R50-FPN, float32, image sides times {args.scale:g}; {machine(args.device)}')
     step_of = steps(args)
     for name, values in track(SWEEPS.items(), 'Growth', total=len(SWEEPS), delay=0):
@@ -67,21 +67,15 @@ def measure(args: argparse.Namespace) -> Report:
         times = alternate({v: step_of(point) for v, point in points.items()}, args.rounds, args.device)
         smallest = times[values[0]].median
         for value, found in times.items():
-            work = value / values[0]
-            report.add(
-                {
-                    'what': NAMES[name],
-                    'value': round(value * args.scale) if name == 'side' else value,
-                    'median s': found.median,
-                    'min-max s': found.spread,
-                    'times the smallest': found.median / smallest,
-                    'linear growth would be': work**2 if name == 'side' else work,
-                }
-            )
+            shown, work = value, value / values[0]
+            if name == 'side':
+                shown, work = round(value * args.scale), work**2
+            row = {'what': NAMES[name], 'value': shown, 'median s': found.median, 'min-max s': found.spread}
+            report.add({**row, 'times the smallest': found.median / smallest, 'linear growth would be': work})
     report.notes.append(
-        f'{args.rounds} rounds, in turn. Where nothing else is said: 1 image, a short side of '
-        f'{round(Point().side * args.scale)}, {Point().boxes} boxes, {Point().classes} classes. Linear in the side: '
-        'in its pixels.'
+        f'{args.rounds} rounds, in turn. The other sizes are 1 image, a short side of '
+        f'{round(Point().side * args.scale)}, {Point().boxes} boxes and {Point().classes} classes. Growth with the '
+        'side is linear in the number of pixels.'
     )
     if args.plot:
         draw(report, args.plot)
@@ -89,7 +83,7 @@ def measure(args: argparse.Namespace) -> Report:
 
 
 def draw(report: Report, path: Path) -> None:
-    """One panel for each size; the dotted line is linear growth."""
+    """Plot one panel for each size. The dotted line is linear growth."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 2.8), layout='constrained')

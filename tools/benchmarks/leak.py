@@ -1,4 +1,4 @@
-"""Whether training needs more memory the longer it runs."""
+"""Whether the memory of a training grows with its duration."""
 
 import argparse
 import tempfile
@@ -11,20 +11,20 @@ ROWS = 20
 
 
 def measure(args: argparse.Namespace) -> Report:
-    """The resident memory of the training process, without its loader's workers, and its growth since the warm-up.
+    """The resident memory of the training process without its data workers, and its growth after the warm-up.
 
-    The config is trained as it is, without validation, in a temporary work folder.
+    The config is trained without validation in a temporary work folder.
     """
     cfg = load_config(args.config, args.cfg_options)
-    cfg.train_cfg.max_epochs = args.iterations  # the training is ended before
-    cfg.default_hooks.progress = None  # its total would be that of the config
+    cfg.train_cfg.max_epochs = args.iterations  # the training ends earlier
+    cfg.default_hooks.progress = None  # it would show the config's number of iterations
     with tempfile.TemporaryDirectory() as folder:
         noted = [step.memory for step in watch(cfg, args.iterations, work_dir=folder, validate=False)]
     report = Report(f'Memory of a training by {args.config}')
     every = max(1, args.iterations // ROWS)
     for number, memory in list(enumerate(noted, start=1))[every - 1 :: every]:
         report.add({'iterations': number, 'resident MiB': memory})
-    # The highest of a stretch: the allocator gives back and takes.
+    # The highest value of an interval, because the allocator frees and takes memory.
     half = max(1, args.warm_up // 2)
     grown = max(noted[-half:]) - max(noted[args.warm_up - half : args.warm_up])
     report.notes.append(

@@ -1,4 +1,4 @@
-"""R50-FPN of frdet's and torchvision's with the same rules and the same random weights, and images for them."""
+"""R50-FPN of frdet and of torchvision with the same rules and the same random weights, and images for them."""
 
 import os
 import tempfile
@@ -27,10 +27,10 @@ Data = dict[str, Any]
 
 
 def load_images(count: int, short_side: int) -> tuple[Data, str]:
-    """The first images of FRDET_DATA_ROOT's val2017 that have boxes, or drawn shapes.
+    """The first images of FRDET_DATA_ROOT's val2017 with boxes, or drawn shapes.
 
     Returns:
-        A batch as a data loader gives it, ``inputs`` and ``data_samples``; and in words, where it is from.
+        A batch like one of a data loader, ``inputs`` and ``data_samples``, and the source of the images in words.
     """
     root = os.environ.get('FRDET_DATA_ROOT')
     if root:
@@ -60,7 +60,7 @@ def _first_images(root: str, count: int, short_side: int) -> Data:
 
 
 def draw_images(count: int, height: int, width: int, num_boxes: int, num_classes: int) -> Data:
-    """Noise with boxes of 16 pixels and more, up to half of a side."""
+    """Noise with random boxes whose sides are from 16 pixels to half of the image's side."""
     samples, size = [], torch.tensor([width, height])
     for _ in range(count):
         sides = 16 + torch.rand(num_boxes, 2) * (size / 2 - 16).clamp(min=0)
@@ -74,7 +74,7 @@ def draw_images(count: int, height: int, width: int, num_boxes: int, num_classes
 
 
 def to_torchvision(data: Data, device: torch.device) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
-    """The batch as torchvision takes it: RGB of 0..1, labels from 1."""
+    """The batch for torchvision: RGB from 0 to 1, labels from 1."""
     targets = [
         {'boxes': s.gt_instances.bboxes.to(device), 'labels': s.gt_instances.labels.to(device) + 1}
         for s in data['data_samples']
@@ -83,23 +83,17 @@ def to_torchvision(data: Data, device: torch.device) -> tuple[list[Tensor], list
 
 
 def build_torchvision(num_classes: int = NUM_CLASSES) -> FasterRCNN:
-    """``fasterrcnn_resnet50_fpn`` with its frozen norms and three trained stages; images keep the size they have."""
+    """``fasterrcnn_resnet50_fpn`` with frozen norms and three trained stages, which does not resize images."""
     backbone = resnet_fpn_backbone(backbone_name='resnet50', weights=None, trainable_layers=3)
     return FasterRCNN(backbone, num_classes=num_classes + 1, min_size=1, max_size=10**6)
 
 
-def build_frdet(num_classes: int = NUM_CLASSES) -> nn.Module:
-    """The same in frdet, by the config with torchvision's rules."""
-    options = {'model.backbone.init_cfg': None, 'model.roi_head.bbox_head.num_classes': num_classes}
-    return DETECTORS.build(load_config(CONFIG, options).model)
-
-
 def random_weights(data: Data, device: torch.device, num_classes: int = NUM_CLASSES) -> dict[str, Tensor]:
-    """torchvision's state dict of random weights under which numbers are like those of a trained detector.
+    """torchvision's state dict of random weights whose activations are like those of a trained detector.
 
-    Norms take their statistics from the first image and end a block at 0.3: otherwise activations would double from
-    block to block. The last layers are scaled until scores and deltas vary enough to give NMS and the score threshold
-    something to do.
+    Norms take their statistics from the first image. The last norm of a block has the weight 0.3, because activations
+    would otherwise double from block to block. The last layers are scaled so that scores and deltas vary: NMS and the
+    score threshold get some work.
     """
     torch.manual_seed(0)
     model = build_torchvision(num_classes).to(device).eval()
@@ -120,7 +114,7 @@ def random_weights(data: Data, device: torch.device, num_classes: int = NUM_CLAS
 
 
 def keep_size(model: FasterRCNN, data: Data) -> None:
-    """Let torchvision's transform resize images to the size that they have."""
+    """Make torchvision's transform keep the size of images."""
     model.transform.min_size = (min(min(image.shape[1:]) for image in data['inputs']),)
 
 
@@ -129,7 +123,7 @@ def _take_statistics(norm: FrozenBatchNorm2d, inputs: tuple[Tensor]) -> None:
 
 
 def _scale_once(spread: float) -> Callable[[nn.Module, tuple[Tensor], Tensor], None]:
-    """At the first call, the standard deviation of each output channel becomes ``spread``, and its mean 0."""
+    """A hook. At its first call each output channel gets the standard deviation ``spread`` and the mean 0."""
     found: list[Tensor] = []
 
     def hook(layer: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
@@ -144,7 +138,8 @@ def _scale_once(spread: float) -> Callable[[nn.Module, tuple[Tensor], Tensor], N
 
 
 def load_frdet(weights: dict[str, Tensor], device: torch.device, num_classes: int = NUM_CLASSES) -> nn.Module:
-    model = build_frdet(num_classes)
+    options = {'model.backbone.init_cfg': None, 'model.roi_head.bbox_head.num_classes': num_classes}
+    model = DETECTORS.build(load_config(CONFIG, options).model)
     model.load_state_dict(convert_state_dict(weights, source='torchvision'))
     return model.to(device)
 

@@ -1,4 +1,4 @@
-"""Operators against torchvision's, on the same inputs."""
+"""frdet's operators compared with torchvision's on the same inputs."""
 
 import argparse
 import statistics
@@ -16,9 +16,9 @@ from frdet.progress import track
 
 
 class Case(NamedTuple):
-    """One row of the table: a call of ours and of torchvision's, and the speed-up that is aimed at.
+    """One row of the table: a call of frdet's and of torchvision's operator, and the wanted speed-up.
 
-    ``traffic`` is the least bytes the work must read and write; None where memory does not bound it.
+    ``traffic`` is the least number of bytes to read and write. It is None if memory does not limit the speed.
     """
 
     name: str
@@ -29,7 +29,7 @@ class Case(NamedTuple):
 
 
 def random_boxes(count: int, low: float, high: float, device: torch.device) -> Tensor:
-    """Boxes (count, 4), sides of ``low`` to ``high`` pixels, evenly in the logarithm, in an image of 800 by 1216."""
+    """Boxes (count, 4) in an image of 800 by 1216. Sides are log-uniform from ``low`` to ``high`` pixels."""
     sides = low * (high / low) ** torch.rand(count, 2, device=device)
     corner = torch.rand(count, 2, device=device) * (torch.tensor([1216.0, 800.0], device=device) - sides).clamp(min=0)
     return torch.cat([corner, corner + sides], dim=1)
@@ -56,10 +56,8 @@ def roi_align_cases(device: torch.device, dtype: torch.dtype) -> Iterator[Case]:
         return forward, both
 
     on_gpu = device.type == 'cuda'
-    for layout, inputs in (
-        ('channels_last', x.contiguous(memory_format=torch.channels_last)),
-        ('contiguous', x),
-    ):
+    last = x.contiguous(memory_format=torch.channels_last)
+    for layout, inputs in (('channels_last', last), ('contiguous', x)):
         for name, ratio, goals in (('ratio 2', 2, (10, 6)), ('adaptive', 0, (15, 6))):
             ours = runs(ops.roi_align, inputs, rois, ratio)
             theirs = runs(torchvision_ops.roi_align, inputs, rois.to(dtype), ratio)
@@ -74,7 +72,7 @@ def roi_align_cases(device: torch.device, dtype: torch.dtype) -> Iterator[Case]:
 
 
 def nms_cases(device: torch.device) -> Iterator[Case]:
-    """NMS at 0.5; boxes that suppress few of each other, which is the slow case."""
+    """NMS at 0.5 of boxes that suppress few other boxes, which is the slow case."""
     on_gpu = device.type == 'cuda'
     for count in (100, 1000, 4741, 20000):
         boxes, scores = random_boxes(count, 16, 400, device), torch.rand(count, device=device)
@@ -96,7 +94,7 @@ def nms_cases(device: torch.device) -> Iterator[Case]:
 
 
 def anchors(device: torch.device) -> Tensor:
-    """(268569, 4): 3 ratios at the cells of p2 ... p6 of an image of 800 by 1344."""
+    """(268569, 4): 3 ratios at each cell of p2 to p6 of an image of 800 by 1344."""
     levels = []
     for stride in (4, 8, 16, 32, 64):
         y = torch.arange(0, 800, stride, device=device, dtype=torch.float32)
@@ -127,7 +125,7 @@ def cases(device: torch.device) -> Iterator[Case]:
 
 
 def copy_bandwidth(device: torch.device) -> float:
-    """Bytes read and written a second by a copy of 256 MiB."""
+    """Bytes per second that a copy of 256 MiB reads and writes."""
     source = torch.ones(64 << 20, device=device)
     target = torch.empty_like(source)
     times = [seconds(lambda: target.copy_(source), device) for _ in range(10)]
@@ -135,7 +133,7 @@ def copy_bandwidth(device: torch.device) -> float:
 
 
 def measure(args: argparse.Namespace) -> Report:
-    """Each operator in turn with torchvision's."""
+    """The time of each operator in turn with torchvision's."""
     device = args.device
     bandwidth = copy_bandwidth(device)
     report = Report(
@@ -148,18 +146,11 @@ def measure(args: argparse.Namespace) -> Report:
     for case in track(todo, 'Operators', total=total, delay=0):
         sides = {'theirs': case.theirs, 'ours': case.ours}
         first = max(seconds(run, device) for run in sides.values())
-        # Short runs are repeated more: their medians need it and it costs little.
+        # The medians of short runs need more rounds, which cost little.
         rounds = max(args.rounds, min(200, int(0.2 / max(first, 1e-6))))
         times = alternate(sides, rounds, device, warmup=0)
         theirs, ours = times['theirs'].median, times['ours'].median
-        report.add(
-            {
-                'operator': case.name,
-                'torchvision ms': 1e3 * theirs,
-                'frdet ms': 1e3 * ours,
-                'ratio': theirs / ours,
-                'goal': case.goal,
-                'share of the bandwidth': f'{case.traffic / ours / bandwidth:.0%}' if case.traffic else None,
-            }
-        )
+        row = {'operator': case.name, 'torchvision ms': 1e3 * theirs, 'frdet ms': 1e3 * ours, 'ratio': theirs / ours}
+        share = f'{case.traffic / ours / bandwidth:.0%}' if case.traffic else None
+        report.add({**row, 'goal': case.goal, 'share of the bandwidth': share})
     return report

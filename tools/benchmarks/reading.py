@@ -1,4 +1,4 @@
-"""Reading images against plain Pillow and NumPy."""
+"""Reading images with frdet, compared with plain Pillow and NumPy."""
 
 import argparse
 import os
@@ -37,7 +37,7 @@ def _find_images(folder: Path | None, count: int) -> list[Path]:
 
 
 def _plain(path: Path, short_side: int, max_size: int) -> torch.Tensor:
-    """What a loader of a few lines does: decode, resize, mirror, channels first."""
+    """A loader in a few lines: decode, resize, mirror, channels first."""
     image = Image.open(path).convert('RGB')
     height, width = shortest_edge_size(image.height, image.width, short_side, max_size)
     pixels = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
@@ -45,7 +45,7 @@ def _plain(path: Path, short_side: int, max_size: int) -> torch.Tensor:
 
 
 def measure(args: argparse.Namespace) -> Report:
-    """Milliseconds an image from its file to the tensor, each stage, and the plain way; the pixels are compared."""
+    """Milliseconds for an image from its file to the tensor, in all, for each transform, and for the plain way."""
     paths, max_size = _find_images(args.images, args.count), args.short_side * 1333 // 800
     pipeline = [
         dict(type='LoadImage'),
@@ -53,22 +53,22 @@ def measure(args: argparse.Namespace) -> Report:
         dict(type='RandomFlip', prob=1.0),
         dict(type='PackDetInputs'),
     ]
-    stages: dict[str, Callable[[dict], dict]] = {str(s['type']): TRANSFORMS.build(s) for s in pipeline}
-    stage_times: dict[str, list[float]] = {name: [] for name in stages}
+    steps: dict[str, Callable[[dict], dict]] = {str(s['type']): TRANSFORMS.build(s) for s in pipeline}
+    step_times: dict[str, list[float]] = {name: [] for name in steps}
     sides: dict[str, list[float]] = {'frdet': [], 'Pillow and NumPy': []}
 
     def ours(path: Path) -> torch.Tensor:
         results: dict[str, Any] = {'img_path': str(path)}
-        for name, stage in stages.items():
+        for name, step in steps.items():
             start = time.perf_counter()
-            results = stage(results)
-            stage_times[name].append(time.perf_counter() - start)
+            results = step(results)
+            step_times[name].append(time.perf_counter() - start)
         return results['inputs']
 
     for path in paths:
         if not ours(path).flip(0).equal(_plain(path, args.short_side, max_size)):
             raise AssertionError(f'{path}: the pixels are not those of Pillow')
-    for times in stage_times.values():
+    for times in step_times.values():
         times.clear()
     for path in track(paths, 'Images'):
         runs = {
@@ -80,12 +80,10 @@ def measure(args: argparse.Namespace) -> Report:
     plain = statistics.mean(sides['Pillow and NumPy'])
     title = f'{len(paths)} images to a short side of {args.short_side}, mirrored, in one thread; {machine(CPU)}'
     report = Report(title)
-    for name, times in sides.items():
+    inner = {f'of it {name}': [1e3 * time for time in times] for name, times in step_times.items()}
+    for name, times in {**sides, **inner}.items():
         mean = statistics.mean(times)
         report.add({'what': name, 'ms an image': mean, '% of the plain way': 100 * mean / plain})
-    for name, times in stage_times.items():
-        mean = 1e3 * statistics.mean(times)
-        report.add({'what': f'of it {name}', 'ms an image': mean, '% of the plain way': 100 * mean / plain})
     report.notes.append(
         f'Means over images of the medians of {args.rounds} rounds, in turn. Pixels are equal to the last bit.'
     )

@@ -1,4 +1,4 @@
-"""How long it takes to begin: imports, a model from a config, the first step of a training."""
+"""The time to start: imports, a model from a config, the first step of a training."""
 
 import argparse
 import json
@@ -42,7 +42,7 @@ print(json.dumps(time.perf_counter() - start))
 
 
 def _child(*words: str, cwd: str | Path = ROOT) -> dict | float:
-    """What a Python process prints last, JSON."""
+    """The last line of a Python process, which is JSON."""
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get('PYTHONPATH')]))
     done = subprocess.run(
         [sys.executable, *words], cwd=cwd, capture_output=True, text=True, env={**os.environ, 'PYTHONPATH': path}
@@ -53,18 +53,18 @@ def _child(*words: str, cwd: str | Path = ROOT) -> dict | float:
 
 
 def first_step_child(config: str, work_dir: str, steps: str) -> None:
-    """Train as tools/train.py does; print when the first step ended, and the share of the others spent waiting."""
+    """Train like tools/train.py. Print the end of the first step, and the share of waiting for data in later steps."""
     from benchmarks.watching import watch
 
     first, *others = watch(load_config(config), int(steps), work_dir=work_dir)
     # The first step waits for the workers to start.
     share = sum(step.waited for step in others) / max(sum(step.took for step in others), 1e-9)
     print(json.dumps({'first': first.ended, 'data_share': share}), flush=True)
-    os._exit(0)  # a training that is broken off has nothing to tidy up
+    os._exit(0)  # the interrupted training needs no clean-up
 
 
 def measure(args: argparse.Namespace) -> Report:
-    """Processes of their own, in turn."""
+    """The time of each start in its own process, in turn."""
     mmengine = 'import mmengine.dataset, mmengine.model, mmengine.runner, mmengine.visualization'
     scripts = {
         ('import frdet, after torch', 0.2): _IMPORT.format(before='', after='import frdet'),

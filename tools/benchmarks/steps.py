@@ -1,4 +1,4 @@
-"""One training step, or the inference of one batch, against torchvision's with the same weights and images."""
+"""One training step, or the inference of one batch, compared with torchvision with the same weights and images."""
 
 import argparse
 import contextlib
@@ -18,8 +18,8 @@ from torch.profiler import ProfilerActivity, profile
 from benchmarks.models import load_frdet, load_images, load_torchvision, random_weights, to_torchvision
 from benchmarks.timing import Report, alternate, machine, process_mib
 
-Figures = dict[str, Tensor]
-Step = Callable[[], Figures]
+Values = dict[str, Tensor]
+Step = Callable[[], Values]
 TOOL = Path(__file__).resolve().parents[1] / 'benchmark.py'
 _PRODUCTS = re.compile(r'convolution|conv2d|linear|::(add|b|badd)?b?mm$')
 
@@ -28,13 +28,13 @@ def _autocast(args: argparse.Namespace) -> contextlib.AbstractContextManager:
     return torch.autocast(args.device.type, torch.bfloat16, enabled=args.amp)
 
 
-def _training(model: nn.Module, losses: Callable[[], Figures], args: argparse.Namespace) -> Step:
+def _training(model: nn.Module, losses: Callable[[], Values], args: argparse.Namespace) -> Step:
     model.train()
     params = [p for p in model.parameters() if p.requires_grad]
-    # So small a rate that the losses of all steps can be compared.
+    # The learning rate is so small that the losses of all steps can be compared.
     optimizer = torch.optim.SGD(params, lr=1e-6, momentum=0.9, weight_decay=1e-4)
 
-    def step() -> Figures:
+    def step() -> Values:
         with _autocast(args):
             found = losses()
             total = torch.stack([value for key, value in found.items() if 'loss' in key]).sum()
@@ -49,7 +49,7 @@ def _training(model: nn.Module, losses: Callable[[], Figures], args: argparse.Na
 def _inference(model: nn.Module, predict: Callable[[], list[Tensor]], args: argparse.Namespace) -> Step:
     model.eval()
 
-    def step() -> Figures:
+    def step() -> Values:
         with torch.inference_mode(), _autocast(args):
             scores = torch.cat(predict())
         return {'detections': torch.tensor(len(scores)), 'mean score': scores.mean()}
@@ -86,13 +86,13 @@ SIDES = {'frdet': frdet_step, 'torchvision': torchvision_step}
 
 
 def share_outside_products(step: Step, device: torch.device) -> float:
-    """Percentage of the time in operators that is spent outside convolutions and matrix products, on the device."""
+    """Percentage of the operators' time on the device that is not spent in convolutions and matrix products."""
     activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if device.type == 'cuda' else [])
     with profile(activities=activities) as found:
         step()
     products = total = 0.0
     for event in found.key_averages():
-        # Of CUDA's, the time of the kernels that an operator launches.
+        # For CUDA the time of the kernels that an operator launches.
         time = event.self_cpu_time_total if device.type == 'cpu' else event.self_device_time_total
         if not event.key.startswith(('aten::', 'frdet::', 'torchvision::', 'mkldnn')):
             continue
@@ -102,7 +102,7 @@ def share_outside_products(step: Step, device: torch.device) -> float:
 
 
 def _memory_of(name: str, setting: Path) -> float:
-    """MiB, the largest resident size of a process that makes two steps of one side."""
+    """The largest resident size, in MiB, of a process that makes two steps of one side."""
     done = subprocess.run([sys.executable, str(TOOL), '_memory', name, str(setting)], capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f'the process that measures the memory of {name} failed:\n{done.stderr}')
@@ -110,13 +110,13 @@ def _memory_of(name: str, setting: Path) -> float:
 
 
 def memory_child(name: str, setting: str) -> None:
-    """What the process of ``_memory_of`` does."""
+    """The process of ``_memory_of``."""
     weights, data, args = torch.load(setting, weights_only=False)
     torch.set_num_threads(args.threads)
     step = SIDES[name](weights, data, args)
     for _ in range(2):
         step()
-    # Not getrusage's, which a process inherits from the one that starts it.
+    # A process would inherit the value of getrusage from its parent.
     print(json.dumps(process_mib('VmHWM')))
 
 
@@ -125,14 +125,14 @@ def measure(args: argparse.Namespace) -> Report:
     data, source = load_images(args.batch, args.short_side)
     weights = random_weights(data, args.device)
     names = ['frdet', *([args.against] if args.against else [])]
-    steps, memory, figures = {}, {}, {}
+    steps, memory, values = {}, {}, {}
     for name in names:
         if args.device.type == 'cuda':
             before = torch.cuda.memory_allocated()
             torch.cuda.reset_peak_memory_stats()
         steps[name] = SIDES[name](weights, data, args)
         for _ in range(args.warmup):
-            figures[name] = _same_names(steps[name]())
+            values[name] = _same_names(steps[name]())
         if args.device.type == 'cuda':
             memory[name] = (torch.cuda.max_memory_allocated() - before) / 2**20
     times = alternate(steps, args.rounds, args.device, warmup=0)
@@ -159,7 +159,7 @@ def measure(args: argparse.Namespace) -> Report:
                 'ratio': times[names[-1]].median / median,
                 'peak MiB': memory.get(name),
                 '% outside products': share_outside_products(steps[name], args.device),
-                **{key: float(value) for key, value in figures[name].items()},
+                **{key: float(value) for key, value in values[name].items()},
             }
         )
     report.notes.append(
@@ -171,13 +171,13 @@ def measure(args: argparse.Namespace) -> Report:
     return report
 
 
-def _same_names(figures: Figures) -> Figures:
-    """torchvision's losses under frdet's names."""
+def _same_names(values: Values) -> Values:
+    """The losses of torchvision under frdet's names."""
     names = {
         'loss_objectness': 'loss_rpn_cls',
         'loss_rpn_box_reg': 'loss_rpn_bbox',
         'loss_classifier': 'loss_cls',
         'loss_box_reg': 'loss_bbox',
     }
-    renamed = {names.get(key, key): value for key, value in figures.items()}
+    renamed = {names.get(key, key): value for key, value in values.items()}
     return {key: renamed[key] for key in ('loss', *names.values()) if key in renamed} or renamed

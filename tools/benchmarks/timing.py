@@ -1,4 +1,4 @@
-"""Timing several things side by side, and tables of the figures."""
+"""Timing several functions in turn, and tables of the results."""
 
 import json
 import platform
@@ -18,7 +18,7 @@ Run = Callable[[], object]
 
 @dataclass(frozen=True)
 class Times:
-    """Seconds of several runs of one thing."""
+    """Seconds of several runs of one function."""
 
     all: list[float]
 
@@ -32,7 +32,7 @@ class Times:
 
 
 def seconds(run: Run, device: torch.device) -> float:
-    """How long ``run`` takes, to the end of what it starts on a GPU."""
+    """Seconds of ``run``, including the work that it starts on a GPU."""
     if device.type == 'cuda':
         torch.cuda.synchronize()
     start = time.perf_counter()
@@ -43,7 +43,7 @@ def seconds(run: Run, device: torch.device) -> float:
 
 
 def alternate(sides: Mapping[Any, Run], rounds: int, device: torch.device, warmup: int = 1) -> dict[Any, Times]:
-    """Every round runs each side once, in turn, so that a neighbour's load falls on all of them."""
+    """Run each side once in every round, so that other load on the machine affects all sides."""
     found: dict[Any, list[float]] = {name: [] for name in sides}
     with Bar('Timing', (warmup + rounds) * len(sides), delay=2) as bar:
         for number in range(warmup + rounds):
@@ -55,7 +55,7 @@ def alternate(sides: Mapping[Any, Run], rounds: int, device: torch.device, warmu
 
 
 def machine(device: torch.device) -> str:
-    """What the figures were measured on."""
+    """The software and hardware of a measurement."""
     if device.type == 'cuda':
         return f'torch {torch.__version__} on {torch.cuda.get_device_name(device)}'
     cpu = f'{platform.machine()}, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}'
@@ -63,14 +63,14 @@ def machine(device: torch.device) -> str:
 
 
 def process_mib(key: str, path: Path = Path('/proc/self/status')) -> float:
-    """MiB that a line of a file below /proc gives in KiB."""
+    """A number of KiB in a file below /proc, in MiB."""
     (line,) = (line for line in path.read_text().splitlines() if line.startswith(f'{key}:'))
     return int(line.split()[1]) / 1024
 
 
 @dataclass
 class Report:
-    """A heading, a table whose rows are dicts with the same keys, and remarks below it; rows are printed as they come.
+    """A title, a table whose rows are dicts with the same keys, and notes. Rows are printed at once.
 
     ``failed`` makes the exit code 1.
     """
@@ -81,14 +81,14 @@ class Report:
     failed: bool = False
 
     def add(self, row: dict[str, Any]) -> None:
-        """A row; the first column is to the left, numbers have three figures."""
+        """Add and print a row. The first column is left-aligned, and floats have three digits."""
         if not self.rows:
             print(f'{self.title}\n\n{_line(row)}\n{_line(["---", *["---:"] * (len(row) - 1)])}')
         self.rows.append(row)
         print(_line(map(_text, row.values())), flush=True)
 
     def end(self, path: str | None) -> None:
-        """Print the remarks, and write all as JSON where there is a path."""
+        """Print the notes, and write everything as JSON if there is a path."""
         for note in self.notes:
             print(f'\n{note}')
         if path:

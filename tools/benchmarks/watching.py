@@ -1,4 +1,4 @@
-"""A training that ends after some steps; the time and the memory of each are noted."""
+"""A training that ends after some steps, and notes the time and the memory of each step."""
 
 import contextlib
 import time
@@ -14,11 +14,11 @@ from frdet.registry import HOOKS
 
 
 class Enough(Exception):
-    """The steps asked for are done."""
+    """The wanted steps are done."""
 
 
 class Step(NamedTuple):
-    """``ended`` in seconds since 1970, resident ``memory`` in MiB, seconds that it ``waited`` for data and ``took``."""
+    """Its end in seconds since 1970, resident memory in MiB, seconds of waiting for data, and seconds in all."""
 
     ended: float
     memory: float
@@ -47,7 +47,7 @@ class WatchHook(Hook):
 
 
 def watch(cfg: Any, steps: int, **kwargs: Any) -> list[Step]:
-    """Train as ``train_detector(cfg, **kwargs)`` does, for so many steps."""
+    """Train by ``train_detector(cfg, **kwargs)`` for ``steps`` steps."""
     cfg.custom_hooks = [*cfg.get('custom_hooks', []), dict(type='WatchHook', steps=steps)]
     with contextlib.suppress(Enough):
         train_detector(cfg, **kwargs)

@@ -15,20 +15,21 @@ from frdet.progress import track
 
 
 class DrawnRecords(CocoDataset):
-    """Records like COCO's, without files: 7 boxes an image."""
+    """Records like COCO's without files: 7 boxes in an image on average."""
 
     def __init__(self, count: int):
         self.count = count
         super().__init__(ann_file='', data_prefix={'img': ''})
 
     def load_data_list(self) -> list[dict[str, Any]]:
-        rng, record = np.random.default_rng(0), dict(height=480, width=640)
+        rng = np.random.default_rng(0)
         sizes = rng.poisson(7, self.count)
         return [
             {
                 'img_id': i,
                 'file_name': f'{i:012d}.jpg',
-                **record,
+                'height': 480,
+                'width': 640,
                 'boxes': rng.random((n, 4), dtype=np.float32).tobytes(),
                 'labels': rng.integers(80, size=n, dtype=np.int32).tobytes(),
                 'crowd': np.zeros(n, dtype=bool).tobytes(),
@@ -38,7 +39,7 @@ class DrawnRecords(CocoDataset):
 
 
 def proportional_size(pid: int | str, address: int | None = None) -> float:
-    """MiB of a process, shared pages in proportion (PSS); of the mapping at ``address`` alone where it is given."""
+    """Proportional size (PSS) of a process, or only of its mapping at ``address``, in MiB."""
     if address is None:
         return process_mib('Pss', Path(f'/proc/{pid}/smaps_rollup'))
     inside = False
@@ -58,7 +59,7 @@ def _pids(_: list) -> int:
 
 
 def measure(args: argparse.Namespace) -> Report:
-    """PSS of the workers after every epoch in which each record is read, and how many copies of the records exist."""
+    """PSS of the workers after every epoch, which reads each record, and the number of copies of the records."""
     dataset = DrawnRecords(args.records)
     loader: DataLoader = DataLoader(
         dataset,
@@ -70,20 +71,15 @@ def measure(args: argparse.Namespace) -> Report:
         multiprocessing_context='fork',
     )
     packed = dataset.data_bytes.nbytes / 2**20
-    # Where they lie is the same in every process; the middle, since the allocator's neighbours share the first page.
+    # The address is the same in every process. The first page is shared with other data, so the middle is taken.
     address = dataset.data_bytes.ctypes.data + dataset.data_bytes.nbytes // 2
     report = Report(f'{args.records} records, {packed:.1f} MiB packed, {args.workers} workers')
     for epoch in track(range(1, args.epochs + 1), 'Epochs'):
         workers = sorted(set(loader))
         sizes = [proportional_size(pid) for pid in workers]
         copies = sum(proportional_size(pid, address) for pid in [os.getpid(), *workers]) / packed
-        report.add(
-            {
-                'epoch': epoch,
-                'PSS of a worker, MiB': statistics.mean(sizes),
-                'min-max': f'{min(sizes):.1f}-{max(sizes):.1f}',
-                'copies of the records': copies,
-            }
-        )
-    report.notes.append('Copies: the PSS of the records in all processes together, over their packed size.')
+        spread = f'{min(sizes):.1f}-{max(sizes):.1f}'
+        row = {'epoch': epoch, 'PSS of a worker, MiB': statistics.mean(sizes), 'min-max': spread}
+        report.add({**row, 'copies of the records': copies})
+    report.notes.append('Copies: the PSS of the records in all processes together, divided by their packed size.')
     return report

@@ -1,4 +1,4 @@
-"""Detectors for use without frdet: ONNX, and ``torch.export``."""
+"""Exporting detectors for use without frdet: ONNX and ``torch.export``."""
 
 from frdet.apis.export.checking import Difference, check_exported, load_exported
 from frdet.apis.export.exporting import export_detector, export_program

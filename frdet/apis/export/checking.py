@@ -1,4 +1,4 @@
-"""An exported file against the model it came from, image by image."""
+"""Comparing an exported file with its model, image by image."""
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -18,23 +18,23 @@ from frdet.structures import DetDataSample
 BOX_TOLERANCE = 0.1  # pixels
 SCORE_TOLERANCE = 1e-3
 UNPAIRED_SHARE = 0.05
-PAIRED = 1.0  # pixels that the boxes of a pair are apart at most
+PAIRED = 1.0  # largest difference of the coordinates of a pair, in pixels
 GREY = 114.0  # about the mean of photographs
-SMALLEST = 65  # pixels of a side: what a .pt2 takes
+SMALLEST = 65  # smallest side for a .pt2 file, in pixels
 
 Found = tuple[Tensor, Tensor, Tensor]  # boxes (n, 4), scores (n,), labels (n,)
 Run = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
 
 
 class Difference(NamedTuple):
-    """How far the file is from the model on one batch.
+    """The difference between the file and the model on one batch.
 
     Attributes:
-        name: which images, and of which size.
-        detections: how many the model finds.
-        box: largest difference of a coordinate of a pair of detections, in pixels of the input.
-        score: largest difference of their scores.
-        unpaired: detections that the other lacks. Those at the least score that is kept do not count.
+        name: the images and their size.
+        detections: number of the model's detections.
+        box: largest difference of a coordinate in a pair of detections, in pixels of the input.
+        score: largest difference of scores in a pair.
+        unpaired: number of detections without a pair. Detections with the lowest kept score do not count.
     """
 
     name: str
@@ -45,25 +45,22 @@ class Difference(NamedTuple):
 
     @property
     def is_small(self) -> bool:
-        """Whether it is rounding: within 0.1 pixels and a score of 0.001, and one in twenty unpaired at most.
+        """Whether rounding explains it: at most 0.1 pixels, 0.001 of a score, and 5% of detections without a pair.
 
-        Where the scores of two candidates differ by less than rounding, NMS may keep the other of them.
+        NMS may keep another candidate if the scores of two candidates differ by less than rounding.
         """
-        return (
-            self.box <= BOX_TOLERANCE
-            and self.score <= SCORE_TOLERANCE
-            and self.unpaired <= UNPAIRED_SHARE * self.detections
-        )
+        is_close = self.box <= BOX_TOLERANCE and self.score <= SCORE_TOLERANCE
+        return is_close and self.unpaired <= UNPAIRED_SHARE * self.detections
 
 
 def check_exported(model: nn.Module, path: str | Path, images: Sequence[Image]) -> list[Difference]:
-    """Run an exported file, in ONNX Runtime or torch, beside the model, in float32 on the CPU.
+    """Run an exported file in ONNX Runtime or torch, and compare it with the model, in float32 on the CPU.
 
     Args:
-        model: that the file was made of, from ``init_detector``.
+        model: the exported model of ``init_detector``.
         path: the .onnx or .pt2 file.
-        images: at least one, as for ``inference_detector``. Each is taken alone, then the first smaller, two in one
-            batch, and a grey one without anything.
+        images: at least one image, as for ``inference_detector``. Each one is run alone; then the first one resized to
+            be smaller, two images in one batch, and an empty grey image.
 
     Raises:
         ExportError: the file cannot be run, or a package is missing.
@@ -82,7 +79,7 @@ def check_exported(model: nn.Module, path: str | Path, images: Sequence[Image]) 
 
 
 def load_exported(path: str | Path) -> Run:
-    """An exported file as a function of ``images`` and ``image_sizes``; see ``ExportedDetector.forward``."""
+    """An exported file as a function with the inputs and outputs of ``ExportedDetector.forward``."""
     if Path(path).suffix == '.pt2':
         program = torch.export.load(path).module()
         return lambda *inputs: program(*inputs)
@@ -92,7 +89,7 @@ def load_exported(path: str | Path) -> Run:
         raise ExportError(MISSING.format('onnxruntime')) from None
     try:
         session = onnxruntime.InferenceSession(str(path), providers=['CPUExecutionProvider'])
-    except Exception as error:  # its errors share no class
+    except Exception as error:  # its errors have no common class
         raise ExportError(f'ONNX Runtime refuses {path}: {error}') from error
     return lambda *inputs: tuple(
         torch.from_numpy(output)
@@ -101,7 +98,7 @@ def load_exported(path: str | Path) -> Run:
 
 
 def _batches(images: list[Tensor]) -> Iterator[tuple[str, list[Tensor]]]:
-    """Names and images (3, H_i, W_i) of what is compared."""
+    """Names and images (3, H_i, W_i) of the batches to compare."""
     height, width = (max(side * 3 // 4, SMALLEST) for side in images[0].shape[1:])
     smaller = F.interpolate(images[0][None], (height, width), mode='bilinear', antialias=True)[0]
     batches = [
@@ -117,7 +114,7 @@ def _batches(images: list[Tensor]) -> Iterator[tuple[str, list[Tensor]]]:
 
 @torch.no_grad()
 def _by_model(model: Any, batch: list[Tensor]) -> list[Found]:
-    """As in testing."""
+    """Detections as in testing."""
     data = []
     for image in batch:
         shape = tuple(image.shape[1:])
@@ -128,10 +125,10 @@ def _by_model(model: Any, batch: list[Tensor]) -> list[Found]:
 
 @torch.no_grad()
 def _by_file(run: Run, batch: list[Tensor]) -> tuple[list[Found], int]:
-    """What the file finds in each image, and the places it has for the detections of one."""
+    """The detections of the file in each image, and the greatest number of detections in one image."""
     sizes = torch.tensor([image.shape[1:] for image in batch])
     height, width = sizes.amax(dim=0).tolist()
-    # What is beside an image must not matter.
+    # Padding with any value must give the same result.
     inputs = torch.stack([F.pad(x, (0, width - x.shape[2], 0, height - x.shape[1]), value=99) for x in batch])
     outputs = run(inputs, sizes)
     found = [
@@ -142,16 +139,16 @@ def _by_file(run: Run, batch: list[Tensor]) -> tuple[list[Found], int]:
 
 
 def _least_score(model: nn.Module, found: Found, places: int) -> float:
-    """Up to this score a detection may be in one list and not in the other by a rounding."""
+    """Up to this score, rounding may decide whether a list contains a detection."""
     threshold = max((getattr(part, 'score_thr', 0.0) for part in model.modules()), default=0.0)
     last = float(found[1][-1]) if len(found[1]) == places else 0.0
     return max(threshold, last) + SCORE_TOLERANCE
 
 
 def _compare(expected: Found, found: Found, least: float) -> tuple[float, float, int]:
-    """The largest differences of boxes and of scores between pairs, and how many of either have no pair at most.
+    """The largest differences of boxes and of scores in pairs, and the larger number of detections without a pair.
 
-    The pair of a detection is the nearest box of its label: rounding may exchange those of equal scores.
+    A detection's pair is the nearest box of its label, because rounding may exchange detections of equal scores.
     """
     box, score, unpaired = 0.0, 0.0, [0, 0]
     for side, (one, other) in enumerate(((expected, found), (found, expected))):

@@ -1,4 +1,4 @@
-"""A detector as an ONNX file, or as a program of ``torch.export``."""
+"""Writing a detector as an ONNX file or as a program of ``torch.export``."""
 
 import copy
 import io
@@ -20,7 +20,7 @@ from frdet.ops import loading
 
 SUFFIXES = ('.onnx', '.pt2')
 INPUTS, OUTPUTS = ('images', 'image_sizes'), ('boxes', 'scores', 'labels')
-#: Which dimensions of the inputs are free.
+#: Dimensions of the inputs that may have any size.
 AXES = {'images': {0: 'batch', 2: 'height', 3: 'width'}, 'image_sizes': {0: 'batch'}}
 MISSING = 'Exporting to ONNX needs {}, which cannot be imported: pip install "frdet[export]"'
 
@@ -29,12 +29,12 @@ def export_detector(model: nn.Module, path: str | Path) -> None:
     """Write a detector for use without frdet: preprocessing, network and selection in one graph, in float32.
 
     Args:
-        model: a ``Detector``, as of ``init_detector``; it is not changed.
-        path: ends in .onnx (opset 18, standard operators, weights inside) or .pt2 (``torch.export``; its operators are
-            frdet's, which ``import frdet.ops`` registers). A file that exists is replaced.
+        model: a ``Detector``, for example of ``init_detector``. It is not changed.
+        path: ends in .onnx (opset 18, standard operators, weights inside) or .pt2 (``torch.export`` with frdet's
+            operators, which ``import frdet.ops`` registers). An existing file is replaced.
 
-    The inputs are those of ``ExportedDetector.forward``, of any batch, height and width (.pt2: above 64 pixels); the
-    outputs its boxes, scores and labels. An ONNX file's metadata has the names of the labels, ``classes``, as JSON.
+    Inputs and outputs are those of ``ExportedDetector.forward``, with any batch, height and width (.pt2: above 64
+    pixels). The metadata of an ONNX file has the names of the labels, ``classes``, as JSON.
 
     Raises:
         ExportError: the model's parts cannot be exported, a package is missing, or the file cannot be written.
@@ -50,7 +50,7 @@ def export_detector(model: nn.Module, path: str | Path) -> None:
 
 
 def check_target(path: str | Path) -> Path:
-    """``path``, or an ExportError where its ending or folder, or a package for it, is missing."""
+    """``path`` as a Path; ExportError if its ending is wrong, or its folder or a needed package is missing."""
     path = Path(path)
     if path.suffix not in SUFFIXES:
         raise ExportError(f'{path} ends in {path.suffix or "nothing"}: expected {" or ".join(SUFFIXES)}')
@@ -66,14 +66,14 @@ def check_target(path: str | Path) -> Path:
 
 
 def export_program(model: nn.Module) -> ExportedProgram:
-    """``ExportedDetector`` of a model, on the CPU and in float32, as ``torch.export`` sees it. Raises ExportError."""
+    """``ExportedDetector`` of a model as a program of ``torch.export``, on the CPU in float32. Raises ExportError."""
     _check_model(model)
     if 'cpu' not in loading.status().loaded:
         raise ExportError(
             f"Exporting needs frdet's operators, {loading.status().missing['cpu']}: `python tools/doctor.py` says more"
         )
     detector = ExportedDetector(plain_copy(model))
-    # Sizes are free, but none may be 0 or 1 on the way: p6 of more than 64 pixels has two cells.
+    # Sizes are free, but torch.export treats 0 and 1 apart: p6 of more than 64 pixels has two cells.
     images = torch.zeros(2, 3, 200, 168)
     sizes = torch.tensor([[200, 168], [100, 150]])
     free = tuple(dict.fromkeys(AXES[name], Dim.DYNAMIC) for name in INPUTS)
@@ -86,7 +86,7 @@ def export_program(model: nn.Module) -> ExportedProgram:
         reason = str(error).strip().partition('\n')[0]
         raise ExportError(
             f'torch.export cannot follow this model ({type(error).__name__}: {reason}). Its parts may use only tensor '
-            'operations whose number does not depend on values; FRDET_TRACEBACK=1 shows which does not'
+            'operations whose number does not depend on values; FRDET_TRACEBACK=1 shows where it fails'
         ) from error
 
 
@@ -98,29 +98,21 @@ def plain_copy(model: nn.Module) -> Any:
 
 
 def _check_model(model: nn.Module) -> None:
-    """Refuse what predicts in a way of its own, beside ``detect``: the graph would be another detector's."""
-    rules = (
-        (model, 'predict', Detector),
-        (getattr(model, 'data_preprocessor', None), 'forward', DetPreprocessor),
-    )
-    for part, method, expected in rules:
-        if _definer(part, method) is not expected:
+    """Refuse a model that overrides the methods whose result an export computes itself."""
+    preprocessor = getattr(model, 'data_preprocessor', None)
+    for part, method, expected in ((model, 'predict', Detector), (preprocessor, 'forward', DetPreprocessor)):
+        if getattr(type(part), method, None) is not getattr(expected, method):
             raise ExportError(
-                f'{type(part).__name__}.{method} is not that of {expected.__name__}, which is what an export computes: '
-                f'leave {method} as it is in {expected.__name__}'
+                f'{type(part).__name__}.{method} is not that of {expected.__name__}, which an export computes: '
+                f'do not override {method}'
             )
-
-
-def _definer(part: object, method: str) -> type | None:
-    """The class that a method comes from."""
-    return next((cls for cls in type(part).__mro__ if method in vars(cls)), None)
 
 
 def _as_onnx(program: ExportedProgram, classes: Any) -> bytes:
     from frdet.apis.export.translations import OPSET, translations
 
     with warnings.catch_warnings():
-        warnings.simplefilter('ignore')  # of the exporter about itself
+        warnings.simplefilter('ignore')  # the exporter warns about itself
         converted: Any = torch.onnx.export(
             program,
             opset_version=OPSET,
@@ -137,6 +129,6 @@ def _as_onnx(program: ExportedProgram, classes: Any) -> bytes:
 def _as_pt2(program: ExportedProgram) -> bytes:
     content = io.BytesIO()
     with warnings.catch_warnings():
-        warnings.filterwarnings('ignore', 'No complete tensor found')  # so it calls weights in channels_last
+        warnings.filterwarnings('ignore', 'No complete tensor found')  # a wrong warning for weights in channels_last
         torch.export.save(program, content)
     return content.getvalue()

@@ -1,4 +1,4 @@
-"""The detector as a function of tensors: what is exported.
+"""The detector as a function of tensors, for the export.
 
 Shapes: N images, H x W pixels, D detections an image.
 """
@@ -11,25 +11,25 @@ from torch.nn import functional as F
 
 
 class ExportedDetector(nn.Module):
-    """A ``Detector`` with its preprocessing, as tensors in and tensors out; see ``forward``."""
+    """A ``Detector`` with its preprocessing, whose inputs and outputs are tensors; see ``forward``."""
 
     def __init__(self, detector: Any):
         super().__init__()
         self.detector = detector
 
     def forward(self, images: Tensor, image_sizes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Detections in a batch, as ``Detector.predict`` finds them.
+        """Boxes (N, D, 4), scores (N, D) and labels (N, D) in a batch, as ``Detector.predict`` finds them.
 
         Args:
-            images: (N, 3, H, W) float32, BGR of 0..255, resized as in testing; images of several sizes lie at the top
-                left, and what is beside them is not looked at.
+            images: (N, 3, H, W) float32, BGR from 0 to 255, resized as in testing. Images of several sizes lie at the
+                top left; the padding is not used.
             image_sizes: (N, 2) int64, (height, width) of each image.
         """
         features = self.detector.extract_features(self._normalised(images, image_sizes))
         return tuple(self.detector.detect(features, image_sizes.float()))
 
     def _normalised(self, images: Tensor, image_sizes: Tensor) -> Tensor:
-        """What ``DetPreprocessor`` makes of the batch."""
+        """The batch after ``DetPreprocessor``."""
         rule = self.detector.data_preprocessor
         if rule.bgr_to_rgb:
             images = images.flip(1)

@@ -1,6 +1,6 @@
-"""frdet's operators in those of ONNX, opset 18, for ``torch.onnx.export``. Needs onnxscript.
+"""frdet's operators written in ONNX operators, opset 18, for ``torch.onnx.export``. Needs onnxscript.
 
-K RoIs, L maps, (h, w) bins; N boxes, m of them with a score, in G groups.
+Shapes: K RoIs, L maps, (h, w) bins; N boxes, m of them with a score, in G groups.
 """
 
 import math
@@ -17,7 +17,7 @@ LOWEST = torch.finfo(torch.float32).min
 
 
 def translations() -> dict[Callable, Callable]:
-    """What ``custom_translation_table`` takes."""
+    """The ``custom_translation_table`` of the exporter."""
     return {
         torch.ops.frdet.batched_nms_mask.default: batched_nms_mask,
         torch.ops.frdet.multiscale_roi_align.default: multiscale_roi_align,
@@ -25,10 +25,10 @@ def translations() -> dict[Callable, Callable]:
 
 
 def batched_nms_mask(boxes: FLOAT, scores: FLOAT, idxs: INT64, iou_threshold: float) -> BOOL:
-    """One NonMaxSuppression with a class for each group, whose scores are -inf for the boxes of others.
+    """One NonMaxSuppression with a class for each group. A class has the score -inf for boxes of other groups.
 
-    ONNX has no groups, and shifting the boxes apart would round their IoU. Only boxes with a score enter, so that the
-    (G, m) scores stay small.
+    ONNX has no groups, and shifting the boxes apart would round their IoU. Only boxes with a score are used, so that
+    the (G, m) scores stay small.
     """
     candidates = op.Squeeze(op.NonZero(op.Greater(scores, LOWEST)), [0])
     groups = op.Range(0, op.ReduceMax(idxs, keepdims=0) + 1, 1)
@@ -60,7 +60,7 @@ def multiscale_roi_align(
     eps_inside: float,
     eps_outside: float,
 ) -> FLOAT:
-    """A RoiAlign a map, of the RoIs of its level; the results are put back into the RoIs' order."""
+    """One RoiAlign for each map and the RoIs of its level. The results are put back into the order of the RoIs."""
     image = op.Cast(op.Gather(rois, 0, axis=1), to=INT64.dtype)
     boxes = op.Slice(rois, [1], [5], [1])
     level = _level(boxes, len(features), canonical_size, canonical_level, min_level, eps_inside, eps_outside)
@@ -93,7 +93,7 @@ def _level(
     eps_inside: float,
     eps_outside: float,
 ) -> FLOAT:
-    """(K,), the place of each RoI's map. The rule and its rounding are those of ``choose_level`` in ops/geometry.h."""
+    """(K,), the index of each RoI's map, with the rule and the rounding of ``choose_level`` in ops/geometry.h."""
     x1, y1, x2, y2 = (op.Gather(boxes, i, axis=1) for i in range(4))
     side = op.Sqrt(op.Max((x2 - x1) * (y2 - y1), 0.0))
     log_ratio = op.Log(op.Cast(side / canonical_size + eps_inside, to=DOUBLE.dtype))

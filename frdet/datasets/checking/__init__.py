@@ -1,13 +1,5 @@
-"""Finding all that is wrong with annotation files and images, where reading them stops at the first mistake."""
+"""Finding all mistakes in annotation files and images, where reading stops at the first one."""
 
-import warnings
-from importlib import import_module
-from typing import Any
+from frdet.moved import moved_names
 
-
-def __getattr__(name: str) -> Any:
-    """``check_data`` and ``DataReport``, which have moved, for one more release."""
-    if name not in ('check_data', 'DataReport'):
-        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
-    warnings.warn(f'{name} is in frdet.apis.checking now', DeprecationWarning, stacklevel=2)
-    return getattr(import_module('frdet.apis.checking'), name)
+__getattr__ = moved_names(__name__, dict.fromkeys(('check_data', 'DataReport'), 'frdet.apis.checking'))

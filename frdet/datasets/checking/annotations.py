@@ -1,7 +1,8 @@
-"""Checking every image and box of a data set; of a COCO file every item, also those at which reading stops."""
+"""Checking every image and box of a data set; of a COCO file also the items that stop the reader."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,13 +13,19 @@ from frdet.datasets.coco import CocoDataset
 from frdet.datasets.formats.coco import SECTIONS, check_annotation, load_sections
 from frdet.errors import DataError
 
-FEW = 10  # boxes that leave their images before these are called most
-THIN, SMALL = 40, 8  # sides in a ratio, and pixels, of images of which a network sees next to nothing
-TOLERANCE = 1.0  # pixels by which a box may leave its image; COCO's own are rounded to hundredths
+FEW = 10  # so many boxes may leave their images, even if they are most of all boxes
+THIN, SMALL = 40, 8  # a network sees hardly anything of an image with this ratio of the sides, or with fewer pixels
+TOLERANCE = 1.0  # a box may leave its image by so many pixels; COCO's own boxes are rounded to hundredths
+#: Section of a COCO file -> the check of an item, and the kind of finding if it fails.
+CHECKS: dict[str, tuple[Callable[[str, Any], None], str]] = {
+    'images': (lambda name, item: check_fields(name, item, **IMAGE_FIELDS), 'wrong image record'),
+    'categories': (lambda name, item: check_fields(name, item, **CATEGORY_FIELDS), 'wrong category record'),
+    'annotations': (check_annotation, 'wrong annotation'),
+}
 
 
 class Box(NamedTuple):
-    """A box [x, y, width, height] in pixels of ``image``, and its object's area; ``name`` and ``text`` are shown."""
+    """A box [x, y, width, height] in pixels of ``image``. ``name`` and ``text`` show it; ``area`` is its object's."""
 
     name: str
     text: str
@@ -30,10 +37,10 @@ class Box(NamedTuple):
 
 
 def check_annotations(dataset: DetDataset, findings: Findings) -> tuple[list[dict[str, Any]], str]:
-    """Add all that is wrong with the annotations of ``dataset`` to ``findings``.
+    """Add all mistakes in the annotations of ``dataset`` to ``findings``.
 
     Returns:
-        The image records that are right, by their order in the file, and a count of what the annotations hold.
+        The correct image records in the order of the file, and a text that counts the content of the annotations.
     """
     if isinstance(dataset, CocoDataset):
         return check_coco(dataset.ann_file, findings)
@@ -42,22 +49,15 @@ def check_annotations(dataset: DetDataset, findings: Findings) -> tuple[list[dic
     except DataError as error:
         findings.add('unreadable annotation file', str(error))
         return [], 'nothing read'
-    rows = zip(
-        content.image_index.tolist(),
-        content.category_index.tolist(),
-        content.xywh.tolist(),
-        content.area.tolist(),
-        content.ignored.tolist(),
-        strict=True,
-    )
+    columns = (content.image_index, content.category_index, content.xywh, content.area, content.ignored)
+    rows = enumerate(zip(*(column.tolist() for column in columns), strict=True))
     _check_images(((short(image['file_name']), image) for image in content.images), findings)
     boxes = (
         Box(f'boxes[{k}]', f'[{x}, {y}, {x + w}, {y + h}]', [x, y, w, h], content.images[image], category, area, out)
-        for k, (image, category, (x, y, w, h), area, out) in enumerate(rows)
+        for k, (image, category, (x, y, w, h), area, out) in rows
     )
     _check_boxes(boxes, findings)
-    sizes = (len(content.images), len(content.boxes), len(content.categories))
-    return content.images, ', '.join(f'{size} {section}' for size, section in zip(sizes, SECTIONS, strict=True))
+    return content.images, _counts(content.images, content.boxes, content.categories)
 
 
 def check_coco(path: str | Path, findings: Findings) -> tuple[list[dict[str, Any]], str]:
@@ -68,76 +68,55 @@ def check_coco(path: str | Path, findings: Findings) -> tuple[list[dict[str, Any
         findings.add('unreadable annotation file', str(error))
         return [], 'nothing read'
     images: dict[Id, dict[str, Any]] = {}
-    _check_images(_right_images(content['images'], images, findings), findings)
-    categories = _categories(content['categories'], findings)
-    _check_boxes(_right_boxes(content['annotations'], images, categories, findings), findings)
-    return list(images.values()), ', '.join(f'{len(content[section])} {section}' for section in SECTIONS)
-
-
-def _check_images(named: Iterable[tuple[str, dict[str, Any]]], findings: Findings) -> None:
-    names: dict[str, Id] = {}
-    for name, item in named:
-        if item['file_name'] in names:
-            findings.add(
-                'repeated image', f'{name}: {short(item["file_name"])}, as id {short(names[item["file_name"]])}'
-            )
-        names.setdefault(item['file_name'], item['id'])
-        sides = sorted((item['width'], item['height']))
-        if sides[0] < SMALL or sides[1] > THIN * sides[0]:
-            example = f'{short(item["file_name"])} (id {short(item["id"])}): {item["width"]}x{item["height"]}'
-            findings.add('image that is hardly to be seen', example)
-
-
-def _check_boxes(rows: Iterable[Box], findings: Findings) -> None:
-    boxes, leaving, fractions, unlike = 0, 0, 0, 0
-    seen: set[tuple] = set()
-    for row in rows:
-        boxes += 1
-        leaving += _check_box(row, findings)
-        fractions += max(map(abs, row.box)) <= 1 and min(row.image['width'], row.image['height']) > 1
-        unlike += _check_area(row, findings)
-        same = (row.image['id'], row.category, *row.box)
-        if same in seen:
-            findings.add('repeated box', f'{row.name}: {row.text} in image {short(row.image["id"])}')
-        seen.add(same)
-        if row.ignored:
-            findings.add('ignored box', row.name)
-    for kind, count, least in (
-        ('most boxes leave their images', leaving, max(boxes / 2, FEW)),
-        ('boxes of 0 to 1', fractions, boxes / 2),
-        ('areas unlike their boxes', unlike, boxes / 2),
-    ):
-        if count > least:
-            findings.add(kind, f'{count} of {boxes}')
-
-
-def _right_images(
-    items: list, images: dict[Id, dict[str, Any]], findings: Findings
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Name and record of each image that is right, which is added to ``images``."""
-    for index, item in enumerate(items):
-        name = _name(item, f'images[{index}]')
-        try:
-            check_fields(name, item, **IMAGE_FIELDS)
-        except ValueError as error:
-            findings.add('wrong image record', str(error))
-            continue
-        if item['id'] in images:
+    named = []
+    for name, item in _correct(content, 'images', findings):
+        if images.setdefault(item['id'], item) is item:
+            named.append((name, item))
+        else:
             findings.add('repeated image id', f'{name}: {short(item["file_name"])}')
-            continue
-        images[item['id']] = item
-        yield name, item
+    _check_images(named, findings)
+    categories: set[Id] = set()
+    names: set[str] = set()
+    for name, item in _correct(content, 'categories', findings):
+        if item['id'] in categories or item['name'] in names:
+            findings.add('repeated category', f'{name}: {short(item["name"])}')
+        categories.add(item['id'])
+        names.add(item['name'])
+    if not content['categories']:
+        findings.add('wrong category record', 'categories is empty')
+    _check_boxes(_boxes(content, images, categories, findings), findings)
+    return list(images.values()), _counts(*(content[section] for section in SECTIONS))
 
 
-def _right_boxes(
-    items: list, images: dict[Id, dict[str, Any]], categories: set[Id], findings: Findings
+def _counts(*sections: Any) -> str:
+    return ', '.join(f'{len(items)} {section}' for items, section in zip(sections, SECTIONS, strict=True))
+
+
+def _correct(content: dict[str, list], section: str, findings: Findings) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The name and the content of each correct item. The other items are added to ``findings``."""
+    check, wrong = CHECKS[section]
+    for index, item in enumerate(content[section]):
+        has_id = isinstance(item, dict) and 'id' in item
+        name = f'{section}[{index}] (id {short(item["id"])})' if has_id else f'{section}[{index}]'
+        try:
+            check(name, item)
+        except ValueError as error:
+            box = item.get('bbox') if section == 'annotations' and isinstance(item, dict) else None
+            is_nan = isinstance(box, list) and any(isinstance(v, float) and not math.isfinite(v) for v in box)
+            findings.add('box not finite' if is_nan else wrong, str(error))
+        else:
+            yield name, item
+
+
+def _boxes(
+    content: dict[str, list], images: dict[Id, dict[str, Any]], categories: set[Id], findings: Findings
 ) -> Iterator[Box]:
     seen: set[Any] = set()
-    for index, item in enumerate(items):
-        name = _name(item, f'annotations[{index}]')
-        _check_id(item, name, seen, findings)
-        if not _is_whole(item, name, findings):
-            continue
+    for name, item in _correct(content, 'annotations', findings):
+        if isinstance(number := item.get('id'), (int, float, str)):  # an annotation needs no id
+            if number in seen:
+                findings.add('repeated annotation id', name)
+            seen.add(number)
         if item['category_id'] not in categories:
             findings.add('annotation of no category', f'{name}: category_id {item["category_id"]}')
         if item['image_id'] not in images:
@@ -147,74 +126,49 @@ def _right_boxes(
         yield Box(name, f'bbox {box}', box, image, item['category_id'], item.get('area'), bool(item.get('ignore')))
 
 
-def _categories(items: list, findings: Findings) -> set[Id]:
-    ids: set[Id] = set()
-    names: set[str] = set()
-    for index, item in enumerate(items):
-        name = _name(item, f'categories[{index}]')
-        try:
-            check_fields(name, item, **CATEGORY_FIELDS)
-        except ValueError as error:
-            findings.add('wrong category record', str(error))
-            continue
-        if item['id'] in ids or item['name'] in names:
-            findings.add('repeated category', f'{name}: {short(item["name"])}')
-        ids.add(item['id'])
-        names.add(item['name'])
-    if not items:
-        findings.add('wrong category record', 'categories is empty')
-    return ids
+def _check_images(named: Iterable[tuple[str, dict[str, Any]]], findings: Findings) -> None:
+    ids: dict[str, Id] = {}
+    for name, item in named:
+        file_name = short(item['file_name'])
+        if item['file_name'] in ids:
+            findings.add('repeated image', f'{name}: {file_name}, as id {short(ids[item["file_name"]])}')
+        ids.setdefault(item['file_name'], item['id'])
+        sides = sorted((item['width'], item['height']))
+        if sides[0] < SMALL or sides[1] > THIN * sides[0]:
+            example = f'{file_name} (id {short(item["id"])}): {item["width"]}x{item["height"]}'
+            findings.add('image that is hardly to be seen', example)
 
 
-def _check_id(item: Any, name: str, seen: set[Any], findings: Findings) -> None:
-    """An annotation needs no id, but one of its own if it has any."""
-    number = item.get('id') if isinstance(item, dict) else None
-    if isinstance(number, (int, float, str)):
-        if number in seen:
-            findings.add('repeated annotation id', name)
-        seen.add(number)
-
-
-def _is_whole(item: Any, name: str, findings: Findings) -> bool:
-    """Whether ``item`` has all that an annotation needs; what it lacks is added to ``findings``."""
-    try:
-        check_annotation(name, item)
-    except ValueError as error:
-        box = item.get('bbox') if isinstance(item, dict) else None
-        numbers = isinstance(box, list) and any(isinstance(v, float) and not math.isfinite(v) for v in box)
-        findings.add('box not finite' if numbers else 'wrong annotation', str(error))
-        return False
-    return True
-
-
-def _check_box(row: Box, findings: Findings) -> bool:
-    """Whether a box leaves its image by more than the tolerance."""
-    x, y, width, height = row.box
-    image = row.image
-    example = f'{row.name}: {row.text} in image {image["id"]} of {image["width"]}x{image["height"]}'
-    leaves = (
-        min(x, y) < -TOLERANCE or x + width > image['width'] + TOLERANCE or y + height > image['height'] + TOLERANCE
-    )
-    if min(width, height) < 0:
-        findings.add('box of negative size', example)
-    elif x >= image['width'] or y >= image['height'] or x + width <= 0 or y + height <= 0:
-        findings.add('box outside its image', example)
-    elif min(width, height) == 0:
-        findings.add('box without area', example)
-    elif leaves:
-        findings.add('box leaves its image', example)
-    return leaves
-
-
-def _check_area(row: Box, findings: Findings) -> bool:
-    """Whether the area of an object is positive and cannot be that of a mask in its box."""
-    area, own = row.area, row.box[2] * row.box[3]
-    if area is None or math.isnan(area):
-        return False
-    if area <= 0:
-        findings.add('area that is not positive', f'{row.name}: area {area}')
-    return area > 0 and not 0.01 * own <= area <= 1.05 * own
-
-
-def _name(item: Any, place: str) -> str:
-    return f'{place} (id {short(item["id"])})' if isinstance(item, dict) and 'id' in item else place
+def _check_boxes(rows: Iterable[Box], findings: Findings) -> None:
+    boxes = 0
+    counts: Counter[str] = Counter()
+    seen: set[tuple] = set()
+    for row in rows:
+        boxes += 1
+        (x, y, w, h), width, height = row.box, row.image['width'], row.image['height']
+        own = w * h
+        example = f'{row.name}: {row.text} in image {row.image["id"]} of {width}x{height}'
+        leaves = min(x, y) < -TOLERANCE or x + w > width + TOLERANCE or y + h > height + TOLERANCE
+        if min(w, h) < 0:
+            findings.add('box of negative size', example)
+        elif x >= width or y >= height or x + w <= 0 or y + h <= 0:
+            findings.add('box outside its image', example)
+        elif min(w, h) == 0:
+            findings.add('box without area', example)
+        elif leaves:
+            findings.add('box leaves its image', example)
+        counts['most boxes leave their images'] += leaves
+        counts['boxes of 0 to 1'] += max(map(abs, row.box)) <= 1 and min(width, height) > 1
+        if row.area is not None and row.area <= 0:
+            findings.add('area that is not positive', f'{row.name}: area {row.area}')
+        elif row.area is not None and not math.isnan(row.area):  # a mask in the box cannot have another area
+            counts['areas unlike their boxes'] += not 0.01 * own <= row.area <= 1.05 * own
+        same = (row.image['id'], row.category, *row.box)
+        if same in seen:
+            findings.add('repeated box', f'{row.name}: {row.text} in image {short(row.image["id"])}')
+        seen.add(same)
+        if row.ignored:
+            findings.add('ignored box', row.name)
+    for kind, count in counts.items():
+        if count > max(boxes / 2, FEW if kind == 'most boxes leave their images' else 0):
+            findings.add(kind, f'{count} of {boxes}')

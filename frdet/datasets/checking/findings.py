@@ -1,4 +1,4 @@
-"""What can be found in a data set, and the table of what was."""
+"""The kinds of findings in a data set, and their table."""
 
 from typing import NamedTuple
 
@@ -6,7 +6,7 @@ from terminaltables import AsciiTable
 
 EXAMPLES = 3
 
-#: Kind of finding -> what comes of it. With an error, training or evaluation would stop or be wrong.
+#: Kind of finding -> its consequence. An error stops training or evaluation, or makes it wrong.
 ERRORS = {
     'unreadable annotation file': 'stops',
     'wrong image record': 'stops',
@@ -27,9 +27,9 @@ ERRORS = {
     'data set refused': 'stops',
     'classes refused': 'stops',
     'evaluation refused': 'stops',
-    'nothing to evaluate': 'every figure is -1, and no checkpoint can be chosen',
+    'nothing to evaluate': 'every metric value is -1, and no checkpoint can be chosen',
 }
-#: Kind -> how frdet deals with it.
+#: Kind of finding -> how frdet deals with it.
 NOTES = {
     'box without area': 'left out by FilterBoxes',
     'box leaves its image': 'cut to the image',
@@ -48,34 +48,34 @@ NOTES = {
     'image that is hardly to be seen': 'a side is under 8 pixels, or under a fortieth of the other',
     'class without a box': 'not learnt; not measured',
     'image left out of training': 'by filter_cfg',
-    'image in two splits': 'figures are better than for new images',
-    'said by the evaluator': 'to be known of the figures',
+    'image in two splits': 'metric values are better than for new images',
+    'said by the evaluator': 'a reader of the metric values should know it',
 }
 
 
 class Finding(NamedTuple):
-    """How often something was found, and where first."""
+    """How often a kind was found, and the first examples."""
 
     times: int
     examples: tuple[str, ...]
 
 
 class Findings(dict[str, Finding]):
-    """Kind of finding -> how often and where."""
+    """Kind of finding -> ``Finding``."""
 
     def add(self, kind: str, example: str) -> None:
-        """Count ``kind``, which must be one of ``ERRORS`` or ``NOTES``, once more."""
+        """Count one more ``kind``, which must be in ``ERRORS`` or ``NOTES``."""
         assert kind in ERRORS or kind in NOTES, kind
         times, examples = self.get(kind, Finding(0, ()))
         self[kind] = Finding(times + 1, examples + (example,) if times < EXAMPLES else examples)
 
     @property
     def has_errors(self) -> bool:
-        """Whether anything found makes a run stop or go wrong."""
+        """Whether a finding stops a run or makes it wrong."""
         return any(kind in ERRORS for kind in self)
 
     def table(self) -> str:
-        """A row for each kind, errors first."""
+        """One row for each kind, errors first."""
         rows = [['', 'found', 'count', 'consequence', 'first']]
         for severity, kinds in (('error', ERRORS), ('note', NOTES)):
             for kind, consequence in kinds.items():

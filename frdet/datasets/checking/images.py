@@ -1,14 +1,13 @@
-"""Checking image files: that they are there, and, by reading each, that they are what their records say."""
+"""Checking image files: whether they exist, and whether their content agrees with their records."""
 
 import hashlib
 import os
 import signal
 import threading
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,7 +25,7 @@ CHUNK = 16  # images handed to a process at once
 
 
 class ImageFile(NamedTuple):
-    """A file, what to call it, and the (width, height) that its record states."""
+    """The path of an image, its name in messages, and the (width, height) in its record."""
 
     path: str
     name: str
@@ -34,7 +33,7 @@ class ImageFile(NamedTuple):
 
 
 def find_images(records: Sequence[dict[str, Any]], folder: str | Path, findings: Findings) -> list[ImageFile]:
-    """The images of ``records`` that are on disk; the others are added to ``findings``."""
+    """The images of ``records`` that are on disk. The other ones are added to ``findings``."""
     found = []
     for record in records:
         path = Path(folder, record['file_name'])
@@ -42,37 +41,39 @@ def find_images(records: Sequence[dict[str, Any]], folder: str | Path, findings:
         if path.is_file():
             found.append(ImageFile(str(path), name, (record['width'], record['height'])))
         else:
-            found_before = findings.get('missing image')
-            is_shown = found_before is None or found_before.times < EXAMPLES
+            is_shown = 'missing image' not in findings or findings['missing image'].times < EXAMPLES
             near = near_file(str(path), str(folder)) if is_shown else None
             findings.add('missing image', f'{name}: {os.path.relpath(near, folder)} is there' if near else name)
     return found
 
 
 def read_images(images: Sequence[ImageFile], workers: int, findings: Findings) -> None:
-    """Read every image, in ``workers`` processes, and add what is found to ``findings``.
+    """Read every image in ``workers`` processes, and add the results to ``findings``.
 
     Raises:
-        DataError: the system ended one of the processes, for want of memory or because a decoder crashed.
+        DataError: the system killed one of the processes, because memory ran out or a decoder crashed.
     """
     pool = ProcessPoolExecutor(workers, mp_context=get_context('fork'), initializer=_end_with_parent)
     try:
-        with _interrupts_held():  # one amid the start of the processes would leave them behind
+        # Ctrl-C waits until the processes are started, because it would leave them behind, and never reaches them.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
             results = pool.map(inspect_image, images, chunksize=CHUNK)
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         for found in track(results, 'Reading images', total=len(images)):
             for kind, example in found:
                 findings.add(kind, example)
     except BrokenProcessPool:
         raise DataError(
-            'A process that read images was killed, by the system for want of memory or by a crash in a decoder: '
-            'try --workers 1'
+            'A process that reads images was killed: memory ran out, or a decoder crashed. Try --workers 1'
         ) from None
-    finally:  # after Ctrl-C, too: what has not begun is dropped, the processes end
+    finally:  # after Ctrl-C, too, waiting images are dropped and the processes end
         pool.shutdown(wait=True, cancel_futures=True)
 
 
 class Group(NamedTuple):
-    """The images of an annotation file, the splits that it is for, and what was found in it."""
+    """The images of an annotation file, the splits that use it, and the findings in it."""
 
     splits: Sequence[str]
     images: Sequence[ImageFile]
@@ -80,12 +81,12 @@ class Group(NamedTuple):
 
 
 def find_copies(groups: Sequence[Group], together: Findings, *, within: bool) -> None:
-    """Find pictures that are there twice: files of the same bytes, whatever they are called.
+    """Find files with the same bytes, whatever their names are.
 
     Args:
-        groups: training images are looked for in the groups of other splits.
+        groups: training images are searched in the groups of other splits.
         together: a picture in two splits is added here.
-        within: look for copies in each group, too, which may mean to read most of its files.
+        within: also search for copies inside each group, which may read most of its files.
     """
     by_size: dict[int, list[tuple[Group, ImageFile]]] = defaultdict(list)
     for group in groups:
@@ -115,18 +116,8 @@ def _add_copies(copies: list[tuple[Group, ImageFile]], together: Findings, withi
             together.add('image in two splits', f'{image.name} of {splits} is {trained[0].name} of train')
 
 
-@contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """Ctrl-C waits until the end of the context, and never reaches processes that are started in it."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-
-
 def _end_with_parent() -> None:
-    """A process of the pool would wait for work for ever where the one that started it was killed."""
+    """End this process of the pool when its parent is killed. Otherwise it would wait for work forever."""
 
     def watch() -> None:
         if (parent := parent_process()) is not None:
@@ -137,7 +128,7 @@ def _end_with_parent() -> None:
 
 
 def inspect_image(image: ImageFile) -> list[tuple[str, str]]:
-    """What is to be said of one image: pairs of kind and example."""
+    """The findings in one image: pairs of kind and example."""
     found = []
     try:
         read_image(image.path, name=image.name, size=image.size[::-1])
@@ -149,7 +140,7 @@ def inspect_image(image: ImageFile) -> list[tuple[str, str]]:
 
 
 def _peculiarities(file: ImageFile) -> list[str]:
-    """Kinds of images that other readers stumble over, of one that can be read; an unexpected size is not decoded."""
+    """The kinds of a readable image that other readers may fail at. Pixels of an unexpected size are not decoded."""
     with open_image(file.path) as image:
         mode = image.mode
         is_kind = {
@@ -157,10 +148,10 @@ def _peculiarities(file: ImageFile) -> list[str]:
             'palette image': mode[0] == 'P',
             'CMYK image': mode == 'CMYK',
             'image with transparency': mode in ('LA', 'PA', 'RGBA', 'RGBa') or 'transparency' in image.info,
-            # Pillow opens 16-bit colour as RGB, and names what it decodes from only in the tiles.
+            # Pillow opens 16-bit colour as RGB, and names the depth only in the tiles.
             '16-bit image': mode[0] == 'I' or any(';16' in str(tile) for tile in image.tile),
         }
         if image.format == 'PNG' and 'exif' not in image.info and sorted(image.size) == sorted(file.size):
-            image.load()  # its orientation may stand behind the pixels
+            image.load()  # its orientation may follow the pixels
         is_kind['image turned by EXIF'] = orientation(image) > 1
         return [kind for kind, holds in is_kind.items() if holds]

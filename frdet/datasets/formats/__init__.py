@@ -1,1 +1,1 @@
-"""Readers of annotation formats: each makes ``Annotations`` of a file or a folder, and nothing else."""
+"""Readers of annotation formats. Each reads a file or a folder and returns ``Annotations``."""

@@ -1,12 +1,10 @@
-"""Reading a COCO annotation file: every annotation in arrays, or one sentence about the first thing wrong."""
+"""Reading a COCO annotation file: all annotations as arrays, or one sentence about the first mistake."""
 
 import gc
 import gzip
 import json
 import math
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,17 +27,17 @@ from frdet.errors import DataError
 SECTIONS = ('images', 'annotations', 'categories')
 LAYOUT = 'expected COCO\'s object detection layout, {"images": [...], "annotations": [...], "categories": [...]}'
 
-#: First bytes of files that hold an annotation file, and what to call them.
+#: First bytes of archives that may hold an annotation file, and the names of these archives.
 ARCHIVES = {b'PK\x03\x04': 'a ZIP archive', b'BZh': 'compressed by bzip2', b'\xfd7zXZ': 'compressed by xz'}
 
 
 def read_coco(path: str | Path) -> Annotations:
-    """Read and check the annotation file at ``path``: images by ascending id, classes by ascending category id.
+    """Read and check the annotation file at ``path``. Images are sorted by id, classes by category id.
 
-    Ids of annotations are not read: nothing depends on them, and tools write them in many ways.
+    Ids of annotations are not read, because nothing depends on them.
 
     Raises:
-        DataError: the file is not JSON, is not in COCO's layout, or an item is wrong; the message names the item.
+        DataError: the file is not JSON, is not in COCO's layout, or has a wrong item, which the message names.
     """
     content = load_sections(path)
     try:
@@ -70,7 +68,7 @@ def _annotations(images: list, annotations: list, categories: list) -> Annotatio
 
 
 def write_coco(content: Annotations, path: Path) -> None:
-    """Write COCO's JSON, for tools that read nothing else."""
+    """Write COCO's JSON, for tools that read no other format."""
     images, ids = content.images, list(content.categories.values())
     keys = ('image_id', 'category_id', 'bbox', 'area', 'iscrowd', 'ignore')
     columns = (content.xywh, content.area, content.crowd.astype(int), content.ignored.astype(int))
@@ -90,9 +88,9 @@ def write_coco(content: Annotations, path: Path) -> None:
 
 
 def load_sections(path: str | Path) -> dict[str, list]:
-    """The three lists of an annotation file, without masks; what stands in them is not looked at.
+    """The three lists of an annotation file, without masks. Their items are not checked.
 
-    The file may be in UTF-8, UTF-16 or UTF-32, with or without a byte order mark, and compressed by gzip.
+    The file may be in UTF-8, UTF-16 or UTF-32, with or without a byte order mark, and may be compressed by gzip.
 
     Raises:
         DataError: the file cannot be read, is not JSON, or lacks one of the lists.
@@ -100,12 +98,17 @@ def load_sections(path: str | Path) -> dict[str, list]:
     text = _text(path)
     if not text.strip():
         raise DataError(f'{path} is empty: {LAYOUT}')
+    # Millions of objects are made without a reference cycle. Searching for cycles would double the reading time.
+    was_enabled = gc.isenabled()
+    gc.disable()
     try:
-        with _no_garbage_collection():
-            content = json.loads(text, object_hook=_without_masks)
+        content = json.loads(text, object_hook=_without_masks)
     except (ValueError, RecursionError) as error:
         several = ': it holds several values, one after another' if str(error).startswith('Extra data') else ''
         raise DataError(f'{path} is not JSON{several} ({error}): {LAYOUT}') from None
+    finally:
+        if was_enabled:
+            gc.enable()
     if not isinstance(content, dict):
         raise DataError(f'{path} holds a JSON {type(content).__name__}: {LAYOUT}')
     if missing := [name for name in SECTIONS if name not in content]:
@@ -125,7 +128,7 @@ def _text(path: str | Path) -> str:
         if data.startswith(b'\x1f\x8b'):
             data = gzip.decompress(data)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DataError(f'{path} is compressed by gzip and broken ({error}): write it anew') from None
+        raise DataError(f'{path} is compressed by gzip and broken ({error}): write it again') from None
     except OSError as error:
         raise DataError(f'{path} cannot be read: {error.strerror}') from None
     for magic, kind in ARCHIVES.items():
@@ -139,20 +142,8 @@ def _text(path: str | Path) -> str:
         ) from None
 
 
-@contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    """Millions of objects are made and none forms a circle: looking for circles doubles the time of reading."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
-
-
 def _without_masks(item: dict) -> dict:
-    """Drop the masks while the file is being read: they are most of its memory, and boxes need none of them."""
+    """Drop the masks while the file is read: they need most of its memory, and boxes do not need them."""
     item.pop('segmentation', None)
     return item
 
@@ -178,36 +169,30 @@ def _check_annotations(annotations: list, image_ids: dict[Id, int], category_ids
         where = f'annotations[{index}]'
         check_annotation(where, annotation)
         for field, known, section in (('image_id', image_ids, 'images'), ('category_id', category_ids, 'categories')):
-            if lost := _which_is_lost(annotation[field], field, known, section):
-                raise ValueError(f'{where} (id {short(annotation.get("id"))}) has {lost}')
-
-
-def _which_is_lost(value: Id, field: str, known: Any, section: str) -> str:
-    """What to say of an id that no item of ``section`` has; nothing where ``known`` holds it."""
-    if value in known:
-        return ''
-    other = str(value) if not isinstance(value, str) else int(value) if value.isdecimal() and len(value) < 20 else None
-    hint = f', where {other!r} is one: numbers and texts differ' if other in known else ''
-    return f'{field} {short(value)}, which no item of {section} has{hint}'
+            if (value := annotation[field]) in known:
+                continue
+            is_number = isinstance(value, str) and value.isdecimal() and len(value) < 20
+            other = int(value) if is_number else str(value)
+            hint = f', where {other!r} is one: numbers and texts differ' if other in known else ''
+            name = f'{where} (id {short(annotation.get("id"))})'
+            raise ValueError(f'{name} has {field} {short(value)}, which no item of {section} has{hint}')
 
 
 def check_annotation(where: str, annotation: Any) -> None:
     """Raise ValueError, which begins with ``where``, unless ``annotation`` is an item of annotations."""
     check_fields(where, annotation, image_id=is_id, category_id=is_id, bbox=_is_xywh)
     optional = {'iscrowd': 0, 'ignore': None, 'area': None, **annotation}
-    check_fields(where, optional, iscrowd=_is_flag, ignore=_is_flag_or_none, area=_is_area)
+    check_fields(where, optional, iscrowd=_is_flag, area=_is_area)
+    if optional['ignore'] is not None:
+        check_fields(where, optional, ignore=_is_flag)
 
 
 def _is_flag(value: Any) -> str:
     return '' if isinstance(value, (int, float)) and value in (0, 1) else '0 or 1'
 
 
-def _is_flag_or_none(value: Any) -> str:
-    return '' if value is None else _is_flag(value)
-
-
 def _is_area(value: Any) -> str:
-    """JSON's null, and the NaN of tables with a gap, are how tools say that there is none."""
+    """Tools write null, or NaN in tables with a gap, for a missing area."""
     fits = value is None or (isinstance(value, (int, float)) and not abs(value) > FAR**2)
     return '' if fits else 'a finite number of square pixels'
 

@@ -1,4 +1,4 @@
-"""The embedded data set: drawn shapes in COCO's layout, for trying everything without a download.
+"""The embedded data set: drawn shapes in COCO's layout, to try everything without a download.
 
 python -m frdet.datasets.shapes data/shapes --train 600 --val 150
 """

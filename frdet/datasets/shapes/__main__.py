@@ -12,12 +12,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument('--train', type=int, default=NUM_TRAIN, help='training images (%(default)s)')
     parser.add_argument('--val', type=int, default=NUM_VAL, help='validation images (%(default)s)')
     parser.add_argument(
-        '--image-size',
-        type=int,
-        nargs=2,
-        default=IMAGE_SIZE,
-        metavar=('MIN', 'MAX'),
-        help='sides in pixels (%(default)s)',
+        '--image-size', type=int, nargs=2, default=IMAGE_SIZE, metavar=('MIN', 'MAX'), help='sides in pixels'
     )
     parser.add_argument('--seed', type=int, default=0)
     args = parser.parse_args(arguments)

@@ -1,4 +1,4 @@
-"""The embedded data set as a component: it draws itself on first use."""
+"""The embedded data set as a component, which draws itself at first use."""
 
 from pathlib import Path
 
@@ -9,12 +9,12 @@ from frdet.registry import DATASETS
 
 @DATASETS.register_module()
 class ShapesDataset(CocoDataset):
-    """Drawn shapes: ``write_shapes`` draws both splits into ``data_root`` if nothing is there yet.
+    """Drawn shapes. ``write_shapes`` draws both splits into ``data_root`` if the folder is missing or empty.
 
-    What is there is used, so ``python -m frdet.datasets.shapes`` may have drawn it with other counts and sizes.
+    Existing files are used. ``python -m frdet.datasets.shapes`` may have drawn them with other counts and sizes.
 
     Args:
-        kwargs: as for ``CocoDataset``; ``data_root`` is required.
+        kwargs: as for ``CocoDataset``. ``data_root`` is required.
     """
 
     def prepare_files(self) -> None:

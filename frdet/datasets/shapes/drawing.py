@@ -1,6 +1,6 @@
-"""Drawing one image of the embedded data set: a background, shapes with shading, and where every shape is seen.
+"""Drawing one image of the embedded data set: a background, shaded shapes, and the visible mask of every shape.
 
-Everything is drawn from the generator that is passed in, so an image depends on its own seed alone.
+All random numbers come from the generator that is passed in, so an image depends only on its own seed.
 """
 
 import colorsys
@@ -12,18 +12,18 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 CLASSES = ('circle', 'square', 'triangle', 'star', 'ring', 'cross')
-VISIBLE = 0.7  # at least this part of a shape stays visible under those drawn after it
-MAX_TILT = math.radians(20)  # shapes stand nearly upright, as most things in photographs do
-SUPERSAMPLE = 4  # outlines are drawn this much larger and averaged, for smooth edges
+VISIBLE = 0.7  # at least this part of a shape stays visible under later shapes
+MAX_TILT = math.radians(20)  # shapes are nearly upright, like most objects in photographs
+SUPERSAMPLE = 4  # outlines are drawn so many times larger and averaged, for smooth edges
 
 
 class Shape(NamedTuple):
     """A drawn shape.
 
     Attributes:
-        label: place in ``CLASSES``.
-        mask: (H, W) bool, where it is seen.
-        area: pixels it covers, hidden ones included.
+        label: position in ``CLASSES``.
+        mask: (H, W) bool, the visible pixels.
+        area: number of all its pixels, including hidden ones.
     """
 
     label: int
@@ -36,7 +36,7 @@ def draw_image(rng: np.random.Generator, height: int, width: int, max_objects: i
     canvas = _background(rng, height, width)
     shapes: list[Shape] = []
     for _ in range(int(rng.integers(1, max_objects + 1))):
-        for _ in range(12):  # places tried before this shape is given up
+        for _ in range(12):  # tries to place this shape
             label = int(rng.integers(len(CLASSES)))
             alpha, top, left = _place(rng, CLASSES[label], height, width)
             mask = np.zeros((height, width), dtype=bool)
@@ -54,7 +54,7 @@ def _colour(rng: np.random.Generator, saturation: tuple[float, float], value: tu
 
 
 def _ramp(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """(H, W, 1) in 0..1, rising in a random direction."""
+    """(H, W, 1) from 0 to 1, rising in a random direction."""
     angle = rng.uniform(0, 2 * math.pi)
     y, x = np.mgrid[0:height, 0:width]
     ramp = x * math.cos(angle) + y * math.sin(angle)
@@ -62,7 +62,7 @@ def _ramp(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
 
 
 def _background(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """(H, W, 3) in 0..1: a gradient of two quiet colours, a pattern, clouds and grain."""
+    """(H, W, 3) from about 0 to 1: a gradient of two quiet colours, a pattern, clouds and grain."""
     first, second = (_colour(rng, (0.05, 0.45), (0.25, 0.95)) for _ in range(2))
     ramp = _ramp(rng, height, width)
     canvas = first * (1 - ramp) + second * ramp
@@ -77,7 +77,7 @@ def _background(rng: np.random.Generator, height: int, width: int) -> np.ndarray
 
 
 def _pattern(rng: np.random.Generator, height: int, width: int, *, checked: bool) -> np.ndarray:
-    """(H, W) in -1..1: stripes, or the checks that two sets of stripes make."""
+    """(H, W) from -1 to 1: stripes, or the checks of two sets of stripes."""
     angle, period = rng.uniform(0, math.pi), rng.uniform(8, 32)
     y, x = np.mgrid[0:height, 0:width] * (2 * math.pi / period)
     stripes = np.sin(x * math.cos(angle) + y * math.sin(angle))
@@ -87,9 +87,9 @@ def _pattern(rng: np.random.Generator, height: int, width: int, *, checked: bool
 
 
 def _place(rng: np.random.Generator, name: str, height: int, width: int) -> tuple[np.ndarray, int, int]:
-    """A shape of random size and angle, (h, w) in 0..1 and trimmed to what is drawn, and its top left corner."""
+    """A shape of random size and angle, (h, w) from 0 to 1 and trimmed, and its top left corner."""
     short = min(height, width)
-    # Small ones are more frequent than large ones, as in photographs.
+    # Small shapes are more frequent than large ones, as in photographs.
     radius = 0.5 * short * math.exp(rng.uniform(math.log(0.22), math.log(0.62)))
     alpha = _outline(name, radius, -math.pi / 2 + rng.uniform(-MAX_TILT, MAX_TILT))
     top = int(rng.integers(0, height - alpha.shape[0] + 1))
@@ -98,7 +98,7 @@ def _place(rng: np.random.Generator, name: str, height: int, width: int) -> tupl
 
 
 def _outline(name: str, radius: float, angle: float) -> np.ndarray:
-    """The shape filled, (h, w) in 0..1 with smooth edges, cut to the pixels it covers by half or more."""
+    """The filled shape, (h, w) from 0 to 1 with smooth edges, cut to the pixels that it covers by half or more."""
     side = 2 * math.ceil(radius) + 2
     image = Image.new('L', (side * SUPERSAMPLE, side * SUPERSAMPLE))
     centre = side * SUPERSAMPLE / 2
@@ -109,11 +109,9 @@ def _outline(name: str, radius: float, angle: float) -> np.ndarray:
 
 
 def _polygon(draw: ImageDraw.ImageDraw, centre: float, radii: list[float], angle: float) -> None:
-    """Corners at ``radii`` from the centre, at equal angles."""
-    steps = [angle + 2 * math.pi * k / len(radii) for k in range(len(radii))]
-    draw.polygon(
-        [(centre + r * math.cos(a), centre + r * math.sin(a)) for r, a in zip(radii, steps, strict=True)], fill=255
-    )
+    """A polygon with corners at ``radii`` from the centre, at equal angles."""
+    steps = [(r, angle + 2 * math.pi * k / len(radii)) for k, r in enumerate(radii)]
+    draw.polygon([(centre + r * math.cos(a), centre + r * math.sin(a)) for r, a in steps], fill=255)
 
 
 def _circle(draw: ImageDraw.ImageDraw, centre: float, radius: float, angle: float) -> None:
@@ -146,14 +144,12 @@ OUTLINES: dict[str, Callable[[ImageDraw.ImageDraw, float, float, float], None]] 
 
 
 def _paint(rng: np.random.Generator, canvas: np.ndarray, alpha: np.ndarray, top: int, left: int) -> np.ndarray:
-    """``canvas`` with a shape of a colour that stands out from it, shaded, over a soft shadow."""
+    """``canvas`` with a shaded shape over a soft shadow. Its colour differs from the canvas."""
     height, width = alpha.shape
     region = np.s_[top : top + height, left : left + width]
     under = canvas[region].mean(axis=(0, 1))
     colours = [_colour(rng, (0.45, 1.0), (0.45, 1.0)) for _ in range(6)]
-    colour = next((c for c in colours if np.abs(c - under).sum() > 0.6), None)
-    if colour is None:
-        colour = max(colours, key=lambda c: np.abs(c - under).sum())
+    colour = max(colours, key=lambda c: min(np.abs(c - under).sum(), 0.6))  # the first one that differs enough
     shading = 0.78 + 0.34 * _ramp(rng, height, width)
     texture = shading if rng.uniform() < 0.7 else shading + 0.1 * _pattern(rng, height, width, checked=False)[..., None]
     canvas = _shade(canvas, alpha, top, left)
@@ -163,7 +159,7 @@ def _paint(rng: np.random.Generator, canvas: np.ndarray, alpha: np.ndarray, top:
 
 
 def _shade(canvas: np.ndarray, alpha: np.ndarray, top: int, left: int) -> np.ndarray:
-    """``canvas`` darkened under a shape, a little below and to the right of it."""
+    """``canvas`` with a shadow a little below and to the right of a shape."""
     height, width = alpha.shape
     offset = max(1, round(0.05 * max(height, width)))
     shadow = np.zeros((*canvas.shape[:2], 1))

@@ -1,4 +1,4 @@
-"""Opening image files without Pillow's limit, which is one for the process and knows nothing of records."""
+"""Opening image files without Pillow's limit of pixels, which ignores the sizes in records."""
 
 import io
 import math
@@ -10,21 +10,21 @@ from pathlib import Path
 from PIL import Image, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
 
-#: Pixels, height x width, of the largest picture that is read where no record states its size: 800 MB as colours.
+#: Most pixels, height x width, of an image whose size no record states: 800 MB of colours.
 MAX_PIXELS = 2**28
 
 EXIF, LONGEST_SEGMENT = b'Exif\0\0', 2**16  # of the JPEG format
 
 _lock = threading.Lock()
-_held: list[int | None] = []  # Pillow's limit, then None for each other picture that is read without it at the moment
+_held: list[int | None] = []  # Pillow's limit, then None for each further image that is now read without it
 
 
 @contextmanager
 def open_image(path: str) -> Iterator[ImageFile]:
-    """The image file at ``path``, of which the head has been read: ``Image.open`` without the limit.
+    """The image file at ``path`` after its head has been read: ``Image.open`` without the limit.
 
     Raises:
-        OSError: there is no such file, or it is no image.
+        OSError: the file is missing or no image.
         Exception: anything that a decoder may raise for a damaged head.
     """
     with without_pillows_limit():
@@ -36,7 +36,7 @@ def open_image(path: str) -> Iterator[ImageFile]:
 def _identified(path: str) -> ImageFile:
     with suppress(UnidentifiedImageError):
         return Image.open(path)
-    # Pillow reads a resolution from the EXIF of a JPEG file, and takes the file for no JPEG where that is damaged.
+    # Pillow reads a resolution from the EXIF block of a JPEG file, and does not accept the file if it is damaged.
     content = Path(path).read_bytes()
     with suppress(UnidentifiedImageError):
         file = Image.open(io.BytesIO(content.replace(EXIF, b'None\0\0')))
@@ -47,9 +47,9 @@ def _identified(path: str) -> ImageFile:
 
 @contextmanager
 def without_pillows_limit(pixels: float = math.inf) -> Iterator[None]:
-    """Lift Pillow's limit, for the whole process, if ``pixels``, height x width, are more: not longer than needed.
+    """Lift Pillow's limit for the whole process if ``pixels``, height x width, exceed it.
 
-    What a small picture hides is so still refused: decoders of TIFF and others ask for the limit once more.
+    A small image keeps the limit, because decoders such as TIFF's check the limit again for what such a file may hide.
     """
     with _lock:
         limit = _held[0] if _held else Image.MAX_IMAGE_PIXELS
@@ -62,4 +62,4 @@ def without_pillows_limit(pixels: float = math.inf) -> Iterator[None]:
     finally:
         if is_lifted:
             with _lock:
-                Image.MAX_IMAGE_PIXELS = _held.pop()  # the limit itself comes last
+                Image.MAX_IMAGE_PIXELS = _held.pop()  # the limit itself is popped last

@@ -1,7 +1,7 @@
-"""Fields: annotations that follow an image when a transform moves its pixels; keys of its dict, as ``gt_bboxes``.
+"""Fields: annotations that move when a transform moves the pixels of an image. They are keys of its dict.
 
-A field says here how it follows, once. Transforms name no field: they call ``move_fields``, so that a field of your own
-needs no other transforms, and a transform of your own knows no fields.
+Each field, such as ``gt_bboxes``, declares here once how it moves. Transforms call ``move_fields`` and know no field.
+So a field of your own works with all transforms, and a transform of your own works with all fields.
 """
 
 from collections.abc import Callable
@@ -15,16 +15,17 @@ Move = Callable[..., np.ndarray]
 
 
 class Field(NamedTuple):
-    """Functions that move the values of a field, which are an array with one entry for each object.
+    """Functions that move the values of a field: an array with one entry for each object.
 
-    Each takes the values and the (height, width) of the image after the operation, and returns as many values. Without
-    any function a field has no place in the image, as a class; of other fields an operation that is None is an error.
+    Each function takes the values and the (height, width) of the image after the operation, and returns as many values.
+    A field without any function has no position in the image; an example is a class. For other fields, an operation
+    without a function is an error.
 
     Attributes:
-        resize: takes the scale (x, y) from the former size to the new one too.
+        resize: also takes the scale (x, y) from the former size to the new one.
         flip: mirrors left to right.
-        crop: takes the corner (x, y) too that becomes (0, 0); what lies outside of the new image is cut off.
-        affine: takes the matrix (2, 3) too by which (x, y, 1) becomes the new (x, y).
+        crop: also takes the corner (x, y) that becomes (0, 0), and cuts off all outside the new image.
+        affine: also takes the matrix (2, 3) that turns (x, y, 1) into the new (x, y).
     """
 
     resize: Move | None = None
@@ -48,7 +49,7 @@ def _warp_boxes(boxes: np.ndarray, size: tuple[int, int], matrix: np.ndarray) ->
     return _cut(np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1), size)
 
 
-#: Every field by its key. Boxes are (n, 4) float32 xyxy in pixels of ``img``, continuous, and cut to it.
+#: All fields by their keys. Boxes are (n, 4) float32 xyxy in pixels of ``img``, continuous, and cut to it.
 FIELDS: dict[str, Field] = {
     'gt_bboxes': Field(
         resize=lambda boxes, size, scale: _cut(boxes * np.array([*scale, *scale]), size),
@@ -62,24 +63,24 @@ FIELDS: dict[str, Field] = {
 
 
 def register_field(name: str, **functions: Move) -> None:
-    """Declare the field ``name`` by the functions of ``Field``; say beside it in which coordinates its values are."""
+    """Declare the field ``name`` by the functions of ``Field``. Write down the coordinates of its values beside it."""
     FIELDS[name] = Field(**functions)
 
 
 def field_names(results: dict[str, Any]) -> list[str]:
-    """Keys of an image's fields: those that are declared, and all that begin with ``gt_``."""
+    """Keys of an image's fields: declared keys, and all keys that begin with ``gt_``."""
     return [name for name in results if name in FIELDS or name.startswith('gt_')]
 
 
 def move_fields(results: dict[str, Any], operation: str, size: tuple[int, int], *how: Any) -> None:
-    """Let every field of an image follow ``operation``, which is one of ``Field``, in place.
+    """Move every field of an image in place by ``operation``, which is an attribute of ``Field``.
 
     Args:
-        size: (height, width) of the image after it.
-        how: the argument of the operation that ``Field`` names.
+        size: (height, width) of the image after the operation.
+        how: the further argument that ``Field`` describes.
 
     Raises:
-        ConfigError: a field is not declared, or says nothing of the operation; it would stay behind in silence.
+        ConfigError: a field is not declared or has no function for the operation, and would stay behind in silence.
     """
     for name in field_names(results):
         field = FIELDS.get(name)
@@ -87,9 +88,9 @@ def move_fields(results: dict[str, Any], operation: str, size: tuple[int, int], 
             continue
         if (move := getattr(field, operation, None)) is None:
             raise ConfigError(
-                f'{results.get("img_path", "An image")} has the field {name}, of which nothing tells how it follows '
+                f'{results.get("img_path", "An image")} has the field {name}, which has no function for '
                 f'{operation}: expected frdet.datasets.transforms.register_field({name!r}, {operation}=...) in a '
-                'module of custom_imports, or no function at all if it has no place in the image'
+                'module of custom_imports, or no function at all if it has no position in the image'
             )
         results[name] = move(results[name], size, *how)
 
@@ -98,7 +99,7 @@ def select_objects(results: dict[str, Any], keep: np.ndarray, names: list[str]) 
     """The fields ``names`` of the objects that ``keep`` (n,) bool marks.
 
     Raises:
-        DataError: a field has not n entries.
+        DataError: a field does not have n entries.
     """
     for name in names:
         if len(results[name]) != len(keep):

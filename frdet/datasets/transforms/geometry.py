@@ -20,9 +20,9 @@ INTERPOLATIONS = {name: Image.Resampling[name.upper()] for name in ('nearest', '
 
 
 def shortest_edge_size(height: int, width: int, short_side: int, max_size: int) -> tuple[int, int]:
-    """(height, width) whose shorter side is ``short_side``, or less where the longer would exceed ``max_size``.
+    """(height, width) whose shorter side is ``short_side``, or less if the longer side would exceed ``max_size``.
 
-    detectron2's rule: sides are rounded once, at the end, half upwards. Where that gives 0, of a very narrow image,
+    As in detectron2, sides are rounded once, at the end, half upwards. If that gives 0 for a very narrow image,
     detectron2 stops; here the side is 1.
     """
     scale = short_side / min(height, width)
@@ -34,13 +34,13 @@ def shortest_edge_size(height: int, width: int, short_side: int, max_size: int) 
 
 
 def _limited_size(height: int, width: int, short_side: int, max_size: int, *, rounding: float) -> tuple[int, int]:
-    """The largest size within both limits: the rule of MMDetection, which adds a half, and of torchvision."""
+    """The largest size within both limits, as in MMDetection, which rounds, and in torchvision, which does not."""
     scale = min(max_size / max(height, width), short_side / min(height, width))
     return max(1, int(height * scale + rounding)), max(1, int(width * scale + rounding))
 
 
 def _resize_pillow(image: np.ndarray, size: tuple[int, int], interpolation: str) -> np.ndarray:
-    """Pillow's pixels; from our own operator, which takes a third of the time, where that has the same."""
+    """Pillow's pixels. Our own operator computes the same enlarged pixels in a third of the time."""
     is_enlarged = size[0] >= image.shape[0] and size[1] >= image.shape[1]
     if interpolation == 'bilinear' and is_enlarged and image.shape[2:] == (3,):
         pixels = torch.from_numpy(np.require(image, requirements=['C', 'W']))
@@ -49,7 +49,7 @@ def _resize_pillow(image: np.ndarray, size: tuple[int, int], interpolation: str)
 
 
 def _resize_cv2(image: np.ndarray, size: tuple[int, int], interpolation: str) -> np.ndarray:
-    import cv2  # which takes a fifth of a second, and few need it
+    import cv2  # the import takes a fifth of a second, and few users need it
 
     return cv2.resize(image, size[::-1], interpolation=cv2.INTER_LINEAR)
 
@@ -59,7 +59,7 @@ def _resize_torch(image: np.ndarray, size: tuple[int, int], interpolation: str) 
     return F.interpolate(pixels, size, mode='bilinear', align_corners=False)[0].permute(1, 2, 0).numpy()
 
 
-#: Whose resizing it is: the rule for the size, and how pixels are computed.
+#: The project whose resizing is used -> its rule for the size, and its way to compute pixels.
 BACKENDS: dict[str, tuple[Callable[..., tuple[int, int]], Callable[..., np.ndarray]]] = {
     'pillow': (shortest_edge_size, _resize_pillow),
     'cv2': (partial(_limited_size, rounding=0.5), _resize_cv2),
@@ -90,15 +90,15 @@ def _check_choice(name: str, value: Any, choices: Collection[str]) -> None:
 @TRANSFORMS.register_module()
 @dataclass(kw_only=True)
 class ResizeShortestEdge:
-    """Resizes to a given shorter side, keeping the shape.
+    """Resizes an image to a given shorter side and keeps its aspect ratio.
 
     Args:
-        short_side: pixels; of several, one is drawn for every image.
-        max_size: the longer side is at most this.
+        short_side: pixels. From several sides, one is drawn at random for every image.
+        max_size: greatest length of the longer side, in pixels.
         interpolation: ``nearest``, ``bilinear`` (detectron2's), ``bicubic`` or ``lanczos``, all of Pillow.
-        backend: whose resizing it is. ``pillow``: detectron2's, antialiased, sides rounded half upwards. ``cv2``:
-            MMDetection's, bilinear without antialiasing, sides rounded half upwards. ``torch``: torchvision's, the same
-            filter but sides rounded down, and pixels stay float32 instead of being rounded to 0..255.
+        backend: the project whose resizing is used. ``pillow``: detectron2's, antialiased, sides rounded half upwards.
+            ``cv2``: MMDetection's, bilinear without antialiasing, sides rounded half upwards. ``torch``: torchvision's,
+            which is the same but rounds sides down, and pixels stay float32 instead of being rounded to 0..255.
     """
 
     short_side: int | Sequence[int]
@@ -109,7 +109,7 @@ class ResizeShortestEdge:
     def __post_init__(self) -> None:
         self._sides = [self.short_side] if isinstance(self.short_side, int) else list(self.short_side)
         if not self._sides:
-            raise ConfigError('short_side is empty: expected a number of pixels or several')
+            raise ConfigError('short_side is empty: expected one or several numbers of pixels')
         for side in self._sides:
             check_pixels('short_side', side)
         check_pixels('max_size', self.max_size)
@@ -127,7 +127,7 @@ class ResizeShortestEdge:
 @TRANSFORMS.register_module()
 @dataclass(kw_only=True)
 class Resize:
-    """Resizes to one size, whatever the shape was.
+    """Resizes an image to one size, whatever its aspect ratio is.
 
     Args:
         scale: (height, width) in pixels.
@@ -151,7 +151,7 @@ class Resize:
 @TRANSFORMS.register_module()
 @dataclass(kw_only=True)
 class RandomFlip:
-    """Mirrors left to right with probability ``prob``; ``flip`` tells whether it did."""
+    """Mirrors an image left to right with probability ``prob``, and notes it in ``flip``."""
 
     prob: float = 0.5
 
@@ -161,7 +161,7 @@ class RandomFlip:
 
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
         if np.random.rand() < self.prob:
-            # In the layout that packing needs; torch turns rows ten times as fast as NumPy copies a reversed view.
+            # In the layout for packing. torch flips rows ten times as fast as NumPy copies a reversed view.
             planes = np.require(results['img'].transpose(2, 0, 1), requirements=['C', 'W'])
             results['img'] = torch.from_numpy(planes).flip(2).permute(1, 2, 0).numpy()
             move_fields(results, 'flip', results['img'].shape[:2])

@@ -21,21 +21,20 @@ LIMIT = 'FRDET_MAX_PIXELS'
 def read_image(
     path: str, *, name: str = '', size: tuple[int, int] | None = None, max_pixels: int | None = None
 ) -> np.ndarray:
-    """The image at ``path`` as (H, W, 3) uint8 BGR, turned as its EXIF orientation says; grey and CMYK become colour.
+    """The image at ``path`` as (H, W, 3) uint8 BGR, turned by its EXIF orientation. Grey and CMYK become colour.
 
-    The decoder is Pillow's, as in detectron2: other decoders differ by a few grey levels. Of 16 bits the upper 8 are
-    taken, of a transparent image the colours. The size is checked before pixels are decoded: a small file may claim,
-    and fill, all memory.
+    Pillow decodes it, as in detectron2. Other decoders differ by a few grey levels. From 16 bits the upper 8 are taken,
+    from a transparent image the colours. The size is checked before decoding, because a small file may fill the memory.
 
     Args:
-        name: what to call the image in an error; its path where empty.
-        size: (height, width) that a record states.
-        max_pixels: the largest height x width. Where it is None, an image as large as its record states is read,
-            and of others the largest is given by the environment variable ``FRDET_MAX_PIXELS``, else ``MAX_PIXELS``.
+        name: name of the image in errors, by default its path.
+        size: (height, width) in the record.
+        max_pixels: greatest height x width. By default an image may be as large as its record states; without a record
+            the limit is the environment variable ``FRDET_MAX_PIXELS``, or else ``MAX_PIXELS``.
 
     Raises:
         BrokenImageError: the file is missing, is no whole image, or has more pixels than the limit.
-        ImageSizeError: the image is not of ``size``.
+        ImageSizeError: the image does not have ``size``.
         ConfigError: ``FRDET_MAX_PIXELS`` is no number.
     """
     name = name or f'image {path}'
@@ -62,24 +61,21 @@ def read_image(
 
 
 def to_bgr(image: Image.Image) -> np.ndarray:
-    """The pixels of an image of Pillow's as ``read_image`` gives them.
+    """The pixels of a Pillow image in the form of ``read_image``.
 
     Raises:
-        Exception: it cannot be decoded; a decoder that reads garbage may raise anything.
+        Exception: the image cannot be decoded. A decoder that reads garbage may raise anything.
     """
-    image = image if image.mode == 'RGB' else _eight_bits(image).convert('RGB')  # which would copy
-    pixels = bytearray(image.tobytes('raw', 'BGR'))  # one that may be written to
+    image = image if image.mode == 'RGB' else _eight_bits(image).convert('RGB')  # convert always copies
+    pixels = bytearray(image.tobytes('raw', 'BGR'))  # unlike bytes, it may be written to
     return np.frombuffer(pixels, dtype=np.uint8).reshape(image.height, image.width, 3)
 
 
 def check_size(found: tuple[int, int], stated: tuple[int, int], name: str, turned: int = 1) -> None:
-    """See that an image is as large as its record states; both sizes are (height, width).
+    """Raise ImageSizeError unless an image has the size of its record; both sizes are (height, width).
 
     Args:
         turned: the EXIF orientation by which the image was turned.
-
-    Raises:
-        ImageSizeError: it is not.
     """
     if found == stated:
         return
@@ -88,9 +84,9 @@ def check_size(found: tuple[int, int], stated: tuple[int, int], name: str, turne
     if swaps_sides(turned) and found == stated[::-1]:
         raise ImageSizeError(
             f'{sizes}: EXIF orientation {turned} of the file turns it, and the annotation is of the unturned image; '
-            'annotate it as turned, or remove the orientation from the file'
+            'annotate the turned image, or remove the orientation from the file'
         )
-    raise ImageSizeError(f'{sizes}: its boxes would be wrong; correct one of the two')
+    raise ImageSizeError(f'{sizes}: its boxes would be wrong; correct the image or the annotation')
 
 
 def _check_limit(file: ImageFile, name: str, max_pixels: int | None) -> None:
@@ -108,13 +104,13 @@ def _check_limit(file: ImageFile, name: str, max_pixels: int | None) -> None:
 
 
 def shown_size(file: ImageFile) -> tuple[int, int]:
-    """(height, width) of an image once turned. That of a TIFF file Pillow gives so already."""
+    """(height, width) of an image after turning. Pillow turns the size of a TIFF file itself."""
     is_to_turn = swaps_sides(orientation(file)) and file.format != 'TIFF'
     return file.size if is_to_turn else (file.height, file.width)
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """Pillow takes the upper byte of 16-bit colour, but of 16-bit grey it would make all above 255 white."""
+    """Pillow takes the upper byte of 16-bit colour, but would make 16-bit grey above 255 white."""
     if image.mode == 'F':
         raise ValueError('its pixels are floating-point numbers of unknown range')
     if not image.mode.startswith('I'):
@@ -128,15 +124,14 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 @TRANSFORMS.register_module()
 @dataclass(kw_only=True)
 class LoadImage:
-    """Reads ``img_path``; an ``img`` that is there already is taken as it is.
+    """Reads ``img_path``, or takes an ``img`` that is already in the dict.
 
     Args:
-        max_pixels: the largest height x width that is read. None reads an image as large as its record states, whatever
-            that is; see ``read_image`` for images without a record.
+        max_pixels: greatest height x width; None as in ``read_image``.
 
     Raises:
         BrokenImageError: the image is missing, cannot be decoded or has more pixels than ``max_pixels``.
-        ImageSizeError: its size is not the one its record states.
+        ImageSizeError: its size differs from its record.
     """
 
     max_pixels: int | None = None

@@ -1,4 +1,4 @@
-"""From an image and its fields to what the model takes."""
+"""From an image and its fields to the input of the model."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,9 +19,9 @@ META_KEYS = ('img_id', 'img_path', 'img_shape', 'ori_shape', 'scale_factor', 'fl
 @TRANSFORMS.register_module()
 @dataclass(kw_only=True)
 class FilterBoxes:
-    """Drops objects whose box has a side not longer than ``min_side`` pixels; place it after what changes boxes.
+    """Drops objects whose box has a side of at most ``min_side`` pixels. Put it after the transforms that move boxes.
 
-    An image that loses all its objects stays: it is trained on as background, as in detectron2.
+    An image that loses all its objects stays, and is trained on as background, as in detectron2.
     """
 
     min_side: float = 1e-5
@@ -40,18 +40,19 @@ class FilterBoxes:
 @TRANSFORMS.register_module()
 @dataclass(kw_only=True)
 class PackDetInputs:
-    """The last step: ``inputs``, uint8 (3, H, W) BGR, and ``data_samples``, a ``DetDataSample``.
+    """The last transform. It returns ``inputs``, uint8 (3, H, W) BGR, and ``data_samples``, a ``DetDataSample``.
 
-    Crowd boxes become ``ignored_instances``, the others ``gt_instances``; both are empty where there is no truth.
+    Crowd boxes become ``ignored_instances``, other boxes ``gt_instances``. Both are empty without ground truth.
 
     Args:
-        meta_keys: keys of the image's dict that become metainfo of the sample. Those of the default may be missing, any
-            other must be there.
-        instance_keys: fields that are packed besides boxes and labels, each under its name without ``gt_``:
-            ``gt_keypoints`` becomes ``gt_instances.keypoints``. An image that has boxes must have them.
+        meta_keys: keys of the image's dict that become metainfo of the sample. Default keys may be missing in the dict,
+            other keys must be in it.
+        instance_keys: fields to pack besides boxes and labels, under their names without ``gt_``: ``gt_keypoints``
+            becomes ``gt_instances.keypoints``. An image with boxes must have these fields.
 
     Raises:
-        ConfigError: ``meta_keys`` lacks one that brings detections back to the original image, or an image lacks a key.
+        ConfigError: ``meta_keys`` lacks a key that brings detections back to the original image, or an image lacks a
+            key.
     """
 
     meta_keys: Sequence[str] = META_KEYS

@@ -95,7 +95,7 @@ def test_an_interrupted_run_leaves_nothing(tmp_path, monkeypatch):
     def interrupted(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(module, '_annotation', interrupted)
+    monkeypatch.setattr(module, 'draw_image', interrupted)
     with pytest.raises(KeyboardInterrupt):
         write_shapes(tmp_path / 'shapes', **SMALL)
     assert list(tmp_path.iterdir()) == []

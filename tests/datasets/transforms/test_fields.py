@@ -97,11 +97,11 @@ def test_boxes_follow_an_affine_map_by_hand():
 
 def test_a_field_that_would_stay_behind_is_refused():
     points = np.zeros((2, 1, 2), dtype=np.float32)
-    with pytest.raises(ConfigError, match=r'a\.jpg has the field gt_keypoints, .* follows resize: expected .*register'):
+    with pytest.raises(ConfigError, match=r'a\.jpg has the field gt_keypoints, .* for resize: expected .*register'):
         Resize(scale=(30, 50))(image(gt_keypoints=points))
     register_field('gt_keypoints', resize=lambda points, size, scale: points)
     results = Resize(scale=(30, 50))(image(gt_keypoints=points))
-    with pytest.raises(ConfigError, match=r"how it follows flip: expected .*\('gt_keypoints', flip=\.\.\.\)"):
+    with pytest.raises(ConfigError, match=r"no function for flip: expected .*\('gt_keypoints', flip=\.\.\.\)"):
         RandomFlip(prob=1.0)(results)
 
 
