@@ -15,8 +15,8 @@ CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 R50 = CONFIGS / 'faster_rcnn/r50_fpn_1x_coco.py'
 
 
-def stages(path, size=(64, 64), num_rois=None, **options):
-    found = count_flops(load_config(path, options), size, num_rois=num_rois)
+def stages(path, size=(64, 64), **options):
+    found = count_flops(load_config(path, options), size)
     return {stage.name: stage for stage in found}
 
 
@@ -38,7 +38,6 @@ BY_HAND = {
     'backbone.layer2': LAYER2 * 8**2,  # of caffe's style: the stride is in the first convolution
     'neck': LATERALS + OUTPUTS,
     'rpn_head': (9 * 256 * 256 + 256 * 3 + 256 * 12) * CELLS,
-    'roi_head.roi_extractor': 0,
     'roi_head.bbox_head': (256 * 7 * 7 * 1024 + 1024 * 1024 + 1024 * 81 + 1024 * 80 * 4) * 1000,
 }
 
@@ -86,18 +85,17 @@ def test_images_are_padded(r50):
     assert stages(R50, size=(65, 33))['backbone stem'].flops == r50['backbone stem'].flops * 3 // 2  # 96 x 64
 
 
-def test_the_number_of_rois(r50):
-    assert stages(R50, num_rois=10)['roi_head.bbox_head'].flops == r50['roi_head.bbox_head'].flops // 100
+def test_the_number_of_rois_is_that_of_the_proposals(r50):
     fewer = stages(R50, **{'model.rpn_head.post_nms_test': 500})
     assert fewer['roi_head.bbox_head'].flops == r50['roi_head.bbox_head'].flops // 2
 
 
-@pytest.mark.parametrize(('size', 'num_rois'), [((0, 64), None), ((64, -1), None), ((64, 64), 0)])
-def test_sizes_that_are_none(size, num_rois):
+@pytest.mark.parametrize('size', [(0, 64), (64, -1)])
+def test_sizes_that_are_none(size):
     with pytest.raises(ConfigError, match='expected at least 1'):
-        stages(R50, size, num_rois)
+        stages(R50, size)
 
 
-def test_a_detector_of_other_parts():
-    with pytest.raises(ConfigError, match="'ToyDetector' has no backbone"):
+def test_a_model_that_is_no_detector():
+    with pytest.raises(ConfigError, match="'ToyDetector' is no Detector"):
         count_flops(Config(dict(model=dict(type='ToyDetector'))), (64, 64))
