@@ -19,8 +19,8 @@ class Stage(NamedTuple):
     """A part of a detector.
 
     Attributes:
-        name: that of its module; ``backbone stem`` or ``head rest`` is what lies beside the stages of the backbone or of
-            a head, ``other`` what is in no part.
+        name: that of its module; ``backbone stem`` or ``head rest`` is what lies beside the stages of the backbone or
+            of a head, ``other`` what is in no part.
         flops: of one image's inference; a multiply-add is two.
         trained, frozen: numbers of its parameters. A FrozenBN has none, but buffers.
     """
@@ -71,8 +71,8 @@ def count_flops(cfg: Config, size: tuple[int, int]) -> list[Stage]:
                 _Finding(model)(images)
         except RuntimeError as error:
             raise ConfigError(
-                f'{type(model).__name__} cannot be counted ({str(error).strip().partition(chr(10))[0]}): its detect may '
-                "use only operations that torch's meta device knows, and shapes that do not depend on values"
+                f'{type(model).__name__} cannot be counted ({str(error).strip().partition(chr(10))[0]}): its detect '
+                "may use only operations that torch's meta device knows, and shapes that do not depend on values"
             ) from error
     prefix = f'{_Finding.__name__}.detector.'
     return _stages(

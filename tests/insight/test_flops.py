@@ -7,9 +7,12 @@ from mmengine.config import Config
 from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights
 
 from frdet.config import load_config
+from frdet.datasets.shapes import write_shapes
 from frdet.errors import ConfigError
 from frdet.insight.flops import count_flops
 from tests.engine import toy  # registers ToyDetector  # noqa: F401
+from tests.insight import families
+from tests.insight.step.steps import shapes_config
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 R50 = CONFIGS / 'faster_rcnn/r50_fpn_1x_coco.py'
@@ -64,6 +67,34 @@ def test_parameters_by_hand(r50):
     assert r50['neck'][2:] == (laterals + 4 * (9 * 256 * 256 + 256), 0)
     assert r50['rpn_head'][2:] == (9 * 256 * 256 + 256 + (256 + 1) * (3 + 12), 0)
     assert r50['roi_head.bbox_head'][2:] == ((12544 + 1) * 1024 + (1024 + 1) * (1024 + 81 + 320), 0)
+
+
+def test_one_stage_by_hand(tmp_path):
+    """Maps of 4 x 4, 2 x 2 and 1 cells, 8 channels; six classes are filled in from the data."""
+    cfg = families.one_stage(shapes_config(write_shapes(tmp_path / 'shapes', num_train=1, num_val=1)))
+    cfg.test_dataloader.dataset.data_root = cfg.train_dataloader.dataset.data_root
+    found = {stage.name: stage for stage in count_flops(cfg, (64, 64))}
+    assert found['head.tower'].flops == 2 * 9 * 8 * 8 * 21
+    assert found['head rest'][1:] == (2 * 8 * 6 * 21, 8 * 6 + 6, 0)
+    assert 'other' not in found
+
+
+def test_heads_in_a_list_by_hand():
+    """100 RoIs of 64 x 7 x 7 features through 16 channels twice, then 7 scores and 4 deltas, in each head."""
+    cfg = families.cascade(load_config(CONFIGS / 'quickstart/r18_fpn_shapes.py'))
+    for head in cfg.model.roi_head.bbox_heads:
+        head.num_classes = 6
+    found = {stage.name: stage.flops for stage in count_flops(cfg, (64, 64))}
+    for i in range(2):
+        assert found[f'roi_head.bbox_heads.{i}'] == 2 * 100 * (64 * 49 * 16 + 16 * 16 + 16 * 7 + 16 * 4)
+
+
+def test_a_detector_that_looks_at_values(monkeypatch):
+    monkeypatch.setattr(families.OneStage, 'detect', lambda self, features, sizes: features[0][0].nonzero())
+    cfg = families.one_stage(load_config(CONFIGS / 'quickstart/r18_fpn_shapes.py'))
+    cfg.model.head.num_classes = 6
+    with pytest.raises(ConfigError, match='OneStage cannot be counted .*shapes that do not depend on values'):
+        count_flops(cfg, (64, 64))
 
 
 def test_the_total_is_that_of_its_parts(r50):

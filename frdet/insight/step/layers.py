@@ -108,13 +108,13 @@ class StageStats:
 
 
 def stage_of(parameter: str) -> str:
-    """The stage of a parameter: ``backbone.layer1``, ``neck.fpn_convs``, ``rpn_head.rpn_cls``, ``bbox_head.fc_cls``."""
-    parts = parameter.removeprefix('roi_head.').split('.')
-    return '.'.join(parts[:2])
+    """The stage of a parameter: ``backbone.layer1``, ``bbox_head.fc_cls``, of a list ``bbox_heads.0.fc_cls``."""
+    parts = parameter.removeprefix('roi_head.').split('.')[:-1] or [parameter]
+    return '.'.join(parts[: 3 if parts[1:2] and parts[1].isdigit() else 2])
 
 
 def layers_to_watch(model: nn.Module) -> list[str]:
-    """Names of layers: the backbone's blocks, the neck's and the RPN's convolutions, the box head's."""
+    """Names of layers: the backbone's blocks, and the convolutions and matrix products of the other parts."""
     names = []
     for name, module in model.named_modules():
         depth = name.count('.')

@@ -11,6 +11,10 @@ from torch import Tensor
 from frdet.insight.step.layers import LayerStats, StageStats
 from frdet.insight.step.preparing import Prepared
 
+#: Titles of the sections that not every model has something for.
+DATA, ANCHORS, PROPOSALS = 'Data', 'Anchors and their matches', 'Objectness and proposals'
+ROIS = 'RoIs and their refinement'
+
 
 @dataclass(frozen=True)
 class Matching:
@@ -82,30 +86,41 @@ class RoIs:
 
 @dataclass(frozen=True)
 class Loss:
-    """A loss, of the class ``kind``: its value is weight * total / normaliser, over ``count`` terms."""
+    """A loss of a step.
+
+    Attributes:
+        name: that in the log.
+        value: what was trained on: weight * total / normaliser.
+        part: the module that gave it, such as ``rpn_head.loss_cls``; empty where the model changed the module's result.
+        kind: class of that module.
+        normaliser, weight, count: None where the module is not known, or was not called as frdet's losses are;
+            ``count`` is the number of terms.
+    """
 
     name: str
-    kind: str
     value: float
-    normaliser: float
-    weight: float
-    count: int
+    part: str = ''
+    kind: str = ''
+    normaliser: float | None = None
+    weight: float | None = None
+    count: int | None = None
 
     @property
-    def total(self) -> float:
-        return self.value * self.normaliser / self.weight if self.weight else 0.0
+    def total(self) -> float | None:
+        return self.value * self.normaliser / self.weight if self.normaliser is not None and self.weight else None
 
 
 @dataclass(frozen=True)
 class Record:
-    """One training step."""
+    """One training step; lists have an entry for each image, and are empty where the model has nothing of the kind."""
 
     prepared: Prepared
     samples: list[Any]
-    seconds: dict[str, float]
-    shapes: dict[str, list[tuple[int, ...]]]
+    input_shape: tuple[int, int]  # (height, width) of the padded batch; zeros where it is no images
+    seconds: dict[str, float]  # of the calls of each part
+    shapes: dict[str, list[tuple[int, ...]]]  # of the last result of each part
     level_names: list[str]
-    objectness: list[Tensor]  # a level each, (B, H, W, A), 0 to 1
+    objectness: list[Tensor]  # a level each, (B, H, W, A), 0 to 1; of the best class where there are several
     anchors: list[Matching]
     selections: list[Selection]
     matched: list[Matching]
@@ -115,3 +130,27 @@ class Record:
     layers: dict[str, LayerStats]
     stages: dict[str, StageStats]
     lr: float
+    absent: dict[str, str]  # sections that have nothing to show, and why
+
+    @property
+    def not_shown(self) -> str:
+        """Which sections a page of this step has not, and why, in a line; empty where it has all."""
+        titles: dict[str, list[str]] = {}
+        for title, reason in self.absent.items():
+            titles.setdefault(reason, []).append(title)
+        return '; '.join(f'{", ".join(several)} ({reason})' for reason, several in titles.items())
+
+    def image_name(self, image: int) -> str:
+        return f'image {self.samples[image].get("img_id", image)}'
+
+    def class_name(self, label: int) -> str:
+        """Name of a label; its number where it has none, 'background' for the one after the model's classes."""
+        if label == getattr(self.prepared.model, 'num_classes', None):
+            return 'background'
+        return self.prepared.classes[label] if label < len(self.prepared.classes) else str(label)
+
+    def describe(self, image: int, index: int) -> str:
+        """A ground truth in words: ``gt 3 (dog, 12x9 pixels)``."""
+        truth = self.samples[image].gt_instances
+        x1, y1, x2, y2 = truth.bboxes[index].tolist()
+        return f'gt {index} ({self.class_name(int(truth.labels[index]))}, {x2 - x1:.0f}x{y2 - y1:.0f} pixels)'
