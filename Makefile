@@ -8,12 +8,13 @@ override VENV := $(strip $(VENV))
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.frdet-installed
 
-.PHONY: help install demo test bench sanitized test-compat fuzz lint docs format sanitize browser clean
+.PHONY: help install demo test quick bench sanitized test-compat fuzz lint style docs format sanitize browser clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo 'make demo     install, draw a small data set, train on it, evaluate, write pictures of the detections'
 	@echo 'make test     install, lint, run every test'
+	@echo 'make quick    the tests of single parts, in two minutes'
 	@echo 'make test-compat  the core of the tests with other releases of MMEngine, and with the newest PyTorch'
 	@echo 'make fuzz     the tests with drawn input, a hundred times as long'
 	@echo 'make bench    short measurements of operators, training, evaluation, memory and start-up'
@@ -26,12 +27,13 @@ help:
 
 install: $(INSTALLED)
 
+# Modules are compiled when they are first imported, which few of all that is installed are.
 # torch comes first and build isolation is off, so that what is compiled is compiled against the torch that will run it.
 $(INSTALLED): setup.py pyproject.toml constraints.txt $(wildcard ops/* ops/*/*)
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 10) and f"Found Python {v[0]}.{v[1]}, frdet needs 3.10 or newer: make install PYTHON=/path/to/python3")'
 	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet -c constraints.txt setuptools wheel torch torchvision
-	$(BIN)/python -m pip install --quiet -c constraints.txt --no-build-isolation -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt setuptools wheel torch torchvision
+	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt --no-build-isolation -e '.[dev]'
 	@touch $@
 
 # The demo. Nothing is trained again while the code and the configs are the same.
@@ -48,10 +50,17 @@ $(DEMO_TRAINED): $(shell find frdet configs -name '*.py') tools/train.py | $(INS
 	$(BIN)/python tools/train.py $(DEMO_CONFIG) --overwrite
 	@touch $@
 
-# Lint and the sanitized operators keep a core busy each. What they print comes as they end.
+PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
+
+# Each of these keeps a core busy. What they print comes as they end.
 test: $(INSTALLED)
-	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target lint sanitized browser
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target docs sanitized style browser
+	$(PYTEST)
+
+# What a developer runs after each change: no whole trainings, no commands, no files that take long (tests/conftest.py).
+quick: $(INSTALLED)
+	$(PYTEST) -q -m 'not long' tests/models tests/ops tests/config tests/structures tests/datasets tests/evaluation \
+	  tests/engine/test_runner.py tests/test_registry.py tests/test_progress.py
 
 # A few minutes; docs/benchmarks.md has the measurements at full size.
 BENCHMARKS := 'ops --rounds 3' 'train --against torchvision --short-side 320' 'infer --against torchvision --short-side 320' \
@@ -98,7 +107,9 @@ test-compat: $(INSTALLED)
 
 OPS_SOURCES := $(foreach ending,cpp cu h cuh,$(wildcard ops/*.$(ending) ops/*/*.$(ending)))
 
-lint: $(INSTALLED) docs
+lint: docs style
+
+style: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/codespell

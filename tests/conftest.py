@@ -1,5 +1,6 @@
 """Fixtures that every test shares: which data it sees, and global state it cannot leave behind."""
 
+import gc
 import json
 import logging
 import os
@@ -19,6 +20,7 @@ import torch
 from hypothesis import HealthCheck, settings
 from mmengine.utils import ManagerMixin
 
+from tests import warm
 from tests.browser import _chromium, browser  # noqa: F401  # fixtures
 from tests.server import server  # noqa: F401  # a fixture
 
@@ -28,16 +30,21 @@ settings.register_profile('quick', max_examples=50, **_shared)
 settings.register_profile('long', max_examples=5000, **_shared)
 settings.load_profile('quick')
 
+warm.remember_formatted_configs()
+
 TRAIN_ANN = 'annotations/instances_train2017.json'
 VAL_ANN = 'annotations/instances_val2017.json'
 
 
-# Files that take longest, the longest first: begun last, one of them would leave the other test processes idle.
+# Files that take longest, the longest first: begun last, one of them would leave the other test processes idle. `make
+# quick` leaves them out.
 LONG = (
-    'test_docs_commands.py', 'tools/test_benchmark.py', 'apis/export/test_exporting.py', 'tools/test_export_onnx.py',
-    'tools/test_train_and_test.py', 'tools/test_convert_checkpoint.py', 'test_memory.py', 'engine/hooks/test_stop.py',
-    'test_configs.py', 'tools/test_stop_and_resume.py', 'tools/test_dist.py', 'apis/test_launch.py',
-    'tools/test_detect.py', 'tools/test_bad_input.py', 'test_overfit.py', 'test_determinism.py',
+    'test_docs_commands.py', 'tools/test_benchmark.py', 'test_memory.py', 'test_overfit.py', 'ops/test_both_ways.py',
+    'tools/test_train_and_test.py', 'tools/test_export_onnx.py', 'apis/export/test_exporting.py',
+    'engine/hooks/test_stop.py', 'models/test_same_losses.py', 'test_determinism.py', 'tools/test_bad_input.py',
+    'tools/test_stop_and_resume.py', 'models/test_compiling.py', 'tools/test_dist.py', 'apis/test_launch.py',
+    'tools/test_detect.py', 'test_configs.py', 'engine/hooks/test_val_loss.py', 'tools/test_convert_checkpoint.py',
+    'engine/hooks/test_hang.py',
 )  # fmt: skip
 
 
@@ -84,9 +91,19 @@ def pytest_report_header() -> str:
     return f'data: the drawn data set, no COCO images ({reason})'
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m looks at the markers
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     places = {Path(__file__).parent / name: place for place, name in enumerate(LONG)}
     items.sort(key=lambda item: places.get(item.path, len(LONG)))
+    for item in items:
+        if item.path in places:
+            item.add_marker('long')
+
+
+def pytest_collection_finish() -> None:
+    """MMEngine collects garbage for each data set that it builds: what all tests share is not looked through again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope='session')

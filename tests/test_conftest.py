@@ -32,9 +32,14 @@ def test_the_longest_files_are_first(request):
     (plugin,) = (p for p in request.config.pluginmanager.get_plugins() if getattr(p, '__file__', '') == str(conftest))
     files = [conftest.parent / name for name in plugin.LONG]
     assert all(file.is_file() for file in files)
-    items = [SimpleNamespace(path=path) for path in (conftest, files[1], conftest, files[0], files[1])]
+    marked = []
+    items = [
+        SimpleNamespace(path=path, add_marker=lambda name, path=path: marked.append((name, path)))
+        for path in (conftest, files[1], conftest, files[0], files[1])
+    ]
     plugin.pytest_collection_modifyitems(items)
     assert [item.path for item in items] == [files[0], files[1], files[1], conftest, conftest]
+    assert marked == [('long', files[0]), ('long', files[1]), ('long', files[1])]
 
 
 @pytest.mark.parametrize('run', range(2))

@@ -29,6 +29,7 @@ def train(shapes, work_dir, workers, *, seed=3, amp=False):
         'train_cfg.max_epochs': 1,
         'param_scheduler': [],
         'default_hooks.logger.interval': 1,
+        'default_hooks.report': None,
         'visualizer.vis_backends': [dict(type='LocalVisBackend')],
     }
     cfg = load_config(ROOT / 'configs/quickstart/r18_fpn_shapes.py', options)

@@ -97,7 +97,7 @@ def test_nothing_is_left_behind(tmp_path, stop, persistent):
         if stop is not None and (tmp_path / 'work' / 'epoch_2.pth').exists():
             run.send_signal(stop)
             stop = None
-        time.sleep(0.05)
+        time.sleep(0.2)
     assert len(seen) >= 3, 'the process and its two workers'
     while running(mark):
         assert time.monotonic() < deadline, 'workers outlive the run'

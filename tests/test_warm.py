@@ -1,14 +1,19 @@
 """The processes that tests start are such as a user's Python starts."""
 
+import ast
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 
 from tests import warm
 from tests.engine.toy import ROOT
+from tests.signals import heed_ctrl_c
 
 TELLS = """
 import json, os, random, sys
@@ -45,12 +50,60 @@ def test_it_is_as_python(script, tmp_path, way):
     assert (told[0]['read'], told[0]['env'], told[0]['frdet']) == ('typed', 'value', False)
 
 
-@pytest.mark.parametrize(('body', 'code'), [('1 / 0', 1), ('pass', 0), ('import os; os.kill(os.getpid(), 9)', 137)])
+@pytest.mark.parametrize(
+    ('body', 'code'), [('1 / 0', 1), ('pass', 0), ('import os; os.kill(os.getpid(), 9)', -9), ('exit(137)', 137)]
+)
 def test_exit_code(tmp_path, body, code):
     (tmp_path / 'a.py').write_text(body)
     done = subprocess.run([warm.python(), tmp_path / 'a.py'], capture_output=True, text=True)
     assert done.returncode == code
     assert ('ZeroDivisionError' in done.stderr) == (code == 1)
+
+
+HEEDS = """
+import os, signal, sys, time
+def told(number, frame):
+    print('told', number, flush=True)
+    sys.exit(3)
+signal.signal(signal.SIGUSR1, told)
+print(os.getpid(), signal.getsignal(signal.SIGINT) == signal.SIG_IGN, flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize(
+    ('number', 'said', 'code'),
+    [
+        (signal.SIGUSR1, f'told {int(signal.SIGUSR1)}\n', 3),
+        (signal.SIGTERM, '', -signal.SIGTERM),
+        (signal.SIGINT, '', -signal.SIGINT),
+        (signal.SIGKILL, '', -signal.SIGKILL),
+    ],
+)
+def test_signals(number, said, code):
+    """They reach the process, which has its own handlers; none outlives the executable."""
+    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    started = subprocess.Popen([warm.python(), '-c', HEEDS], preexec_fn=heed_ctrl_c, **pipes)
+    process, ignored = started.stdout.readline().split()
+    assert ignored == 'False' and int(process) != started.pid
+    started.send_signal(number)
+    assert started.communicate(timeout=20)[0] == said
+    assert started.returncode == code
+    deadline = time.monotonic() + 20
+    while Path(f'/proc/{process}').exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_signal_that_the_caller_ignores():
+    def ignore():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    for python in (sys.executable, warm.python()):
+        started = subprocess.Popen([python, '-c', HEEDS], preexec_fn=ignore, stdout=subprocess.PIPE, text=True)
+        assert started.stdout.readline().split()[1] == 'True'
+        started.kill()
+        started.communicate(timeout=20)
 
 
 def test_what_ends_at_exit(tmp_path):
@@ -66,13 +119,20 @@ def test_in_a_pipe(tmp_path):
     assert subprocess.check_output(line, shell=True, cwd=tmp_path, text=True) == '1000001\n'
 
 
-def test_no_tool_has_more_imported_than_it_imports():
-    """Else a tool that forgets an import of its own would work in the tests, and nowhere else."""
-    apart = {'doctor.py'}  # which no test starts so
-    tools = {path.name: path.read_text() for path in (ROOT / 'tools').glob('*.py')}
-    assert {name for name, text in tools.items() if '\nfrom frdet.apis import ' not in text} == apart
-    before, alone = (
-        set(subprocess.check_output([sys.executable, '-c', f'import sys, {names}; print(*sys.modules)']).split())
-        for names in (', '.join(warm.PACKAGES), 'frdet.apis')
-    )
-    assert before <= alone
+def test_files_import_what_they_use():
+    """Packages are imported before the fork: a file that uses one of their modules without an import would work here.
+
+    ``a.b`` means a module only after ``import a``; the other forms of import name the module in full. What ``import a``
+    alone gives is no mistake.
+    """
+    code = f'import sys, {", ".join(warm.PACKAGES)}; print(*sys.modules)'
+    loaded = set(subprocess.check_output([sys.executable, '-c', code], text=True).split())
+    used: set[str] = {'torch.nn'}
+    for path in (path for folder in ('frdet', 'tools') for path in (ROOT / folder).rglob('*.py')):
+        nodes = list(ast.walk(ast.parse(path.read_text())))
+        imported = {name.name for node in nodes if isinstance(node, ast.Import) for name in node.names}
+        roots = {name.partition('.')[0] for name in imported}
+        names = {ast.unparse(node) for node in nodes if isinstance(node, ast.Attribute)} & loaded
+        used |= {name for name in names - imported if name.partition('.')[0] in roots}
+    roots = sorted({name.partition('.')[0] for name in used})
+    subprocess.run([sys.executable, '-c', f'import {", ".join(roots)}; {"; ".join(sorted(used))}'], check=True)

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.dist import is_main_process
-from mmengine.model import is_model_wrapper
 from mmengine.runner import BaseLoop
 from torch import nn
 
@@ -30,6 +29,7 @@ from frdet.engine.hooks import (
 )
 from frdet.engine.hooks.work_folder import is_run_in_the_way
 from frdet.errors import CheckpointError, ConfigError, UserError
+from frdet.models.wrapping import bare
 from frdet.registry import in_config_scope
 
 GRACE = 3  # seconds
@@ -154,7 +154,7 @@ def test_detector(
         run.append(runner)
         runner.register_hook(FitCheckpointHook(source=str(checkpoint)))
         if amp:
-            predict_in_bfloat16(runner.model.module if is_model_wrapper(runner.model) else runner.model)
+            predict_in_bfloat16(bare(runner.model))
         return runner.test()
 
 

@@ -7,9 +7,7 @@ from typing import Any
 from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
-from torch import nn
 
 from frdet.checkpoints.fit import check_fit, fit_to_start
 from frdet.checkpoints.loading import from_plain, to_plain, with_layout
@@ -17,6 +15,7 @@ from frdet.checkpoints.saving import WHOLE, write_whole
 from frdet.errors import CheckpointError, ConfigError
 from frdet.evaluation.defined import is_defined
 from frdet.files import UNFINISHED
+from frdet.models.wrapping import bare
 from frdet.registry import HOOKS
 
 
@@ -68,17 +67,19 @@ class CheckpointHook(MMEngineCheckpointHook):
         self._save(runner, self._path(step), meta, outdated=outdated)
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict[str, Any]) -> None:
-        chosen = self.key_indicators if self.save_best else []
-        names = [next(iter(metrics)) if name == 'auto' else name for name in chosen]
+        if not self.save_best:
+            return
+        names = [next(iter(metrics)) if name == 'auto' else name for name in self.key_indicators]
         unusable = [name for name in names if not can_choose(runner, name, metrics, 'CheckpointHook.save_best')]
         metrics = {**metrics, **dict.fromkeys(unusable)}  # MMEngine passes over what is None
-        outdated: list[str] = []
-        self.file_backend.remove = outdated.append  # MMEngine removes the best one before it saves the better one
-        try:
-            super()._save_best_checkpoint(runner, metrics)
-        finally:
-            del self.file_backend.remove
-        self._remove(runner, outdated)
+        # MMEngine would remove the best one before it saves the better one: it is not told that there is one.
+        hub = runner.message_hub
+        before = [value for key, value in hub.runtime_info.items() if key.startswith('best_ckpt')]
+        self.best_ckpt_path, self.best_ckpt_path_dict = None, dict.fromkeys(names)
+        super()._save_best_checkpoint(runner, metrics)
+        self.best_ckpt_path = hub.get_info('best_ckpt')
+        self.best_ckpt_path_dict = {name: hub.get_info(f'best_ckpt_{name}') for name in names}
+        self._remove(runner, before)
 
     def _save(self, runner: Runner, path: str, meta: dict[str, Any], *, outdated: str = '', extra: str = '') -> None:
         """Save ``path``, name it in ``last_checkpoint``, then remove the outdated one and the ``extra`` one before."""
@@ -173,7 +174,7 @@ class FitCheckpointHook(Hook):
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Raise CheckpointError unless every parameter is there in its shape."""
-        check_fit(_model(runner), checkpoint['state_dict'], with_layout(self.source, checkpoint))
+        check_fit(bare(runner.model), checkpoint['state_dict'], with_layout(self.source, checkpoint))
         if self.resume and (lacking := {'meta', 'message_hub', 'optimizer'} - set(checkpoint)):
             raise CheckpointError(
                 f'{self.source} has no {", ".join(sorted(lacking))} to resume from: '
@@ -197,9 +198,4 @@ class StartFromCheckpointHook(Hook):
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Leave in the checkpoint what fits; raise CheckpointError unless that is all the model needs."""
         source = with_layout(self.source, checkpoint)
-        checkpoint['state_dict'] = fit_to_start(_model(runner), checkpoint['state_dict'], source)
-
-
-def _model(runner: Runner) -> nn.Module:
-    model: Any = runner.model.module if is_model_wrapper(runner.model) else runner.model
-    return model
+        checkpoint['state_dict'] = fit_to_start(bare(runner.model), checkpoint['state_dict'], source)

@@ -105,8 +105,9 @@ PLAIN: dict[str, dict[str, Any]] = {
         'foreach': bool | None, 'clip_value': float,
     },
     'optim_wrapper.paramwise_cfg': {
-        'custom_keys': dict, 'bias_lr_mult': float, 'bias_decay_mult': float, 'norm_decay_mult': float,
-        'flat_decay_mult': float, 'dwconv_decay_mult': float, 'dcn_offset_lr_mult': float, 'bypass_duplicate': bool,
+        'freeze': list[str], 'custom_keys': dict, 'bias_lr_mult': float, 'bias_decay_mult': float,
+        'norm_decay_mult': float, 'flat_decay_mult': float, 'dwconv_decay_mult': float, 'dcn_offset_lr_mult': float,
+        'bypass_duplicate': bool,
     },
     'train_cfg': {**_LOOP, 'max_epochs': int, 'max_iters': int},
     'val_cfg': {'fp16': bool},

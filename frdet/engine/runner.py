@@ -7,18 +7,20 @@ from importlib.util import find_spec
 from typing import Any, ClassVar
 
 import torch
-from mmengine.model import is_model_wrapper, revert_sync_batchnorm
+from mmengine.model import revert_sync_batchnorm
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import Runner
 from mmengine.runner.base_loop import BaseLoop
 from mmengine.visualization import Visualizer
 from torch import nn
 
+from frdet.engine.freezing import freeze_parameters
 from frdet.engine.hooks.progress import ProgressHook
 from frdet.engine.resuming import position_of, resume_state
 from frdet.engine.schedules import settings_of
 from frdet.engine.setup import SETUP, Setup, setup_of
 from frdet.errors import CheckpointError, ConfigError
+from frdet.models.wrapping import bare
 
 # What MMEngine's backends of the visualizer import when they are first used.
 PACKAGES = dict(
@@ -202,8 +204,7 @@ class DetRunner(Runner):
     def _note_setup(self) -> None:
         """Note what the optimiser was built with, before schedules change it; MMEngine resumes several optimisers."""
         if self._setup is None and not isinstance(self.optim_wrapper, OptimWrapperDict):
-            model = self.model.module if is_model_wrapper(self.model) else self.model
-            self._setup = setup_of(self.optim_wrapper, model)
+            self._setup = setup_of(self.optim_wrapper, bare(self.model))
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
         """As MMEngine's; SyncBN, which PyTorch has for GPUs only, is worded where several processes have none."""
@@ -216,6 +217,9 @@ class DetRunner(Runner):
                 )
             # In testing it is BN.
             model = revert_sync_batchnorm(model)
+        paramwise = (self.cfg.get('optim_wrapper') or {}).get('paramwise_cfg') or {}
+        if self._train_loop is not None and paramwise.get('freeze'):
+            freeze_parameters(model, paramwise['freeze'])  # DistributedDataParallel must know before it wraps the model
         return super().wrap_model(model_wrapper_cfg, model)
 
 

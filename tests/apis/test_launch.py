@@ -4,13 +4,13 @@ import json
 import os
 import re
 import subprocess
-import sys
 
 import pytest
 from mmengine.config import Config
 
 from frdet.apis.launch import settle_launcher
 from frdet.errors import ConfigError
+from tests import warm
 from tests.engine import toy
 
 
@@ -76,7 +76,7 @@ def launched(script, *args, **env):
     return subprocess.run(
         [f'tools/{script}', *map(str, args)],
         cwd=toy.ROOT,
-        env={**os.environ, 'PYTHON': sys.executable, 'PYTHONPATH': str(toy.ROOT), 'OMP_NUM_THREADS': '1', **env},
+        env={**os.environ, **warm.launching(), 'PYTHONPATH': str(toy.ROOT), 'OMP_NUM_THREADS': '1', **env},
         capture_output=True,
         text=True,
         timeout=120,
@@ -144,7 +144,7 @@ def test_one_slurm_task_joins_through_gloo(tmp_path):
     """What srun would set for the only task of a job on a machine without a GPU."""
     config = write_config(tmp_path / 'toy.py', **{'train_cfg.max_epochs': 1})
     slurm = dict(SLURM_PROCID='0', SLURM_NTASKS='1', SLURM_LOCALID='0', SLURM_NODELIST='localhost')
-    command = [sys.executable, 'tools/train.py', config, '--work-dir', tmp_path / 'work', '--launcher', 'slurm']
+    command = [warm.python(), 'tools/train.py', config, '--work-dir', tmp_path / 'work', '--launcher', 'slurm']
     env = {**os.environ, **slurm, 'CUDA_VISIBLE_DEVICES': '', 'PYTHONPATH': str(toy.ROOT), 'MASTER_PORT': '0'}
     done = subprocess.run(command, cwd=toy.ROOT, env=env, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -96,3 +96,94 @@ def test_a_module_that_is_no_resnet(net, tmp_path):
     torch.save(net.state_dict(), tmp_path / 'a.pth')
     with pytest.raises(CheckpointError, match='does not fit Linear'):
         Pretrained(checkpoint=str(tmp_path / 'a.pth'))(nn.Linear(1, 1))
+
+
+class Convolutions(nn.Module):
+    """A user's backbone: two layers, called as in the file or below ``body``."""
+
+    def __init__(self, *, inside=False, joint='_'):
+        super().__init__()
+        parts = {f'stages{joint}0': nn.Conv2d(3, 2, 1), 'stem': nn.BatchNorm2d(2)}
+        if joint == '.':
+            parts = {'stages': nn.Sequential(nn.Conv2d(3, 2, 1)), 'stem': nn.BatchNorm2d(2)}
+        if inside:
+            self.body = nn.ModuleDict(parts)
+        else:
+            for name, part in parts.items():
+                self.add_module(name, part)
+
+
+def save(path, module, prefix='', **more):
+    for parameter in module.parameters():
+        nn.init.normal_(parameter)
+    state = {**module.state_dict(), **more}
+    torch.save({prefix + name: value for name, value in state.items()}, path)
+    return list(module.parameters())
+
+
+@pytest.mark.parametrize('inside', [False, True])
+@pytest.mark.parametrize('joint', ['.', '_'])
+@pytest.mark.parametrize('prefix', ['', 'backbone.', 'model.net.'])
+@pytest.mark.parametrize('more', [{}, {'head.norm.weight': torch.ones(2), 'head.fc.bias': torch.ones(7)}])
+def test_any_backbone_takes_the_names_of_its_file(tmp_path, log, inside, joint, prefix, more):
+    expected = save(tmp_path / 'a.pth', Convolutions(joint='.'), prefix, **more)
+    model = Convolutions(inside=inside, joint=joint)
+    Pretrained(checkpoint=str(tmp_path / 'a.pth'))(model)
+    assert all(torch.equal(*pair) for pair in zip(model.parameters(), expected, strict=True))
+    left_out = f', without {prefix}head.norm.weight, {prefix}head.fc.bias' if more else ''
+    assert log == [f'Convolutions: weights of {tmp_path}/a.pth, names as they are{left_out}']
+
+
+@pytest.mark.parametrize(
+    ('more', 'words'),
+    [
+        ({'neck.weight': torch.ones(1)}, r'has, unlike the model, neck\.weight'),
+        ({'stem.weight': torch.ones(3)}, r'another shape of stem\.weight \(3,\) \(model: \(2,\)\)'),
+    ],
+)
+def test_what_else_does_not_fit_is_named(tmp_path, more, words):
+    save(tmp_path / 'a.pth', Convolutions(), **more)
+    with pytest.raises(CheckpointError, match=rf'(?s)a\.pth \(tried names as they are\).*Convolutions.*{words}'):
+        Pretrained(checkpoint=str(tmp_path / 'a.pth'))(Convolutions())
+
+
+def test_names_that_two_of_the_file_would_get(tmp_path):
+    """``stages_0`` and ``stages.0`` are one name only where the file has one of them."""
+    save(tmp_path / 'a.pth', Convolutions(joint='.'), **{'stages_0.weight': torch.ones(2, 3, 1, 1)})
+    with pytest.raises(CheckpointError, match=r'does not fit Convolutions'):
+        Pretrained(checkpoint=str(tmp_path / 'a.pth'))(Convolutions(joint='_'))
+
+
+def test_a_backbone_of_torchvision(tmp_path, log):
+    """Its own file as a whole; without its classifier; a ResNet also from detectron2's names."""
+    models = pytest.importorskip('torchvision.models')
+    net = models.mobilenet_v3_small()
+    expected = save(tmp_path / 'a.pth', net)
+    model = models.mobilenet_v3_small()
+    Pretrained(checkpoint=str(tmp_path / 'a.pth'))(model)
+    assert all(torch.equal(*pair) for pair in zip(model.parameters(), expected, strict=True))
+    features = nn.ModuleDict({'features': models.mobilenet_v3_small().features})
+    Pretrained(checkpoint=str(tmp_path / 'a.pth'))(features)
+    assert torch.equal(next(features.parameters()), expected[0])
+    assert log[-1].endswith('without classifier.0.weight, classifier.0.bias, classifier.3.weight, classifier.3.bias')
+
+
+def test_a_resnet_below_a_name_takes_every_layout(net, tmp_path, log):
+    models = pytest.importorskip('torchvision.models')
+    (tmp_path / 'R-18.pkl').write_bytes(pickle.dumps({'blobs': caffe2_names(net)}, 2))
+    body = models.resnet18()
+    body.fc = nn.Identity()
+    model = nn.ModuleDict({'body': body})
+    Pretrained(checkpoint=str(tmp_path / 'R-18.pkl'))(model)
+    assert torch.equal(body.layer4[1].conv2.weight, net.layer4[1].conv2.weight)
+    assert 'layout Caffe2' in log[-1]
+
+
+def test_a_backbone_of_timm(tmp_path):
+    timm = pytest.importorskip('timm')
+    for name in ('resnet10t', 'convnext_atto'):
+        expected = timm.create_model(name, pretrained=False)
+        torch.save(expected.state_dict(), tmp_path / 'a.pth')
+        model = nn.ModuleDict({'net': timm.create_model(name, pretrained=False, features_only=True)})
+        Pretrained(checkpoint=str(tmp_path / 'a.pth'))(model)
+        assert torch.equal(next(model.parameters()), next(expected.parameters()))

@@ -88,6 +88,25 @@ def test_same_options_as_mmengine(paramwise_cfg):
     assert {k: v for k, v in found.items() if not k.startswith('frozen')} == theirs
 
 
+def test_a_key_changes_what_it_names():
+    """MMEngine would give norms whose rate is lowered the weight decay of other parameters."""
+    keys = {'norms': dict(lr_mult=0.5), 'norms.*.bias': dict(decay_mult=2.0), 'f*': dict(lr_mult=0.1)}
+    net = Net()
+    found = options(net, build(net, dict(norm_decay_mult=0.0, bias_lr_mult=3.0, custom_keys=keys)))
+    assert found['norms.0.weight'] == (0.01, 0.0)
+    assert found['norms.0.bias'] == (0.02, 2e-4)  # the longest key that fits
+    assert found['fc.weight'] == (0.002, 1e-4)
+    assert found['fc.bias'] == (0.002, 1e-4)
+    assert found['conv.bias'] == (0.06, 1e-4)
+
+
+def test_a_key_without_effect_is_told(capfd):
+    build(Net(), dict(custom_keys={'norm.*': dict(lr_mult=0.1), 'fc': dict(lr_mult=0.1)}))
+    text = ''.join(capfd.readouterr())
+    assert "no parameter of Net has 'norm.*' in its name, so that the key has no effect; did you mean norms" in text
+    assert "'fc'" not in text
+
+
 def detectron2_rate(i, milestones):
     warm = 0.001 * (1 - i / 1000) + i / 1000 if i < 1000 else 1.0
     return 0.02 * warm * 0.1 ** sum(m <= i for m in milestones)

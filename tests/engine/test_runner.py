@@ -22,7 +22,6 @@ class SyncedToy(ToyDetector):
 
 def runner(work_dir, **changes):
     cfg = toy.config(work_dir, **{'train_cfg.max_epochs': 1, **changes})
-    del cfg.default_hooks.report  # plots, which take the most time of such a run
     return DetRunner.from_cfg(cfg)
 
 

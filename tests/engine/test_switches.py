@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import time
 
 import pytest
 import torch
@@ -82,8 +83,11 @@ def test_wandb_offline(tmp_path, monkeypatch):
     monkeypatch.setenv('WANDB_SILENT', 'true')
     losses = with_backend(tmp_path, type='WandbVisBackend', init_kwargs=dict(project='frdet', mode='offline'))
     (file,) = tmp_path.glob('**/offline-run-*/*.wandb')
-    content = without_headers(file.read_bytes())  # records of protobuf; figures in them are JSON
-    assert len(losses) == 8 and all(json.dumps(loss).encode() in content for loss in losses)
+    deadline = time.monotonic() + 60  # a process of wandb writes, and nothing waits for it
+    while not all(json.dumps(loss).encode() in without_headers(file.read_bytes()) for loss in losses):
+        assert time.monotonic() < deadline  # records of protobuf; figures in them are JSON
+        time.sleep(0.1)
+    assert len(losses) == 8
 
 
 def without_headers(log, block=32_768, header=7):

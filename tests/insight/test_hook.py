@@ -20,7 +20,7 @@ LACKS = 'The report of this training lacks a part'
 
 
 def train(work_dir):
-    runner = toy.runner(work_dir, **{'train_cfg.max_epochs': 2})
+    runner = toy.runner(work_dir, report=True, **{'train_cfg.max_epochs': 2})
     runner.train()
     return runner, next(work_dir.glob('*/*.log')).read_text()
 

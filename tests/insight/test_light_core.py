@@ -22,7 +22,6 @@ print('import', loaded())
 from tests.engine import toy
 from mmengine.runner import Runner
 cfg = toy.config(sys.argv[1], **{'train_cfg.max_epochs': 1})
-del cfg.default_hooks.report
 runner = Runner.from_cfg(cfg)
 runner.train()
 print('training', runner.iter, loaded(), 'frdet.insight.report' in sys.modules)

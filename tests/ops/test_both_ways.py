@@ -96,7 +96,7 @@ def other_python() -> Path:
     if done.is_file():
         return python
     venv.create(folder, with_pip=True, clear=True)
-    command = [str(python), '-m', 'pip', 'install', '--quiet', '--no-deps', f'torch=={OTHER_TORCH}']
+    command = [str(python), '-m', 'pip', 'install', '--quiet', '--no-compile', '--no-deps', f'torch=={OTHER_TORCH}']
     installed = subprocess.run(command, text=True, capture_output=True, check=False)
     if installed.returncode:
         pytest.skip(f'torch {OTHER_TORCH} cannot be installed here: {installed.stderr.strip().splitlines()[-1]}')

@@ -3,11 +3,11 @@
 import json
 import os
 import subprocess
-import sys
 
 import pytest
 
 from frdet.datasets import write_shapes
+from tests import warm
 from tests.tools.test_train_and_test import ROOT, scalars
 
 CONFIG = 'configs/quickstart/r18_fpn_shapes.py'
@@ -19,7 +19,7 @@ def shapes(tmp_path_factory):
 
 
 def launch(script: str, *args: object) -> subprocess.CompletedProcess:
-    env = {**os.environ, 'PYTHON': sys.executable, 'OMP_NUM_THREADS': '1'}
+    env = {**os.environ, **warm.launching(), 'OMP_NUM_THREADS': '1'}
     return subprocess.run(
         ['bash', f'tools/{script}.sh', *map(str, args)], cwd=ROOT, env=env, capture_output=True, text=True, timeout=600
     )
@@ -34,6 +34,7 @@ def test_two_processes_train_and_test(shapes, tmp_path):
         'train_cfg.max_epochs=1',
         'param_scheduler.0.end=2',
         'default_hooks.logger.interval=1',
+        'default_hooks.report=None',
         'model.roi_head.score_thr=0.0',
     ]
     done = launch('dist_train', CONFIG, 2, '--work-dir', tmp_path / 'work', '--cfg-options', *options)

@@ -4,12 +4,12 @@ import os
 import re
 import signal
 import subprocess
-import sys
 
 import pytest
 import torch
 
 from frdet.datasets import write_shapes
+from tests import warm
 from tests.tools.test_train_and_test import ROOT, scalars
 
 CONFIG = 'configs/quickstart/r18_fpn_shapes.py'
@@ -27,23 +27,24 @@ def options(tmp_path_factory):
         'param_scheduler.1.milestones=[1]',
         'log_processor.window_size=1',
         'default_hooks.logger.interval=1',
+        'default_hooks.report=None',
         'default_hooks.checkpoint.by_epoch=False',
         'default_hooks.checkpoint.interval=1',
     ]
 
 
 def train(work_dir, options, *args, until=None, number=None):
-    """Exit code and output of the tool; ``number`` is sent to its process group once it has written ``until``."""
-    command = [sys.executable, 'tools/train.py', CONFIG, '--work-dir', work_dir, '--seed', '3', '--no-validate', *args]
+    """Exit code and output of the tool; ``number`` is sent to it once it has written ``until``."""
+    command = [warm.python(), 'tools/train.py', CONFIG, '--work-dir', work_dir, '--seed', '3', '--no-validate', *args]
     process = subprocess.Popen(
         [*map(str, command), '--cfg-options', *options], cwd=ROOT, env={**os.environ, 'OMP_NUM_THREADS': '1'},
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
     lines = []
     for line in process.stdout:
         lines.append(line)
         if until and until in line:
-            os.killpg(process.pid, number)
+            process.send_signal(number)
     return process.wait(timeout=60), ''.join(lines)
 
 

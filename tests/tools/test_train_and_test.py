@@ -46,21 +46,23 @@ def r50_pkl(coco_root, tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def small(coco_root, r50_pkl):
-    """Options that make the run small: 128 pixels, 12 images, a warm-up that ends within the run."""
+    """Options that make the run small: 96 pixels, 12 images, a narrow box head, a warm-up that ends within the run."""
     with open(coco_root.root / coco_root.val_ann) as f:
         num_classes = len(json.load(f)['categories'])
     options = [
         f'model.backbone.init_cfg.checkpoint={r50_pkl}',
         f'model.roi_head.bbox_head.num_classes={num_classes}',
+        'model.roi_head.bbox_head.fc_channels=64',
         'model.roi_head.sampler.num=64',
         'model.rpn_head.post_nms_train=200',
         'model.rpn_head.post_nms_test=100',
         'train_dataloader.num_workers=0',
-        'train_dataloader.dataset.pipeline.1.short_side=128',
-        'train_dataloader.dataset.pipeline.1.max_size=192',
+        'train_dataloader.dataset.pipeline.1.short_side=96',
+        'train_dataloader.dataset.pipeline.1.max_size=144',
         'train_dataloader.dataset.indices=12',
         'param_scheduler.0.end=4',
         'train_cfg.max_epochs=3',
+        'train_cfg.val_interval=3',
         'default_hooks.logger.interval=1',
         'randomness.seed=1',
     ]
@@ -74,8 +76,8 @@ TEST_OPTIONS = [
         for option in (
             'num_workers=0',
             'dataset.indices=8',
-            'dataset.pipeline.1.short_side=128',
-            'dataset.pipeline.1.max_size=192',
+            'dataset.pipeline.1.short_side=96',
+            'dataset.pipeline.1.max_size=144',
         )
     ),
 ]
@@ -133,7 +135,7 @@ def test_test_command(trained, coco_root, small, tmp_path):
     options = [o for o in small if o.startswith(('model', 'test', 'val'))]
     done = run_tool(
         'test', CONFIG, work_dir / 'epoch_3.pth', '--work-dir', tmp_path, '--out', out,
-        '--show-dir', tmp_path / 'shown', '--cfg-options', *options, root=coco_root.root, python=sys.executable,
+        '--show-dir', tmp_path / 'shown', '--cfg-options', *options, root=coco_root.root,
     )  # fmt: skip
     output = done.stdout + done.stderr
     assert done.returncode == 0, output

@@ -3,7 +3,6 @@
 from typing import Any
 
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
 
@@ -11,6 +10,7 @@ from frdet.engine.schedule_fit import check_counting, check_one_cycle, misfits
 from frdet.errors import ConfigError
 from frdet.models.detectors import other_counts
 from frdet.models.layers import has_untouched_frozen_norm
+from frdet.models.wrapping import bare
 from frdet.registry import HOOKS
 
 
@@ -41,7 +41,7 @@ class CheckSetupHook(Hook):
         check_one_cycle(runner)
         if found := misfits(runner):
             runner.logger.warning(f'Schedules do not fit the length of the run. {"; ".join(found)}')
-        model = _unwrapped(runner.model)
+        model = bare(runner.model)
         if runner._resume:
             compare_classes(self._learnt, 'the checkpoint', runner.train_dataloader.dataset, 'train_dataloader')
         check_classes(model, runner.train_dataloader.dataset, 'train_dataloader')
@@ -59,7 +59,7 @@ class CheckSetupHook(Hook):
 
     def before_test(self, runner: Runner) -> None:
         """Check the data of testing."""
-        check_classes(_unwrapped(runner.model), runner.test_dataloader.dataset, 'test_dataloader')
+        check_classes(bare(runner.model), runner.test_dataloader.dataset, 'test_dataloader')
         compare_classes(self._learnt, 'the checkpoint', runner.test_dataloader.dataset, 'test_dataloader')
 
 
@@ -100,8 +100,3 @@ def compare_classes(learnt: Any, source: str, dataset: Any, name: str) -> None:
 
 def _classes_in(meta: Any) -> Any:
     return meta.get('classes') if isinstance(meta, dict) else None
-
-
-def _unwrapped(model: nn.Module) -> nn.Module:
-    inner: Any = model.module if is_model_wrapper(model) else model
-    return inner

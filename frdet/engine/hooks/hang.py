@@ -3,6 +3,7 @@
 import faulthandler
 import os
 import sys
+import tempfile
 import threading
 import time
 from typing import Any
@@ -54,13 +55,16 @@ class HangHook(Hook):
         while not self._done.wait(min(self.timeout / 10, 5)):
             if (silent := time.monotonic() - self._last) <= self.timeout:
                 continue
-            print(
-                f'error (process {get_rank()}): no progress for {silent:.0f} s, after '
-                f'{runner.message_hub.get_info("iter", 0)} iterations: this or another process hangs, and all are '
-                'ended. What is slow and no hang needs a larger default_hooks.hang.timeout. Stacks of this process:',
-                file=sys.stderr,
-                flush=True,
-            )
-            faulthandler.dump_traceback(sys.__stderr__ or 2)
+            with tempfile.TemporaryFile('w+') as stacks:
+                faulthandler.dump_traceback(stacks)
+                stacks.seek(0)
+                # In one piece: other processes write at the same moment.
+                sys.stderr.write(
+                    f'error (process {get_rank()}): no progress for {silent:.0f} s, after '
+                    f'{runner.message_hub.get_info("iter", 0)} iterations: this or another process hangs, and all are '
+                    'ended. What is slow and no hang needs a larger default_hooks.hang.timeout. Stacks of this '
+                    f'process:\n{stacks.read()}'
+                )
+            sys.stderr.flush()
             time.sleep(GRACE)
             os._exit(1)

@@ -8,13 +8,13 @@ from typing import Any, Literal
 import torch
 from mmengine.dist import all_gather_object, all_reduce, barrier, get_rank
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 from torch import Tensor
 
 from frdet.engine.diagnosis import diagnose, restore_buffers, rng_state, save_step
 from frdet.errors import ConfigError, UserError
+from frdet.models.wrapping import bare
 from frdet.registry import HOOKS
 
 
@@ -68,7 +68,7 @@ class NonFiniteHook(Hook):
         """Keep what it takes to compute the step again."""
         self._batch, self._rng = data_batch, rng_state()
         if self.action == 'skip':  # BatchNorm's running figures would not recover
-            self._buffers = [buffer.clone() for buffer in _bare(runner.model).buffers()]
+            self._buffers = [buffer.clone() for buffer in bare(runner.model).buffers()]
 
     def _backward(self, runner: Runner, backward: Callable, loss: Tensor, **kwargs: Any) -> None:
         backward(loss, **kwargs)
@@ -87,7 +87,7 @@ class NonFiniteHook(Hook):
 
     def _explained(self, runner: Runner, loss: Tensor) -> str:
         """Compute the batch again, save it where it is the cause, and tell; the same words in every process."""
-        model, wrapper, rank = _bare(runner.model), runner.optim_wrapper, get_rank()
+        model, wrapper, rank = bare(runner.model), runner.optim_wrapper, get_rank()
         if self._buffers:
             restore_buffers(model, self._buffers)
         found = diagnose(model, self._batch, self._rng, wrapper.optim_context(model))
@@ -118,10 +118,6 @@ def _all_are_finite(loss: Tensor, wrapper: OptimWrapper) -> bool:
     bad = (~torch.isfinite(total)).int()
     all_reduce(bad, 'max')
     return not bad.item()
-
-
-def _bare(model: Any) -> Any:
-    return model.module if is_model_wrapper(model) else model
 
 
 def _images(data_batch: Any) -> str:

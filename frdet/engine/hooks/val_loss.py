@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from mmengine.dist import all_reduce
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import Tensor
 
+from frdet.models.wrapping import bare
 from frdet.registry import HOOKS
 from frdet.structures import DetDataSample
 
@@ -38,7 +38,7 @@ class ValLossHook(Hook):
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Sequence[DetDataSample] | None = None
     ) -> None:
         """Compute the losses of a batch."""
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = bare(runner.model)
         data = model.data_preprocessor(data_batch, False)
         data['data_samples'] = [_with_area(sample) for sample in data['data_samples']]
         devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []

@@ -48,7 +48,6 @@ def test_epochs_are_counted_in_a_loop_by_iterations(tmp_path):
 def test_a_schedule_that_the_run_does_not_reach_is_told_first(tmp_path):
     """12 images, 3 a step: an epoch has 4 iterations."""
     cfg = toy.config(tmp_path, **{'train_cfg.max_epochs': 1})
-    del cfg.default_hooks.report
     Runner.from_cfg(cfg).train()
     (log,) = tmp_path.glob('*/*.log')
     lines = log.read_text().splitlines()

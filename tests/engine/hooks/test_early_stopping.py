@@ -35,7 +35,6 @@ def run(work_dir, figures, *, epochs=8, resume=False, **arguments):
     cfg = toy.config(work_dir, **{'train_cfg.max_epochs': epochs, 'param_scheduler': []})
     cfg.val_evaluator = dict(type='ScriptedMetric')
     cfg.default_hooks.early_stopping = dict(type='EarlyStoppingHook', **arguments)
-    cfg.default_hooks.report = None
     train_detector(cfg, work_dir=str(work_dir), seed=0, resume=resume)
     return int((work_dir / 'last_checkpoint').read_text().rsplit('epoch_')[-1].removesuffix('.pth'))
 
@@ -93,7 +92,6 @@ def test_the_best_of_a_figure_that_is_not_always_there(tmp_path, save_best, best
     cfg = toy.config(tmp_path, **{'train_cfg.max_epochs': 3})
     cfg.val_evaluator = dict(type='ScriptedMetric')
     cfg.default_hooks.checkpoint.update(save_best=save_best, rule='greater')
-    cfg.default_hooks.report = None
     train_detector(cfg)
     assert (tmp_path / f'best_coco_bbox_mAP_epoch_{best}.pth').is_file()
     assert (tmp_path / 'best_coco_error_epoch_1.pth').is_file() == (save_best != 'auto')
@@ -107,7 +105,6 @@ def test_minus_one_of_another_metric_is_a_figure(tmp_path, monkeypatch):
     cfg.val_evaluator = dict(type='ScriptedMetric')
     cfg.default_hooks.early_stopping = dict(type='EarlyStoppingHook', **arguments)
     cfg.default_hooks.checkpoint.update(save_best='coco/gain', rule='less')
-    cfg.default_hooks.report = None
     train_detector(cfg)
     assert (tmp_path / 'best_coco_gain_epoch_2.pth').is_file()
     assert (tmp_path / 'last_checkpoint').read_text().endswith('epoch_4.pth')

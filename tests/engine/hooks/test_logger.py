@@ -25,7 +25,7 @@ def test_step_of_a_validation(tmp_path, loop, logger, steps):
     """In the log and in TensorBoard, without a setting for it."""
     cfg = toy.config(tmp_path, **{f'default_hooks.logger.{name}': value for name, value in logger.items()})
     cfg.train_cfg = dict(loop)
-    cfg.default_hooks.report = cfg.param_scheduler = None
+    cfg.param_scheduler = None
     cfg.default_hooks.checkpoint.by_epoch = cfg.log_processor.by_epoch = loop is EPOCHS
     cfg.visualizer.vis_backends = [dict(type='LocalVisBackend'), dict(type='TensorboardVisBackend')]
     train_detector(cfg)

@@ -16,6 +16,7 @@ from mmengine.hooks import Hook
 from frdet.apis import train_detector
 from frdet.engine.hooks.stop import SAME, StopHook
 from frdet.registry import HOOKS
+from tests import warm
 from tests.apis.test_launch import write_config
 from tests.engine import toy
 from tests.signals import heed_ctrl_c
@@ -201,8 +202,8 @@ def start():
             os.killpg(process.pid, signal.SIGKILL)
 
 
-def _start(config, work_dir, **env):
-    command = [sys.executable, 'tools/train.py', str(config), '--work-dir', str(work_dir)]
+def _start(config, work_dir, python=sys.executable, **env):
+    command = [python, 'tools/train.py', str(config), '--work-dir', str(work_dir)]
     if env:
         command += ['--launcher', 'pytorch']
     env = {**os.environ, 'PYTHONPATH': str(toy.ROOT), 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': '', **env}
@@ -278,7 +279,8 @@ def test_processes_leave_together(start, tmp_path):
         free.bind(('127.0.0.1', 0))
         port = str(free.getsockname()[1])
     env = dict(WORLD_SIZE='2', MASTER_ADDR='127.0.0.1', MASTER_PORT=port)
-    both = [start(config, tmp_path / 'work', RANK=str(rank), LOCAL_RANK=str(rank), **env) for rank in range(2)]
+    python = warm.python()
+    both = [start(config, tmp_path / 'work', python, RANK=str(r), LOCAL_RANK=str(r), **env) for r in range(2)]
     wait_for(both[0], 'checkpoint at 2 epochs')
     both[1].send_signal(signal.SIGUSR1)
     ends = [end(process) for process in both]

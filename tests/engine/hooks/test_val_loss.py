@@ -39,6 +39,7 @@ def train(shapes, work_dir, *, batch=1, hook=True):
         'train_cfg.val_interval': 1,
         'param_scheduler': [],
         'default_hooks.checkpoint.interval': 1,
+        'default_hooks.report': None,
         'model.rpn_head.sampler.num': 10**6,
         'model.rpn_head.normalizer': 'sampled',
         'model.roi_head.sampler.num': 10**6,

@@ -107,8 +107,10 @@ def test_going_on_from_a_checkpoint_of_another_run(tmp_path, checkpoint, is_refu
         is_run_in_the_way(config(tmp_path / 'work', load_from=str(tmp_path / checkpoint)), overwrite=False)
 
 
-def train(work_dir, *, length=12, epochs=1, changes=None, **arguments):
-    cfg = toy.config(work_dir, **{'train_cfg.max_epochs': epochs, 'train_dataloader.dataset.length': length})
+def train(work_dir, *, length=12, epochs=1, changes=None, report=False, **arguments):
+    cfg = toy.config(
+        work_dir, report=report, **{'train_cfg.max_epochs': epochs, 'train_dataloader.dataset.length': length}
+    )
     cfg.merge_from_dict(changes or {})
     object.__setattr__(cfg, '_filename', 'configs/my_run.py')
     return train_detector(cfg, **arguments)
@@ -126,12 +128,12 @@ def test_nothing_is_written_where_a_run_is_refused(tmp_path):
 def test_overwriting_moves_the_run_as_it_is(tmp_path):
     """Nothing of two runs is lost, and each folder holds one; what is no run's stays."""
     fill(tmp_path, 'notes.txt', 'resnet50.pth')
-    train(tmp_path, epochs=2)
+    train(tmp_path, epochs=2, report=True)
     fill(tmp_path, 'report.html')
     evaluate_detector(toy.config(tmp_path), str(tmp_path / 'epoch_2.pth'))
     first = content(tmp_path)
     work_folder._trained.clear()
-    model = train(tmp_path, length=6, changes={'randomness.seed': 1}, overwrite=True)
+    model = train(tmp_path, length=6, changes={'randomness.seed': 1}, report=True, overwrite=True)
     assert model.calls == 2
     kept = {name: first.pop(name) for name in ('notes.txt', 'resnet50.pth')}
     tested = [name for name in first if name.endswith('.py') and '/' not in name and name != 'my_run.py']
@@ -211,6 +213,6 @@ def test_going_on_and_beginning_anew(tmp_path):
 
 def test_all_that_is_written_for_people_is_known(tmp_path):
     """Else it would stay behind when a run is moved."""
-    train(tmp_path)
+    train(tmp_path, report=True)
     shown = {path.name for path in tmp_path.iterdir() if path.suffix in ('.png', '.csv')}
     assert shown and shown <= set(REPORT)
