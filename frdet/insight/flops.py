@@ -91,10 +91,17 @@ class _Finding(nn.Module):
         return self.detector.detect(self.detector.extract_features(images), images.new_empty(1, 2))
 
 
+def unwrapped(name: str, module: nn.Module) -> tuple[str, nn.Module]:
+    """The module inside a module that has several children, and its name: a wrapper around one says nothing."""
+    while len(children := list(module.named_children())) == 1:
+        name, module = f'{name}.{children[0][0]}', children[0][1]
+    return name, module
+
+
 def _stages(model: nn.Module, flops: Mapping[str, int]) -> list[Stage]:
     stages: list[Stage] = []
     for name, part in model.named_children():
-        inner = [] if name == 'neck' else [_stage(path, module, flops) for path, module in _inner(name, part)]
+        inner = [] if name == 'neck' else [_stage(*one, flops) for one in _inner(*unwrapped(name, part))]
         rest = name if not inner else 'backbone stem' if name == 'backbone' else f'{name} rest'
         stages += [_beside(inner, rest, _stage(name, part, flops)), *inner]
     total = _stage('total', model, {'total': flops['Global']})

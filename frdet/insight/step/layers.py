@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from frdet.insight.flops import unwrapped
+
 _VALUES = 20_000  # kept of a tensor for its histogram
 #: Their outputs go through a ReLU that is no module.
 _BEFORE_RELU = ('rpn_head.rpn_conv', 'roi_head.bbox_head.shared_fcs')
@@ -116,11 +118,12 @@ def stage_of(parameter: str) -> str:
 def layers_to_watch(model: nn.Module) -> list[str]:
     """Names of layers: the backbone's blocks, and the convolutions and matrix products of the other parts."""
     names = []
+    root, _ = unwrapped('backbone', getattr(model, 'backbone', nn.Identity()))
     for name, module in model.named_modules():
-        depth = name.count('.')
-        is_leaf = not any(True for _ in module.children())
+        is_leaf = next(module.children(), None) is None
         if name.startswith('backbone.'):
-            watched = depth == 2 or (depth == 1 and is_leaf)
+            depth = name.count('.') - root.count('.')
+            watched = depth == 2 or (depth in (0, 1) and is_leaf)
         else:
             watched = isinstance(module, (nn.Conv2d, nn.Linear)) and is_leaf
         # Norms give what the layer before them gave, in another scale.

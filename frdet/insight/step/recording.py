@@ -16,6 +16,7 @@ from mmengine.dataset import pseudo_collate
 from torch import Tensor, nn
 
 from frdet import ops
+from frdet.errors import ConfigError
 from frdet.insight.step.layers import LayerStats, layers_to_watch, stages_after, weights_before
 from frdet.insight.step.preparing import Prepared
 from frdet.insight.step.record import ANCHORS, DATA, PROPOSALS, ROIS, Loss, Matching, Record, RoIs, Selection
@@ -98,7 +99,11 @@ class Watch(ExitStack):
 
 
 def record_step(prepared: Prepared) -> Record:
-    """Make the step: forward, losses, backward, optimiser. The model is changed."""
+    """Make the step: forward, losses, backward, optimiser. The model is changed.
+
+    Raises:
+        ConfigError: the images are too few or too small for a BN.
+    """
     model, wrapper = prepared.model, prepared.optim_wrapper
     layers = {name: LayerStats() for name in layers_to_watch(model)}
     anchor_head = _having(model, 'anchor_generator', 'assigner')
@@ -117,7 +122,14 @@ def record_step(prepared: Prepared) -> Record:
                     watch.method(owner, method)
         data = model.data_preprocessor(pseudo_collate(prepared.items), True)
         with wrapper.optim_context(model):
-            outputs = model._run_forward(data, mode='loss')
+            try:
+                outputs = model._run_forward(data, mode='loss')
+            except ValueError as error:
+                if 'more than 1 value per channel' not in str(error):
+                    raise
+                raise ConfigError(
+                    'A BN sees one value a channel: take more images by --image, or larger ones'
+                ) from error
     loss, _ = model.parse_losses(outputs)
     before = weights_before(model)
     wrapper.backward(wrapper.scale_loss(loss))

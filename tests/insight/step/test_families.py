@@ -2,10 +2,14 @@
 
 import pytest
 import torch
+from torch import nn
 from torchvision.ops import box_iou
 
 from frdet.datasets.shapes import write_shapes
+from frdet.errors import ConfigError
+from frdet.insight.flops import unwrapped
 from frdet.insight.step import inspect_step
+from frdet.insight.step.layers import layers_to_watch
 from frdet.insight.step.preparing import prepare
 from frdet.insight.step.recording import record_step
 from frdet.models.dense_heads import rpn_head
@@ -78,6 +82,17 @@ def test_box_heads_in_a_list(drawn):
     assert any('No gradient reaches bbox_heads.0.fc_reg' in warning for warning in page.warnings)
 
 
+def test_a_backbone_in_a_wrapper():
+    """The children of the module inside are the stages, and their children the layers."""
+    model = nn.Module()
+    model.backbone = nn.Module()
+    block = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Sequential(nn.Conv2d(4, 4, 1), nn.ReLU()))
+    model.backbone.body = nn.ModuleDict({'features': nn.Sequential(nn.Conv2d(3, 3, 1), block)})
+    features = 'backbone.body.features'
+    assert layers_to_watch(model) == [f'{features}.0', f'{features}.1.0', f'{features}.1.2']
+    assert unwrapped('backbone', model.backbone) == (features, model.backbone.body.features)
+
+
 def test_a_model_of_mmengines(tmp_path):
     """No detector, no image: its losses, layers and updates are shown all the same."""
     page, record = inspect_step(toy.config(tmp_path), images=['100', '101'])
@@ -91,6 +106,11 @@ def test_a_model_of_mmengines(tmp_path):
     assert table(page, 'Numbers that are logged')['acc'] == {'value': 50.0, 'what it is': ''}
     assert list(table(page, 'Norms by stage')) == ['layer.0', 'layer.1', 'layer.2']
     page.render()
+
+
+def test_one_value_for_a_norm(tmp_path):
+    with pytest.raises(ConfigError, match='one value a channel: take more images by --image'):
+        inspect_step(toy.config(tmp_path))
 
 
 def test_nothing_is_patched_during_the_step(drawn):
