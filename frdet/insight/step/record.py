@@ -18,89 +18,59 @@ ROIS = 'RoIs and their refinement'
 
 @dataclass(frozen=True)
 class Matching:
-    """What became of the boxes of one image.
+    """What became of the boxes of one image."""
 
-    Attributes:
-        boxes: (N, 4).
-        level: (N,) index of the feature map.
-        label: (N,) 1 positive, 0 negative, -1 ignored.
-        gt_index: (N,) the ground truth of a positive.
-        iou: (N,) with the ground truth that fits best.
-        sampled: (N,) bool, trained on.
-        is_truth: (N,) bool, a ground truth that joined the proposals.
-    """
-
-    boxes: Tensor
-    level: Tensor
-    label: Tensor
-    gt_index: Tensor
-    iou: Tensor
-    sampled: Tensor
-    is_truth: Tensor
+    boxes: Tensor  # (N, 4)
+    level: Tensor  # (N,) index of the feature map
+    label: Tensor  # (N,) 1 positive, 0 negative, -1 ignored
+    gt_index: Tensor  # (N,) the ground truth of a positive
+    iou: Tensor  # (N,) with the ground truth that fits best
+    sampled: Tensor  # (N,) bool, trained on
+    is_truth: Tensor  # (N,) bool, a ground truth that joined the proposals
 
 
 @dataclass(frozen=True)
 class Selection:
     """Proposals of one image on their way, all levels in one row of n candidates: those that passed the top-k.
 
-    Attributes:
-        boxes: (n, 4) clipped.
-        scores: (n,) objectness 0 to 1.
-        level: (n,).
-        clipped, small, suppressed, kept: (n,) bool; a candidate that is none of the last three lost against better ones
-            in the choice over all levels.
-        proposals: boxes that went on.
+    A candidate that is neither small nor suppressed nor kept lost against better ones in the choice over all levels.
     """
 
-    boxes: Tensor
-    scores: Tensor
-    level: Tensor
-    clipped: Tensor
+    boxes: Tensor  # (n, 4) clipped
+    scores: Tensor  # (n,) objectness 0 to 1
+    level: Tensor  # (n,)
+    clipped: Tensor  # (n,) bool, as the next three
     small: Tensor
     suppressed: Tensor
     kept: Tensor
-    proposals: Tensor
+    proposals: Tensor  # (P, 4) boxes that went on
 
 
 @dataclass(frozen=True)
 class RoIs:
-    """The RoIs that the second stage was trained on, of one image.
+    """The RoIs that the second stage was trained on, of one image."""
 
-    Attributes:
-        boxes: (R, 4), refined: (R, 4) by the deltas of the true class; targets: (R, 4) the ground truth of positives.
-        level: (R,) that they were pooled from.
-        label: (R,) with the background last; positive: (R,) bool.
-        scores: (R, K + 1) probabilities.
-        pooled: (R, C, S, S).
-    """
-
-    boxes: Tensor
-    refined: Tensor
-    targets: Tensor
-    level: Tensor
-    label: Tensor
-    positive: Tensor
-    scores: Tensor
-    pooled: Tensor
+    boxes: Tensor  # (R, 4)
+    refined: Tensor  # (R, 4) by the deltas of the true class
+    targets: Tensor  # (R, 4) the ground truth of positives
+    level: Tensor  # (R,) that they were pooled from
+    label: Tensor  # (R,) with the background last
+    positive: Tensor  # (R,) bool
+    scores: Tensor  # (R, K + 1) probabilities
+    pooled: Tensor  # (R, C, S, S)
 
 
 @dataclass(frozen=True)
 class Loss:
-    """A loss of a step.
+    """A loss of a step: its value is weight * total / normaliser, over ``count`` terms.
 
-    Attributes:
-        name: that in the log.
-        value: what was trained on: weight * total / normaliser.
-        part: the module that gave it, such as ``rpn_head.loss_cls``; empty where the model changed the module's result.
-        kind: class of that module.
-        normaliser, weight, count: None where the module is not known, or was not called as frdet's losses are;
-            ``count`` is the number of terms.
+    These are None where the module is not known, or was not called as frdet's losses are.
     """
 
-    name: str
+    name: str  # in the log
     value: float
-    part: str = ''
-    kind: str = ''
+    part: str = ''  # the module that gave it, such as rpn_head.loss_cls; empty where the model changed its result
+    kind: str = ''  # class of that module
     normaliser: float | None = None
     weight: float | None = None
     count: int | None = None

@@ -127,9 +127,7 @@ def record_step(prepared: Prepared) -> Record:
             except ValueError as error:
                 if 'more than 1 value per channel' not in str(error):
                     raise
-                raise ConfigError(
-                    'A BN sees one value a channel: take more images by --image, or larger ones'
-                ) from error
+                raise ConfigError('BN sees one value a channel: take more images (--image), or larger ones') from error
     loss, _ = model.parse_losses(outputs)
     before = weights_before(model)
     wrapper.backward(wrapper.scale_loss(loss))
@@ -314,13 +312,11 @@ def pooled_from(extractor: Any, features: Sequence[Tensor], rois: Tensor) -> Ten
 
 def _loss(name: str, value: Any, watch: Watch, modules: dict[str, nn.Module]) -> Loss:
     for part, module in modules.items():
-        for call in watch.calls(module):
-            if call.result is value:
-                loss = Loss(name, _mean(value), part, type(module).__name__)
-                if len(call.args) != 4:
-                    return loss
-                weight, count = float(getattr(module, 'loss_weight', 1.0)), int(call.args[2].sum())
-                return Loss(name, loss.value, part, loss.kind, float(call.args[3]), weight, count)
+        for args, result, _ in watch.calls(module):
+            if result is value:
+                weight = float(getattr(module, 'loss_weight', 1.0))
+                terms = (float(args[3]), weight, int(args[2].sum())) if len(args) == 4 else ()
+                return Loss(name, _mean(value), part, type(module).__name__, *terms)
     return Loss(name, _mean(value))
 
 

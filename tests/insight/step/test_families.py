@@ -109,7 +109,7 @@ def test_a_model_of_mmengines(tmp_path):
 
 
 def test_one_value_for_a_norm(tmp_path):
-    with pytest.raises(ConfigError, match='one value a channel: take more images by --image'):
+    with pytest.raises(ConfigError, match='one value a channel: take more images'):
         inspect_step(toy.config(tmp_path))
 
 
