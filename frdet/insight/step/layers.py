@@ -84,24 +84,14 @@ class LayerStats:
 
 @dataclass(frozen=True)
 class StageStats:
-    """Parameters of a stage together; norms are Euclidean.
+    """Parameters of a stage together; norms are Euclidean."""
 
-    Attributes:
-        parameters, trained: how many values.
-        weight: norm of the trained ones before the step.
-        gradient: norm before clipping.
-        update: norm of the change that the optimiser made.
-        non_finite: values of gradients that are NaN or infinite.
-        values: some of the weights, without norms and biases.
-    """
-
-    parameters: int
-    trained: int
-    weight: float
-    gradient: float
-    update: float
-    non_finite: int
-    values: Tensor
+    trained: int  # how many values
+    weight: float  # norm of the trained ones before the step
+    gradient: float  # norm before clipping
+    update: float  # norm of the change that the optimiser made
+    non_finite: int  # values of gradients that are NaN or infinite
+    values: Tensor  # some of the weights, without norms and biases
 
     @property
     def ratio(self) -> float | None:
@@ -144,7 +134,6 @@ def stages_after(model: nn.Module, before: dict[str, Tensor], gradients: dict[st
         groups[stage_of(name)].append((name, parameter))
     return {
         stage: StageStats(
-            parameters=sum(p.numel() for _, p in members),
             trained=sum(p.numel() for _, p in members if p.requires_grad),
             weight=_norm([before[n] for n, p in members if p.requires_grad]),
             gradient=_norm([gradients[n] for n, _ in members if n in gradients]),

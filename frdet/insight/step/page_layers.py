@@ -102,12 +102,16 @@ def add_activations(page: Page, record: Record) -> None:
         caption='Layers; the output is of the last call where a layer serves several levels',
     )
     shown = {name: stats.values for name, stats in record.layers.items() if len(stats.values)}
-    section.plot(_histograms(shown), 'Activations of the layers: shares of values', alt=_alt('activations', shown))
+    section.plot(
+        _histograms(shown),
+        'Activations of the layers: shares of values',
+        alt=f'Histograms of activations: {", ".join(shown)}',
+    )
     weights = {name: stage.values for name, stage in record.stages.items() if stage.values.isfinite().any()}
     section.plot(
         _histograms(weights),
         'Weights of the stages before the step, without norms and biases',
-        alt=_alt('weights', weights),
+        alt=f'Histograms of weights: {", ".join(weights)}',
     )
 
 
@@ -163,7 +167,3 @@ def _histograms(values: dict[str, Tensor], columns: int = 4) -> Plot:
             axes.set_visible(False)
 
     return Plot(paint, (8, 0.3 + 1.15 * rows), rows, columns)
-
-
-def _alt(kind: str, values: dict[str, Tensor]) -> str:
-    return f'Histograms of {kind}: {", ".join(values)}'

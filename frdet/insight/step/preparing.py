@@ -26,26 +26,16 @@ from frdet.registry import DATASETS, DETECTORS, in_config_scope
 
 @dataclass(frozen=True)
 class Prepared:
-    """A training step before it is made.
-
-    Attributes:
-        model: in training mode, on its device.
-        weights: where they come from, in words.
-        optim_wrapper: with the learning rate scaled as training scales it.
-        records: what the data set knows of each image before the pipeline.
-        items: what the pipeline made of them, one dict of ``inputs`` and ``data_samples`` each.
-        dataset: that they are from.
-        classes: names of the labels.
-    """
+    """A training step before it is made."""
 
     cfg: Config
-    model: Any
-    weights: str
-    optim_wrapper: OptimWrapper
-    records: list[dict[str, Any]]
-    items: list[dict[str, Any]]
+    model: Any  # in training mode, on its device
+    weights: str  # where they come from, in words
+    optim_wrapper: OptimWrapper  # with the learning rate scaled as training scales it
     dataset: Any
-    classes: tuple[str, ...]
+    records: list[dict[str, Any]]  # what the data set knows of each image before the pipeline
+    items: list[dict[str, Any]]  # what the pipeline made of them, ``inputs`` and ``data_samples`` each
+    classes: tuple[str, ...]  # names of the labels
 
 
 @in_config_scope
