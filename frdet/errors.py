@@ -1,14 +1,14 @@
-"""Errors a user can mend. The command-line tools print their message alone, without a traceback."""
+"""Errors that a user can correct. The command-line tools print only their message, without a traceback."""
 
 
 class UserError(Exception):
-    """Base of every error whose cause lies in what the user gave: a config, a path, a file's content.
+    """Base of all errors that are caused by the user's input: a config, a path, the content of a file.
 
-    The message says what was found, what was expected and what to do, in that order, in one or two lines.
+    The message says what was found, what was expected and what to do, in this order, in one or two lines.
     """
 
     def __str__(self) -> str:
-        """The message alone, also where a data loader's worker raised it: PyTorch puts the worker's traceback first."""
+        """The message alone. PyTorch puts a traceback before it if a worker of a data loader raised the error."""
         text = super().__str__()
         _, found, message = text.rpartition(f'\n{type(self).__module__}.{type(self).__qualname__}: ')
         return message.rstrip() if found and text.startswith('Caught ') else text
@@ -27,7 +27,7 @@ class BrokenImageError(DataError):
 
 
 class ImageSizeError(DataError):
-    """An image is not as large as its record states."""
+    """An image has another size than its record says."""
 
 
 class CheckpointError(UserError):
@@ -35,4 +35,4 @@ class CheckpointError(UserError):
 
 
 class ExportError(UserError):
-    """A model cannot be exported, or not into the file asked for."""
+    """A model cannot be exported, or not to the given file."""

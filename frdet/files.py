@@ -1,4 +1,4 @@
-"""Files that appear under their name only when all of them is on the disk, whether they are written or downloaded."""
+"""Writing and downloading files: a file gets its name only when its whole content is on the disk."""
 
 import contextlib
 import errno
@@ -13,22 +13,22 @@ from pathlib import Path
 from frdet.errors import UserError
 from frdet.progress import download_bar
 
-#: What a file is called while it is written: ``.<name>.<process><UNFINISHED>``.
+#: End of a file's name while it is written: ``.<name>.<process><UNFINISHED>``.
 UNFINISHED = '.unfinished'
 BLOCK = 1 << 20  # bytes read at once
-ATTEMPTS = 5  # connections made for one file while none of them brings anything
+ATTEMPTS = 5  # connections in a row that bring nothing
 TIMEOUT = 30.0  # seconds without a byte
 
 
 class DownloadError(UserError):
-    """A file cannot be downloaded, or is not the expected one."""
+    """A file cannot be downloaded, or has another size or content than expected."""
 
 
 def write_file(path: str | Path, content: bytes | memoryview) -> None:
-    """Write a file, in place of one that is there; where that fails, the earlier one is kept.
+    """Write a file, or replace it. If this fails, the former file is kept.
 
     Raises:
-        OSError: the disk is full, or the folder is gone or not to be written.
+        OSError: the disk is full, or the folder is missing or write-protected.
     """
     path = Path(path)
     unfinished = path.with_name(f'.{path.name}.{os.getpid()}{UNFINISHED}')
@@ -45,27 +45,27 @@ def write_file(path: str | Path, content: bytes | memoryview) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Without this, a power cut may take the new name with it."""
+    """Without this, the new name may be lost in a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno != errno.EINVAL:  # file systems that cannot sync a folder
+        if error.errno != errno.EINVAL:  # a file system that cannot sync a folder
             raise
     finally:
         os.close(descriptor)
 
 
 def fetch(url: str, target: Path, size: int | None = None) -> None:
-    """Download ``url`` to ``target``. A part of it, ``<target>.part``, is continued, and stays where this fails.
+    """Download ``url`` to ``target``. An unfinished ``<target>.part`` is continued, and is kept if this fails.
 
     Args:
-        url: of the file.
-        target: where to write it; a file of this size there is taken as it is.
-        size: bytes, if they are known before the server says them.
+        url: the address of the file.
+        target: path of the file. An existing file of this size is kept.
+        size: number of bytes, if it is known.
 
     Raises:
-        DownloadError: no connection, or another size.
+        DownloadError: there is no connection, or the file has another size.
     """
     if size is not None and size_of(target) == size:
         return
@@ -80,8 +80,8 @@ def fetch(url: str, target: Path, size: int | None = None) -> None:
             except (urllib.error.URLError, HTTPException, ConnectionError, TimeoutError, ValueError) as error:
                 reason = str(getattr(error, 'reason', None) or error)
                 if isinstance(error, ValueError) or (isinstance(error, urllib.error.HTTPError) and error.code < 500):
-                    failures = ATTEMPTS  # asking again would be answered the same
-            # A server without ranges begins anew each time: only more than ever before is progress.
+                    failures = ATTEMPTS  # the answer would be the same again
+            # A server without ranges starts from the beginning each time: progress is more bytes than ever before.
             failures, most = (1, size_of(part)) if size_of(part) > most else (failures + 1, most)
             if size_of(part) == size:
                 break
@@ -93,12 +93,12 @@ def fetch(url: str, target: Path, size: int | None = None) -> None:
 
 
 def size_of(path: Path) -> int:
-    """Bytes of a file; 0 where there is none."""
+    """Number of bytes of a file; 0 without a file."""
     return path.stat().st_size if path.is_file() else 0
 
 
 def _receive(url: str, part: Path, size: int | None, report: Callable[[int, int | None], None]) -> int:
-    """Append to ``part`` what one connection gives. Returns the size of the whole file."""
+    """Append the bytes of one connection to ``part``. Returns the size of the whole file."""
     start = size_of(part)
     if size is not None and start > size:
         part.unlink()

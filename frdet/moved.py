@@ -1,4 +1,4 @@
-"""Modules that have moved: an import of the former name gives the module and a warning that names the new place.
+"""Modules that have moved. An import of the former name gives the module and a warning with the new name.
 
 A former name works for one release.
 """
@@ -12,7 +12,7 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
-#: Former name of a module or package -> its name now. What lies in a package moved with it, unless it stands before.
+#: Former name of a module or package -> new name. The modules of a package moved with it, unless listed before it.
 MOVED: dict[str, str] = {
     'frdet.apis.flops': 'frdet.insight.flops',
     'frdet.apis.inspection': 'frdet.insight.step',
@@ -40,16 +40,16 @@ MOVED: dict[str, str] = {
 
 
 class MovedModules(MetaPathFinder, Loader):
-    """Python's import asks it first: a package that moved still has a path, where its modules would be found twice."""
+    """Python asks this finder first. The path of a moved package would otherwise give its modules a second time."""
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """A spec for a module of ``MOVED``, or of a package there."""
+        """A spec for a module or package in ``MOVED``, or inside one."""
         return ModuleSpec(name, self) if _now(name) is not None else None
 
     def exec_module(self, module: ModuleType) -> None:
-        """Put the module itself under its former name."""
+        """Give the module its former name, too."""
         now = _now(module.__name__)
         assert now is not None
         warnings.warn(f'{module.__name__} is {now} now; the former name ends with the next release', FutureWarning, 2)
@@ -57,13 +57,13 @@ class MovedModules(MetaPathFinder, Loader):
 
 
 def moved_names(package: str, names: Mapping[str, str]) -> Callable[[str], Any]:
-    """A ``__getattr__`` for ``package``, some of whose names are in other modules now: name -> module."""
+    """A ``__getattr__`` for ``package``. ``names`` maps each name that has moved to its new module."""
 
     def find(name: str) -> Any:
         if name not in names:
             raise AttributeError(f'module {package!r} has no attribute {name!r}')
-        place = f'{names[name]}.{name}'
-        warnings.warn(f'{package}.{name} is {place} now; the former name ends with the next release', FutureWarning, 2)
+        now = f'{names[name]}.{name}'
+        warnings.warn(f'{package}.{name} is {now} now; the former name ends with the next release', FutureWarning, 2)
         return getattr(importlib.import_module(names[name]), name)
 
     return find

@@ -1,4 +1,4 @@
-"""Bars with an ETA at the foot of the terminal, for work that a person waits for."""
+"""Bars with an ETA at the bottom of the terminal, for work that a person waits for."""
 
 import sys
 import time
@@ -21,11 +21,11 @@ from rich.progress import (
 from rich.text import Text
 
 T = TypeVar('T')
-REDRAW = 0.5  # seconds; drawing takes milliseconds of the thread that works
+REDRAW = 0.5  # seconds; drawing takes milliseconds from the work
 
 
 class _Eta(TimeRemainingColumn):
-    """The estimate that a task brings along, or else rich's."""
+    """The estimate that a task has, or else rich's estimate."""
 
     def render(self, task: Task) -> Text:
         seconds = task.fields['eta']
@@ -37,7 +37,7 @@ class _Eta(TimeRemainingColumn):
 class _Display(Progress):
     """All bars of the process, and the notes below them.
 
-    No thread redraws it: data loaders fork, and a child would inherit the lock of a thread that it does not have.
+    No thread redraws it: a data loader's worker is forked, and would inherit a lock without the thread that holds it.
     """
 
     def __init__(self) -> None:
@@ -50,7 +50,7 @@ class _Display(Progress):
             console=Console(stderr=True),
             auto_refresh=False,
             speed_estimate_period=600,
-            redirect_stdout=sys.stdout.isatty(),  # what goes to a file must get there
+            redirect_stdout=sys.stdout.isatty(),  # output to a file must not be redirected
         )
 
     def get_renderables(self) -> Iterable[RenderableType]:
@@ -61,7 +61,7 @@ class _Display(Progress):
                 yield Text(task.fields['note'])
 
     def draw(self) -> None:
-        """Show the bars as they are now, unless that was just done."""
+        """Redraw the bars, unless they were just drawn."""
         if not self.live.is_started:
             self.start()
             self.console.show_cursor(True)  # a process that is killed could not show it again
@@ -72,15 +72,15 @@ class _Display(Progress):
 
 
 class Bar:
-    """A bar for work of several parts; there is none where stderr is no terminal.
+    """A bar for work of several parts. Nothing is drawn if stderr is not a terminal.
 
-    Bars that are open at the same time stand below each other. What is printed meanwhile stands above them. A bar is
-    closed by ``close``, or at the end of a ``with``, and leaves nothing behind.
+    Several open bars are drawn below each other, and printed text appears above them. ``close``, or the end of a
+    ``with``, removes the bar.
 
     Args:
-        description: in front of the bar.
-        total: number of the parts, None if it is not known.
-        delay: seconds before the bar appears, for work that may be done by then.
+        description: text before the bar.
+        total: number of parts; None if it is unknown.
+        delay: seconds before the bar appears; short work then shows none.
     """
 
     _display: ClassVar[_Display | None] = None
@@ -95,8 +95,8 @@ class Bar:
         self.advance(0)
 
     def advance(self, count: float = 1, **changes: Any) -> None:
-        """``count`` more parts are done; ``changes`` may be a new ``description``, ``note`` (a text under the bars) or
-        ``eta`` (seconds, instead of an estimate from the parts done so far)."""
+        """``count`` more parts are done. ``changes`` are a new ``description``, ``note`` (text under the bars) or
+        ``eta`` (seconds, instead of an estimate from the finished parts)."""
         display = Bar._display
         if display is None or self._task is None:
             return
@@ -106,7 +106,7 @@ class Bar:
             display.draw()
 
     def close(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         display = Bar._display
         if display is None or self._task is None:
             return
@@ -135,13 +135,7 @@ def track(items: Iterable[T], description: str, *, total: int | None = None, del
 
 
 def download_bar() -> Progress:
-    """A bar in bytes, with speed and ETA; there is none where stderr is no terminal."""
-    columns = (
-        TextColumn('{task.description}'),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
+    """A bar in bytes, with speed and ETA. Nothing is drawn if stderr is not a terminal."""
     console = Console(stderr=True)
-    return Progress(*columns, console=console, disable=not console.is_terminal)
+    columns = (TextColumn('{task.description}'), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    return Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal)

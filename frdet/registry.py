@@ -1,8 +1,8 @@
 """Every registry of frdet, one commented line each.
 
-A registry maps the string after ``type=`` in a config to a class. There is one for each kind of component, so a
-component in the wrong place is an error that says where it belongs. Those under "MMEngine's" are children of MMEngine's
-registries of the same name: what MMEngine itself ships is found through them as well.
+A registry maps the string after ``type=`` in a config to a class. Each kind of component has its own registry, so a
+component under the wrong key gives an error that names its kind. The registries under "MMEngine's" are children of
+MMEngine's registries of the same name, so they also find the components of MMEngine.
 """
 
 import ast
@@ -30,17 +30,16 @@ _Function = TypeVar('_Function', bound=Callable[..., Any])
 
 
 def in_config_scope(function: _Function) -> _Function:
-    """Decorate a function whose first argument is a config: what it builds is looked up in the config's scope.
+    """Decorator of a function whose first argument is a config: it builds components in the scope of the config.
 
-    A name without a prefix then means a class of the package in ``default_scope``, or of frdet where the config has
-    none. MMEngine keeps one scope for the whole process; another project may have set it, and finds it unchanged
-    afterwards.
+    A name without a prefix is then a class of the package in ``default_scope``, or of frdet if the config has none.
+    MMEngine has one scope for the whole process. Another project may have set it: it is restored afterwards.
     """
 
     @functools.wraps(function)
     def wrapped(cfg: Any, *args: Any, **kwargs: Any) -> Any:
         scope = cfg.get('default_scope')
-        scope = scope if scope and isinstance(scope, str) else SCOPE  # another type is refused by `check_config`
+        scope = scope if scope and isinstance(scope, str) else SCOPE  # `check_config` refuses another type
         token = _scope_of_config.set(scope)
         try:
             with DefaultScope.overwrite_default_scope(scope):
@@ -52,7 +51,7 @@ def in_config_scope(function: _Function) -> _Function:
 
 
 class Registry(MMEngineRegistry):
-    """MMEngine's registry with errors that name what is near, what is elsewhere and what import is missing."""
+    """MMEngine's registry, with errors that name similar names, the right registry, or a missing import."""
 
     #: Every frdet registry, in the order of definition.
     all: list['Registry'] = []
@@ -63,7 +62,7 @@ class Registry(MMEngineRegistry):
 
     @property
     def plural(self) -> str:
-        """The name of several of its components."""
+        """Its name in the plural."""
         return f'{self.name}es' if self.name.endswith('s') else f'{self.name}s'
 
     def get(self, key: str) -> type:
@@ -72,8 +71,8 @@ class Registry(MMEngineRegistry):
         ``package.Name`` reaches the registries of another MMEngine package, such as ``mmpretrain.ConvNeXt``.
 
         Raises:
-            ConfigError: no such name; the message names this registry, the nearest names, and the registry that does
-                hold the name.
+            ConfigError: no such name. The message says this registry, the nearest names, and the registry that has
+                the name.
         """
         if not isinstance(key, str) or not key:
             raise ConfigError(f'{self.name}: expected a name as type, found {key!r}')
@@ -89,9 +88,9 @@ class Registry(MMEngineRegistry):
         raise ConfigError(self._miss(key))
 
     def build(self, cfg: Any, **defaults: Any) -> Any:
-        """An instance of ``cfg['type']`` built with the other keys of ``cfg``; what is already built is returned as is.
+        """An instance of ``cfg['type']``, with the other keys as arguments. A built object is returned as it is.
 
-        A name without a prefix is frdet's, whatever the process's default scope; see ``in_config_scope``.
+        A name without a prefix is looked up in frdet, or in the config's scope; see ``in_config_scope``.
 
         Raises:
             ConfigError: ``cfg`` is no dict with a ``type``, the name is unknown, or an argument is unknown or missing.
@@ -109,7 +108,7 @@ class Registry(MMEngineRegistry):
         scope = scope or _scope_of_config.get()
         current = DefaultScope.get_current_instance()
         is_there = current is not None and current.scope_name == scope
-        with DefaultScope.overwrite_default_scope(None if is_there else scope):  # which sleeps
+        with DefaultScope.overwrite_default_scope(None if is_there else scope):  # it sleeps if the scope changes
             return super().build({**defaults, **cfg})
 
     def _miss(self, key: str) -> str:
@@ -127,20 +126,20 @@ class Registry(MMEngineRegistry):
 
 
 def parts_of(component: Callable) -> dict[str, Registry]:
-    """The registry of each part that a component's class declares: its ``parts``, and those of its base classes.
+    """The registry of each part that a component's class and its base classes declare.
 
-    A class declares beside its constructor which arguments are components, and of which kind each is::
+    ``parts``, beside the constructor, names the arguments that are components, and the registry of each::
 
         parts = dict(assigner=ASSIGNERS, heads=BBOX_HEADS)
 
     Raises:
-        ConfigError: ``parts`` is no such dict; the message names the class and its file.
+        ConfigError: ``parts`` is not a dict of registries; the message names the class and its file.
     """
     found: dict[str, Registry] = {}
     for cls in reversed(inspect.getmro(component)) if inspect.isclass(component) else ():
         declared = vars(cls).get('parts')
         if not issubclass(cls, nn.Module) and not isinstance(declared, dict):
-            continue  # in a class that is no module the word may mean something else
+            continue  # a class that is not a module may use the name for something else
         given = declared.items() if isinstance(declared, dict) else [('it', declared)] if declared is not None else []
         wrong = [f'{name}={kind!r}' for name, kind in given if not isinstance(kind, MMEngineRegistry)]
         if wrong:
@@ -156,8 +155,8 @@ def build_parts(component: Any, **parts: Any) -> None:
     """Build parts of a component, and set them as its attributes.
 
     Args:
-        component: its class declares in ``parts`` the registry of each; see ``parts_of``.
-        parts: by name, a config, what is built already, a list of either, or None.
+        component: an object whose class declares the registries; see ``parts_of``.
+        parts: for each name a config, a built object, a list of these, or None.
 
     Raises:
         ConfigError: a part is not declared, or cannot be built.
@@ -188,7 +187,7 @@ def _names(registry: Registry) -> set[str]:
 
 
 def _from_other_package(key: str, package: str, registry: Registry) -> type | None:
-    """Look ``key`` up as MMEngine would: in the package's child of this kind's root, else of MODELS."""
+    """Look ``key`` up as MMEngine does: in the package's child of the root of ``registry``, or of MODELS."""
     root = registry.root if registry.parent is not None else mmengine_registry.MODELS
     try:
         import_module(f'{package}.registry')
@@ -206,14 +205,11 @@ def _from_other_package(key: str, package: str, registry: Registry) -> type | No
 
 
 def check_arguments(kind: str, target: Callable, given: set[str]) -> None:
-    """Raise ConfigError if ``target`` does not take a keyword in ``given``, or lacks one it needs.
-
-    Arguments are read from the signatures up the method resolution order as long as ``**kwargs`` are passed on.
-    """
+    """Raise ConfigError if ``target`` does not take a keyword in ``given``, or a required one is missing."""
     accepted, required, open_ended = arguments_of(target)
     name = getattr(target, '__name__', str(target))
     for key in sorted(given - accepted):
-        # What takes any keyword is still given a misspelt one more often than one that merely looks alike.
+        # With ``**kwargs`` any keyword is taken, but a very similar name is more likely a misspelling.
         near = difflib.get_close_matches(key, accepted, n=3, cutoff=0.85 if open_ended else 0.6)
         if open_ended and not near:
             continue
@@ -224,28 +220,29 @@ def check_arguments(kind: str, target: Callable, given: set[str]) -> None:
 
 
 def arguments_of(target: Callable) -> tuple[set[str], set[str], bool]:
-    """Names a callable accepts, those it requires, and whether it takes any other name too.
+    """The names that a callable accepts, the names that it requires, and whether it accepts any other name.
 
-    A constructor that takes ``**kwargs`` is read together with the one it passes them on to, less what it fills in.
+    If a constructor takes ``**kwargs``, the arguments of its parent's constructor are accepted, too. Arguments that it
+    gives to its parent itself are not required.
     """
     accepted: set[str] = set()
     required: set[str] = set()
     open_ended = False
-    filled: tuple[set[str], int] | None = (set(), 0)  # by name, and how many by position
+    filled: tuple[set[str], int] | None = (set(), 0)  # names, and the number of positions
     for cls in inspect.getmro(target) if inspect.isclass(target) else (target,):
         function = cls.__dict__.get('__init__') if inspect.isclass(cls) else cls
         if function is None:
             continue
-        if cls in (object, nn.Module):  # the end of the chain: takes nothing, whatever its signature says
+        if cls in (object, nn.Module):  # the last constructor takes nothing, whatever its signature
             return accepted, required, open_ended or target.__new__ is not object.__new__
         if not inspect.isfunction(function):
             return accepted, required, True
         parameters = list(inspect.signature(function).parameters.values())
         parameters = parameters[1:] if inspect.isclass(cls) else parameters
-        for place, p in enumerate(parameters):
+        for position, p in enumerate(parameters):
             if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and p.name not in accepted:
                 accepted.add(p.name)
-                if p.default is p.empty and filled is not None and p.name not in filled[0] and place >= filled[1]:
+                if p.default is p.empty and filled is not None and p.name not in filled[0] and position >= filled[1]:
                     required.add(p.name)
         if not any(p.kind is p.VAR_KEYWORD for p in parameters):
             return accepted, required, False
@@ -255,17 +252,17 @@ def arguments_of(target: Callable) -> tuple[set[str], set[str], bool]:
 
 
 def _filled_in(function: Callable, before: set[str]) -> tuple[set[str], int] | None:
-    """What a constructor may give to its parent's itself: ``before`` and other names, and how many by position.
+    """The arguments that a constructor may give to its parent: names, ``before`` included, and a number of positions.
 
-    Any keyword or string in its body counts: it may call ``super().__init__(a=1, **kwargs)`` or set ``kwargs['a']``.
-    None where that cannot be read.
+    Any keyword or string in its body is such a name: ``super().__init__(a=1, **kwargs)`` and ``kwargs['a'] = 1`` count.
+    None if the code cannot be read.
     """
     try:
         nodes = list(ast.walk(ast.parse(textwrap.dedent(inspect.getsource(function)))))
     except (OSError, TypeError, SyntaxError):
         return None
     calls = [n for n in nodes if isinstance(n, ast.Call) and getattr(n.func, 'attr', '') == '__init__']
-    # The constructor's own `*args` is empty: a config gives keywords alone.
+    # The constructor's own `*args` is empty: a config gives keywords only.
     own = {p.name for p in inspect.signature(function).parameters.values() if p.kind is p.VAR_POSITIONAL}
     positions = [[a for a in call.args if getattr(getattr(a, 'value', None), 'id', '') not in own] for call in calls]
     unbound = any(call.args and not isinstance(getattr(call.func, 'value', None), ast.Call) for call in calls)
@@ -280,13 +277,13 @@ def _filled_in(function: Callable, before: set[str]) -> tuple[set[str], int] | N
 DETECTORS = Registry('detector', parent=mmengine_registry.MODELS, locations=['frdet.models'])
 PREPROCESSORS = Registry('preprocessor', locations=['frdet.models'])  # normalise, pad and batch, on the device
 BACKBONES = Registry('backbone', locations=['frdet.models'])  # image -> feature maps of several strides
-NECKS = Registry('neck', locations=['frdet.models'])  # feature maps -> feature maps, as FPN
-DENSE_HEADS = Registry('dense head', locations=['frdet.models'])  # predictions at every cell, as RPN
+NECKS = Registry('neck', locations=['frdet.models'])  # feature maps -> feature maps, for example FPN
+DENSE_HEADS = Registry('dense head', locations=['frdet.models'])  # predictions at every cell, for example RPN
 ROI_HEADS = Registry('RoI head', locations=['frdet.models'])  # proposals -> detections
 ROI_EXTRACTORS = Registry('RoI extractor', locations=['frdet.models'])  # RoIs and feature maps -> pooled features
 BBOX_HEADS = Registry('bbox head', locations=['frdet.models'])  # pooled features -> class scores and box deltas
 ASSIGNERS = Registry('assigner', locations=['frdet.models'])  # boxes and ground truth -> positive, negative, ignored
-SAMPLERS = Registry('sampler', locations=['frdet.models'])  # which of the assigned boxes are trained on
+SAMPLERS = Registry('sampler', locations=['frdet.models'])  # assigned boxes -> the boxes to train on
 BOX_CODERS = Registry('box coder', locations=['frdet.models'])  # boxes <-> deltas
 ANCHOR_GENERATORS = Registry('anchor generator', locations=['frdet.models'])  # feature map sizes -> anchors
 LOSSES = Registry('loss', locations=['frdet.models'])

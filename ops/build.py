@@ -1,11 +1,11 @@
 """Compiles the extension: libfrdet_cpu.so and, where a CUDA torch and nvcc are found, libfrdet_cuda.so.
 
-setup.py calls this, and it runs alone: ``python ops/build.py``. torch is found but not imported, so that a build where
-it is out of sight (pip's build isolation) goes on without the extension instead of failing. The libraries use torch's
-stable ABI and no Python at all: one build serves every torch from 2.11 on and every Python.
+setup.py calls it, and it is a command: ``python ops/build.py``. torch is found but not imported: in pip's build
+isolation, where there is no torch, the build leaves the extension out instead of failing. The libraries use torch's
+stable ABI and no Python, so one build works with every torch from 2.11 on and every Python.
 
-Environment: FRDET_NO_EXT=1 compiles nothing; FRDET_CUDA=0|1 leaves the CUDA kernels out, or fails without them;
-TORCH_CUDA_ARCH_LIST the GPU architectures (8.0;9.0 by default); CXX the compiler; CUDA_HOME where nvcc is;
+Environment: FRDET_NO_EXT=1 compiles nothing. FRDET_CUDA=0 leaves the CUDA kernels out, FRDET_CUDA=1 fails without them.
+TORCH_CUDA_ARCH_LIST names the GPU architectures (default 8.0;9.0), CXX the compiler, CUDA_HOME the folder of CUDA.
 FRDET_SANITIZE=1 adds AddressSanitizer and UndefinedBehaviorSanitizer to the CPU library.
 """
 
@@ -25,13 +25,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SOURCES = Path(__file__).resolve().parent
-TARGET = '0x020b000000000000'  # torch 2.11, the oldest that the libraries load under
+TARGET = '0x020b000000000000'  # torch 2.11, the oldest version that can load the libraries
 CPU_LIBRARY, CUDA_LIBRARY = 'libfrdet_cpu.so', 'libfrdet_cuda.so'
-DEFAULT_ARCHS = '8.0;9.0'  # Ampere and Hopper; PTX of the last serves what is newer
+DEFAULT_ARCHS = '8.0;9.0'  # Ampere and Hopper; newer GPUs use the PTX of the last
 
-# No contraction: a fused multiply-add would shift results at the IoU threshold. Vector kernels fuse where they say so.
+# No contraction: a fused multiply-add would change results at the IoU threshold. Vector kernels fuse explicitly.
 CXX_FLAGS = ['-O3', '-std=c++20', '-fPIC', '-Wall', '-Wextra', '-ffp-contract=off', '-fvisibility=hidden']
-# GCC 12 takes the undefined register in its own AVX-512 intrinsics for a mistake of ours.
+# GCC 12 warns of an undefined register in its own AVX-512 intrinsics.
 AVX512_FLAGS = ['-mavx512f', '-mavx512bw', '-mavx512dq', '-mavx512vl', '-mprefer-vector-width=512']
 INSTRUCTION_SETS = {
     'baseline': [],
@@ -39,17 +39,17 @@ INSTRUCTION_SETS = {
     'avx512': ['-mavx2', '-mfma', '-mf16c', *AVX512_FLAGS, '-Wno-uninitialized', '-Wno-maybe-uninitialized'],
 }
 SANITIZERS = ['-fsanitize=address,undefined', '-fno-sanitize-recover=undefined', '-fno-omit-frame-pointer', '-g', '-O1']
-# float-cast-overflow is not in `undefined`, and is what a RoI with a huge or NaN border would trip.
+# `undefined` lacks float-cast-overflow, which finds a cast of a RoI's huge or NaN border.
 SANITIZERS.append('-fsanitize=float-cast-overflow')
 
 
 class BuildError(Exception):
-    """Why there is no library; one or two lines for a person."""
+    """The reason why there is no library, in one or two lines."""
 
 
 @dataclass(frozen=True)
 class Torch:
-    """An installed torch, as far as a compiler cares."""
+    """An installed torch: all that a compiler needs."""
 
     root: Path
     version: str
@@ -61,7 +61,7 @@ class Torch:
 
 
 def find_torch() -> Torch:
-    """The torch of this interpreter. Raises BuildError if there is none, or one too old."""
+    """The torch of this interpreter. Raises BuildError if it is missing or too old."""
     spec = importlib.util.find_spec('torch')
     if spec is None or not spec.submodule_search_locations:
         raise BuildError('torch is not visible here; install it first, then frdet with --no-build-isolation')
@@ -86,7 +86,7 @@ def find_compiler() -> str:
 
 
 def find_nvcc() -> Path | None:
-    """nvcc, in CUDA_HOME or on the path, or None."""
+    """The nvcc in CUDA_HOME or on the path; None if there is none."""
     home = os.environ.get('CUDA_HOME') or os.environ.get('CUDA_PATH')
     if home and (Path(home) / 'bin/nvcc').is_file():
         return Path(home) / 'bin/nvcc'
@@ -95,7 +95,7 @@ def find_nvcc() -> Path | None:
 
 
 def wants_cuda(torch: Torch) -> bool:
-    """Whether to compile the CUDA kernels. Raises BuildError if they are asked for and cannot be."""
+    """Whether to compile the CUDA kernels. Raises BuildError if FRDET_CUDA=1 and they cannot be compiled."""
     asked = os.environ.get('FRDET_CUDA', '')
     if asked not in ('', '0', '1'):
         raise BuildError(f'FRDET_CUDA is {asked!r}, expected 0 or 1')
@@ -109,7 +109,7 @@ def wants_cuda(torch: Torch) -> bool:
 
 
 def arch_flags(archs: str) -> list[str]:
-    """nvcc's flags for a TORCH_CUDA_ARCH_LIST such as '8.0;9.0+PTX'; the last one always comes with PTX."""
+    """nvcc's flags for a TORCH_CUDA_ARCH_LIST such as '8.0;9.0+PTX'. The last architecture always has PTX."""
     names = [name for name in re.split(r'[;, ]+', archs) if name]
     flags = []
     for name in names:
@@ -132,7 +132,7 @@ def _run(command: list[str]) -> None:
 
 
 def _cpu_commands(torch: Torch, folder: Path) -> tuple[list[list[str]], list[str]]:
-    """Commands to compile, which may run side by side, and the one to link with."""
+    """The commands that compile, which may run in parallel, and the command that links."""
     cxx = find_compiler().split()
     flags = [*CXX_FLAGS, *torch.flags]
     sanitize = SANITIZERS if os.environ.get('FRDET_SANITIZE') == '1' else []
@@ -145,16 +145,8 @@ def _cpu_commands(torch: Torch, folder: Path) -> tuple[list[list[str]], list[str
         objects.append(str(folder / f'{name}.o'))
         compile_.append([*cxx, *flags, *extra, *sanitize, '-c', str(source), '-o', objects[-1]])
 
-    # The slowest first.
-    for source in (
-        'cpu/roi_align.cpp',
-        'cpu/nms.cpp',
-        'cpu/max_iou.cpp',
-        'cpu/enlarge.cpp',
-        'schema.cpp',
-        'cpu/dispatch.cpp',
-    ):
-        add(SOURCES / source, Path(source).stem, [])
+    for name in ('cpu/roi_align', 'cpu/nms', 'cpu/max_iou', 'cpu/enlarge', 'schema', 'cpu/dispatch'):  # slowest first
+        add(SOURCES / f'{name}.cpp', Path(name).stem, [])
     for name in INSTRUCTION_SETS if is_x86 else ['baseline']:
         names = [f'-DFRDET_ISA={name}', f'-DFRDET_ISA_NAME="{name}"']
         add(SOURCES / 'cpu/kernels.cpp', f'kernels_{name}', [*INSTRUCTION_SETS[name], *names])
@@ -177,7 +169,7 @@ def _cuda_commands(torch: Torch, folder: Path) -> tuple[list[list[str]], list[st
 
 
 def _stamp(other: str, *commands: list[list[str]]) -> str:
-    """Changes when a command does, or a source outside the folder ``other``; temporary folders are left out."""
+    """A hash of the commands, without temporary folders, and of the sources outside the folder ``other``."""
     digest = hashlib.sha256()
     for source in sorted(SOURCES.rglob('*')):
         if source.suffix in ('.cpp', '.cu', '.h', '.cuh') and source.parent.name != other:
@@ -188,13 +180,13 @@ def _stamp(other: str, *commands: list[list[str]]) -> str:
 
 
 def build(out: Path, force: bool = False) -> list[Path]:
-    """Compiles what can be compiled into ``out``; nothing that is up to date.
+    """Compiles the libraries into ``out``, except libraries that are up to date.
 
     Returns:
-        The libraries that ``out`` holds now. None with FRDET_NO_EXT=1.
+        The libraries in ``out``; none with FRDET_NO_EXT=1.
 
     Raises:
-        BuildError: the CPU library could not be built, or the CUDA library though FRDET_CUDA=1 asks for it.
+        BuildError: the CPU library cannot be built, or FRDET_CUDA=1 and the CUDA library cannot.
     """
     if os.environ.get('FRDET_NO_EXT') == '1':
         print('frdet: FRDET_NO_EXT=1, the extension is not compiled')
@@ -214,7 +206,7 @@ def build(out: Path, force: bool = False) -> list[Path]:
             if force or not (out / library).is_file() or not stamp_file.is_file() or stamp_file.read_text() != stamp:
                 stale[library] = (compile_, link, stamp)
         with ThreadPoolExecutor(max(1, os.cpu_count() or 1)) as pool:
-            # CUDA first: its files take longest.
+            # CUDA first, because its files take longest.
             pending = {
                 library: [pool.submit(_run, line) for line in stale[library][0]] for library in reversed(list(stale))
             }
@@ -223,7 +215,7 @@ def build(out: Path, force: bool = False) -> list[Path]:
                 try:
                     for future in futures:
                         future.result()
-                    # Linked aside and moved, so that a process that has the old one loaded keeps it whole.
+                    # Linked elsewhere and then moved: a process may have the old library loaded.
                     _run([*stale[library][1], '-o', str(folder / library)])
                     shutil.copy2(folder / library, out / f'{library}.new')
                     os.replace(out / f'{library}.new', out / library)
@@ -238,7 +230,7 @@ def build(out: Path, force: bool = False) -> list[Path]:
 
 
 def build_or_explain(out: Path) -> list[Path]:
-    """As ``build``, but where it cannot it says so and goes on: frdet works without the extension."""
+    """``build``, but an error is only printed: frdet works without the extension."""
     try:
         return build(out)
     except BuildError as error:
@@ -251,7 +243,7 @@ def build_or_explain(out: Path) -> list[Path]:
 def main() -> None:
     parser = argparse.ArgumentParser(description='Compile the extension.')
     parser.add_argument('--out', type=Path, default=SOURCES.parent / 'frdet/ops', help='folder for the libraries')
-    parser.add_argument('--force', action='store_true', help='compile what is up to date, too')
+    parser.add_argument('--force', action='store_true', help='also compile libraries that are up to date')
     arguments = parser.parse_args()
     try:
         libraries = build(arguments.out, arguments.force)

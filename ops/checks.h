@@ -1,4 +1,4 @@
-// What is asked of boxes, on every device.
+// Checks of boxes, the same on every device.
 #pragma once
 
 #include "common.h"

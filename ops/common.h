@@ -1,4 +1,4 @@
-// What every operator's host code needs: errors in words, tensors of the stable ABI, a choice of dtype at run time.
+// Helpers of every operator's host code: worded errors, tensors of the stable ABI, a choice of dtype at run time.
 #pragma once
 
 #include <torch/csrc/stable/library.h>
@@ -69,7 +69,7 @@ inline bool is_floating(ScalarType type) {
          type == ScalarType::Half;
 }
 
-// What the arithmetic is done in: float64 for float64, else float32.
+// The type of the arithmetic: float64 for float64, else float32.
 template <class T>
 struct AccOf {
   using type = float;

@@ -41,7 +41,7 @@ FRDET_HD T intersection(const Box<T>& a, const Box<T>& b) {
   return max2(w, T(0)) * max2(h, T(0));
 }
 
-// NaN where either area is, or where both boxes are empty: compared with a threshold, never above it.
+// NaN if an area is NaN, or if both boxes are empty. NaN is never above a threshold.
 template <class T>
 FRDET_HD T iou(const Box<T>& a, const Box<T>& b) {
   const T inter = intersection(a, b);
@@ -73,8 +73,8 @@ FRDET_HD T bin_start(const RoiAxis<T>& axis, int64_t b) {
   return axis.start + T(b) * axis.bin;
 }
 
-// Sample numbers [first, last] of bin b that may lie on the map of `size` pixels; the others need no visit. A huge RoI
-// has no more than some 2 * size samples there, whatever its size.
+// Numbers [first, last] of the samples of bin b that may lie on the map of `size` pixels; others are skipped. Even a
+// huge RoI has only about 2 * size samples there.
 struct SampleRange {
   int64_t first, last;
 };
@@ -97,11 +97,11 @@ FRDET_HD SampleRange samples_on_map(const RoiAxis<T>& axis, int64_t b, int64_t s
 
 template <class T>
 struct Sample {
-  int64_t low, high;      // the two pixels that it lies between
+  int64_t low, high;      // the two pixels beside it
   T low_part, high_part;  // and their weights; both 0 where the sample is off the map
 };
 
-// A sample up to one pixel off the map takes the border's value; beyond that it counts as 0.
+// A sample up to one pixel off the map has the value of the border; farther off it counts as 0.
 template <class T>
 FRDET_HD Sample<T> sample_at(const RoiAxis<T>& axis, int64_t b, int64_t i, int64_t size) {
   T at = bin_start(axis, b) + (T(i) + T(0.5)) * axis.bin / axis.grid;

@@ -1,5 +1,5 @@
-// The operators' schemas: the one place where they are written. Each implementation file adds its kernels with
-// STABLE_TORCH_LIBRARY_IMPL; fakes, autograd and autocast are frdet/ops/registration.py.
+// The schemas of all operators. Each implementation file adds its kernels with STABLE_TORCH_LIBRARY_IMPL. Fakes,
+// autograd and autocast are in frdet/ops/registration.py.
 #include "common.h"
 
 STABLE_TORCH_LIBRARY(frdet, m) {

@@ -1,12 +1,18 @@
-"""Figures in the documentation are the code's."""
+"""Numbers, keys and files that the documentation names are the code's."""
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
+import torch
 
+from frdet.apis import train_detector
 from frdet.config import load_config
+from frdet.datasets.shapes import write_shapes
+from frdet.engine.loops import EpochBasedTrainLoop
 from frdet.errors import ConfigError
+from frdet.ops.loading import is_native
 from frdet.registry import DETECTORS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -60,3 +66,52 @@ def test_a_key_that_does_not_exist_is_found():
     assert 'dept' in refusal('configs/faster_rcnn/r50_fpn_1x_cocoval.py', 'model.backbone.dept')
     assert 'optim_wrapper.accumulative_counts' in dict(keys(ROOT / 'docs/scaling.md'))
     assert dict(keys(ROOT / 'docs/configs.md'))['default_hooks.ema'] == 'dict(type=EMAHook)'
+
+
+def test_the_way_of_a_batch(tmp_path, monkeypatch):
+    """docs/architecture.md lists the files of frdet that run in a training step, hooks left out."""
+    page = (ROOT / 'docs/architecture.md').read_text()
+    read, step = (re.findall(r'^\| (\d+) \| `(\S+)` \|', part, re.M) for part in re.split(r'\n### ', page)[1:3])
+    for rows in (read, step):
+        assert [int(number) for number, _ in rows] == list(range(1, len(rows) + 1))
+    assert f'There are {len(step)} files' in page
+    write_shapes(tmp_path / 'shapes', num_train=8, num_val=1)
+    cfg = load_config(
+        ROOT / 'configs/quickstart/r18_fpn_shapes.py',
+        [
+            f'train_dataloader.dataset.data_root={tmp_path}/shapes',
+            'train_dataloader.batch_size=2',
+            'model.backbone.norm.type=FrozenBN',
+            'model.backbone.zero_init_residual=False',
+            'default_hooks.check_setup=None',  # FrozenBN without weights
+            'default_hooks.report=None',
+        ],
+    )
+    run: set[str] = set()
+    train = EpochBasedTrainLoop.run_iter
+
+    def note(frame, event, arg):
+        path = Path(frame.f_code.co_filename)
+        if event == 'call' and path.is_relative_to(ROOT / 'frdet'):
+            run.add(str(path.relative_to(ROOT / 'frdet')))
+
+    def train_two(loop, idx, batch):
+        """The first step and the reading of the second batch are watched, then the second step; that ends the run."""
+        if idx == 0:
+            sys.setprofile(note)
+        train(loop, idx, batch)
+        if idx == 1:
+            sys.setprofile(None)
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(EpochBasedTrainLoop, 'run_iter', train_two)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            train_detector(cfg, work_dir=str(tmp_path / 'work'), validate=False, seed=0)
+    finally:
+        sys.setprofile(None)
+    hooks = {'engine/diagnosis.py', *(name for name in run if name.startswith('engine/hooks/'))}
+    listed = {name for _, name in read + step}
+    if not is_native(torch.empty(0)):  # torchvision's kernels run in place of ours
+        run, listed = ({name for name in names if not name.startswith('ops/')} for names in (run, listed))
+    assert run - hooks == listed

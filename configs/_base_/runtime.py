@@ -1,4 +1,4 @@
-"""What a run needs besides model, data and schedule: hooks, logs, processes."""
+"""The settings of a run beside model, data and schedule: hooks, logs, processes."""
 
 default_scope = 'frdet'
 
@@ -10,19 +10,19 @@ default_hooks = dict(
     sampler_seed=dict(type='DistSamplerSeedHook'),
     visualization=dict(type='DrawDetectionsHook', out_dir=None, score_thr=0.3),
     check_setup=dict(type='CheckSetupHook'),  # class counts, FrozenBN without weights
-    non_finite=dict(type='NonFiniteHook', interval=1),  # refuses a step that is NaN; action='skip' goes on
-    broken_images=dict(type='BrokenImagesHook', max_share=0.01),  # missing or undecodable: counted, not trained on
-    hang=dict(type='HangHook', timeout=600),  # ends several processes when one makes no progress for 600 s
-    plain_checkpoint=dict(type='PlainCheckpointHook'),  # checkpoints without code in them
+    non_finite=dict(type='NonFiniteHook', interval=1),  # stops at a step that is NaN; action='skip' skips it
+    broken_images=dict(type='BrokenImagesHook', max_share=0.01),  # images that cannot be read are counted, and left out
+    hang=dict(type='HangHook', timeout=600),  # ends all processes if one makes no progress for 600 s
+    plain_checkpoint=dict(type='PlainCheckpointHook'),  # checkpoints that contain no code
     progress=dict(type='ProgressHook'),  # bars on a terminal: epoch, iteration, ETA, losses
-    report=dict(type='ReportHook', batches=2),  # results.csv, plots, and what tools/report.py needs
+    report=dict(type='ReportHook', batches=2),  # results.csv, plots, and the facts for tools/report.py
 )
 custom_hooks = []
 
 env_cfg = dict(
     cudnn_benchmark=False,
     mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
-    dist_cfg=dict(backend='nccl'),  # gloo where there is no GPU; timeout=SECONDS of an exchange, 1800
+    dist_cfg=dict(backend='nccl'),  # gloo without a GPU; timeout=SECONDS of an exchange, 1800 by default
 )
 randomness = dict(seed=None, deterministic=False)
 
@@ -30,5 +30,5 @@ log_level = 'INFO'
 vis_backends = [dict(type='LocalVisBackend'), dict(type='TensorboardVisBackend')]
 visualizer = dict(type='DetVisualizer', vis_backends=vis_backends)
 
-load_from = None  # weights to begin with; with resume, the checkpoint to go on from
+load_from = None  # weights to start from; with resume, the checkpoint to continue
 resume = False

@@ -1,9 +1,9 @@
-"""Faster R-CNN R50-FPN trained and evaluated on val2017, short side 800: a run that needs 1 GB of images.
+"""Faster R-CNN R50-FPN trained and evaluated on val2017, short side 800. It needs only 1 GB of images.
 
     python tools/train.py configs/faster_rcnn/r50_fpn_1x_cocoval.py --cfg-options train_dataloader.batch_size=6
 
-The reference is detectron2's faster_rcnn_R_50_FPN_1x on coco_2017_val. Its AP says that training works, not how well
-the detector generalises: it is evaluated on what it was trained on.
+The reference is detectron2's faster_rcnn_R_50_FPN_1x on coco_2017_val. The AP shows that training works, not how well
+the detector generalises: it is evaluated on its training images.
 """
 
 _base_ = [

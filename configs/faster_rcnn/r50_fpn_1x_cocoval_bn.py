@@ -1,4 +1,4 @@
-"""Ablation: torchvision's ResNet-50 (stride in the 3x3, RGB); of its BatchNorm weight and bias are trained."""
+"""Ablation: torchvision's ResNet-50 (stride in the 3x3, RGB). Weight and bias of its BatchNorm are trained."""
 
 _base_ = './r50_fpn_1x_cocoval.py'
 

@@ -1,4 +1,4 @@
-"""Ablation: GIoU loss on the decoded boxes of the second stage, at weight 10 as Rezatofighi et al. 2019."""
+"""Ablation: GIoU loss on the decoded boxes of the second stage, with weight 10 as in Rezatofighi et al. 2019."""
 
 _base_ = './r50_fpn_1x_cocoval.py'
 

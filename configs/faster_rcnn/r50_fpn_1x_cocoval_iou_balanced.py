@@ -1,4 +1,4 @@
-"""Ablation: negatives of the second stage drawn evenly over their IoU (Libra R-CNN)."""
+"""Ablation: the negatives of the second stage are drawn evenly over their IoU (Libra R-CNN)."""
 
 _base_ = './r50_fpn_1x_cocoval.py'
 

@@ -10,6 +10,6 @@ _base_ = [
     '../_base_/runtime.py',
 ]
 
-# The sampler never ends, so that no batch is cut short where an epoch would end.
+# The sampler never ends, so no batch at the end of an epoch is smaller.
 train_dataloader = dict(sampler=dict(type='InfiniteSampler'))
 default_hooks = dict(checkpoint=dict(by_epoch=False, interval=5000))

@@ -2,8 +2,8 @@
 
 python tools/test.py configs/interop/detectron2_r50_fpn.py model_final_b275ba.pkl
 
-Every point where the projects differ is set here, in the order of docs/peers.md; that these are the base's own
-settings shows that frdet follows detectron2 wherever nothing else is said.
+Every point where the projects differ is set here, in the order of docs/peers.md. The values equal those of the base,
+because frdet follows detectron2 by default.
 """
 
 _base_ = ['../faster_rcnn/r50_fpn_90k_coco.py']

@@ -43,7 +43,7 @@ model = dict(
 
 train_pipeline = [
     dict(type='LoadImage'),
-    dict(type='FilterBoxes', min_side=0.999),  # boxes of less than a pixel, of which COCO counts hundredths
+    dict(type='FilterBoxes', min_side=0.999),  # drops boxes with a side below a pixel: COCO has sides of hundredths
     dict(type='ResizeShortestEdge', short_side=800, max_size=1333, backend='cv2'),
     dict(type='RandomFlip', prob=0.5),
     dict(type='PackDetInputs'),
@@ -57,7 +57,7 @@ train_dataloader = dict(dataset=dict(filter_cfg=dict(filter_empty_gt=True, min_s
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 
-optim_wrapper = dict(paramwise_cfg=None)  # norms decay as well
+optim_wrapper = dict(paramwise_cfg=None)  # norms have weight decay, too
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.001, by_epoch=False, begin=0, end=500),
     dict(type='MultiStepLR', by_epoch=True, begin=0, end=12, milestones=[8, 11], gamma=0.1),

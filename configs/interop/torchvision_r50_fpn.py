@@ -3,8 +3,8 @@
 python tools/test.py configs/interop/torchvision_r50_fpn.py fasterrcnn_resnet50_fpn_coco-258fb6c6.pth \\
     --cfg-options model.backbone.norm.eps=0.0
 
-Every point where the projects differ is set here, in the order of docs/peers.md. torchvision sets the norms' eps to 0
-for the checkpoint that it publishes, and for no other.
+Every point where the projects differ is set here, in the order of docs/peers.md. torchvision sets eps of the norms to 0
+only for the checkpoint that it publishes.
 """
 
 _base_ = ['../faster_rcnn/r50_fpn_1x_coco.py']
@@ -45,7 +45,7 @@ model = dict(
     ),
 )
 
-# torchvision's label is COCO's category id, of which ten are not used; here labels begin at 0, one below.
+# torchvision's label is COCO's category id, and ten ids are unused. Here labels begin at 0, so each is one less.
 classes = (
     'person', 'bicycle', 'car', 'motorcycle', 'airplane', 'bus', 'train', 'truck', 'boat', 'traffic light',
     'fire hydrant', 'N/A', 'stop sign', 'parking meter', 'bench', 'bird', 'cat', 'dog', 'horse', 'sheep',

@@ -18,7 +18,7 @@ model = dict(
     rpn_head=dict(
         in_channels=64,
         feat_channels=64,
-        anchor_generator=dict(sizes=((16,), (32,), (64,), (128,), (256,))),  # half of COCO's: images are small
+        anchor_generator=dict(sizes=((16,), (32,), (64,), (128,), (256,))),  # half the sizes for COCO: images are small
         pre_nms_train=300,
         pre_nms_test=200,
         post_nms_train=150,
@@ -30,7 +30,7 @@ model = dict(
     ),
 )
 
-# Weights are random and images few: small batches at a high rate, seven epochs.
+# The weights are random and the images few: small batches, a high learning rate, seven epochs.
 train_dataloader = dict(batch_size=4)
 auto_scale_lr = dict(base_batch_size=4)
 optim_wrapper = dict(optimizer=dict(lr=0.025), clip_grad=dict(max_norm=20))

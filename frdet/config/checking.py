@@ -1,4 +1,4 @@
-"""Finding what is wrong in a config before anything is built or read."""
+"""Finding the mistakes of a config before anything is built or read."""
 
 import difflib
 from collections.abc import Callable
@@ -33,15 +33,15 @@ _DOCUMENTED_CONSTRUCTORS = (None, 'DefaultOptimWrapperConstructor', 'GroupedOpti
 
 
 def check_config(cfg: Config) -> None:
-    """Raise on the first mistake in ``cfg``; no data is read.
+    """Raise an error for the first mistake in ``cfg``. No data is read.
 
-    At every depth: a name that is registered nowhere or belongs elsewhere, an argument that a component does not take
-    or lacks, a value of another type than a component or the Runner declares, a key that a data loader or a setting of
-    the Runner does not have. At the top, where configs keep variables of their own, a name is a mistake if it is nearly
-    one of the Runner's.
+    These are mistakes, at every depth: a name that is not registered, or is of another kind of component; an argument
+    that a component does not take, or one that is missing; a value of another type than declared; an unknown key of a
+    data loader or of a setting of the Runner. At the top level a config may have variables of its own: there a name is
+    a mistake only if it nearly is a key of the Runner.
 
     Raises:
-        ConfigError: the message names the key path, the nearest names, and the file and line where it was written.
+        ConfigError: the message names the key path, the nearest names, and the file and line of the mistake.
     """
     import mmengine.runner  # noqa: F401  its hooks, loops and schedulers register themselves
 
@@ -50,7 +50,8 @@ def check_config(cfg: Config) -> None:
         if key in RUNNER_KEYS:
             checker.check_value(cfg, key, '')
             checker.check(value, key, registry_at(key))
-            if key == 'default_scope' and value and not _is_package(value):
+            is_name = isinstance(value, str) and value.isidentifier()
+            if key == 'default_scope' and value and not (is_name and find_spec(value)):
                 raise checker.error(key, f'found {value!r}, which is no installed package: expected {SCOPE!r}')
             if key == 'log_level' and value not in LOG_LEVELS:
                 raise checker.error(key, f'found {value!r}, expected one of {", ".join(LOG_LEVELS)}')
@@ -58,21 +59,19 @@ def check_config(cfg: Config) -> None:
             raise checker.error(key, f'unknown key: did you mean {meant}?')
 
 
-def _is_package(name: Any) -> bool:
-    return isinstance(name, str) and name.isidentifier() and find_spec(name) is not None
-
-
 class _Checker:
-    """Walks through a config; ``key_path`` is where a value stands, ``here`` the registry that belongs there."""
+    """Walks through a config. ``here`` is the registry of the components that belong at ``key_path``."""
 
     def __init__(self, origin: Callable[[str], str]):
         self.origin = origin
 
     def check(self, value: Any, key_path: str, here: Registry | None) -> None:
-        """Check ``value`` and all inside it; raises ConfigError on the first mistake."""
+        """Check ``value`` and all values inside it."""
         if isinstance(value, (list, tuple)):
             for i, item in enumerate(value):
-                self.check_item(item, f'{key_path}.{i}', here)
+                if here is not None and isinstance(item, (str, int, float)):
+                    raise self.error(f'{key_path}.{i}', f'{found(item)}, expected {_a_component(here)}')
+                self.check(item, f'{key_path}.{i}', here)
             return
         if not isinstance(value, dict):
             if _is_misplaced(value, key_path):
@@ -80,7 +79,9 @@ class _Checker:
             return
         target = None
         if key_path in PLAIN and not (key_path in TOP and 'type' in value):
-            self.check_setting(value, key_path)
+            self.check_keys(value, key_path, set(PLAIN[key_path]))
+            if key_path == 'train_cfg' and 'by_epoch' not in value:
+                raise self.error(key_path, f'found {dict(value)!r}, expected a `type`, or `by_epoch`')
         elif key_path in DATALOADERS:
             self.check_keys(value, key_path, dataloader_keys())
             if 'dataset' not in value:
@@ -90,30 +91,22 @@ class _Checker:
             if target is None:
                 return
         elif key_path == 'optim_wrapper' and 'constructor' in value:
-            return  # several optimizers, under names of that constructor's
+            return  # several optimizers, under names that this constructor defines
         elif here is not None:
             raise self.error(key_path, f'found {dict(value)!r}, expected {_a_component(here)}')
         for key, inner in value.items():
             inside = f'{key_path}.{key}'
             if inside == 'optim_wrapper.paramwise_cfg' and value.get('constructor') not in _DOCUMENTED_CONSTRUCTORS:
-                continue  # it has keys of its own
+                continue  # this constructor has other keys
             self.check_value(value, key, key_path, here)
-            self.check(inner, inside, self.registry_inside(target, key, key_path))
-
-    def registry_inside(self, target: Callable | None, key: str, key_path: str) -> Registry | None:
-        """The registry of what stands under ``key`` in the component ``target`` at ``key_path``."""
-        try:
-            return registry_of_part(target, key, f'{key_path}.{key}')
-        except ConfigError as error:
-            raise self.error(f'{key_path}.type', str(error), shown=key_path) from None
-
-    def check_item(self, item: Any, key_path: str, here: Registry | None) -> None:
-        """An item of a list: where components belong, nothing else that can be written in a config will do."""
-        if here is not None and isinstance(item, (str, int, float)):
-            raise self.error(key_path, f'{found(item)}, expected {_a_component(here)}')
-        self.check(item, key_path, here)
+            try:
+                there = registry_of_part(target, key, inside)
+            except ConfigError as error:
+                raise self.error(f'{key_path}.type', str(error), shown=key_path) from None
+            self.check(inner, inside, there)
 
     def check_value(self, node: Any, key: str, key_path: str, here: Registry | None = None) -> None:
+        """Check the value under ``key`` in ``node`` against its declared type."""
         value, said = node[key], declared_at(node, key, key_path, here)
         inside = f'{key_path}.{key}' if key_path else key
         if expected := mismatch(value, said):
@@ -124,7 +117,7 @@ class _Checker:
             self.check_fields(value, inside, *fields)
 
     def check_fields(self, node: dict, key_path: str, types: dict[str, Any], required: set[str]) -> None:
-        """A dict of which the component around it declares every key."""
+        """Check a dict whose keys and types are declared by the component around it."""
         self.check_keys(node, key_path, set(types))
         if missing := sorted(required - set(node)):
             raise self.error(key_path, f'has no {", ".join(missing)}: it takes {", ".join(sorted(types))}')
@@ -133,9 +126,9 @@ class _Checker:
                 raise self.error(f'{key_path}.{key}', f'{found(value)}, expected {expected}')
 
     def check_component(self, node: dict, key_path: str, here: Registry | None) -> Callable | None:
-        """The class of a component, if what stands inside is to be checked, too: another package has its own rules."""
+        """Check a component. Returns its class, or None for a class of another package, which has its own rules."""
         if key_path in ('val_evaluator', 'test_evaluator') and 'metrics' in node:
-            here = None  # an Evaluator, around metrics
+            here = None  # an Evaluator, which contains metrics
         name = here.name if here is not None else 'component'
         kind = node.get('type', self.default_type(node, key_path))
         culprit = 'type'
@@ -155,22 +148,15 @@ class _Checker:
         except ConfigError as error:
             message = str(error)
             if culprit not in ('type', 'constructor') and self.is_left_over(key_path, culprit):
-                message += (
-                    "\nThe base has it, whose component is another: _delete_=True in the dict drops the base's keys"
-                )
+                message += "\nThe base sets it for another component: _delete_=True in the dict drops the base's keys"
             raise self.error(f'{key_path}.{culprit}', message, shown=key_path) from None
         scope = kind.rpartition('.')[0] if isinstance(kind, str) else ''
         return target if scope in ('', SCOPE, 'mmengine') and '_scope_' not in node else None
 
     def is_left_over(self, key_path: str, key: str) -> bool:
-        """Whether ``key`` was written in another file than the ``type`` beside it."""
+        """Whether ``key`` is written in another file than the ``type`` beside it."""
         files = [self.origin(f'{key_path}.{name}').rpartition(':')[0] for name in ('type', key)]
         return all(files) and files[0] != files[1]
-
-    def check_setting(self, node: dict, key_path: str) -> None:
-        self.check_keys(node, key_path, set(PLAIN[key_path]))
-        if key_path == 'train_cfg' and 'by_epoch' not in node:
-            raise self.error(key_path, f'found {dict(node)!r}, expected a `type`, or `by_epoch`')
 
     def check_keys(self, node: dict, key_path: str, known: set[str]) -> None:
         for key in node:
@@ -180,7 +166,7 @@ class _Checker:
                 raise self.error(f'{key_path}.{key}', f'unknown key: {hint}')
 
     def default_type(self, node: dict, key_path: str) -> str | None:
-        """What MMEngine builds from a dict without a ``type``, if anything."""
+        """The type that MMEngine builds from a dict without a ``type``, if any."""
         if key_path in ('val_evaluator', 'test_evaluator') and 'metrics' in node:
             return 'Evaluator'
         if key_path == 'optim_wrapper' and 'optimizer' not in node:
@@ -194,7 +180,7 @@ class _Checker:
 
 
 def _is_misplaced(value: Any, key_path: str) -> bool:
-    """Whether a plain value stands where MMEngine builds a component from a dict."""
+    """Whether ``value`` is a plain value at a key path where MMEngine builds a component from a dict."""
     parts = key_path.split('.')
     built = len(parts) == 2 and parts[0] in (*DATALOADERS, 'default_hooks') or key_path == 'optim_wrapper.optimizer'
     return built and isinstance(value, (str, int, float)) and registry_at(key_path) is not None
@@ -205,10 +191,10 @@ def _a_component(registry: Registry | None) -> str:
 
 
 def _meant(key: str, value: Any) -> str | None:
-    """The Runner's key of which ``key`` is a misspelling, rather than a variable of the config's own.
+    """The Runner's key that ``key`` misspells; None if it is a variable of the config.
 
-    It is one if it begins as that key does, is nearly as it and holds what that key would hold; or has its very letters
-    in another order. So ``mode = 'fast'`` and ``eval_cfg`` are variables. A name that begins with ``_`` is one, too.
+    It is a misspelling if it has the letters of the Runner's key in another order, or if it is nearly that key, begins
+    with the same letter and has a value that fits. Examples of variables are ``mode = 'fast'``, ``eval_cfg``, ``_x``.
     """
     if key.startswith('_'):
         return None
@@ -222,7 +208,6 @@ def _meant(key: str, value: Any) -> str | None:
 
 
 def _nowhere(kind: str) -> str:
-    names = {name for registry in Registry.all for name in registry.module_dict}
-    near = difflib.get_close_matches(kind, names, n=3)
+    near = difflib.get_close_matches(kind, {name for registry in Registry.all for name in registry.module_dict}, n=3)
     hint = f': did you mean {" or ".join(near)}?' if near else ''
     return f'{kind!r} is in no registry{hint}'

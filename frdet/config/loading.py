@@ -1,11 +1,10 @@
-"""From a config file, and the files it inherits from, to one config."""
+"""Reading a config file and the files that it inherits from as one config."""
 
 import ast
 import logging
 import re
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -23,18 +22,18 @@ from frdet.errors import ConfigError
 def load_config(
     path: str | Path, overrides: dict[str, Any] | Sequence[str] | None = None, *, safe: bool = False
 ) -> Config:
-    """Read a Python config with its ``_base_`` files, import what ``custom_imports`` names, apply overrides.
+    """Read a Python config with its ``_base_`` files, import the modules in ``custom_imports``, apply overrides.
 
-    Configs are Python and run as such: read only those you trust, or with ``safe``.
+    A config is Python code, and is run: read only configs that you trust, or use ``safe``.
 
     Args:
         path: the config file.
-        overrides: ``'a.b=1'`` strings as of ``--cfg-options``, or a dict from dotted keys to values.
-        safe: run nothing, import nothing; see ``read_safely`` for what may stand in such a config.
+        overrides: ``'a.b=1'`` strings, as in ``--cfg-options``, or a dict from key paths to values.
+        safe: run nothing, import nothing; ``read_safely`` says which configs can be read so.
 
     Raises:
-        ConfigError: the file or a base is missing or does not run, an import fails, an override is wrong, a variable is
-            changed after other values were made of it; with ``safe`` also what is more than data.
+        ConfigError: the file or a base is missing or does not run, an import fails, an override is wrong, or a variable
+            is changed after other values were made of it. With ``safe``: the config is more than data.
     """
     path = Path(path)
     if not path.is_file():
@@ -54,7 +53,7 @@ def load_config(
         refuse_imports(cfg)
     _import_custom(cfg, path)
     refuse_used_variables(cfg, changes)
-    # Only now: whether a component takes an argument is read from its class.
+    # After the imports: they register the classes that say which arguments a component takes.
     apply_overrides(cfg, {key: value for key, value in changes.items() if key not in imports})
     if safe:
         refuse_imports(cfg)
@@ -62,7 +61,7 @@ def load_config(
 
 
 def dump_config(cfg: Config) -> str:
-    """The whole config as Python text, which reads back as the same config."""
+    """The whole config as Python text. Reading the text gives the same config."""
     return cfg.pretty_text
 
 
@@ -74,58 +73,46 @@ def _read(path: Path) -> Config:
             if file.suffix == '.py':
                 line = getattr(error, 'lineno', None)
                 raise ConfigError(f'{file}{f":{line}" if line else ""} is no Python: {error.args[0]}') from None
-    # Left to itself, MMEngine may take a config that imports anything for one of its "new style".
+    # Without this, MMEngine may take a config that imports anything for a config of its "new style".
     lazy = None if 'read_base' in path.read_text(encoding='utf-8', errors='replace') else False
+    logger = MMLogger.get_current_instance()
+    logger.addFilter(_is_no_variable)
     try:
-        with _quiet():
-            return Config.fromfile(path, import_custom_modules=False, lazy_import=lazy)
+        return Config.fromfile(path, import_custom_modules=False, lazy_import=lazy)
     except (Exception, SystemExit) as error:
-        raise ConfigError(
-            _clash(path, error) or f'{path} cannot be read{_line(error)}: {_said(path, error)}'
-        ) from error
+        message = f'{type(error).__name__}: {error}'
+        if isinstance(error, (KeyError, AttributeError)) and '{{_base_.' in path.read_text().replace(' ', ''):
+            message = f'its {{{{_base_.<key>}}}} names {error}, a key that no file in _base_ has'
+        raise ConfigError(_clash(path, error) or f'{path} cannot be read{_line(error)}: {message}') from error
+    finally:
+        logger.removeFilter(_is_no_variable)
+
+
+def _is_no_variable(record: logging.LogRecord) -> bool:
+    """MMEngine logs each environment variable that it fills in to stdout, between the output of a tool."""
+    return not record.getMessage().startswith('Using env variable')
 
 
 def _clash(path: Path, error: BaseException) -> str | None:
-    """What MMEngine says of a dict that stands where a base has something else, with its place."""
+    """The message for a dict where a base has another type, with file and line; None for any other error."""
     said = re.match(r"(\w+)=.* cannot inherit from base .* of type <class '(\w+)'>", str(error), re.DOTALL)
     if not isinstance(error, TypeError) or said is None:
         return None
     name, kind = said.groups()
-    places = {key: str(origin) for key, origin in config_origins(path).items() if key.rpartition('.')[2] == name}
-    key = next((key for key, origin in places.items() if origin.rpartition(':')[0] == shown_path(path)), name)
-    origin = f' ({places[key]})' if key in places else ''
+    origins = {key: str(origin) for key, origin in config_origins(path).items() if key.rpartition('.')[2] == name}
+    key = next((key for key, origin in origins.items() if origin.rpartition(':')[0] == shown_path(path)), name)
+    origin = f' ({origins[key]})' if key in origins else ''
     return f'{key}{origin}: found a dict, the base has a {kind}: write a {kind}, or put _delete_=True into the dict'
 
 
-def _said(path: Path, error: BaseException) -> str:
-    if isinstance(error, (KeyError, AttributeError)) and '{{_base_.' in path.read_text().replace(' ', ''):
-        return f'its {{{{_base_.<key>}}}} names {error}, a key that no file in _base_ has'
-    return f'{type(error).__name__}: {error}'
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """MMEngine logs each environment variable it fills in to stdout, amid the output of a tool."""
-
-    def keep(record: logging.LogRecord) -> bool:
-        return not record.getMessage().startswith('Using env variable')
-
-    logger = MMLogger.get_current_instance()
-    logger.addFilter(keep)
-    try:
-        yield
-    finally:
-        logger.removeFilter(keep)
-
-
 def _line(error: BaseException) -> str:
-    """Where a module's own lines raised ``error``; these run at module level."""
+    """File and line of a module's top level that raised ``error``; '' if there is none."""
     frames = [f for f in traceback.extract_tb(error.__traceback__) if f.name == '<module>']
     return f' ({frames[-1].filename}:{frames[-1].lineno})' if frames else ''
 
 
 def _without_default(key: str, node: Any) -> Iterator[str]:
-    """Keys of strings such as ``{{$NAME}}``, which MMEngine leaves as they are."""
+    """Key paths of strings such as ``{{$NAME}}``, which MMEngine does not fill in."""
     if isinstance(node, str):
         yield from [key] if '{{$' in node.replace(' ', '') else []
         return

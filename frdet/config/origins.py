@@ -1,4 +1,4 @@
-"""Where in its files each value of a config was written, found by reading the files as text."""
+"""The file and line of each value of a config, found by reading its files as text."""
 
 import ast
 import difflib
@@ -22,12 +22,12 @@ class Origin(NamedTuple):
         return f'{self.file}:{self.line}'
 
 
-#: Attribute of a config that holds the dotted keys its overrides set.
+#: Attribute of a config that holds the key paths set by overrides.
 _OVERRIDDEN = '_frdet_overridden'
 
 
 def config_origins(path: str | Path) -> dict[str, Origin]:
-    """Dotted key -> the line that set it, for a config and all it inherits from; the last to set a key wins."""
+    """Key path -> the line that set it last, in a config or a file that it inherits from."""
     origins: dict[str, Origin] = {}
     for file in base_files(path):
         assigned = _assigned(file)
@@ -38,20 +38,28 @@ def config_origins(path: str | Path) -> dict[str, Origin]:
 
 
 def mark_overridden(cfg: Config, key: str, value: Any) -> None:
-    """Note that an override set the dotted ``key`` of ``cfg``, of a dict its keys: the files' lines hold no more."""
+    """Note that an override set ``key`` of ``cfg``, or the keys of a dict there: the lines of files are outdated."""
     changed = [leaf for leaf, _ in leaves(key, value)]
     object.__setattr__(cfg, _OVERRIDDEN, (*_overridden(cfg), *changed))  # beside the config's keys, not among them
 
 
 def origin_finder(cfg: Config) -> Callable[[str], str]:
-    """Of a dotted key, where its value was written: ``FILE:LINE``, ``override``, or '' if that is not found."""
+    """A function from a key path to the origin of its value: ``FILE:LINE``, ``override``, or '' if it is unknown."""
     origins = config_origins(cfg.filename) if cfg.filename else {}
     overridden = _overridden(cfg)
-    return lambda key: _find(key, origins, overridden)
+
+    def find(key: str) -> str:
+        if any(key == o or key.startswith(f'{o}.') for o in overridden):
+            return 'override'
+        while key and key not in origins:
+            key = key.rpartition('.')[0]
+        return str(origins.get(key, ''))
+
+    return find
 
 
 def origin_table(cfg: Config) -> str:
-    """Every value of ``cfg``, a line each: dotted key, value, and the file and line that set it, or ``override``."""
+    """A line for each value of ``cfg``: key path, value, and the file and line that set it, or ``override``."""
     find = origin_finder(cfg)
     rows = [(f'{key} = {value!r}', find(key)) for key, value in leaves('', cfg)]
     width = min(max((len(text) for text, _ in rows), default=0), 90)
@@ -62,16 +70,8 @@ def _overridden(cfg: Config) -> tuple[str, ...]:
     return vars(cfg).get(_OVERRIDDEN, ())
 
 
-def _find(key: str, origins: dict[str, Origin], overridden: tuple[str, ...]) -> str:
-    if any(key == o or key.startswith(f'{o}.') for o in overridden):
-        return 'override'
-    while key and key not in origins:
-        key = key.rpartition('.')[0]
-    return str(origins.get(key, ''))
-
-
 def leaves(key: str, node: Any) -> Iterator[tuple[str, Any]]:
-    """Dotted key and value of all that is no dict, or list of dicts, in ``node``, which stands under ``key``."""
+    """Key path and value of everything in ``node``, at ``key``, that is neither a dict nor a list with a dict."""
     if isinstance(node, (dict, Config)) and len(node):
         items: Iterable[tuple[str, Any]] = node.items()
     elif isinstance(node, (list, tuple)) and any(isinstance(v, dict) for v in node):
@@ -84,10 +84,10 @@ def leaves(key: str, node: Any) -> Iterator[tuple[str, Any]]:
 
 
 def base_files(path: str | Path) -> list[Path]:
-    """A config and the files it inherits from that exist, in the order they are merged: the config is the last.
+    """A config and the files that it inherits from, in the order of merging. The config is last.
 
     Raises:
-        ConfigError: a file inherits from one that does not exist, from itself, or names its base in a wrong way.
+        ConfigError: a file inherits from a missing file or from itself, or ``_base_`` is not a path or several.
     """
     files: list[Path] = []
     if Path(path).is_file():  # a config may outlive its file
@@ -109,12 +109,12 @@ def _add_files(path: Path, files: list[Path], below: tuple[Path, ...]) -> None:
 
 
 def no_file(path: Path) -> str:
-    """That there is no config at ``path``, and which are near."""
+    """The message that there is no config at ``path``, with the nearest names."""
     if path.is_dir():
         return f'Config {path} is a folder: expected a file in it, as {", ".join(_names(path)[:8]) or "it has none"}'
     message = f'Config {path} does not exist'
     if not path.parent.is_dir():
-        return f'{message}, nor does the folder {path.parent}'
+        return f'{message}: there is no folder {path.parent}'
     names = _names(path.parent)
     if near := difflib.get_close_matches(path.name, names, n=3):
         return f'{message}: did you mean {" or ".join(str(path.parent / name) for name in near)}?'
@@ -126,7 +126,7 @@ def _names(folder: Path) -> list[str]:
 
 
 def parsed(path: Path) -> ast.Module:
-    """A file as Python; nothing if it is none, as MMEngine reads YAML and JSON, too."""
+    """A file as Python. It is empty if the file is not Python: MMEngine reads YAML and JSON, too."""
     try:
         return ast.parse(path.read_bytes())
     except (SyntaxError, ValueError):
@@ -134,7 +134,7 @@ def parsed(path: Path) -> ast.Module:
 
 
 def _assigned(path: Path) -> dict[str, ast.expr]:
-    """The names that a file assigns at its top level; none if it is no Python."""
+    """The names that a file assigns at its top level; none if it is not Python."""
     return {
         target.id: node.value
         for node in parsed(path).body
@@ -145,16 +145,16 @@ def _assigned(path: Path) -> dict[str, ast.expr]:
 
 
 def plain_names(path: Path) -> dict[str, Any]:
-    """What a config in YAML or JSON holds; nothing if it is neither, or not before MMEngine has filled it in."""
+    """The content of a config in YAML or JSON; empty for other files, and for YAML with templates of MMEngine."""
     try:
         content = load(path) if path.suffix in ('.yaml', '.yml', '.json') else None
-    except Exception:  # said where the config itself is read
+    except Exception:  # reading the config itself reports the error
         content = None
     return content if isinstance(content, dict) else {}
 
 
 def _bases(path: Path) -> list[tuple[str, int]]:
-    """The files that a config inherits from, and the lines that say so. MMEngine finds those of other packages."""
+    """The files that a config inherits from, and the lines that name them. MMEngine finds bases in other packages."""
     node = _assigned(path).get('_base_')
     line = node.lineno if node is not None else 1
     try:
@@ -170,7 +170,7 @@ def _bases(path: Path) -> list[tuple[str, int]]:
 
 
 def _imported_bases(path: Path) -> list[tuple[str, int]]:
-    """Those of MMEngine's new style, ``with read_base(): from .base import *``."""
+    """Bases of MMEngine's new style, ``with read_base(): from .base import *``."""
     return [
         (f'{"../" * (imported.level - 1)}{imported.module.replace(".", "/")}.py', imported.lineno)
         for node in parsed(path).body
@@ -181,7 +181,7 @@ def _imported_bases(path: Path) -> list[tuple[str, int]]:
 
 
 def shown_path(path: Path) -> str:
-    """``path`` below the working directory, or as it is."""
+    """``path`` relative to the working directory if it is inside."""
     path = path.resolve()
     try:
         return str(path.relative_to(Path.cwd()))

@@ -1,4 +1,4 @@
-"""``--cfg-options``: changing single values of a config, with the same care as the config itself."""
+"""``--cfg-options``: changing single values of a config, with the same checks as for the config itself."""
 
 import ast
 import difflib
@@ -14,10 +14,11 @@ from frdet.errors import ConfigError
 
 
 def parse_overrides(items: Sequence[str]) -> dict[str, Any]:
-    """``['a.b=1', ...]`` as a dict from dotted keys to values.
+    """``['a.b=1', ...]`` as a dict from key paths to values.
 
-    A value is a Python literal (number, list, tuple, dict, None, True, quoted string), ``dict(a=1)``, values joined by
-    commas (a list), or else the string itself. Inside brackets words need no quotes; ``true`` and ``false`` are truths.
+    A value is a Python literal (number, list, tuple, dict, None, True, quoted string), ``dict(a=1)``, or values with
+    commas between them (a list). Anything else is a string. Words in brackets need no quotes. ``true`` and ``false``
+    are booleans.
 
     Raises:
         ConfigError: an item has no ``=`` or an empty key.
@@ -40,12 +41,12 @@ def _parse_value(text: str) -> Any:
         if ',' in text and not any(c in text for c in '[](){}\'"'):
             return [_parse_value(part) for part in text.split(',') if part.strip()]
         return text
-    bare = isinstance(node, ast.Tuple) and node.elts and node.elts[0].col_offset == 0  # no brackets around it
+    bare = isinstance(node, ast.Tuple) and node.elts and node.elts[0].col_offset == 0  # without brackets
     return list(value) if bare else value
 
 
 def _literal(node: ast.expr) -> Any:
-    """As ``ast.literal_eval``, but ``dict(a=1)`` is a dict, and a bare word is a string."""
+    """As ``ast.literal_eval``, but ``dict(a=1)`` is a dict, and a word without quotes is a string."""
     if isinstance(node, ast.Name):
         return {'true': True, 'false': False}.get(node.id.lower(), node.id)
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == 'dict' and not node.args:
@@ -60,18 +61,19 @@ def _literal(node: ast.expr) -> Any:
 
 def _name(key: Any) -> Any:
     if key is None:
-        raise ValueError('** is no value')
+        raise ValueError('** is not a key')
     return key
 
 
 def apply_overrides(cfg: Config, overrides: dict[str, Any]) -> None:
-    """Set values in ``cfg``, in place; ``{'model.backbone.depth': 18}``, a number in a key indexes a list.
+    """Set values in ``cfg``, in place: ``{'model.backbone.depth': 18}``. A number in a key path is the index of a list.
 
-    A dict is merged into the dict that is there, unless its ``type`` is another component's: then it replaces it.
-    A ``type`` alone keeps the arguments. It is set before other keys, which may be the new component's.
+    A dict is merged into the former dict. If it has the ``type`` of another component, it replaces the former dict.
+    ``model.backbone.type=...`` alone keeps the arguments. Types are set first, because other keys may belong to the new
+    component.
 
     Raises:
-        ConfigError: a key does not exist, or a value is of another type than the one it replaces, or than declared.
+        ConfigError: a key does not exist, or a value has neither the declared type nor the type of the former value.
     """
     for key, value in sorted(overrides.items(), key=lambda item: not item[0].endswith('.type')):
         _apply(cfg, key, value)
@@ -80,7 +82,7 @@ def apply_overrides(cfg: Config, overrides: dict[str, Any]) -> None:
 
 def _apply(cfg: Config, key: str, value: Any) -> None:
     node: Any = cfg
-    inside = Declared()  # what is known of the type of node
+    inside = Declared()  # the declared type of node
     *path, last = key.split('.')
     for depth, part in enumerate(path):
         key_path = '.'.join(path[:depth])
@@ -101,7 +103,7 @@ def _apply(cfg: Config, key: str, value: Any) -> None:
 
 
 def _step(node: Any, part: str, key_path: str, key: str) -> Any:
-    """What stands under ``part`` in ``node``; an empty dict is put there if a dict may stand there and none does."""
+    """The value under ``part`` in ``node``. An empty dict is put there if there is none, and a dict is allowed."""
     if isinstance(node, (list, tuple)):
         return node[_index(node, part, key_path, key)]
     if not isinstance(node, (dict, Config)):
@@ -123,7 +125,7 @@ def _set(node: Any, name: str, value: Any, key_path: str, key: str, inside: Decl
     if name in node:
         node[name] = _checked(node[name], value, key, said)
         return
-    # Where a dict is empty, or holds names of the user's own, there is nothing to compare a key with.
+    # An empty dict, or one whose keys the user names, has no known keys to compare with.
     own = key_path.rpartition('.')[2] in FREE or (key_path and not node and key_path not in PLAIN)
     hook = key_path == 'default_hooks' and isinstance(value, dict) and 'type' in value
     if not own and not hook and name not in {*known_keys(node, key_path), *fields}:
@@ -132,15 +134,15 @@ def _set(node: Any, name: str, value: Any, key_path: str, key: str, inside: Decl
 
 
 def _checked(old: Any, new: Any, key: str, said: Declared) -> Any:
-    """``new`` as it goes into the config: dicts merged into the old ones.
+    """``new`` as the config will hold it: a dict is merged into the old dict.
 
     Raises:
-        ConfigError: it is of a wrong type, or has a key that does not exist.
+        ConfigError: ``new`` is of a wrong type, or has a key that does not exist.
     """
     if expected := mismatch(new, said, old):
         raise ConfigError(f'Override {key}: {found(new)}, expected {expected}')
     if not isinstance(new, dict) or not isinstance(old, dict):
-        return ConfigDict(value=new)['value']  # makes dicts inside lists ConfigDicts, too
+        return ConfigDict(value=new)['value']  # converts dicts inside lists, too
     if 'type' in new and new['type'] != old.get('type') or new.get('_delete_'):
         return ConfigDict({k: v for k, v in new.items() if k != '_delete_'})
     for name, value in new.items():
@@ -151,10 +153,9 @@ def _checked(old: Any, new: Any, key: str, said: Declared) -> Any:
 
 def _index(node: Sequence, part: str, key_path: str, key: str) -> int:
     try:
-        index = range(len(node))[int(part)]
+        return range(len(node))[int(part)]
     except (ValueError, IndexError):
         raise ConfigError(f'Override {key}: {key_path} is a list of {len(node)}, {part!r} is no index of it') from None
-    return index
 
 
 def _unknown(part: str, node: Any, key_path: str, key: str, fields: Iterable[str] = ()) -> ConfigError:

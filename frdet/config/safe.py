@@ -1,4 +1,4 @@
-"""``--safe-config``: a config read without running it, and without importing what it names."""
+"""``--safe-config``: reading a config without running it, and without importing the modules that it names."""
 
 import ast
 import operator
@@ -18,21 +18,21 @@ _NUMBERS: dict[type, Callable] = {
     ast.FloorDiv: operator.floordiv, ast.UAdd: operator.pos, ast.USub: operator.neg, ast.Not: operator.not_,
 }  # fmt: skip
 _METHODS = ('strip', 'lstrip', 'rstrip', 'removeprefix', 'removesuffix')  # of strings
-#: Keys under which MMEngine takes a string for a class, and imports the module of that name if it knows none.
+#: Under these keys MMEngine takes a string for a class, and imports a module if the class is not registered.
 _CLASSES = ('type', 'constructor', 'runner_type')
 _VARIABLE = re.compile(r'\{\{\s*\$\s*(\w+)\s*:\s*([^\s{}]*)\s*\}\}')
 _SIZE = 1 << 20  # bytes of a file, and characters or items of a value
 
 
 def read_safely(path: Path, below: tuple[Path, ...] = ()) -> Config:
-    """A config with its ``_base_`` files, all of it data: literals, ``dict(...)``, and names assigned before.
+    """A config with its ``_base_`` files, which may hold data only: literals, ``dict(...)``, and names assigned before.
 
-    Numbers may be calculated with + - * / //, strings, lists and tuples be joined by +, strings be formatted by
-    f-strings and stripped, dicts be spread by ``**``. ``{{$NAME:default}}`` is filled in.
+    Numbers may be calculated with + - * / //, and strings, lists and tuples joined by +. Strings may be stripped, or
+    formatted by f-strings. Dicts may be spread by ``**``. ``{{$NAME:default}}`` is filled in.
 
     Raises:
-        ConfigError: anything else; the message names file and line. A class that is registered nowhere, or in another
-            package; ``custom_imports``.
+        ConfigError: anything else is in a file; the message names file and line. Or a class is not registered, or
+            belongs to another package, or there are ``custom_imports``.
     """
     path = path.resolve()
     if path in below:
@@ -57,22 +57,22 @@ def read_safely(path: Path, below: tuple[Path, ...] = ()) -> Config:
 
 
 def refuse_imports(cfg: Config) -> None:
-    """Raise ConfigError where building ``cfg`` would import a module that it names."""
+    """Raise ConfigError if building ``cfg`` would import a module that it names."""
     if cfg.get('custom_imports'):
-        raise ConfigError('custom_imports runs the modules it names: not with --safe-config')
+        raise ConfigError('custom_imports runs modules, which --safe-config does not allow: leave it out')
     for key_path, key, value in _strings('', cfg.to_dict()):
         if key == '_scope_' or (key_path == 'default_scope' and value not in ('frdet', 'mmengine')):
-            raise ConfigError(f'{key_path}: found {value!r}, which imports that package: not with --safe-config')
+            raise ConfigError(f'{key_path}: found {value!r}: --safe-config imports no other package, leave it out')
         component = key in _CLASSES and key_path != 'optim_wrapper.clip_grad.type'
         if component and ('.' in value or (find_component(value, None) is None)):
             raise ConfigError(
-                f'{key_path}: {value!r} is registered nowhere, and would be imported: --safe-config takes the '
-                'components of frdet and MMEngine by their names'
+                f'{key_path}: {value!r} is not registered, and would be imported: with --safe-config, name components '
+                'of frdet and MMEngine only'
             )
 
 
 def _strings(key_path: str, node: Any) -> Iterator[tuple[str, str, str]]:
-    """Key path, key and value of every string that stands under a key."""
+    """Key path, key and value of every string in ``node``, at ``key_path``."""
     items = enumerate(node) if isinstance(node, (list, tuple)) else node.items()
     for key, value in items:
         inner = f'{key_path}.{key}' if key_path else str(key)
@@ -90,7 +90,7 @@ class _File:
         self.names: dict[str, Any] = {}
 
     def read(self) -> dict[str, Any]:
-        """All names, with their last values."""
+        """Names and their last values."""
         try:
             if self.path.suffix != '.py' or self.path.stat().st_size > _SIZE:
                 raise ConfigError(f'{self.path}: --safe-config reads .py files of up to {_SIZE >> 20} MiB')
@@ -110,10 +110,10 @@ class _File:
         return {name: value for name, value in self.names.items() if not name.startswith('__')}
 
     def value(self, node: ast.expr) -> Any:
-        """What an expression means; never by calling what it names."""
+        """The value of an expression, computed without a call of anything that it names."""
         found = self._value(node)
         if isinstance(found, (str, list, tuple, dict)) and len(found) > _SIZE:
-            raise ConfigError(f'{self.path}:{node.lineno}: a value of {len(found)} items is too large')
+            raise ConfigError(f'{self.path}:{node.lineno}: found {len(found)} items, expected at most {_SIZE}')
         return found
 
     def _value(self, node: ast.expr) -> Any:
@@ -185,7 +185,7 @@ class _File:
         return text
 
     def refusal(self, node: ast.AST) -> ConfigError:
-        """For what is more than data."""
+        """The error for an expression or statement that is more than data."""
         shown = ast.unparse(node).splitlines()[0][:60]
         return ConfigError(
             f'{self.path}:{getattr(node, "lineno", 0)}: found {shown!r}, and --safe-config reads literals, dict(...), '

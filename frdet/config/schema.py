@@ -1,4 +1,4 @@
-"""Which kind of component belongs where in a config, and which keys a dict there may have."""
+"""The schema of a config: the kind of component at each key path, and the keys that a dict may have."""
 
 import inspect
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from frdet import registry
 from frdet.config.values import Declared, declared
 from frdet.registry import Registry, arguments_of, parts_of
 
-#: Keys of a config that MMEngine's Runner reads. Any other name at the top is a variable of the config's own.
+#: The keys that MMEngine's Runner reads. Any other name at the top level of a config is a variable.
 RUNNER_KEYS = {
     'activation_checkpointing', 'auto_scale_lr', 'compile', 'custom_hooks', 'custom_imports', 'data_preprocessor',
     'default_hooks', 'default_scope', 'efficient_conv_bn_eval', 'env_cfg', 'experiment_name',
@@ -24,7 +24,7 @@ RUNNER_KEYS = {
 
 DATALOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
-#: The kind of component at a key of the config itself, or in the list there.
+#: The kind of component at a key of the top level, or in the list there.
 TOP: dict[str, Registry] = {
     'model': registry.DETECTORS,
     'data_preprocessor': registry.PREPROCESSORS,
@@ -53,14 +53,14 @@ IN_DATALOADER: dict[str, Registry] = {
     'transforms': registry.TRANSFORMS,
 }
 
-#: What MMEngine builds where a dict has no ``type``.
+#: The types that MMEngine builds from a dict without a ``type``.
 DEFAULT_TYPES = {
     'optim_wrapper': 'OptimWrapper',
     'log_processor': 'LogProcessor',
     'model_wrapper_cfg': 'MMDistributedDataParallel',
 }
 
-#: Arguments that MMEngine or the component around it passes, so that a config need not.
+#: Required arguments that MMEngine or another component passes, so a config may leave them out.
 PASSED: dict[str, set[str]] = {
     'data sampler': {'dataset', 'seed', 'sampler', 'batch_size'},
     'evaluator': {'metrics'},
@@ -75,13 +75,13 @@ PASSED: dict[str, set[str]] = {
     'visualizer backend': {'save_dir'},
 }
 
-#: Keys beside a component's arguments, and their types.
+#: Keys beside the arguments of a component, and their types.
 BESIDE: dict[str, dict[str, Any]] = {
     'hook': {'priority': int | str},
     'optimizer wrapper': {
         'constructor': str,
         'paramwise_cfg': dict | None,
-        'loss_scale': float | str | dict,  # of MMEngine's AmpOptimWrapper, which may be chosen with --amp
+        'loss_scale': float | str | dict,  # for AmpOptimWrapper, which --amp chooses
         'dtype': str | None,
     },
     'parameter scheduler': {'convert_to_iter_based': bool},
@@ -90,7 +90,7 @@ BESIDE: dict[str, dict[str, Any]] = {
 
 _LOOP = {'by_epoch': bool, 'val_begin': int, 'val_interval': int, 'dynamic_intervals': list | None}
 
-#: Dicts that are no components: keys and types. In a dict under another key that is no component, any key may stand.
+#: Keys and types of dicts that are not components. Other dicts that are not components may have any key.
 PLAIN: dict[str, dict[str, Any]] = {
     'auto_scale_lr': {'enable': bool, 'base_batch_size': int},
     'randomness': {'seed': int | None, 'deterministic': bool, 'diff_rank_seed': bool},
@@ -114,10 +114,10 @@ PLAIN: dict[str, dict[str, Any]] = {
     'test_cfg': {'fp16': bool},
 }  # fmt: skip
 
-#: The slots of MMEngine's default hooks; a config may add more.
+#: The names of MMEngine's default hooks; a config may add more.
 HOOK_SLOTS = {'runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint', 'visualization'}
 
-#: The least a number may be, by key path.
+#: The smallest number allowed at a key path.
 _LEAST = {
     **{f'{loader}.batch_size': 1 for loader in DATALOADERS},
     **{f'{loader}.num_workers': 0 for loader in DATALOADERS},
@@ -128,21 +128,21 @@ _LEAST = {
     'train_cfg.val_interval': 1,
 }
 
-#: Dicts whose keys the user names.
+#: Dicts with keys that the user chooses.
 FREE = ('metainfo', 'custom_keys', 'backend_args')
 
 
 def least(key_path: str) -> int | None:
-    """The least that the number at ``key_path`` may be, where that is known."""
+    """The smallest number allowed at ``key_path``; None if there is no limit."""
     parts = key_path.split('.')
     is_of_head = parts[0] == 'model' and parts[-1] == 'num_classes' and 'backbone' not in parts
     return 1 if is_of_head else _LEAST.get(key_path)
 
 
 def registry_at(key_path: str) -> Registry | None:
-    """The registry that belongs at a key path such as ``train_dataloader.sampler``; None where any may stand.
+    """The registry for a key path such as ``train_dataloader.sampler``; None where any component is allowed.
 
-    Inside ``model`` the components say it; see ``registry_of_part``.
+    Inside ``model`` the components declare it; see ``registry_of_part``.
     """
     parts = [p for p in key_path.split('.') if not p.isdigit()]
     top, last = (parts[0], parts[-1]) if parts else ('', '')
@@ -156,24 +156,22 @@ def registry_at(key_path: str) -> Registry | None:
         return registry.HOOKS
     if top in ('val_evaluator', 'test_evaluator') and last == 'metrics':
         return registry.METRICS
-    return {
-        'optim_wrapper.optimizer': registry.OPTIMIZERS,
-        'visualizer.vis_backends': registry.VISBACKENDS,
-    }.get('.'.join(parts))
+    others = {'optim_wrapper.optimizer': registry.OPTIMIZERS, 'visualizer.vis_backends': registry.VISBACKENDS}
+    return others.get('.'.join(parts))
 
 
 def registry_of_part(component: Callable | None, name: str, key_path: str) -> Registry | None:
-    """The registry of the part ``name``, at ``key_path``, of a component: the one that its class declares, if it does.
+    """The registry of the part ``name`` of a component: as its class declares, or else as ``key_path`` says.
 
     Raises:
-        ConfigError: the class declares its parts wrongly; see ``parts_of``.
+        ConfigError: the class declares its parts in a wrong way; see ``parts_of``.
     """
     declared_parts = parts_of(component) if component is not None else {}
     return declared_parts.get(name) or registry_at(key_path)
 
 
 def find_component(kind: Any, here: Registry | None) -> Callable | None:
-    """What is registered as ``kind`` in the registry ``here``; where any may stand (None), in any registry.
+    """The class or function registered as ``kind`` in the registry ``here``, or in any registry if it is None.
 
     Raises:
         ConfigError: ``kind`` is not in ``here``.
@@ -194,9 +192,9 @@ def _roots() -> tuple[MMEngineRegistry, ...]:
 
 
 def component_class(node: Any, key_path: str, here: Registry | None = None) -> Callable | None:
-    """The class of the component that ``node`` describes, None if it is none or unknown.
+    """The class of the component that ``node`` describes; None if it is unknown or not a component.
 
-    ``here`` is the registry of its kind, where that is known beside the key path.
+    ``here`` is the registry of its kind; None: ``registry_at`` the key path.
     """
     if key_path in PLAIN and key_path not in TOP or not isinstance(node, dict):
         return None
@@ -205,12 +203,12 @@ def component_class(node: Any, key_path: str, here: Registry | None = None) -> C
         return kind if callable(kind) else None
     try:
         return find_component(kind, here or registry_at(key_path))
-    except Exception:  # said where the component itself is checked
+    except Exception:  # the check of the component itself reports it
         return None
 
 
 def known_keys(node: Any, key_path: str) -> set[str]:
-    """Keys a dict at ``key_path`` may have, beyond those it has."""
+    """The keys that a dict at ``key_path`` may have."""
     if not key_path:
         return RUNNER_KEYS
     if key_path in DATALOADERS:
@@ -225,23 +223,23 @@ def known_keys(node: Any, key_path: str) -> set[str]:
 
 
 def declared_at(node: Any, name: str, key_path: str, here: Registry | None = None) -> Declared:
-    """What is known of the type of the value under ``name`` in the dict at ``key_path``; ``''`` is the config itself.
+    """The declared type of the value under ``name`` in the dict at ``key_path``; ``''`` is the top level.
 
-    ``here`` is as of ``component_class``.
+    ``component_class`` explains ``here``.
     """
     if name in ('type', '_delete_', '_scope_'):
         return Declared()
     if name == 'init_cfg':
-        return Declared(dict | list | None)  # MMEngine's modules take several, whatever theirs in between say
+        return Declared(dict | list | None)  # MMEngine takes several, whatever a class declares
     if not key_path:
         from mmengine.runner import Runner
 
         said = Declared(dict | None) if name == 'default_hooks' else declared(Runner, name)
-        return said._replace(default=None)  # the tools and the Runner fill in what is None
+        return said._replace(default=None)  # the tools and the Runner fill in values that are None
     if key_path in DATALOADERS:
         from torch.utils.data import DataLoader
 
-        # What is a component there, MMEngine builds, from a dict.
+        # MMEngine builds the data set from a dict.
         return Declared(dict) if name == 'dataset' else declared(DataLoader, name)
     here = here or registry_at(key_path)
     if (cls := component_class(node, key_path, here)) is not None:
@@ -253,7 +251,7 @@ def declared_at(node: Any, name: str, key_path: str, here: Registry | None = Non
 
 
 def dataloader_keys() -> set[str]:
-    """Arguments of torch's DataLoader and what MMEngine's Runner takes beside them."""
+    """The arguments of torch's DataLoader, and of MMEngine's Runner beside them."""
     from torch.utils.data import DataLoader
 
     return set(inspect.signature(DataLoader.__init__).parameters) - {'self'} | {'num_batch_per_epoch'}

@@ -1,4 +1,4 @@
-"""Whether a value is of the type that its place in a config asks for."""
+"""Whether a value of a config has the type that the component or the Runner declares."""
 
 import inspect
 import re
@@ -9,19 +9,19 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-#: Nothing is known: no annotation, no default, no value before.
+#: There is no annotation, no default, or no former value.
 NOTHING = inspect.Parameter.empty
 
 
 class Declared(NamedTuple):
-    """What a signature says of one argument."""
+    """The annotation and the default of an argument in a signature."""
 
     annotation: Any = NOTHING
     default: Any = NOTHING
 
 
 def declared(target: Callable, name: str) -> Declared:
-    """What ``target``, or the class it passes its keywords on to, says of its argument ``name``."""
+    """The declaration of the argument ``name`` of ``target``, or of a base class of it."""
     for cls in inspect.getmro(target) if inspect.isclass(target) else (target,):
         function = cls.__dict__.get('__init__') if inspect.isclass(cls) else cls
         if inspect.isfunction(function) and name in (parameters := inspect.signature(function).parameters):
@@ -37,18 +37,19 @@ def _annotations(function: Callable) -> dict[str, Any]:
         one = types.SimpleNamespace(__annotations__={name: annotation})
         try:
             found.update(typing.get_type_hints(one, globalns=getattr(function, '__globals__', {})))
-        except Exception:  # a name that only type checkers import
+        except Exception:  # a type that is imported for type checkers only
             continue
     return found
 
 
 def mismatch(value: Any, said: Declared, old: Any = NOTHING) -> str | None:
-    """What was expected instead of ``value``, in words; None if it fits, or if nothing tells.
+    """In words, what was expected instead of ``value``. None if ``value`` fits, or if no type is known.
 
     Args:
-        value: what the config has there.
-        said: what the place declares. ``x: str = None`` takes None, too.
-        old: the value that is replaced. One that contradicts the annotation has been found to work: it then counts.
+        value: the value in the config.
+        said: the declaration. ``x: str = None`` allows None, too.
+        old: the value that is replaced. If it contradicts the annotation, its own type is expected, because the config
+            worked with it.
     """
     if value is None and (said.default is None or old is None):
         return None
@@ -57,7 +58,7 @@ def mismatch(value: Any, said: Declared, old: Any = NOTHING) -> str | None:
         return None if fits(value, said.annotation) else _shown(said.annotation)
     if old is not NOTHING:
         return None if _same_kind(old, value) else _like(old)
-    # A default alone says little: stride=1 may well take a pair. But no word is a number.
+    # A default says little: stride=1 may allow a pair, too. But a number and a string never replace each other.
     scalar = (int, float, str)
     if isinstance(said.default, scalar) and isinstance(value, scalar) and not isinstance(said.default, bool):
         return None if _same_kind(said.default, value) else _like(said.default)
@@ -65,7 +66,7 @@ def mismatch(value: Any, said: Declared, old: Any = NOTHING) -> str | None:
 
 
 def fields_of(annotation: Any) -> tuple[dict[str, Any], set[str]] | None:
-    """Types of the keys of a ``TypedDict``, which may be optional, and those it must have; None of anything else."""
+    """Key types and required keys of a ``TypedDict``, also in a union such as ``T | None``. Else None."""
     for one in (annotation, *typing.get_args(annotation)):
         if typing.is_typeddict(one):
             return typing.get_type_hints(one), set(one.__required_keys__)
@@ -73,14 +74,14 @@ def fields_of(annotation: Any) -> tuple[dict[str, Any], set[str]] | None:
 
 
 def found(value: Any) -> str:
-    """``value`` and its type, as an error shows them."""
+    """The words of an error for a wrong ``value``: ``found 3 (int)``."""
     return f'found {reprlib.repr(value)} ({"dict" if isinstance(value, dict) else type(value).__name__})'
 
 
 def fits(value: Any, annotation: Any) -> bool:
-    """Whether ``value`` is what ``annotation`` says, as far as plain values tell.
+    """Whether ``value`` fits ``annotation``, as far as a plain value shows it.
 
-    A dict with a ``type`` stands for the object that is built from it; a list will do for a tuple, an int for a float.
+    A dict with a ``type`` stands for the object that is built from it. A list fits a tuple, an int fits a float.
     """
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
     if origin in (typing.Union, types.UnionType):
@@ -101,20 +102,16 @@ def fits(value: Any, annotation: Any) -> bool:
     if isinstance(value, str):
         return cls is str
     if isinstance(value, (list, tuple)) and (cls in (list, tuple) or issubclass(cls, Sequence)):
-        return _items_fit(value, cls, args)
+        if cls is tuple and len(args) > 1 and args[-1] is not Ellipsis:
+            return len(value) == len(args) and all(map(fits, value, args))
+        return not args or all(fits(v, args[0]) for v in value)
     if isinstance(value, dict) and len(args) == 2 and issubclass(cls, Mapping):
         return all(fits(k, args[0]) and fits(v, args[1]) for k, v in value.items())
     return isinstance(value, cls)
 
 
-def _items_fit(value: Sequence, cls: type, args: tuple) -> bool:
-    if cls is tuple and len(args) > 1 and args[-1] is not Ellipsis:
-        return len(value) == len(args) and all(map(fits, value, args))
-    return not args or all(fits(v, args[0]) for v in value)
-
-
 def _same_kind(old: Any, new: Any) -> bool:
-    """Whether ``new`` may replace ``old`` where nothing is declared: a number a number, a list or tuple either."""
+    """Whether ``new`` may replace ``old`` if no type is declared: int and float are one kind, list and tuple, too."""
     if old is None or new is None:
         return True
     for kinds in (bool, (int, float), str, (list, tuple), dict):

@@ -1,4 +1,4 @@
-"""Variables of a config's own: names its files assign and make other values of. Those are made when a file runs."""
+"""Variables of a config: names that a file assigns and uses in other values, which are computed when the file runs."""
 
 import ast
 import re
@@ -14,12 +14,12 @@ from frdet.errors import ConfigError
 
 
 class _Names(NamedTuple):
-    """What one file does with names at its top; the number is the line of the last time.
+    """The names at the top level of a file, each with the last line that has it.
 
     Attributes:
-        changed: names that it assigns, or changes in place as ``norm['eps'] = 0`` does.
-        used: names of which it makes other values.
-        of_bases: names of which it makes other values by ``_base_.NAME``.
+        changed: names that the file assigns, or changes in place, as by ``norm['eps'] = 0``.
+        used: names that it uses in other values.
+        of_bases: names that it uses in other values as ``_base_.NAME``.
     """
 
     changed: dict[str, int]
@@ -27,17 +27,12 @@ class _Names(NamedTuple):
     of_bases: dict[str, int]
 
 
-def variables_used(cfg: Config) -> set[str]:
-    """Names of which the files of ``cfg`` make other values."""
-    names = [_names(file) for file in base_files(cfg.filename)] if cfg.filename else []
-    return {name for file in names for name in (*file.used, *file.of_bases)}
-
-
 def refuse_used_variables(cfg: Config, changes: dict[str, Any]) -> None:
-    """Raise ConfigError for an override of a variable: it comes after the values that a file has made of it."""
+    """Raise ConfigError for an override of a variable: it comes too late for the values that use the variable."""
+    names = [_names(file) for file in base_files(cfg.filename)] if changes and cfg.filename else []
+    used = {name for file in names for name in (*file.used, *file.of_bases)} - RUNNER_KEYS
     for key in changes:
-        name = key.partition('.')[0]
-        if name in cfg and name not in RUNNER_KEYS and name in variables_used(cfg):
+        if (name := key.partition('.')[0]) in cfg and name in used:
             raise ConfigError(
                 f'Override {key}: {name} is a variable of the config, and other values were made of it when the file '
                 f'ran: nothing would change; override {_made_of(cfg, name, cfg[name])}'
@@ -45,13 +40,13 @@ def refuse_used_variables(cfg: Config, changes: dict[str, Any]) -> None:
 
 
 def refuse_stale_variables(cfg: Config, read: Callable[[Path], Config]) -> None:
-    """Raise ConfigError where a file changes a variable after a file it inherits from has made other values of it.
+    """Raise ConfigError if a file changes a variable after a base of it has used the variable in other values.
 
-    It may, if it uses the variable itself, or a file that inherits from it does.
+    The change is allowed if the file, or a later file, uses the variable itself.
 
     Args:
-        cfg: as read from its files, before overrides.
-        read: reads a config as ``cfg`` was read.
+        cfg: a config as read from its files, before overrides.
+        read: the function that has read ``cfg``.
     """
     files = base_files(cfg.filename) if cfg.filename else []
     names = [_names(file) for file in files]
@@ -62,31 +57,31 @@ def refuse_stale_variables(cfg: Config, read: Callable[[Path], Config]) -> None:
             continue
         for file, before in zip(files[:last], names, strict=False):
             use = {**before.of_bases, **before.used}.get(name)
-            if use is not None and not _same(old := read(file).get(name), cfg[name]):
+            if use is None:
+                continue
+            old = read(file).get(name)
+            # A class in a new-style config of MMEngine is equal to itself only: its text is compared, too.
+            if old != cfg[name] and repr(old) != repr(cfg[name]):
                 raise ConfigError(
                     f'{Origin(shown_path(files[last]), line)}: {name} is a variable, and other values were made of it '
                     f'in {Origin(shown_path(file), use)}, before this file runs: nothing would change; '
-                    f'set {_made_of(cfg, name, old)} here, for which {name} may be used'
+                    f'set {_made_of(cfg, name, old)} here; {name} may be used for it'
                 )
 
 
-def _same(a: Any, b: Any) -> bool:
-    return a == b or repr(a) == repr(b)  # classes of MMEngine's new-style configs equal themselves alone
-
-
 def _made_of(cfg: Config, name: str, value: Any) -> str:
-    """Places of ``cfg`` that hold the value of a variable, in words."""
-    held = [place for place in _places('', cfg, value) if place != name]
-    return ' and '.join(held[:3]) or 'what is made of it'
+    """In words, the key paths of ``cfg`` that have the value of a variable."""
+    held = [key for key in _key_paths('', cfg, value) if key != name]
+    return ' and '.join(held[:3]) or 'the values made of it'
 
 
-def _places(key: str, node: Any, value: Any) -> Iterator[str]:
+def _key_paths(key: str, node: Any, value: Any) -> Iterator[str]:
     if key and type(node) is type(value) and node == value:
         yield key
         return
     items = enumerate(node) if isinstance(node, (list, tuple)) else node.items() if hasattr(node, 'items') else ()
     for name, inner in items:
-        yield from _places(f'{key}.{name}' if key else str(name), inner, value)
+        yield from _key_paths(f'{key}.{name}' if key else str(name), inner, value)
 
 
 def _names(file: Path) -> _Names:
@@ -116,12 +111,12 @@ def _add_statement(statement: ast.stmt, in_function: bool, names: _Names) -> Non
 
 
 def _templates(text: str) -> Iterator[tuple[str, int]]:
-    """Names in ``{{_base_.NAME}}`` within a string, and where they begin."""
+    """Names in ``{{_base_.NAME}}`` within a string, and their positions."""
     return ((found[1], found.start()) for found in re.finditer(r'\{\{\s*_base_\.(\w+)', text))
 
 
 def _statements(node: ast.AST, in_function: bool) -> Iterator[tuple[ast.stmt, bool]]:
-    """Every statement, and whether it is of a function or a class, whose names are no variables of the config."""
+    """Every statement, and whether it is in a function or a class, whose names are not variables of the config."""
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.stmt):
             yield child, in_function
@@ -130,7 +125,7 @@ def _statements(node: ast.AST, in_function: bool) -> Iterator[tuple[ast.stmt, bo
 
 
 def _own_nodes(statement: ast.stmt) -> Iterator[ast.AST]:
-    """The nodes of a statement, those of statements inside it left out."""
+    """The nodes of a statement, without the nodes of statements inside it."""
     for child in ast.iter_child_nodes(statement):
         if not isinstance(child, ast.stmt):
             yield child

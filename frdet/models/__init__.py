@@ -1,4 +1,4 @@
-"""Detectors and their parts. Importing this package registers every component shipped.
+"""Detectors and their parts. Importing this package registers every component of frdet.
 
 Start reading at ``detectors/faster_rcnn.py``.
 """

@@ -1,4 +1,4 @@
-"""``torch.compile`` where it can work, and a reason where it cannot."""
+"""``torch.compile``, left out with a warning where there is no C++ compiler."""
 
 import functools
 import os
@@ -12,11 +12,11 @@ from mmengine.logging import print_log
 
 @functools.cache
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """``function`` compiled at its first call, once for all models; as it is, with one warning, without a compiler.
+    """``function``, which is compiled at its first call, once for all models. Without a compiler it stays as it is.
 
     Args:
-        function: of a module's file, with modules and tensors as arguments. A method would stay bound to the model
-            that was compiled when that is copied, as for an average of its weights.
+        function: a function at the top level of a file, not a method: a method of a copied model, such as the average
+            of its weights, would still run on the original model.
     """
     compiler = os.environ.get('CXX') or 'g++'
     if shutil.which(compiler) is None:

@@ -16,11 +16,11 @@ class DetPreprocessor(BaseDataPreprocessor):
     """Moves a batch to the device, normalises the images, pads them to one size at right and bottom with zeros.
 
     Args:
-        mean, std: per channel, in the order the network sees, of 0..255 pixels.
-        bgr_to_rgb: the pipeline gives BGR; True swaps to RGB first.
+        mean, std: of each channel, for pixels of 0 to 255, in the network's order of channels.
+        bgr_to_rgb: swap the BGR of the pipeline to RGB first.
         pad_size_divisor: height and width of the batch are multiples of this.
         channels_last: memory format of the batch, the fast one for convolutions.
-        non_blocking: copy to the device without waiting.
+        non_blocking: the host does not wait for the copy to the device.
     """
 
     def __init__(
@@ -39,26 +39,26 @@ class DetPreprocessor(BaseDataPreprocessor):
         self.bgr_to_rgb = bgr_to_rgb
         self.pad_size_divisor = pad_size_divisor
         self.channels_last = channels_last
-        #: Number of classes that the detector learns, where it tells; labels in training are below it.
+        #: Number of classes of the detector, if it is known. Labels in training must be smaller.
         self.num_classes: int | None = None
 
     @property
     def memory_format(self) -> torch.memory_format:
-        """Memory format of the batch. It is no attribute, because a memory format cannot be pickled."""
+        """Memory format of the batch. It is not stored, because a memory format cannot be pickled."""
         return torch.channels_last if self.channels_last else torch.contiguous_format
 
     def forward(self, data: dict[str, Any], training: bool = False) -> dict[str, Any]:
-        """A batch as the data loader stacks it, to what ``FasterRCNN.forward`` takes.
+        """The data loader's batch -> the arguments of ``Detector.forward``.
 
         Args:
             data: ``inputs``, N images (3, H_i, W_i) uint8 BGR; ``data_samples``, N ``DetDataSample``.
-            training: the ground truth is looked at, while it is still on the host.
+            training: check the ground truth, while it is still on the host.
 
         Returns:
             ``inputs`` (N, 3, H, W) float32; ``data_samples`` with ``batch_input_shape`` (H, W) in their metainfo.
 
         Raises:
-            DataError: in training, of ground truth that no detector can be trained on; see ``check_truth``.
+            DataError: in training, for ground truth that no detector can be trained on; see ``check_truth``.
         """
         if training:
             check_truth(data.get('data_samples') or (), self.num_classes)

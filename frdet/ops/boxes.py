@@ -1,7 +1,7 @@
-"""NMS and matching: functions of boxes (x1, y1, x2, y2) in pixels.
+"""NMS and matching of boxes (x1, y1, x2, y2) in pixels.
 
-IoU is computed in float32 (float64 for float64 boxes, but not in ``max_iou``). An empty box, or one with NaN in it, has
-IoU 0 with everything: it neither suppresses nor is suppressed, and matches nothing. No function here has derivatives.
+IoU is computed in float32 (in float64 for float64 boxes, except in ``max_iou``). An empty box, or a box with NaN, has
+IoU 0 with every box: it suppresses no box, is never suppressed, and matches nothing. No function here has derivatives.
 """
 
 import torch
@@ -21,8 +21,8 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
         iou_threshold: a box is dropped if its IoU with a kept box of higher score is above this.
 
     Returns:
-        Indices (K,) int64 of the kept boxes, best score first; equal scores keep their input order, a NaN score comes
-        before all others.
+        Indices (K,) int64 of the kept boxes, best score first. Equal scores keep their input order; NaN scores come
+        first.
 
     Raises:
         RuntimeError: shapes, dtypes or devices do not fit.
@@ -35,8 +35,7 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
 def batched_nms(boxes: Tensor, scores: Tensor, idxs: Tensor, iou_threshold: float) -> Tensor:
     """NMS within each group: boxes (N, 4) of different ``idxs`` (N,) integers never suppress each other.
 
-    IoU is that of the boxes as they are, in every group; shifting the groups apart, as is common, would round it.
-    Returns and raises as ``nms``.
+    The boxes are not shifted apart, as is common, because that would round their IoU. Returns and raises as ``nms``.
     """
     if loading.is_native(boxes):
         return torch.ops.frdet.batched_nms(boxes, scores, idxs.long(), iou_threshold)
@@ -44,7 +43,7 @@ def batched_nms(boxes: Tensor, scores: Tensor, idxs: Tensor, iou_threshold: floa
 
 
 def batched_nms_mask(boxes: Tensor, scores: Tensor, idxs: Tensor, iou_threshold: float) -> Tensor:
-    """As ``batched_nms``, but a mask (N,) bool of the kept boxes: a result of fixed size, in the input's order.
+    """``batched_nms`` with a result of fixed size: a mask (N,) bool of the kept boxes, in the input's order.
 
     A box whose score is -inf is never kept and suppresses nothing. On CUDA nothing is copied to the host.
     """
@@ -54,16 +53,16 @@ def batched_nms_mask(boxes: Tensor, scores: Tensor, idxs: Tensor, iou_threshold:
 
 
 def max_iou(boxes: Tensor, gt_boxes: Tensor, gt_valid: Tensor | None = None, min_gt_iou: float = 0.0) -> MaxIoU:
-    """What matching needs of the IoU of every box with every ground truth, in float32, without a matrix of them.
+    """The best IoU of every box and of every ground truth, in float32, without the matrix of all IoUs.
 
     Args:
         boxes: (N, 4), shared by all images, or (B, N, 4).
         gt_boxes: (G, 4), or (B, G, 4) padded.
-        gt_valid: (G,) or (B, G) bool, False where padded; None: all are real.
+        gt_valid: (G,) or (B, G) bool, False where padded; None: nothing is padded.
         min_gt_iou: see ``MaxIoU.best_of``.
 
     Raises:
-        RuntimeError: shapes, dtypes or devices do not fit, or a derivative of an IoU is asked for.
+        RuntimeError: shapes, dtypes or devices do not fit, or a derivative is asked for.
     """
     refuse_other_derivatives('max_iou', boxes, gt_boxes)
     if not loading.is_native(boxes):

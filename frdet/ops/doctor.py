@@ -1,4 +1,4 @@
-"""What ``tools/doctor.py`` prints: versions, devices, which kernels there are, and what to do about what is missing."""
+"""The text of ``tools/doctor.py``: versions, devices, kernels, and what to do about missing ones."""
 
 import os
 import platform
@@ -13,17 +13,7 @@ import torch
 
 from frdet.ops import loading
 
-PACKAGES = (
-    'frdet',
-    'torch',
-    'torchvision',
-    'mmengine',
-    'mmcv',
-    'mmcv-lite',
-    'numpy',
-    'pycocotools',
-    'hotcoco',
-)
+PACKAGES = ('frdet', 'torch', 'torchvision', 'mmengine', 'mmcv', 'mmcv-lite', 'numpy', 'pycocotools', 'hotcoco')
 VARIABLES = ('FRDET_NO_EXT', 'FRDET_CUDA', 'FRDET_ISA', 'FRDET_LIBRARY_DIR', 'TORCH_CUDA_ARCH_LIST', 'CXX', 'CUDA_HOME')
 REBUILD = 'pip install --no-build-isolation -e .'
 
@@ -80,7 +70,7 @@ def facts() -> Iterator[tuple[str, str]]:
 
 
 def kernels(device_type: str) -> list[str]:
-    """The operators that have a kernel for a device."""
+    """The names of the operators with a kernel for a device."""
     names = [name for name in torch._C._dispatch_get_all_op_names() if name.startswith('frdet::')]
     key = {'cpu': 'CPU', 'cuda': 'CUDA'}[device_type]
     has = torch._C._dispatch_has_kernel_for_dispatch_key
@@ -88,16 +78,15 @@ def kernels(device_type: str) -> list[str]:
 
 
 def advice() -> list[str]:
-    """What to do about what is missing; empty if nothing is."""
+    """A sentence for each thing that is missing: what to do about it."""
     missing, result = loading.status().missing, []
     if 'cpu' in missing:
-        reason = missing['cpu']
-        if reason == 'FRDET_NO_EXT=1':
+        if missing['cpu'] == 'FRDET_NO_EXT=1':
             result.append('FRDET_NO_EXT=1 leaves the extension out: unset it to have the kernels.')
         elif _compiler() is None:
             result.append(f'There is no C++ compiler: install g++ 11 or newer, then `{REBUILD}`.')
         else:
-            result.append(f'The CPU kernels are missing ({reason}): `{REBUILD}`, and read what it prints.')
+            result.append(f'The CPU kernels are missing ({missing["cpu"]}): `{REBUILD}`, and read what it prints.')
     elif 'cuda' in missing and torch.version.cuda is not None:
         if not torch.cuda.is_available() and _nvcc() is None:
             result.append('No GPU and no nvcc: the CUDA kernels are not needed here.')
@@ -111,6 +100,6 @@ def advice() -> list[str]:
 
 
 def report() -> str:
-    """Everything, as text."""
+    """The facts and the advice as text."""
     lines = [f'{name:<16}{value}' for name, value in facts()]
     return '\n'.join([*lines, '', *(advice() or ['Nothing is missing.'])])

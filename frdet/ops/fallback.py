@@ -1,8 +1,7 @@
-"""The operators on torchvision's kernels, and plain torch or Pillow for what torchvision lacks.
+"""The operators on torchvision's kernels, or in plain torch or Pillow where torchvision has none.
 
-Used where the extension is not loaded. Arguments and results are those of the functions in ``boxes.py`` and
-``pooling.py``, which say what they mean; here stands only what torchvision does differently. torchvision is imported
-at the first use: that takes a second, which nobody needs to wait for who has the extension.
+They are used if the extension is not loaded. ``boxes.py`` and ``pooling.py`` explain the arguments and results.
+torchvision is imported at the first use: the import takes a second, and with the extension it is not needed.
 """
 
 from types import ModuleType
@@ -19,14 +18,14 @@ HALF = (torch.bfloat16, torch.float16)
 
 
 class MaxIoU(NamedTuple):
-    """Result of ``max_iou`` for B images, N boxes and G ground truths each (no B where the inputs had none).
+    """Result of ``max_iou`` for B images with N boxes and G ground truths each. B is missing if the inputs have none.
 
     Attributes:
-        iou: (B, N) float32, the best IoU of each box; 0 where there is no ground truth.
-        index: (B, N) int64, the ground truth that gives it, the first of equals; 0 where there is none.
+        iou: (B, N) float32, the best IoU of each box; 0 without ground truth.
+        index: (B, N) int64, the ground truth with this IoU, the first of equals; 0 without ground truth.
         gt_iou: (B, G) float32, the best IoU of each ground truth; 0 where padded.
-        best_of: (B, N) int64, the last ground truth whose best IoU this box attains, among those whose best IoU is
-            above 0 and at least ``min_gt_iou``; -1 if there is none.
+        best_of: (B, N) int64, the last ground truth whose best IoU is the IoU with this box. Only ground truths whose
+            best IoU is above 0 and at least ``min_gt_iou`` count; -1 if there is none.
     """
 
     iou: Tensor
@@ -42,7 +41,7 @@ def _torchvision() -> ModuleType:
 
 
 def _compared(boxes: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
-    """Boxes and scores in the dtype of the arithmetic."""
+    """Boxes and scores in the dtype to compute in."""
     if boxes.dtype in HALF or torch.is_autocast_enabled(boxes.device.type):
         return boxes.float(), scores.float()
     return boxes, scores
@@ -54,7 +53,7 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
 
 def batched_nms(boxes: Tensor, scores: Tensor, idxs: Tensor, iou_threshold: float) -> Tensor:
     boxes, scores = _compared(boxes, scores)
-    # torchvision shifts the groups apart where there are few boxes, which rounds their IoU: group by group instead.
+    # One group at a time: of few boxes torchvision would shift the groups apart, which rounds their IoU.
     keep = torch.zeros_like(scores, dtype=torch.bool)
     for group in idxs.unique():
         members = (idxs == group).nonzero().squeeze(1)
@@ -71,7 +70,7 @@ def batched_nms_mask(boxes: Tensor, scores: Tensor, idxs: Tensor, iou_threshold:
 
 
 def _check_rois(rois: Tensor, input: Tensor) -> None:
-    """What torchvision does not look at: it reads beyond the input where an image index is too large."""
+    """Refuse RoIs that torchvision does not check: it reads beyond the input if an image index is too large."""
     if rois.dim() != 2 or rois.shape[1] != 5:
         raise RuntimeError(
             f'roi_align: RoIs have the shape {tuple(rois.shape)}, expected (K, 5) as (image index, x1, y1, x2, y2)'
@@ -87,16 +86,11 @@ def _check_rois(rois: Tensor, input: Tensor) -> None:
 
 
 def roi_align(
-    input: Tensor,
-    rois: Tensor,
-    output_size: tuple[int, int],
-    spatial_scale: float,
-    sampling_ratio: int,
-    aligned: bool,
+    input: Tensor, rois: Tensor, output_size: tuple[int, int], spatial_scale: float, sampling_ratio: int, aligned: bool
 ) -> Tensor:
     """``frdet.ops.roi_align`` on torchvision's kernel; ``rois`` (K, 5) as (image index, xyxy)."""
     _check_rois(rois, input)
-    # Far off the map all is 0, as it must be for these.
+    # A RoI far outside the map gives zeros, as a RoI that is not finite must.
     is_nothing = ~rois.isfinite().all(dim=1, keepdim=True)
     if aligned and sampling_ratio <= 0:  # torchvision fails where one side is negative
         is_nothing = is_nothing | (rois[:, 3:] < rois[:, 1:3]).any(dim=1, keepdim=True)
@@ -120,7 +114,7 @@ def multiscale_roi_align(
     eps_inside: float,
     eps_outside: float,
 ) -> Tensor:
-    """``frdet.ops.multiscale_roi_align``, a call of torchvision's kernel for each level."""
+    """``frdet.ops.multiscale_roi_align``, by torchvision's kernel for each level."""
     if len(features) == 1:
         return roi_align(features[0], rois, output_size, spatial_scales[0], sampling_ratio, aligned)
     _check_rois(rois, features[0])
@@ -136,7 +130,7 @@ def multiscale_roi_align(
 
 
 def max_iou(boxes: Tensor, gt_boxes: Tensor, gt_valid: Tensor | None, min_gt_iou: float) -> MaxIoU:
-    """``frdet.ops.max_iou`` in plain torch: it holds the (B, G, N) IoUs in memory, 4 bytes each."""
+    """``frdet.ops.max_iou`` in plain torch. It holds (B, G, N) IoUs of 4 bytes in memory."""
     if gt_boxes.dim() == 2:
         valid = None if gt_valid is None else gt_valid[None]
         return MaxIoU(*(x[0] for x in max_iou(boxes, gt_boxes[None], valid, min_gt_iou)))

@@ -1,4 +1,4 @@
-"""What is done to images before they are a batch."""
+"""Operators on single images."""
 
 import torch
 from torch import Tensor
@@ -7,7 +7,7 @@ from frdet.ops import fallback, loading
 
 
 def enlarge(image: Tensor, height: int, width: int) -> Tensor:
-    """Bilinear resizing to a size that is no smaller, with the very bits of Pillow's.
+    """Bilinear resizing to the same or a larger size. The result equals Pillow's bit for bit.
 
     Args:
         image: (H, W, 3) uint8.

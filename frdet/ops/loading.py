@@ -1,6 +1,6 @@
 """Finds and loads the extension's libraries. Without them the operators run on torchvision's kernels.
 
-FRDET_NO_EXT=1 loads none; FRDET_LIBRARY_DIR is another folder to find them in.
+FRDET_NO_EXT=1 loads none; FRDET_LIBRARY_DIR names another folder with the libraries.
 """
 
 import os
@@ -17,25 +17,25 @@ LIBRARIES = {'cpu': FOLDER / 'libfrdet_cpu.so', 'cuda': FOLDER / 'libfrdet_cuda.
 
 @dataclass(frozen=True)
 class Status:
-    """Which kernels there are.
+    """The libraries that are loaded.
 
     Attributes:
-        loaded: 'cpu', 'cuda': the libraries that are loaded.
-        missing: for the others, why.
+        loaded: 'cpu', 'cuda', or both.
+        missing: the reason for each that is not.
     """
 
     loaded: tuple[str, ...]
     missing: dict[str, str]
 
     def describe(self, device_type: str) -> str:
-        """In words, which kernels serve a device."""
+        """In words, the kernels that a device uses."""
         if device_type in self.loaded:
             return "frdet's"
         return f"torchvision's ({self.missing.get(device_type, 'none for this device')})"
 
 
 def _load(name: str) -> str | None:
-    """Loads one library; returns why it is not loaded, or None."""
+    """Loads one library. Returns the reason if it is not loaded."""
     if os.environ.get('FRDET_NO_EXT') == '1':
         return 'FRDET_NO_EXT=1'
     if name == 'cuda' and torch.version.cuda is None:
@@ -50,11 +50,9 @@ def _load(name: str) -> str | None:
 
 
 def _load_all() -> Status:
-    missing = {}
-    for name in ('cpu', 'cuda'):
-        # The CPU library holds the schemas.
-        reason = 'the CPU library is missing' if 'cpu' in missing and name == 'cuda' else _load(name)
-        if reason is not None:
+    missing: dict[str, str] = {}
+    for name in LIBRARIES:  # the CPU library comes first: it holds the schemas
+        if (reason := 'the CPU library is missing' if missing else _load(name)) is not None:
             missing[name] = reason
     return Status(tuple(name for name in LIBRARIES if name not in missing), missing)
 
@@ -65,7 +63,7 @@ _warned: set[str] = set()
 
 
 def status() -> Status:
-    """What was loaded when ``frdet.ops`` was imported."""
+    """The libraries that were loaded when ``frdet.ops`` was imported."""
     return _STATUS
 
 
@@ -74,18 +72,12 @@ def is_native(tensor: Tensor) -> bool:
     device_type = tensor.device.type
     if device_type in _LOADED or (device_type == 'meta' and _LOADED):
         return True
-    if not torch.compiler.is_compiling():
-        _warn_once(device_type)
+    if not torch.compiler.is_compiling() and device_type in LIBRARIES and device_type not in _warned:
+        _warned.add(device_type)
+        warnings.warn(
+            f"frdet's {device_type} kernels are not loaded ({_STATUS.missing[device_type]}); torchvision's, which are "
+            'slower, are used instead. `python tools/doctor.py` says what to do.',
+            RuntimeWarning,
+            stacklevel=3,
+        )
     return False
-
-
-def _warn_once(device_type: str) -> None:
-    if device_type in _warned or device_type not in LIBRARIES:
-        return
-    _warned.add(device_type)
-    warnings.warn(
-        f"frdet's {device_type} kernels are not loaded ({_STATUS.missing[device_type]}); torchvision's, which are "
-        'slower, are used instead. `python tools/doctor.py` says what to do.',
-        RuntimeWarning,
-        stacklevel=4,
-    )

@@ -1,7 +1,7 @@
 """RoIAlign of one feature map, and of all levels of a pyramid.
 
-K RoIs, N images, C channels, L levels, (h, w) bins. Gradients flow to feature maps, not to RoIs; they are the same bits
-in every run. There is no second derivative and no forward-mode one: both are refused.
+K RoIs, N images, C channels, L levels, (h, w) bins. Feature maps get gradients, the same bits in every run; RoIs get
+none. Second derivatives and forward-mode derivatives are refused.
 """
 
 import torch
@@ -19,7 +19,7 @@ def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
 
 
 def _as_rois(boxes: Tensor | list[Tensor] | tuple[Tensor, ...]) -> Tensor:
-    """(K, 5), coordinates in 32 bits at least: 16 hold no half pixels above 1024 (float16) or 128 (bfloat16)."""
+    """(K, 5) of at least 32 bits: 16 bits hold no half pixels above 1024 (float16) or 128 (bfloat16)."""
     if not isinstance(boxes, Tensor):
         numbers = [boxes[i].new_full((len(boxes[i]), 1), i) for i in range(len(boxes))]
         boxes = torch.cat([torch.cat(list(pair), dim=1) for pair in zip(numbers, boxes, strict=True)])
@@ -38,20 +38,20 @@ def roi_align(
 
     Args:
         input: (N, C, H, W); fastest in ``channels_last`` memory format.
-        boxes: (K, 5) as (image index, x1, y1, x2, y2), or N tensors (L, 4), in image pixels; float32, or float64 as the
-            input is. A RoI with a coordinate that is not finite gives zeros.
-        output_size: bins as (height, width), or one number for both.
+        boxes: (K, 5) as (image index, x1, y1, x2, y2), or N tensors (L, 4), in image pixels; float32, or float64 for a
+            float64 input. A RoI with a coordinate that is not finite gives zeros.
+        output_size: number of bins as (height, width), or one number for both.
         spatial_scale: feature map pixels per image pixel, 1 / stride.
-        sampling_ratio: samples a bin and axis; 0 or less takes ceil(bin size) of them.
-        aligned: shift by half a pixel so that pixel centres, not corners, sit at integers.
+        sampling_ratio: number of samples of a bin along each axis; 0 or less: ceil(bin size).
+        aligned: shift by half a pixel, so that integers are pixel centres instead of corners.
 
     Returns:
         (K, C, output height, output width) in the dtype of ``input``, contiguous.
 
     Raises:
-        RuntimeError: shapes, dtypes or devices do not fit, or an image index is not one of the input's (on CUDA that
-            is found by the GPU: the message is printed and the next call that waits for it fails). Another derivative
-            than that of ``backward()`` is asked for.
+        RuntimeError: shapes, dtypes or devices do not fit, an image index is out of range, or a derivative other than
+            by ``backward()`` is asked for. On CUDA the GPU checks the index: it prints the message, and the next call
+            that waits for the GPU fails.
     """
     refuse_other_derivatives('roi_align', input, *([boxes] if isinstance(boxes, Tensor) else boxes))
     rois = _as_rois(boxes)
@@ -76,13 +76,13 @@ def multiscale_roi_align(
 ) -> Tensor:
     """RoIAlign of each RoI on the FPN level its size asks for (FPN, equation 1).
 
-    level = floor(canonical_level + log2(sqrt(area) / canonical_size + eps_inside) + eps_outside), clamped to the levels
-    given; the two small numbers are where detectron2 (1e-8, 0) and torchvision (0, 1e-6) differ.
+    level = floor(canonical_level + log2(sqrt(area) / canonical_size + eps_inside) + eps_outside), clamped to the given
+    levels. The two small numbers are (1e-8, 0) in detectron2 and (0, 1e-6) in torchvision.
 
     Args:
         features: L maps (N, C, H_l, W_l), finest first; the first is level ``min_level``. At most 8 on CUDA.
         rois: (K, 5) as (image index, x1, y1, x2, y2) in image pixels.
-        output_size, sampling_ratio, aligned: as in ``roi_align``.
+        output_size, sampling_ratio, aligned: see ``roi_align``.
         spatial_scales: L numbers, 1 / stride of each map.
 
     Returns:

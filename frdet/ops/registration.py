@@ -1,4 +1,4 @@
-"""What torch must know of the extension's operators besides their kernels: shapes of results, gradients, autocast.
+"""Registers the rest of the operators with torch, beside the kernels: shapes of results, gradients, autocast.
 
 The schemas are in ``ops/schema.cpp``. Importing this module registers everything, if the extension is loaded.
 
@@ -105,13 +105,13 @@ def _register_gradients() -> None:
         register_autograd(
             f'frdet::{name}_backward',
             _refuse(
-                f'{name} has no second derivative, and one was asked for; call backward() or grad() without '
+                f'{name} has no second derivative, and one was asked for: call backward() or grad() without '
                 'create_graph=True through it'
             ),
         )
     register_autograd(
         'frdet::max_iou',
-        _refuse('max_iou has no derivative, and one was asked for; box_iou of frdet.structures has one'),
+        _refuse('max_iou has no derivative, and one was asked for: use box_iou of frdet.structures, which has one'),
     )
 
 
@@ -122,14 +122,10 @@ def _refuse(message: str) -> Callable[..., Any]:
     return backward
 
 
-def _register_autocast() -> None:
-    # Boxes and scores are compared in float32. RoIAlign takes features as they come, whatever autocast made of them.
-    for device_type in ('cpu', 'cuda'):
-        for name in ('nms', 'batched_nms', 'batched_nms_mask', 'max_iou'):
-            register_autocast(f'frdet::{name}', device_type, torch.float32)
-
-
 if loading.status().loaded:
     _register_fakes()
     _register_gradients()
-    _register_autocast()
+    # Boxes and scores are compared in float32. RoIAlign takes features in the dtype that autocast gave them.
+    for device_type in ('cpu', 'cuda'):
+        for name in ('nms', 'batched_nms', 'batched_nms_mask', 'max_iou'):
+            register_autocast(f'frdet::{name}', device_type, torch.float32)

@@ -1,4 +1,4 @@
-"""What travels through the framework: functions on boxes, and the sample that carries one image's truth and results."""
+"""Functions on boxes and coordinates, and the sample that carries the ground truth and the results of an image."""
 
 from frdet.structures.boxes import box_area, box_iou, clip_boxes, flip_boxes, scale_boxes
 from frdet.structures.coordinates import check_scale, to_network, to_original

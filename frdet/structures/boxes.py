@@ -5,7 +5,7 @@ from torch import Tensor
 
 
 def box_area(boxes: Tensor) -> Tensor:
-    """Area in square pixels, (..., 4) -> (...). Negative where exactly one side is."""
+    """Area in square pixels, (..., 4) -> (...). It is negative where exactly one side is."""
     return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
 
 

@@ -1,4 +1,4 @@
-"""The way between the pixels of the network's input and those of the original image."""
+"""From the pixels of the network's input to the pixels of the original image, and back."""
 
 from mmengine.structures import InstanceData
 
@@ -8,7 +8,7 @@ from frdet.structures.sample import DetDataSample
 
 
 def check_scale(sample: DetDataSample) -> None:
-    """Refuse a sample that was cut or padded after loading: only resizing and flipping can be undone."""
+    """Raise DataError for a sample that was cut or padded after loading: only resizing and flipping can be undone."""
     scale = sample.get('scale_factor')
     if scale is None:
         return
@@ -16,24 +16,24 @@ def check_scale(sample: DetDataSample) -> None:
     if any(abs(found - side) > 1 for found, side in zip(sample.img_shape[:2], expected, strict=True)):
         raise DataError(
             f'{sample.get("img_path") or "An image"}: img_shape is {tuple(sample.img_shape[:2])}, and ori_shape '
-            f'{tuple(sample.ori_shape[:2])} times scale_factor {tuple(scale)} is {tuple(expected)} (height, width): '
-            'detections cannot be brought back to the original. A transform that resizes sets all three; leave cutting '
-            'and padding to training, or set ori_shape to the size that detections are for'
+            f'{tuple(sample.ori_shape[:2])} times scale_factor {tuple(scale)} is {tuple(expected)} (height, width), so '
+            'detections cannot be brought back to the original. A transform that resizes must set all three. Cut and '
+            'pad in training only, or set ori_shape to the image size that detections are for'
         )
 
 
 def to_original(
     found: InstanceData, img_shape: tuple[int, int], ori_shape: tuple[int, int], *, flip: bool = False
 ) -> InstanceData:
-    """Detections in pixels of the network's input -> in the original image's, clipped to it; empty ones are dropped.
+    """Detections in pixels of the network's input -> in pixels of the original image, clipped to it.
 
-    Mirroring and resizing are undone, in whichever order they were done. Cutting and padding are not: nothing in a
-    sample tells where the image lies in the input, unless at the top left.
+    Empty boxes are dropped. Mirroring and resizing are undone, in any order. Cutting and padding are not: a sample does
+    not say where the image lies in the input, so it must lie at the top left.
 
     Args:
-        found: ``bboxes`` (n, 4), ``scores``, ``labels``; it stays as it is.
-        img_shape, ori_shape: (height, width) of the resized and the original image.
-        flip: the input is mirrored left to right.
+        found: ``bboxes`` (n, 4), ``scores``, ``labels``; it is not changed.
+        img_shape, ori_shape: (height, width) of the resized and of the original image.
+        flip: whether the input is mirrored left to right.
     """
     (height, width), (ori_height, ori_width) = img_shape[:2], ori_shape[:2]
     boxes = flip_boxes(found.bboxes, width) if flip else found.bboxes
@@ -45,7 +45,7 @@ def to_original(
 def to_network(
     found: InstanceData, img_shape: tuple[int, int], ori_shape: tuple[int, int], *, flip: bool = False
 ) -> InstanceData:
-    """The inverse of ``to_original``, with its arguments. No box is clipped or dropped."""
+    """The inverse of ``to_original``, with the same arguments. No box is clipped or dropped."""
     (height, width), (ori_height, ori_width) = img_shape[:2], ori_shape[:2]
     boxes = scale_boxes(found.bboxes, (width / ori_width, height / ori_height))
     return found.new(**{**found, 'bboxes': flip_boxes(boxes, width) if flip else boxes})

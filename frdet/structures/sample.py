@@ -1,4 +1,4 @@
-"""One image's truth and results, and the ground truth of a whole batch as padded tensors."""
+"""The ground truth and results of an image, and the ground truth of a batch as padded tensors."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -22,28 +22,26 @@ def _instances(name: str, doc: str) -> property:
 
 
 class DetDataSample(BaseDataElement):
-    """What the pipeline hands the model for one image, and what the model hands back.
+    """An image's ground truth, made by the pipeline, and its detections, added by the model.
 
     Fields, each an ``InstanceData``:
         gt_instances: ``bboxes`` (n, 4) xyxy in pixels of the network's input, ``labels`` (n,) int64 in 0..K-1.
-        ignored_instances: the same, for crowd regions.
+        ignored_instances: ``bboxes`` and ``labels`` of crowd regions.
         pred_instances: ``bboxes`` (n, 4) xyxy in pixels of the original image, ``scores`` (n,), ``labels`` (n,).
 
     Metainfo: ``img_id``, ``img_path``, ``img_shape`` (height, width) after resizing, ``ori_shape`` (height, width)
-    before, ``scale_factor`` (x, y) from original to network input, ``flip``, whether the input is mirrored left to
-    right; the preprocessor adds ``batch_input_shape`` (height, width) after padding. ``to_original`` and ``to_network``
-    lead from one image to the other.
+    before, ``scale_factor`` (x, y) from original to network input, ``flip`` (whether the input is mirrored left to
+    right). The preprocessor adds ``batch_input_shape`` (height, width) after padding. ``to_original`` and
+    ``to_network`` convert boxes between the two images.
     """
 
-    gt_instances = _instances('gt_instances', 'Ground truth the model is trained on.')
-    ignored_instances = _instances(
-        'ignored_instances', "Ground truth that is neither object nor background: COCO's crowds."
-    )
+    gt_instances = _instances('gt_instances', 'Ground truth that the model is trained on.')
+    ignored_instances = _instances('ignored_instances', "Neither object nor background: COCO's crowds.")
     pred_instances = _instances('pred_instances', 'Detections, best score first.')
 
 
 class GroundTruth(NamedTuple):
-    """Ground truth of B images, padded to the largest count G, at least 1.
+    """Ground truth of B images, padded to G, the largest count and at least 1.
 
     Attributes:
         boxes: (B, G, 4) xyxy, zeros where padded.
@@ -57,9 +55,9 @@ class GroundTruth(NamedTuple):
 
 
 def batch_ground_truth(data_samples: list[DetDataSample]) -> GroundTruth:
-    """Stack the ``gt_instances`` of a batch; images without boxes give rows without a valid entry.
+    """Stack the ``gt_instances`` of a batch. The row of an image without boxes has no valid entry.
 
-    G is at least 1, so that indexing by a padded entry stays legal in a batch without any box.
+    G is at least 1, so that index 0 is legal in a batch without any box.
     """
     boxes = pad_sequence([sample.gt_instances.bboxes for sample in data_samples], batch_first=True).float()
     labels = pad_sequence([sample.gt_instances.labels.long() for sample in data_samples], batch_first=True)
@@ -71,16 +69,16 @@ def batch_ground_truth(data_samples: list[DetDataSample]) -> GroundTruth:
 
 
 def check_truth(data_samples: Iterable[DetDataSample], num_classes: int | None = None) -> None:
-    """Refuse ground truth that a detector would be trained on wrongly without a word.
+    """Refuse ground truth that would train a detector wrongly in silence.
 
-    Values are read where they are on the CPU: to read them from a GPU would wait for it.
+    Values are checked on the CPU only: on a GPU the host would have to wait for them.
 
     Args:
         data_samples: samples with ``gt_instances``.
-        num_classes: labels are 0 to this less one; None: any that is not negative.
+        num_classes: labels must be smaller; None: only negative labels are wrong.
 
     Raises:
-        DataError: boxes are not finite or not (n, 4), labels are no integers, not (n,) or outside their range.
+        DataError: boxes are not finite or not (n, 4), or labels are not integers, not (n,) or out of range.
     """
     for sample in data_samples:
         if (problem := _problem(sample, num_classes)) is not None:

@@ -1,5 +1,5 @@
 // Picks the instruction set at run time, so that one library serves every processor. FRDET_ISA=baseline|avx2|avx512
-// asks for a lesser one: for tests, and to compare.
+// chooses a lower one, for tests and comparisons.
 #include <cstdlib>
 #include <cstring>
 

@@ -7,7 +7,7 @@
 
 namespace frdet::cpu {
 
-// Boxes are handled in groups of this many, whatever the width of the vectors.
+// Number of boxes in a group, for any width of the vectors.
 constexpr int64_t kGroup = 16;
 
 // Boxes as one array a coordinate, padded to whole groups with boxes that overlap nothing.
@@ -23,8 +23,8 @@ struct BoxKernels {
   // Bit i: box i of group `group` has an IoU above `threshold` with (x1, y1, x2, y2, area).
   uint32_t (*above)(BoxArrays<T> boxes, int64_t group, const T* box, T threshold);
   // Clears, in alive[g] of the groups [begin, end), the boxes whose IoU with one of `count` kept boxes is above
-  // `threshold`. `prune` skips a group whose borders a kept box does not overlap, which is right for thresholds of 0
-  // and more.
+  // `threshold`. `prune` skips a group whose borders a kept box does not overlap, which is correct for thresholds of
+  // at least 0.
   void (*suppress)(BoxArrays<T> boxes, BoxArrays<T> bounds, uint32_t* alive, int64_t begin, int64_t end,
                    BoxArrays<T> kept, int64_t count, T threshold, bool prune);
 };
@@ -54,7 +54,7 @@ constexpr int kWeightBits = 22;
 struct Blend {
   int32_t i0, w0, w1;
 };
-constexpr int kLineEnd = 4;  // bytes beyond a line that are read, with weight 0 or not at all
+constexpr int kLineEnd = 4;  // bytes after a line that may be read; their weight is 0
 
 struct EnlargeKernel {
   // An image (height, width, 3) to three planes (3, out_height, out_width). `line` is memory for 3 * width + kLineEnd

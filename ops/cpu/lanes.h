@@ -1,4 +1,4 @@
-// Vectors of the compiler's own kind (GCC and Clang), as wide as the instruction set that this file is compiled for.
+// Vector types of the compiler (GCC and Clang), as wide as the instruction set that this file is compiled for.
 // Included by kernels.cpp alone, inside its namespace for that instruction set.
 
 #if defined(__AVX512F__)

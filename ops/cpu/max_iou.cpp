@@ -27,7 +27,7 @@ void read_boxes(const float* boxes, int64_t count, const BoxArrays<float>& to) {
   }
 }
 
-// The ground truths of one image that are real, and which they are.
+// The ground truths of one image without padding, and their numbers.
 struct Truths {
   std::vector<int32_t> number;
   std::vector<float> values;
@@ -110,7 +110,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> max_iou(const Tensor& boxes_in, const
   for (int64_t b = 0; b < batch; ++b) {
     const bool* valid = gt_valid ? data<bool>(*gt_valid) + b * num_gt : nullptr;
     const Truths truths = read_truths(data<float>(gt_boxes) + 4 * b * num_gt, valid, num_gt);
-    // The comparison that the caller's number stands for is made in float32, as everything here.
+    // The caller's number is compared in float32, as everything here.
     match_image(data<float>(boxes) + b * box_step, count, truths, static_cast<float>(min_gt_iou),
                 mutable_data<float>(iou) + b * count, mutable_data<int64_t>(index) + b * count,
                 mutable_data<float>(gt_iou) + b * num_gt, mutable_data<int64_t>(best_of) + b * count);

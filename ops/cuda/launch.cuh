@@ -1,4 +1,4 @@
-// What every CUDA file needs: the device and stream that a tensor's work belongs on, and checked launches.
+// Helpers of every CUDA file: the device and the stream of a tensor, and checked launches.
 #pragma once
 
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
@@ -11,7 +11,7 @@
 
 namespace frdet::cuda {
 
-// Makes the tensor's device the current one while it lives.
+// Makes the tensor's device the current device while this object lives.
 class OnDeviceOf {
  public:
   explicit OnDeviceOf(const Tensor& tensor) : guard_(tensor.get_device_index()) {

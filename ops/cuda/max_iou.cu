@@ -1,6 +1,6 @@
-// Matching on CUDA without the matrix of IoUs: a thread a box, the ground truths passing through shared memory. The
-// best IoU of a ground truth is a maximum of non-negative floats, taken on their bits; a maximum does not depend on the
-// order.
+// Matching on CUDA without the matrix of IoUs: one thread for each box, with the ground truths in shared memory. The
+// best IoU of a ground truth is a maximum of non-negative floats, computed on their bits. A maximum does not depend on
+// the order.
 #include "../checks.h"
 #include "launch.cuh"
 
@@ -15,7 +15,7 @@ struct Truths {
   int64_t count;
 };
 
-// Ground truths [first, first + n) into shared memory; those that are not real become boxes that overlap nothing.
+// Ground truths [first, first + n) into shared memory; padding becomes boxes that overlap nothing.
 __device__ int read_truths(const Truths& truths, int64_t first, Box<float>* tile) {
   const int n = static_cast<int>(min2<int64_t>(kThreads, truths.count - first));
   __syncthreads();

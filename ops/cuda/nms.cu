@@ -20,8 +20,8 @@ __device__ Box<A> read_box(const A* boxes, int64_t i) {
   return make_box(boxes[4 * i], boxes[4 * i + 1], boxes[4 * i + 2], boxes[4 * i + 3]);
 }
 
-// Boxes in the order of `order`, in the type of the arithmetic; all are kept so far, but those of score -inf where
-// dropped.
+// Boxes in the order of `order`, in the type of the arithmetic. All are kept at first, except boxes of score -inf if
+// `drop_lowest`.
 template <class T>
 __global__ void gather(const T* boxes, const T* scores, const int64_t* order, int64_t count, bool drop_lowest,
                        Acc<T>* sorted, bool* keep) {
@@ -123,8 +123,8 @@ T round_down(double threshold) {
   return rounded > threshold ? std::nextafter(rounded, -std::numeric_limits<T>::infinity()) : rounded;
 }
 
-// by_score: indices best first. The decisions `keep` stand in the order of (group, score): `rank` gives their place in
-// by_score, `order` their place in the input.
+// by_score: indices best first. The decisions `keep` are in the order of (group, score): `rank` is their position in
+// by_score, `order` their position in the input.
 struct Decision {
   Tensor by_score, rank, order, keep;
 };

@@ -38,7 +38,7 @@ struct RoiRules {
   bool aligned;
 };
 
-// The pixels that an axis may touch on a map of `size`: none where low > high.
+// The pixels that an axis may touch on a map of `size`; none if low > high.
 template <class A>
 __device__ void window(const RoiAxis<A>& axis, int64_t bins, int64_t size, int64_t* low, int64_t* high) {
   const double a = axis.start, b = double(axis.start) + double(bins) * double(axis.bin);

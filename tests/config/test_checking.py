@@ -162,7 +162,7 @@ def child(tmp_path, text):
         ),
         (
             "train_dataloader = dict(dataset=dict(type='RepeatDataset', times=2))",
-            r"RepeatDataset has no argument 'ann_file'.*\nThe base has it.*_delete_=True",
+            r"RepeatDataset has no argument 'ann_file'.*\nThe base sets it.*_delete_=True",
         ),
         ("optim_wrapper = dict(optimizer='SGD')", r'optimizer .*:2\): found .*expected'),
         ('default_hooks = dict(checkpoint=3)', r'default_hooks\.checkpoint .*:2\): found 3 .*`type` of the hooks'),

@@ -63,7 +63,7 @@ def test_missing_config_names_the_nearest(tmp_path):
     write(tmp_path, 'r50_fpn.py', '')
     with pytest.raises(ConfigError, match=r'does not exist: did you mean .*r50_fpn\.py'):
         load_config(tmp_path / 'r50_fnp.py')
-    with pytest.raises(ConfigError, match='nor does the folder'):
+    with pytest.raises(ConfigError, match='there is no folder'):
         load_config(tmp_path / 'nowhere' / 'r50_fpn.py')
     with pytest.raises(ConfigError, match=r'is a folder: expected a file in it, as r50_fpn\.py'):
         load_config(tmp_path)

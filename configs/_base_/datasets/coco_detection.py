@@ -1,6 +1,6 @@
 """COCO 2017 in COCO's own layout, with detectron2's augmentation: a shorter side of 640 to 800 pixels, flips.
 
-The folder is data/coco/ or the environment variable FRDET_DATA_ROOT.
+The folder is data/coco/, or the value of the environment variable FRDET_DATA_ROOT.
 """
 
 data_root = '{{$FRDET_DATA_ROOT:data/coco/}}'
@@ -19,7 +19,7 @@ test_pipeline = [
 ]
 
 train_dataloader = dict(
-    batch_size=16,  # of one process
+    batch_size=16,  # in each process
     num_workers=2,
     persistent_workers=True,
     sampler=dict(type='DefaultSampler', shuffle=True),

@@ -1,4 +1,4 @@
-"""The embedded data set of six drawn shapes: it draws itself into data_root on first use, with no download.
+"""The built-in data set of six drawn shapes. It is drawn into data_root at the first use, without a download.
 
 600 + 150 images of 112 to 160 pixels; `python -m frdet.datasets.shapes` draws others.
 """
@@ -19,8 +19,8 @@ test_pipeline = [
 ]
 
 train_dataloader = dict(
-    batch_size=8,  # of one process
-    num_workers=0,  # a small image takes longer to hand over than to read
+    batch_size=8,  # in each process
+    num_workers=0,  # a worker takes longer to pass a small image on than to read it
     sampler=dict(type='DefaultSampler', shuffle=True),
     batch_sampler=dict(type='AspectRatioBatchSampler', drop_last=False),
     dataset=dict(

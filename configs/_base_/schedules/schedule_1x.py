@@ -1,6 +1,6 @@
-"""12 epochs, the learning rate falls to a tenth after 8 and after 11: detectron2's 1x schedule counted in epochs."""
+"""12 epochs; the learning rate falls to a tenth after 8 and after 11. This is detectron2's 1x schedule in epochs."""
 
-# The rate of iteration i < 1000 is lr * (0.001 * (1 - i / 1000) + i / 1000). MMEngine is there at end - 1, hence 1001.
+# The rate of iteration i < 1000 is lr * (0.001 * (1 - i / 1000) + i / 1000). MMEngine's end is 1 more, hence 1001.
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.001, by_epoch=False, begin=0, end=1001),
     dict(type='MultiStepLR', by_epoch=True, begin=0, end=12, milestones=[8, 11], gamma=0.1),
@@ -9,10 +9,12 @@ optim_wrapper = dict(
     type='OptimWrapper',
     constructor='GroupedOptimWrapperConstructor',
     optimizer=dict(type='SGD', lr=0.02, momentum=0.9, weight_decay=0.0001, fused=True),
-    paramwise_cfg=dict(norm_decay_mult=0.0),  # and bias_lr_mult, bias_decay_mult; without them biases are as weights
-    # clip_grad=dict(max_norm=35, norm_type=2) clips
+    paramwise_cfg=dict(
+        norm_decay_mult=0.0
+    ),  # also bias_lr_mult, bias_decay_mult: by default biases are treated as weights
+    # clip_grad=dict(max_norm=35, norm_type=2) clips gradients
 )
-# lr is for this many images in a step of all processes, and is scaled to the real number.
+# lr is for 16 images in a step of all processes together, and is scaled to the real number.
 auto_scale_lr = dict(enable=True, base_batch_size=16)
 
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=12, val_interval=1)

@@ -1,22 +1,10 @@
-"""90,000 iterations of 16 images, the learning rate falls to a tenth at 60,000 and at 80,000: detectron2's own form."""
+"""90,000 iterations of 16 images; the learning rate falls to a tenth at 60,000 and at 80,000, as in detectron2."""
 
-# The rate of iteration i < 1000 is lr * (0.001 * (1 - i / 1000) + i / 1000). MMEngine is there at end - 1, hence 1001.
+_base_ = './schedule_1x.py'
+
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.001, by_epoch=False, begin=0, end=1001),
     dict(type='MultiStepLR', by_epoch=False, begin=0, end=90000, milestones=[60000, 80000], gamma=0.1),
 ]
-optim_wrapper = dict(
-    type='OptimWrapper',
-    constructor='GroupedOptimWrapperConstructor',
-    optimizer=dict(type='SGD', lr=0.02, momentum=0.9, weight_decay=0.0001, fused=True),
-    paramwise_cfg=dict(norm_decay_mult=0.0),  # and bias_lr_mult, bias_decay_mult; without them biases are as weights
-    # clip_grad=dict(max_norm=35, norm_type=2) clips
-)
-# lr is for this many images in a step of all processes, and is scaled to the real number.
-auto_scale_lr = dict(enable=True, base_batch_size=16)
-
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=90000, val_interval=5000)
-val_cfg = dict(type='ValLoop')
-test_cfg = dict(type='TestLoop')
-
-log_processor = dict(type='LogProcessor', window_size=50, by_epoch=False)
+train_cfg = dict(_delete_=True, type='IterBasedTrainLoop', max_iters=90000, val_interval=5000)
+log_processor = dict(by_epoch=False)

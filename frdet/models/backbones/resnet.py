@@ -1,7 +1,6 @@
-"""ResNet (He et al. 2015) as detection backbones use it."""
+"""ResNet (He et al. 2015) as a backbone of detectors."""
 
 from collections.abc import Sequence
-from typing import ClassVar
 
 from mmengine.model import BaseModule
 from torch import Tensor, nn
@@ -10,7 +9,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from frdet.errors import ConfigError
 from frdet.models.layers import build_norm, conv_norm
-from frdet.registry import BACKBONES, NORMS, Registry
+from frdet.registry import BACKBONES, NORMS
 
 
 def _conv(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1) -> nn.Conv2d:
@@ -40,7 +39,7 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3, 1x1. Caffe style has the stride in the first 1x1 (the original), pytorch style in the 3x3."""
+    """1x1, 3x3, 1x1. The stride is in the first 1x1 in caffe style (the original), in the 3x3 in pytorch style."""
 
     expansion = 4
 
@@ -78,19 +77,19 @@ class ResNet(BaseModule):
 
     Args:
         depth: 18, 34, 50, 101 or 152.
-        style: 'caffe' (stride in a bottleneck's first 1x1: MSRA's weights, detectron2's default) or 'pytorch' (in the
-            3x3: torchvision's weights).
-        norm: the norm layer's config: FrozenBN, BN, SyncBN or GN.
+        style: where a bottleneck has its stride: 'caffe' in the first 1x1 (MSRA's weights, detectron2's default),
+            'pytorch' in the 3x3 (torchvision's weights).
+        norm: config of the norm layers: FrozenBN, BN, SyncBN or GN.
         frozen_stages: stages that are not trained: -1 none, 0 the stem, 1 also layer1 (detectron2's FREEZE_AT 2), ...
-        norm_eval: keep BN in evaluation mode while training; its weight and bias are trained all the same.
-        zero_init_residual: start each block as the identity (last norm's weight 0): steadier from scratch.
-        out_indices: which of layer1..layer4 (strides 4, 8, 16, 32) are returned, 0 to 3.
+        norm_eval: keep BN in evaluation mode while training; its weight and bias are still trained.
+        zero_init_residual: start each block as the identity, with 0 as its last norm's weight: steadier from scratch.
+        out_indices: the maps to return: 0 to 3 for layer1 to layer4, of strides 4, 8, 16, 32.
         init_cfg: MMEngine's; ``dict(type='Pretrained', checkpoint=...)`` loads ImageNet weights.
     """
 
-    parts: ClassVar[dict[str, Registry]] = dict(norm=NORMS)
+    parts = dict(norm=NORMS)
 
-    blocks: ClassVar[dict[int, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, ...]]]] = {
+    blocks: dict[int, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, ...]]] = {
         18: (BasicBlock, (2, 2, 2, 2)),
         34: (BasicBlock, (3, 4, 6, 3)),
         50: (Bottleneck, (3, 4, 6, 3)),
@@ -143,9 +142,8 @@ class ResNet(BaseModule):
         self.out_channels = tuple(64 * 2**i * block.expansion for i in self.out_indices)
         if zero_init_residual:
             for m in self.modules():
-                if isinstance(m, (BasicBlock, Bottleneck)):
-                    last_norm = m.bn3 if isinstance(m, Bottleneck) else m.bn2
-                    nn.init.zeros_(last_norm.get_parameter('weight'))
+                if isinstance(m, block):
+                    nn.init.zeros_(m.get_parameter('bn3.weight' if block is Bottleneck else 'bn2.weight'))
         for module in self._frozen():
             module.requires_grad_(False)
 

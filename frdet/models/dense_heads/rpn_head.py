@@ -4,7 +4,6 @@ Shapes: B images, L levels, A anchors a cell, N anchors an image over all levels
 """
 
 from collections.abc import Sequence
-from typing import ClassVar
 
 import torch
 from mmengine.model import BaseModule
@@ -16,16 +15,7 @@ from frdet.models.layers import gather_patches
 from frdet.models.losses import box_loss
 from frdet.models.task_modules import AssignResult, Proposals, SampleResult, best_scores, select_proposals
 from frdet.models.task_modules.assigners import IGNORED
-from frdet.registry import (
-    ANCHOR_GENERATORS,
-    ASSIGNERS,
-    BOX_CODERS,
-    DENSE_HEADS,
-    LOSSES,
-    SAMPLERS,
-    Registry,
-    build_parts,
-)
+from frdet.registry import ANCHOR_GENERATORS, ASSIGNERS, BOX_CODERS, DENSE_HEADS, LOSSES, SAMPLERS, build_parts
 from frdet.structures import GroundTruth
 
 NORMALIZERS = ('quota', 'sampled', 'sampled_both')
@@ -41,20 +31,20 @@ class RPNHead(BaseModule):
         anchor_generator, box_coder, assigner, sampler: the parts, configs or built.
         loss_cls: on objectness; called with logits and 0 or 1.
         loss_bbox: on the boxes of positive anchors.
-        normalizer: what both losses' sums are divided by: 'quota', the sampler's ``num`` times B, whatever was sampled
-            (detectron2); 'sampled', the number of samples (torchvision); 'sampled_both', the same, but an image
-            counts one positive and one negative at least (MMDetection).
-        trained_within: train on the anchors alone that are centred on their image, its sides rounded up to a multiple
-            of this (MMDetection, 32); None: on all, those on the padding a larger image brings included (detectron2,
+        normalizer: divisor of both losses. 'quota' is the sampler's ``num`` times B, however many were sampled
+            (detectron2); 'sampled' the number of samples (torchvision); 'sampled_both' the same, but every image
+            counts at least one positive and one negative (MMDetection).
+        trained_within: train only on anchors whose centre lies in their image, after its sides are rounded up to a
+            multiple of this (MMDetection, 32). None: train on all anchors, also in the padding (detectron2,
             torchvision).
-        pre_nms_train, pre_nms_test: best anchors a level that enter NMS.
-        post_nms_train, post_nms_test: proposals kept an image.
+        pre_nms_train, pre_nms_test: number of the best anchors of each level that enter NMS.
+        post_nms_train, post_nms_test: number of proposals of an image.
         nms_iou_thr: NMS threshold within a level.
-        min_side: proposals with a side not above this are dropped, in pixels.
+        min_side: proposals are dropped unless both sides are above this, in pixels.
         init_cfg: MMEngine's.
     """
 
-    parts: ClassVar[dict[str, Registry]] = dict(
+    parts = dict(
         anchor_generator=ANCHOR_GENERATORS, box_coder=BOX_CODERS, assigner=ASSIGNERS, sampler=SAMPLERS,
         loss_cls=LOSSES, loss_bbox=LOSSES,
     )  # fmt: skip
@@ -105,11 +95,11 @@ class RPNHead(BaseModule):
             nn.init.zeros_(layer.get_parameter('bias'))
 
     def forward(self, features: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """Feature maps (B, C, H_l, W_l) -> a level each, logits (B, H_l * W_l * A) and deltas (B, H_l * W_l * A, 4)."""
+        """Feature maps (B, C, H_l, W_l) -> by level, logits (B, H_l * W_l * A) and deltas (B, H_l * W_l * A, 4)."""
         logits, deltas = [], []
         for feature in features:
             hidden = F.relu_(self.rpn_conv(feature))
-            batch = hidden.shape[0]  # len would fix it in an exported graph
+            batch = hidden.shape[0]  # len() would be a constant in an exported graph
             logits.append(self.rpn_cls(hidden).permute(0, 2, 3, 1).reshape(batch, -1).float())
             deltas.append(self.rpn_reg(hidden).permute(0, 2, 3, 1).reshape(batch, -1, 4).float())
         return logits, deltas
@@ -117,11 +107,11 @@ class RPNHead(BaseModule):
     def loss(
         self, features: Sequence[Tensor], truth: GroundTruth, image_sizes: Tensor
     ) -> tuple[dict[str, Tensor], Proposals]:
-        """Losses on a sample of the anchors, and the proposals for the second stage.
+        """Losses of S sampled anchors of each image, and the proposals for the second stage.
 
         Args:
             features: L maps (B, C, H_l, W_l).
-            truth: ground truth of the batch.
+            truth: the ground truth of the batch.
             image_sizes: (B, 2), height and width before padding.
         """
         anchors = self._anchors(features)
@@ -132,17 +122,22 @@ class RPNHead(BaseModule):
         with torch.set_grad_enabled(torch.is_grad_enabled() and not sparse):
             logits, deltas = self(features)
         if sparse:
-            chosen = self._predict_at(features, sampled.index)
+            at_logits, at_deltas = self._predict_at(features, sampled.index)
         else:
-            chosen = (
-                torch.cat(logits, dim=1).gather(1, sampled.index),
-                torch.cat(deltas, dim=1).gather(1, sampled.index[..., None].expand(-1, -1, 4)),
-            )
-        losses = self._losses(torch.cat(anchors)[sampled.index], *chosen, assigned, sampled, truth)
+            at_logits = torch.cat(logits, dim=1).gather(1, sampled.index)
+            at_deltas = torch.cat(deltas, dim=1).gather(1, sampled.index[..., None].expand(-1, -1, 4))
+        gt_index = assigned.gt_index.gather(1, sampled.index)
+        gt_boxes = truth.boxes.gather(1, gt_index[..., None].expand(-1, -1, 4))
+        boxes, positive, avg_factor = torch.cat(anchors)[sampled.index], sampled.positive, self._avg_factor(sampled)
+        losses = {
+            'loss_rpn_cls': self.loss_cls(at_logits, positive, sampled.valid, avg_factor),
+            'loss_rpn_bbox': box_loss(self.loss_bbox, self.box_coder, at_deltas, boxes, gt_boxes, positive, avg_factor),
+            'rpn_num_pos': positive.sum() / len(positive),
+        }
         return losses, self._propose(anchors, logits, deltas, image_sizes)
 
     def predict(self, features: Sequence[Tensor], image_sizes: Tensor) -> Proposals:
-        """Proposals of a batch; arguments as of ``loss``."""
+        """Proposals of a batch. The arguments are explained in ``loss``."""
         logits, deltas = self(features)
         return self._propose(self._anchors(features), logits, deltas, image_sizes)
 
@@ -155,22 +150,22 @@ class RPNHead(BaseModule):
         if self.trained_within is None:
             return self.assigner.assign_batch(anchors, truth)
         height, width = ((image_sizes / self.trained_within).ceil() * self.trained_within)[..., None].unbind(1)
-        x, y = ((anchors[:, :2] + anchors[:, 2:]) / 2).round().unbind(1)  # centres are whole but for rounding errors
+        x, y = ((anchors[:, :2] + anchors[:, 2:]) / 2).round().unbind(1)  # centres are whole up to rounding errors
         inside = (x < width) & (y < height)
-        # An empty box overlaps nothing: what lies outside is the best anchor of no ground truth.
+        # An empty box overlaps nothing, so an anchor outside is the best one of no ground truth.
         assigned = self.assigner.assign_batch(anchors * inside[..., None], truth)
         return assigned._replace(label=assigned.label.masked_fill(~inside, IGNORED))
 
     def _is_sparse(self, sampled: SampleResult, num_anchors: int) -> bool:
-        """Whether the losses see so few anchors that their gradient is better taken at these alone.
+        """Whether so few anchors are sampled that the gradient is computed only there.
 
-        The gradient is the same, but the backward pass over every cell, mostly of zeros, costs a fifth of a training
-        step. A subclass that predicts in another way keeps the dense pass.
+        The gradient is the same, but a backward pass over every cell, with zeros at most of them, takes a fifth of a
+        training step. A subclass with its own ``forward`` keeps that pass.
         """
         return type(self).forward is RPNHead.forward and 4 * sampled.index.shape[1] <= num_anchors
 
     def _predict_at(self, features: Sequence[Tensor], index: Tensor) -> tuple[Tensor, Tensor]:
-        """What ``forward`` gives for anchors ``index`` (B, S): logits (B, S) and deltas (B, S, 4)."""
+        """The result of ``forward`` for the anchors ``index`` (B, S): logits (B, S) and deltas (B, S, 4)."""
         num_anchors = self.anchor_generator.num_anchors
         patches = gather_patches(features, index // num_anchors)
         hidden = F.relu_(F.linear(patches, self.rpn_conv.weight.permute(0, 2, 3, 1).flatten(1), self.rpn_conv.bias))
@@ -181,27 +176,6 @@ class RPNHead(BaseModule):
             logits.gather(2, anchor).squeeze(2).float(),
             deltas.gather(2, anchor[..., None].expand(-1, -1, -1, 4)).squeeze(2).float(),
         )
-
-    def _losses(
-        self,
-        anchors: Tensor,
-        logits: Tensor,
-        deltas: Tensor,
-        assigned: AssignResult,
-        sampled: SampleResult,
-        truth: GroundTruth,
-    ) -> dict[str, Tensor]:
-        """Of S sampled anchors: anchors (B, S, 4), logits (B, S), deltas (B, S, 4)."""
-        gt_index = assigned.gt_index.gather(1, sampled.index)
-        gt_boxes = truth.boxes.gather(1, gt_index[..., None].expand(-1, -1, 4))
-        avg_factor = self._avg_factor(sampled)
-        return {
-            'loss_rpn_cls': self.loss_cls(logits, sampled.positive, sampled.valid, avg_factor),
-            'loss_rpn_bbox': box_loss(
-                self.loss_bbox, self.box_coder, deltas, anchors, gt_boxes, sampled.positive, avg_factor
-            ),
-            'rpn_num_pos': sampled.positive.sum() / len(logits),
-        }
 
     def _avg_factor(self, sampled: SampleResult) -> Tensor | float:
         if self.normalizer == 'quota':
@@ -221,11 +195,7 @@ class RPNHead(BaseModule):
             chosen = level_deltas.gather(1, index[..., None].expand(-1, -1, 4))
             boxes.append(self.box_coder.decode(level_anchors[index], chosen))
             scores.append(best)
+        num = self.post_nms[self.training]
         return select_proposals(
-            boxes,
-            scores,
-            image_sizes,
-            nms_iou_thr=self.nms_iou_thr,
-            num=self.post_nms[self.training],
-            min_side=self.min_side,
+            boxes, scores, image_sizes, nms_iou_thr=self.nms_iou_thr, num=num, min_side=self.min_side
         )

@@ -1,7 +1,7 @@
-"""What every detector shares: a family adds its parts, ``losses`` and ``detect``."""
+"""The base class of detectors. A family adds its parts and two methods, ``losses`` and ``detect``."""
 
 from contextlib import nullcontext
-from typing import Any, ClassVar, NoReturn
+from typing import Any, NoReturn
 
 import torch
 from mmengine.model import BaseModel
@@ -13,27 +13,27 @@ from frdet.errors import ConfigError, ExportError
 from frdet.models.compiling import compiled
 from frdet.models.preprocessor import DetPreprocessor
 from frdet.models.task_modules import Detections
-from frdet.registry import BACKBONES, NECKS, PREPROCESSORS, SCOPE, Registry, arguments_of, build_parts
+from frdet.registry import BACKBONES, NECKS, PREPROCESSORS, SCOPE, arguments_of, build_parts
 from frdet.structures import DetDataSample, GroundTruth, batch_ground_truth, check_scale, check_truth, to_original
 
 
 class Detector(BaseModel):
     """Images -> features -> losses or detections.
 
-    A family derives from it, builds its heads by ``build_parts``, and writes ``losses`` and ``detect``. Training,
-    testing, inference, fine-tuning and export need nothing else of it.
+    A family derives from this class, builds its heads by ``build_parts``, and writes ``losses`` and ``detect``.
+    Training, testing, inference, fine-tuning and export need nothing else.
 
     Args:
         backbone: images (N, 3, H, W) -> feature maps.
-        neck: feature maps -> feature maps; None: the backbone's are used. A neck whose ``in_channels`` is not given
-            gets ``backbone.out_channels``.
+        neck: feature maps -> feature maps. None uses the backbone's maps. A neck without ``in_channels`` gets
+            ``backbone.out_channels``.
         data_preprocessor: the data loader's batch -> network input.
-        compile: run backbone and neck through ``torch.compile``, which takes a minute or two at the first batch; as
-            they are, with a warning, where there is no C++ compiler.
+        compile: run backbone and neck through ``torch.compile``. The first batch then takes a minute or two more.
+            Without a C++ compiler they run uncompiled, with a warning.
         init_cfg: MMEngine's.
     """
 
-    parts: ClassVar[dict[str, Registry]] = dict(data_preprocessor=PREPROCESSORS, backbone=BACKBONES, neck=NECKS)
+    parts = dict(data_preprocessor=PREPROCESSORS, backbone=BACKBONES, neck=NECKS)
 
     def __init__(
         self,
@@ -48,11 +48,11 @@ class Detector(BaseModel):
         build_parts(self, backbone=backbone)
         build_parts(self, neck=_with_channels(neck, self.backbone))
         self.compile_features = compile
-        #: Predict in bfloat16 where it is safe, as training under ``--amp``.
+        #: Predict in bfloat16 where it is safe, as training does under ``--amp``.
         self.predicts_in_bfloat16 = False
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Keep every part in ``channels_last``, and tell the preprocessor how many classes the labels may have."""
+        """Convert every part to ``channels_last``, and give the preprocessor the number of classes."""
         if isinstance(value, nn.Module):
             value.to(memory_format=torch.channels_last)
         super().__setattr__(name, value)
@@ -61,20 +61,20 @@ class Detector(BaseModel):
 
     @property
     def num_classes(self) -> int | None:
-        """K of the first head that has a ``num_classes``; None if no head says."""
+        """K of the first head that has a ``num_classes``; None if no head has one."""
         return next(iter(class_counts(self).values()), None)
 
     @num_classes.setter
     def num_classes(self, value: int | None) -> None:
-        """A detector whose own layers depend on the classes says it itself."""
+        """Set by a detector whose own layers depend on the classes."""
         self.__dict__['num_classes'] = value
 
     def losses(self, features: tuple[Tensor, ...], truth: GroundTruth, image_sizes: Tensor) -> dict[str, Tensor]:
-        """Scalars: what has ``loss`` in its name is summed and trained on, the rest is only logged.
+        """Scalars by name. The sum of all with ``loss`` in their name is trained on; the others are only logged.
 
         Args:
             features: maps (N, C_l, H_l, W_l), finest first.
-            truth: ground truth of the batch.
+            truth: the ground truth of the batch.
             image_sizes: (N, 2) float32, height and width of each image before padding.
         """
         raise NotImplementedError(f'{type(self).__name__} has no losses(features, truth, image_sizes)')
@@ -84,16 +84,16 @@ class Detector(BaseModel):
         raise NotImplementedError(f'{type(self).__name__} has no detect(features, image_sizes)')
 
     def raw(self, features: tuple[Tensor, ...]) -> Any:
-        """What ``mode='tensor'`` gives beside the features, such as a head's outputs."""
+        """The second result of ``mode='tensor'``, beside the features: for example the outputs of a head."""
         return None
 
     def init_weights(self) -> None:
-        """Load what the parts' ``init_cfg`` name. Parts draw their random weights when they are built."""
+        """Load the weights that ``init_cfg`` of the parts names. Random weights are drawn when a part is built."""
         with DefaultScope.overwrite_default_scope(SCOPE):
             super().init_weights()
 
     def forward(self, inputs: Tensor, data_samples: list[DetDataSample] | None = None, mode: str = 'tensor') -> Any:
-        """MMEngine's entry: ``mode`` 'loss', 'predict' or 'tensor' (feature maps, and what ``raw`` makes of them)."""
+        """MMEngine's entry. ``mode`` is 'loss', 'predict' or 'tensor': the feature maps and the result of ``raw``."""
         if mode == 'loss':
             return self.loss(inputs, data_samples or [])
         if mode == 'predict':
@@ -108,16 +108,19 @@ class Detector(BaseModel):
         """Images (N, 3, H, W) -> feature maps, finest first.
 
         Raises:
-            ExportError: ``torch.jit.trace`` runs it.
+            ExportError: ``torch.jit.trace`` calls it.
         """
         if torch.jit.is_tracing():
-            _refuse_torchscript()
+            self.__prepare_scriptable__()
         run = compiled(_features) if self.compile_features else _features
         return run(self.backbone, self.neck, inputs)
 
     def __prepare_scriptable__(self) -> NoReturn:
-        """What ``torch.jit.script`` calls first."""
-        _refuse_torchscript()
+        """``torch.jit.script`` calls this method before anything else."""
+        raise ExportError(
+            'TorchScript cannot hold a detector: a trace keeps the image size and the number of boxes of its example. '
+            'Export it to ONNX or with torch.export: tools/export_onnx.py, or frdet.apis.export_detector'
+        )
 
     def loss(self, inputs: Tensor, data_samples: list[DetDataSample]) -> dict[str, Tensor]:
         """``losses`` of a batch of normalised images (N, 3, H, W) with their ground truth.
@@ -128,7 +131,7 @@ class Detector(BaseModel):
         num_classes = self.num_classes
         check_truth(data_samples, num_classes)
         truth = batch_ground_truth(data_samples)
-        if truth.labels.is_cuda and num_classes is not None:  # a check on the GPU itself, which nothing waits for
+        if truth.labels.is_cuda and num_classes is not None:  # the GPU checks: the host does not wait
             legal = (truth.labels >= 0) & (truth.labels < num_classes)
             torch._assert_async(legal.all(), f'Ground truth has labels outside 0 to {num_classes - 1}')
         return self.losses(self.extract_features(inputs), truth, _image_sizes(inputs, data_samples))
@@ -157,8 +160,8 @@ class Detector(BaseModel):
 def class_counts(model: nn.Module) -> dict[str, int]:
     """The numbers of classes of a model's heads, by the key path that sets each in a config.
 
-    Of a ``Detector`` they are the ``num_classes`` of all its modules but those of the backbone, the neck and the
-    preprocessor; of another model its own ``num_classes`` alone.
+    In a ``Detector`` every module with a ``num_classes`` counts, except in backbone, neck and preprocessor. Of another
+    model only its own ``num_classes`` counts.
     """
     own = vars(model).get('num_classes') if isinstance(model, Detector) else getattr(model, 'num_classes', None)
     found = {'model.num_classes': own} if isinstance(own, int) else {}
@@ -171,14 +174,14 @@ def class_counts(model: nn.Module) -> dict[str, int]:
 
 
 def other_counts(model: nn.Module, expected: int) -> str | None:
-    """The numbers of classes in a model that are not ``expected``, and which keys to set, in words; None if all are."""
+    """In words: the numbers of classes that differ from ``expected``, and the keys to set. None if none differs."""
     others = {key_path: count for key_path, count in class_counts(model).items() if count != expected}
     found = ' and '.join(str(count) for count in dict.fromkeys(others.values()))
     return f'{found}: set {" and ".join(f"{key_path}={expected}" for key_path in others)}' if others else None
 
 
 def _with_channels(neck: Any, backbone: nn.Module) -> Any:
-    """A neck's config with ``in_channels`` filled in, if it takes it and does not say it."""
+    """A neck's config. Its ``in_channels`` is filled in if the neck takes it and the config does not give it."""
     if not isinstance(neck, dict) or 'type' not in neck or neck.get('in_channels') is not None:
         return neck
     kind = neck['type'] if callable(neck['type']) else NECKS.get(neck['type'])
@@ -186,17 +189,10 @@ def _with_channels(neck: Any, backbone: nn.Module) -> Any:
         return neck
     if (channels := getattr(backbone, 'out_channels', None)) is None:
         raise ConfigError(
-            f'model.neck.in_channels is not given, and {type(backbone).__name__} has no out_channels: give either, the '
-            "channels of the backbone's maps, finest first"
+            f'model.neck.in_channels is not given, and {type(backbone).__name__} has no out_channels: set one of '
+            "them to the channels of the backbone's maps, finest first"
         )
     return {**neck, 'in_channels': channels}
-
-
-def _refuse_torchscript() -> NoReturn:
-    raise ExportError(
-        'TorchScript cannot hold a detector: a trace keeps the image size and the number of boxes of its example. '
-        'Export it to ONNX or with torch.export: tools/export_onnx.py, or frdet.apis.export_detector'
-    )
 
 
 def _features(backbone: nn.Module, neck: nn.Module | None, inputs: Tensor) -> tuple[Tensor, ...]:

@@ -1,12 +1,12 @@
 """Faster R-CNN (Ren et al. 2015) with a Feature Pyramid Network. Start reading here."""
 
-from typing import Any, ClassVar
+from typing import Any
 
 from torch import Tensor
 
 from frdet.models.detectors.base import Detector
 from frdet.models.task_modules import Detections
-from frdet.registry import DENSE_HEADS, DETECTORS, ROI_HEADS, Registry, build_parts
+from frdet.registry import DENSE_HEADS, DETECTORS, ROI_HEADS, build_parts
 from frdet.structures import GroundTruth
 
 
@@ -17,10 +17,10 @@ class FasterRCNN(Detector):
     Args:
         rpn_head: feature maps -> proposals.
         roi_head: feature maps and proposals -> detections.
-        kwargs: of ``Detector``: ``backbone``, ``neck``, ``data_preprocessor``, ``compile``.
+        kwargs: arguments of ``Detector``: ``backbone``, ``neck``, ``data_preprocessor``, ``compile``.
     """
 
-    parts: ClassVar[dict[str, Registry]] = dict(rpn_head=DENSE_HEADS, roi_head=ROI_HEADS)
+    parts = dict(rpn_head=DENSE_HEADS, roi_head=ROI_HEADS)
 
     def __init__(self, *, rpn_head: dict, roi_head: dict, **kwargs: Any):
         super().__init__(**kwargs)

@@ -9,7 +9,7 @@ from frdet.models.layers.norm import FrozenBatchNorm2d, build_norm
 def conv_norm(x: Tensor, conv: nn.Conv2d, norm: nn.Module) -> Tensor:
     """``norm(conv(x))``. A FrozenBN costs no pass over the activations: it is folded into weight and bias.
 
-    Gradients reach ``conv.weight`` through the folding; the numbers are those of the two layers up to rounding.
+    Gradients reach ``conv.weight`` through the folding. The result equals that of the two layers up to rounding.
     """
     if not isinstance(norm, FrozenBatchNorm2d) or conv.bias is not None:
         return norm(conv(x))
@@ -18,7 +18,7 @@ def conv_norm(x: Tensor, conv: nn.Conv2d, norm: nn.Module) -> Tensor:
 
 
 class ConvNorm(nn.Module):
-    """A convolution ``conv``, with bias if it has no norm, and its norm ``bn``, whatever the norm's kind."""
+    """A convolution ``conv`` and its norm ``bn``, of any kind. Without a norm the convolution has a bias."""
 
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: int, *, stride: int = 1, norm: dict | None = None

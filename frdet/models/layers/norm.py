@@ -12,8 +12,8 @@ from frdet.registry import NORMS
 class FrozenBatchNorm2d(nn.Module):
     """BatchNorm whose statistics and affine parameters never change: y = x * scale + shift, per channel.
 
-    scale = weight / sqrt(running_var + eps) and shift = bias - running_mean * scale. All four are buffers, so that the
-    optimiser never sees them. Convolutions fold the two into their own weight (``conv_norm``).
+    scale = weight / sqrt(running_var + eps) and shift = bias - running_mean * scale. The four are buffers, which no
+    optimiser sees. ``conv_norm`` folds scale and shift into the convolution.
     """
 
     weight: Tensor
@@ -43,14 +43,14 @@ class FrozenBatchNorm2d(nn.Module):
     def fold_into(self, weight: Tensor) -> tuple[Tensor, Tensor]:
         """Weight (C, ...) and bias (C,) of a convolution followed by this norm.
 
-        They are made anew at every call. To keep them would be wrong: PyTorch does not count every change of a tensor
-        (a write through ``.data`` is none), so that nothing tells for certain whether a kept weight still holds.
+        They are computed at every call, not cached: PyTorch does not notice every change of a tensor, for example a
+        write through ``.data``, so a cached weight could be out of date.
         """
         scale, shift = self.scale_shift()
         return weight * scale.view(-1, *[1] * (weight.dim() - 1)), shift
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any) -> None:
-        # Checkpoints of trained BatchNorm carry a counter that has no meaning here.
+        # A checkpoint of a trained BatchNorm has a counter that means nothing here.
         state_dict.pop(f'{prefix}num_batches_tracked', None)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
@@ -64,7 +64,7 @@ NORMS.register_module(name='SyncBN', module=nn.SyncBatchNorm)
 
 @NORMS.register_module(name='GN')
 class GroupNorm(nn.GroupNorm):
-    """GroupNorm with the channel count first, as every other norm here."""
+    """GroupNorm whose first argument is the number of channels, as in every other norm here."""
 
     def __init__(self, num_channels: int, *, num_groups: int = 32, eps: float = 1e-5, affine: bool = True):
         super().__init__(num_groups, num_channels, eps, affine)
@@ -78,13 +78,9 @@ def build_norm(cfg: dict, num_channels: int) -> nn.Module:
 
 
 def has_untouched_frozen_norm(module: nn.Module) -> bool:
-    """Whether a FrozenBN in ``module`` still is the identity it was built as: no weights were loaded into it.
+    """Whether a FrozenBN in ``module`` is still the identity, because no weights were loaded into it.
 
     Activations then grow from block to block, and training diverges to NaN within a few steps.
     """
-    for m in module.modules():
-        if isinstance(m, FrozenBatchNorm2d):
-            untouched = m.weight.eq(1) & m.bias.eq(0) & m.running_mean.eq(0) & m.running_var.eq(1)
-            if untouched.all():
-                return True
-    return False
+    norms = (m for m in module.modules() if isinstance(m, FrozenBatchNorm2d))
+    return any((m.weight.eq(1) & m.bias.eq(0) & m.running_mean.eq(0) & m.running_var.eq(1)).all() for m in norms)

@@ -1,4 +1,4 @@
-"""Neighbourhoods of chosen cells: what a 3x3 convolution sees there."""
+"""The neighbourhoods of chosen cells, as a 3x3 convolution sees them."""
 
 from collections.abc import Sequence
 
@@ -9,12 +9,12 @@ from torch import Tensor
 def gather_patches(features: Sequence[Tensor], cells: Tensor) -> Tensor:
     """The 3x3 neighbourhoods, zero beyond the border, of cells of several feature maps.
 
-    Nothing waits for a count to come back from a GPU: every cell is looked up in every map, and what is not its own is
-    masked. The backward pass adds in a fixed order.
+    The host does not wait for a GPU: every cell is looked up in every map, and the values of other levels than its own
+    are masked. The backward pass adds in a fixed order.
 
     Args:
         features: L maps (B, C, H_l, W_l).
-        cells: (B, S) int64, numbers of cells counted over all maps in (level, H, W) order.
+        cells: (B, S) int64, numbers of cells, counted over all maps in (level, H, W) order.
 
     Returns:
         (B, S, 9 * C) in (row, column, channel) order, as the weights of a convolution in channels_last memory.
@@ -25,7 +25,7 @@ def gather_patches(features: Sequence[Tensor], cells: Tensor) -> Tensor:
     start = 0
     for feature in features:
         _, channels, height, width = feature.shape
-        # The remainder, so that cells of other levels fall on different rows: adding to one row alone would be slow.
+        # The remainder spreads the cells of other levels over the rows: adding all to one row would be slow.
         y, x = (cells - start) % (height * width) // width, (cells - start) % width
         y, x = (y[..., None] + near)[..., :, None], (x[..., None] + near)[..., None, :]
         own = (cells >= start) & (cells < start + height * width)

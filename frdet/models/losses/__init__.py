@@ -1,4 +1,4 @@
-"""Losses. All are called as ``loss(pred, target, weight, avg_factor)``."""
+"""Losses. All have the form ``loss(pred, target, weight, avg_factor)``."""
 
 from frdet.models.losses.box import BoxLoss, GIoULoss, IoULoss, L1Loss, SmoothL1Loss, box_loss
 from frdet.models.losses.classification import BinaryCrossEntropyLoss, CrossEntropyLoss, FocalLoss

@@ -1,4 +1,4 @@
-"""Losses on boxes: some compare deltas, some compare the boxes these decode to."""
+"""Losses on boxes: some compare deltas, others compare the decoded boxes."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ class BoxLoss(nn.Module):
         loss_weight: factor of the result.
     """
 
-    #: Whether ``pred`` and ``target`` are boxes xyxy in pixels, not deltas.
+    #: Whether ``pred`` and ``target`` are boxes xyxy in pixels instead of deltas.
     takes_boxes = False
 
     def __init__(self, *, loss_weight: float = 1.0):
@@ -46,7 +46,7 @@ class SmoothL1Loss(BoxLoss):
     """0.5 d^2 / beta below ``beta``, d - 0.5 beta above, summed over the four deltas (Fast R-CNN, equation 3).
 
     Args:
-        beta: where the square turns into a line; 0 gives L1.
+        beta: the difference where the square turns into a line; 0 gives L1.
         loss_weight: factor of the result.
     """
 
@@ -64,7 +64,7 @@ class SmoothL1Loss(BoxLoss):
 
 @LOSSES.register_module()
 class IoULoss(BoxLoss):
-    """1 - IoU of the decoded boxes (Yu et al. 2016, in the linear form)."""
+    """1 - IoU of the decoded boxes, the linear form of Yu et al. 2016."""
 
     takes_boxes = True
 
@@ -105,10 +105,10 @@ def box_loss(
     positive: Tensor,
     avg_factor: Tensor | float,
 ) -> Tensor:
-    """Loss of ``deltas`` predicted on ``boxes`` to reach ``targets``, all (..., 4), where ``positive`` (...)."""
+    """Loss of ``deltas`` on ``boxes`` that must give ``targets``, all (..., 4), where ``positive`` (...) is True."""
     deltas = deltas.float()
-    # Elsewhere boxes and targets may be padding: a legal stand-in keeps numbers finite, the weight 0 does the rest.
-    unit = (torch.arange(4, device=boxes.device) > 1).to(boxes)  # (0, 0, 1, 1), without a copy from the host
+    # Other boxes and targets may be padding: a legal box keeps the numbers finite, and their weight is 0.
+    unit = (torch.arange(4, device=boxes.device) > 1).to(boxes)  # (0, 0, 1, 1), made on the device
     boxes = torch.where(positive[..., None], boxes, unit)
     targets = torch.where(positive[..., None], targets, unit)
     if loss.takes_boxes:

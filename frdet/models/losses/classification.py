@@ -44,11 +44,11 @@ class BinaryCrossEntropyLoss(nn.Module):
 
 @LOSSES.register_module()
 class FocalLoss(nn.Module):
-    """Sigmoid cross-entropy that fades where the answer is already right (Lin et al. 2017, RetinaNet, equation 5).
+    """Sigmoid cross-entropy with less weight where the answer is already right (Lin et al. 2017, equation 5).
 
     Args:
         alpha: weight of positives; negatives have 1 - alpha.
-        gamma: how fast easy samples fade.
+        gamma: how fast the weight of easy samples falls.
         loss_weight: factor of the result.
     """
 
@@ -59,7 +59,7 @@ class FocalLoss(nn.Module):
         self.loss_weight = loss_weight
 
     def forward(self, pred: Tensor, target: Tensor, weight: Tensor, avg_factor: Tensor | float) -> Tensor:
-        """As ``BinaryCrossEntropyLoss``."""
+        """See ``BinaryCrossEntropyLoss``."""
         target = target.float()
         probability = pred.float().sigmoid()
         miss = probability + target - 2 * probability * target

@@ -1,7 +1,6 @@
 """Feature Pyramid Network (Lin et al. 2017)."""
 
 from collections.abc import Sequence
-from typing import ClassVar
 
 from mmengine.model import BaseModule
 from torch import Tensor, nn
@@ -9,7 +8,7 @@ from torch.nn import functional as F
 
 from frdet.errors import ConfigError
 from frdet.models.layers import ConvNorm
-from frdet.registry import NECKS, NORMS, Registry
+from frdet.registry import NECKS, NORMS
 
 LAST_LEVELS = ('maxpool', 'p6p7_on_c5', 'p6p7_on_p5', None)
 
@@ -19,23 +18,21 @@ class FPN(BaseModule):
     """1x1 lateral convolutions, a top-down path of nearest upsampling, a 3x3 convolution on every sum (FPN, section 3).
 
     Args:
-        in_channels: channels of the backbone's maps, finest first; a detector gives ``backbone.out_channels`` where it
-            is None.
+        in_channels: channels of the backbone's maps, finest first. None: a detector gives ``backbone.out_channels``.
         out_channels: channels of every map returned.
-        in_features: which of the backbone's maps are used, as indices; None: all.
-        norm: norm after every convolution; None: none, and the convolutions have a bias.
-        fuse_type: 'sum', or 'avg', which halves the sum of lateral and upsampled map.
-        last_level: 'maxpool' adds a map of twice the last stride by taking every second cell (p6, for RPN alone);
-            'p6p7_on_c5' and 'p6p7_on_p5' add two by 3x3 convolutions of stride 2, the first on the last of the
-            backbone's maps that are used or on p5, the second on the first's after ReLU (RetinaNet, section 4; c5 in
-            the paper and in detectron2); None adds none.
+        in_features: indices of the backbone's maps that are used; None: all.
+        norm: config of the norm after every convolution. None: no norm, and the convolutions have a bias.
+        fuse_type: 'sum' of the lateral and the upsampled map, or 'avg', half their sum.
+        last_level: 'maxpool' adds p6 by taking every second cell of p5 (for the RPN alone). 'p6p7_on_c5' and
+            'p6p7_on_p5' add p6 and p7 by 3x3 convolutions of stride 2 (RetinaNet, section 4): p6 from the last used
+            map of the backbone (as the paper and detectron2) or from p5, and p7 from p6 after ReLU. None adds no map.
         init_cfg: MMEngine's.
 
     Raises:
-        ConfigError: an option has no such value, or ``in_channels`` is None.
+        ConfigError: an option has an unknown value, or ``in_channels`` is None.
     """
 
-    parts: ClassVar[dict[str, Registry]] = dict(norm=NORMS)
+    parts = dict(norm=NORMS)
 
     def __init__(
         self,
@@ -54,7 +51,7 @@ class FPN(BaseModule):
         if last_level not in LAST_LEVELS:
             raise ConfigError(f'FPN: last_level is {last_level!r}, expected one of {", ".join(map(repr, LAST_LEVELS))}')
         if in_channels is None:
-            raise ConfigError('FPN: in_channels is None: give the channels of the maps that it gets, finest first')
+            raise ConfigError('FPN: in_channels is None, expected the channels of the maps that it gets, finest first')
         self.in_channels = tuple(in_channels)
         self.in_features = tuple(range(len(in_channels)) if in_features is None else in_features)
         if not self.in_features or max(self.in_features) >= len(in_channels):
@@ -64,16 +61,16 @@ class FPN(BaseModule):
         used = [in_channels[i] for i in self.in_features]
         self.lateral_convs = nn.ModuleList(ConvNorm(c, out_channels, 1, norm=norm) for c in used)
         self.fpn_convs = nn.ModuleList(ConvNorm(out_channels, out_channels, 3, norm=norm) for _ in used)
-        if last_level in ('p6p7_on_c5', 'p6p7_on_p5'):  # called as in MMDetection
+        if last_level in ('p6p7_on_c5', 'p6p7_on_p5'):  # named as in MMDetection
             on = used[-1] if last_level == 'p6p7_on_c5' else out_channels
             self.fpn_convs.extend(ConvNorm(c, out_channels, 3, stride=2, norm=norm) for c in (on, out_channels))
         self.out_channels = out_channels
 
     def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """Backbone maps (N, C_i, H_i, W_i), finest first -> maps (N, out_channels, H_i, W_i), and p6, p7 if asked for.
+        """Backbone maps (N, C_i, H_i, W_i), finest first -> maps (N, out_channels, H_i, W_i), then p6 and p7 if any.
 
         Raises:
-            ConfigError: the backbone's maps are not those ``in_channels`` says.
+            ConfigError: the channels of the backbone's maps are not ``in_channels``.
         """
         if tuple(f.shape[1] for f in features) != self.in_channels:
             found = ', '.join(str(f.shape[1]) for f in features)

@@ -1,7 +1,6 @@
 """Classify an RoI and refine its box."""
 
 from itertools import pairwise
-from typing import ClassVar
 
 from mmengine.model import BaseModule
 from torch import Tensor, nn
@@ -13,24 +12,24 @@ from frdet.registry import BBOX_HEADS
 
 @BBOX_HEADS.register_module()
 class FCBBoxHead(BaseModule):
-    """Shared fully connected layers, then class scores with the background last, and deltas.
+    """Shared fully connected layers, then one layer for class scores, with the background last, and one for deltas.
 
     Args:
-        num_classes: K, without the background. None in a config is the number of the data set's classes, which
-            training, testing and ``init_detector`` fill in.
+        num_classes: K, without the background. Where a config has None, training, testing and ``init_detector`` fill
+            in the number of the data set's classes.
         in_channels: channels of the pooled features.
-        roi_size: their height and width.
+        roi_size: height and width of the pooled features.
         fc_channels: channels of each shared layer.
-        num_fcs: how many there are.
-        class_agnostic: one box for all classes, not one for each.
+        num_fcs: number of shared layers.
+        class_agnostic: predict one box for all classes instead of one for each.
         init_cfg: MMEngine's.
 
     Raises:
-        ConfigError: ``num_classes`` is no positive number.
+        ConfigError: ``num_classes`` is not a positive number.
     """
 
-    #: The layers whose weights depend on the classes: fine-tuning on other classes starts them anew.
-    class_layers: ClassVar[tuple[str, ...]] = ('fc_cls', 'fc_reg')
+    #: The layers whose weights depend on the classes. Fine-tuning on other classes initialises them again.
+    class_layers: tuple[str, ...] = ('fc_cls', 'fc_reg')
 
     def __init__(
         self,

@@ -4,7 +4,6 @@ Shapes: B images, P proposals and G ground truths an image, S samples an image, 
 """
 
 from collections.abc import Sequence
-from typing import ClassVar
 
 import torch
 from mmengine.model import BaseModule
@@ -13,17 +12,7 @@ from torch import Tensor
 from frdet.models.losses import box_loss
 from frdet.models.task_modules import Detections, Proposals, select_batch
 from frdet.models.task_modules.assigners import IGNORED
-from frdet.registry import (
-    ASSIGNERS,
-    BBOX_HEADS,
-    BOX_CODERS,
-    LOSSES,
-    ROI_EXTRACTORS,
-    ROI_HEADS,
-    SAMPLERS,
-    Registry,
-    build_parts,
-)
+from frdet.registry import ASSIGNERS, BBOX_HEADS, BOX_CODERS, LOSSES, ROI_EXTRACTORS, ROI_HEADS, SAMPLERS, build_parts
 from frdet.structures import GroundTruth, clip_boxes
 
 
@@ -35,15 +24,15 @@ class StandardRoIHead(BaseModule):
         roi_extractor, bbox_head, box_coder, assigner, sampler: the parts, configs or built.
         loss_cls: on class scores; called with scores (R, K + 1) and labels (R,).
         loss_bbox: on the boxes of positive RoIs.
-        add_gt_as_proposals: the ground truth joins the proposals in training, so that early RoIs have positives.
+        add_gt_as_proposals: in training the ground truth is added to the proposals, so that there are positives early.
         score_thr: detections need a score above this.
         nms_iou_thr: NMS threshold within a class.
-        max_per_image: detections kept an image.
-        min_side: detections with a side below this are dropped, in pixels.
+        max_per_image: largest number of detections of an image.
+        min_side: detections are dropped if a side is below this, in pixels.
         init_cfg: MMEngine's.
     """
 
-    parts: ClassVar[dict[str, Registry]] = dict(
+    parts = dict(
         roi_extractor=ROI_EXTRACTORS, bbox_head=BBOX_HEADS, box_coder=BOX_CODERS, assigner=ASSIGNERS,
         sampler=SAMPLERS, loss_cls=LOSSES, loss_bbox=LOSSES,
     )  # fmt: skip
@@ -81,7 +70,7 @@ class StandardRoIHead(BaseModule):
         return self.bbox_head(self.roi_extractor(features, rois))
 
     def loss(self, features: Sequence[Tensor], proposals: Proposals, truth: GroundTruth) -> dict[str, Tensor]:
-        """Losses on a sample of the proposals (B, P) of a batch with ground truth (B, G)."""
+        """Losses of a sample of the proposals (B, P) of a batch with ground truth (B, G)."""
         boxes, gt_boxes, labels, positive, valid = self._sample(proposals, truth)
         scores, deltas = self(features, _with_image_index(boxes))
         boxes, gt_boxes = boxes.flatten(0, 1), gt_boxes.flatten(0, 1)
@@ -109,7 +98,7 @@ class StandardRoIHead(BaseModule):
             boxes, probabilities = (x.unflatten(0, valid.shape) for x in self._refine(features, rois, image_sizes))
         else:
             refined = self._refine(features, rois[valid.flatten()], image_sizes)
-            boxes, probabilities = (_spread(x, valid) for x in refined)
+            boxes, probabilities = (x.new_zeros(valid.shape + x.shape[1:]).index_put_((valid,), x) for x in refined)
         return select_batch(
             boxes,
             probabilities,
@@ -124,7 +113,7 @@ class StandardRoIHead(BaseModule):
         """RoIs (R, 5) -> clipped boxes (R, K, 4), or (R, 1, 4), NaN where infinite, and probabilities (R, K)."""
         scores, deltas = self(features, rois)
         boxes = self.box_coder.decode(rois[:, None, 1:], deltas)
-        boxes = boxes.masked_fill(boxes.isinf(), torch.nan)  # clipping would make it a box; NaN is dropped later
+        boxes = boxes.masked_fill(boxes.isinf(), torch.nan)  # clipping would make it finite; NaN is dropped later
         return clip_boxes(boxes, image_sizes[rois[:, 0].long()][:, None]), scores.softmax(dim=1)[:, :-1]
 
     @torch.no_grad()
@@ -148,14 +137,7 @@ class StandardRoIHead(BaseModule):
         )
 
 
-def _spread(values: Tensor, valid: Tensor) -> Tensor:
-    """Rows of ``values`` (n, ...) at the n places where ``valid`` (B, P) is True, zeros elsewhere: (B, P, ...)."""
-    spread = values.new_zeros(valid.shape + values.shape[1:])
-    spread[valid] = values
-    return spread
-
-
 def _with_image_index(boxes: Tensor) -> Tensor:
-    """(B, S, 4) -> (B * S, 5) with the image's index in front."""
+    """(B, S, 4) -> (B * S, 5), with the index of the image in front."""
     index = torch.arange(boxes.shape[0], device=boxes.device, dtype=boxes.dtype)
     return torch.cat([index[:, None, None].expand(-1, boxes.shape[1], 1), boxes], dim=2).flatten(0, 1)

@@ -17,14 +17,14 @@ class AnchorGenerator:
     ((x + offset) * stride, (y + offset) * stride).
 
     Args:
-        strides: image pixels per cell, a level each.
-        sizes: for each level, the square roots of the areas, in image pixels.
+        strides: image pixels per cell, of each level.
+        sizes: square roots of the areas in image pixels, of each level.
         ratios: height / width.
         offset: 0, detectron2's and torchvision's, or 0.5 for the cell's middle.
         round_to_pixels: round the corners around the centre to whole pixels, as torchvision does.
-        strides_from_maps: torchvision's strides: the size of the network's input over the map's, rounded down, for
-            height and width on their own. Where a map's size was rounded up they are smaller than ``strides``: an
-            input of 800 gives p6 13 cells, 61 pixels apart instead of 64.
+        strides_from_maps: torchvision's strides: input size / map size, rounded down, separately for height and width.
+            They are smaller than ``strides`` where a map's size was rounded up. Example: an input of 800 pixels has 13
+            cells in p6, which are 61 pixels apart instead of 64.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class AnchorGenerator:
         self.strides = tuple(strides)
         self.offset = offset
         self.strides_from_maps = strides_from_maps
-        #: Anchors a cell, A: sizes times ratios, sizes first.
+        #: A, the number of anchors of a cell: all ratios of the first size, then of the next.
         self.num_anchors = counts.pop() * len(ratios)
         self.cell_anchors = [self._around_origin(level, ratios) for level in sizes]
         if round_to_pixels:
@@ -65,11 +65,11 @@ class AnchorGenerator:
         """Anchors of every level for feature maps of ``shapes`` (height, width).
 
         Returns:
-            One (H * W * A, 4) float32 tensor a level, xyxy in image pixels, in (H, W, A) order.
+            A float32 tensor (H * W * A, 4) of each level, xyxy in image pixels, in (H, W, A) order.
         """
         if len(shapes) != len(self.strides):
             raise ConfigError(f'AnchorGenerator: {len(self.strides)} strides for {len(shapes)} feature maps')
-        # The input is padded to a multiple of the finest stride at least, so its size follows from the finest map.
+        # The input is padded to a multiple of the finest stride, so its size follows from the finest map.
         input_height, input_width = (side * self.strides[0] for side in shapes[0])
         levels = []
         for (height, width), stride, cell in zip(shapes, self.strides, self.cell_anchors, strict=True):

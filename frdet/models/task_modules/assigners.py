@@ -1,4 +1,4 @@
-"""Assigners decide for every box whether it is positive, negative or ignored, and which ground truth it answers for."""
+"""Assigners make every box positive, negative or ignored, and give it a ground truth."""
 
 from typing import NamedTuple
 
@@ -13,12 +13,12 @@ POSITIVE, NEGATIVE, IGNORED = 1, 0, -1
 
 
 class AssignResult(NamedTuple):
-    """What an assigner says of N boxes, of one image (N,) or of a batch (B, N).
+    """The assignment of N boxes: tensors (N,) of one image, or (B, N) of a batch.
 
     Attributes:
         label: int64; 1 positive, 0 negative, -1 ignored.
-        gt_index: int64; the ground truth of a positive box; any legal index elsewhere.
-        iou: float32; IoU with the ground truth that fits best.
+        gt_index: int64; the ground truth of a positive box, any legal index for other boxes.
+        iou: float32; the largest IoU with a ground truth.
     """
 
     label: Tensor
@@ -38,7 +38,7 @@ class BaseAssigner:
         raise TypeError(f'{type(self).__name__} must define assign(boxes, gt_boxes, gt_labels)')
 
     def assign_batch(self, boxes: Tensor, truth: GroundTruth) -> AssignResult:
-        """Assign boxes (N, 4), the same for all images, or (B, N, 4), to the ground truth of B images.
+        """Assign boxes (B, N, 4), or (N, 4) for all images alike, to the ground truth of B images.
 
         Returns:
             Tensors (B, N).
@@ -55,16 +55,16 @@ class BaseAssigner:
 class MaxIoUAssigner(BaseAssigner):
     """Assign by the largest IoU (Faster R-CNN, section 3.1.2).
 
-    IoU >= ``pos_iou_thr`` with the best ground truth makes a box positive, < ``neg_iou_thr`` negative, and what lies
-    between is ignored. Without ground truth all are negative.
+    A box is positive if its largest IoU is at least ``pos_iou_thr``, negative if it is below ``neg_iou_thr``, and
+    ignored in between. Without ground truth all boxes are negative.
 
     Args:
         pos_iou_thr, neg_iou_thr: the two thresholds.
-        match_low_quality: also make positive every box that is the best, or as good as the best, of some ground truth:
-            case (i) of the paper, which leaves no ground truth without an anchor.
-        min_pos_iou: a ground truth gets such boxes only if its best IoU is at least this (and above 0).
-        reassign_low_quality: such a box answers for the ground truth it is the best of (MMDetection; the last one if
-            there are several), not for its own best one (detectron2, torchvision).
+        match_low_quality: every box with the largest IoU of a ground truth is positive, too: case (i) of the paper,
+            which leaves no ground truth without an anchor.
+        min_pos_iou: this happens only if that IoU is at least this (and above 0).
+        reassign_low_quality: such a box is assigned to that ground truth, the last one of several (MMDetection), and
+            not to the ground truth that it overlaps most (detectron2, torchvision).
     """
 
     def __init__(

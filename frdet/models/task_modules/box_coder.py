@@ -1,4 +1,4 @@
-"""Boxes as offsets from reference boxes."""
+"""Boxes as deltas from reference boxes."""
 
 import math
 from collections.abc import Sequence
@@ -16,10 +16,10 @@ class DeltaXYWHCoder:
     R-CNN's parametrisation (Faster R-CNN, equation 2), on continuous boxes (width = x2 - x1).
 
     Args:
-        weights: factors of dx, dy, dw, dh, so that losses see numbers of about unit size.
-        max_ratio: decoded sides grow at most by this factor. The default, 1000 / 16, takes a 16 pixel RoI to the size
-            of a large image: enough for any true box, and exp() cannot overflow on wild predictions.
-        limit_shrinking: sides also shrink at most by that factor (MMDetection).
+        weights: factors of dx, dy, dw, dh, which give losses numbers of about unit size.
+        max_ratio: decoded sides grow at most by this factor. The default, 1000 / 16, takes a RoI of 16 pixels to the
+            size of a large image. That is enough for any true box, and exp() cannot overflow.
+        limit_shrinking: sides also shrink at most by this factor (MMDetection).
     """
 
     def __init__(

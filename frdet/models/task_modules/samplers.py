@@ -1,4 +1,4 @@
-"""Samplers choose which of the assigned boxes are trained on."""
+"""Samplers choose the assigned boxes that a head is trained on."""
 
 from typing import NamedTuple
 
@@ -10,12 +10,12 @@ from frdet.registry import SAMPLERS
 
 
 class SampleResult(NamedTuple):
-    """S places for the samples of each of B images; how many are filled differs from image to image.
+    """Samples of B images, padded to S an image.
 
     Attributes:
-        index: (B, S) int64, which box; 0 in an empty place.
-        positive: (B, S) bool, a positive sample.
-        valid: (B, S) bool, a sample at all.
+        index: (B, S) int64, the box; 0 where padded.
+        positive: (B, S) bool, False for a negative sample and where padded.
+        valid: (B, S) bool, False where padded.
     """
 
     index: Tensor  # type: ignore[assignment]  # the field, not tuple.index
@@ -27,7 +27,7 @@ class BaseSampler:
     """Interface. A custom sampler overrides ``sample``; ``sample_batch`` then loops over the images.
 
     Args:
-        num: samples an image.
+        num: largest number of samples of an image.
         pos_fraction: at most int(pos_fraction * num) of them are positive.
     """
 
@@ -42,7 +42,7 @@ class BaseSampler:
             assigned: tensors (N,).
 
         Returns:
-            Indices of the positive and of the negative samples, int64, together at most ``num``.
+            Indices of the positive and of the negative samples, int64, at most ``num`` together.
         """
         raise TypeError(f'{type(self).__name__} must define sample(assigned)')
 
@@ -63,10 +63,10 @@ class BaseSampler:
 
 @SAMPLERS.register_module()
 class RandomSampler(BaseSampler):
-    """Uniformly random positives, at most ``pos_fraction`` of ``num``, filled up to ``num`` with random negatives.
+    """Random positives, at most ``pos_fraction`` of ``num``, filled up to ``num`` with random negatives.
 
-    Faster R-CNN, section 3.1.3. Every box draws a random key and the largest keys win: a fixed number of places, so
-    that nothing waits for a count to come back from a GPU.
+    Faster R-CNN, section 3.1.3. Every box gets a random key, and the boxes with the largest keys are chosen. Shapes are
+    fixed, so the host does not wait for a GPU.
     """
 
     def sample(self, assigned: AssignResult) -> tuple[Tensor, Tensor]:
@@ -76,16 +76,16 @@ class RandomSampler(BaseSampler):
         return index[positive], index[valid & ~positive]
 
     def sample_batch(self, assigned: AssignResult) -> SampleResult:
-        """See ``BaseSampler.sample_batch``; positives come first."""
+        """See ``BaseSampler.sample_batch``. Positives come first."""
         label = assigned.label
         count = label.shape[1]
         num = min(self.num, count)
         key = torch.rand(label.shape, device=label.device)
-        places = min(int(self.pos_fraction * self.num), count)
-        pos_key, pos_index = torch.where(label == POSITIVE, key, -1.0).topk(places, dim=1)
+        num_pos = min(int(self.pos_fraction * self.num), count)
+        pos_key, pos_index = torch.where(label == POSITIVE, key, -1.0).topk(num_pos, dim=1)
         neg_key, neg_index = torch.where(label == NEGATIVE, key, -1.0).topk(num, dim=1)
         is_pos, is_neg = pos_key >= 0, neg_key >= 0
-        # Positives first, then negatives, then empty places; the first num are the sample.
+        # Positives first, then negatives, then padding. The first num are the sample.
         rank = torch.cat([is_pos * 2, is_neg * 1], dim=1).to(torch.int8)
         rank, order = rank.sort(dim=1, descending=True, stable=True)
         index = torch.cat([pos_index, neg_index], dim=1).gather(1, order)[:, :num]
@@ -95,10 +95,10 @@ class RandomSampler(BaseSampler):
 
 @SAMPLERS.register_module()
 class IoUBalancedSampler(BaseSampler):
-    """Negatives drawn evenly over bins of their IoU, so that hard ones are not rare (Libra R-CNN, section 3.1).
+    """Negatives drawn evenly from bins of their IoU, so that hard negatives are not rare (Libra R-CNN, section 3.1).
 
     Args:
-        num, pos_fraction: as ``RandomSampler``, which also draws the positives.
+        num, pos_fraction: see ``BaseSampler``.
         num_bins: bins between 0 and the largest IoU of a negative.
     """
 

@@ -1,4 +1,4 @@
-"""From many scored boxes to few: proposals after the first stage, detections after the second."""
+"""Selecting few of many scored boxes: proposals after the first stage, detections after the second."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -12,12 +12,12 @@ from frdet.structures import clip_boxes
 
 
 class Proposals(NamedTuple):
-    """P places for the proposals of each of B images, best score first.
+    """Proposals of B images, best score first, padded to P an image.
 
     Attributes:
-        boxes: (B, P, 4) xyxy in pixels of the network's input, zeros in an empty place.
-        scores: (B, P) objectness logits, -inf in an empty place.
-        valid: (B, P) bool, False in an empty place.
+        boxes: (B, P, 4) xyxy in pixels of the network's input, zeros where padded.
+        scores: (B, P) objectness logits, -inf where padded.
+        valid: (B, P) bool, False where padded.
     """
 
     boxes: Tensor
@@ -26,12 +26,12 @@ class Proposals(NamedTuple):
 
 
 class Detections(NamedTuple):
-    """D places for the detections of each of B images, best score first.
+    """Detections of B images, best score first, padded to D an image.
 
     Attributes:
-        boxes: (B, D, 4) xyxy in pixels of the network's input, zeros in an empty place.
-        scores: (B, D) probabilities, 0 in an empty place.
-        labels: (B, D) int64, -1 in an empty place.
+        boxes: (B, D, 4) xyxy in pixels of the network's input, zeros where padded.
+        scores: (B, D) probabilities, 0 where padded.
+        labels: (B, D) int64, -1 where padded.
     """
 
     boxes: Tensor
@@ -42,8 +42,8 @@ class Detections(NamedTuple):
 def best_scores(scores: Tensor, num: int) -> tuple[Tensor, Tensor]:
     """The ``num`` best of scores (B, n), or all if there are fewer, and their indices: (B, min(num, n)) each.
 
-    In a graph that is exported they are always ``num``, with -inf and some index in empty places, so that no later size
-    depends on that of the images.
+    An exported graph always gives ``num`` of them, padded with -inf and any legal index, so that no later size depends
+    on the image size.
     """
     count = scores.shape[1]
     if not torch.compiler.is_exporting():
@@ -61,17 +61,17 @@ def select_proposals(
     num: int,
     min_side: float,
 ) -> Proposals:
-    """Clip, drop what is too small, suppress within each level, keep the best over all levels.
+    """Clip boxes, drop small ones, suppress within each level, keep the best of all levels.
 
     Every step keeps the tensors' shapes: a dropped box gets the score -inf. One NMS call serves all images and levels.
 
     Args:
-        boxes: a level each, (B, n_l, 4).
-        scores: a level each, (B, n_l).
+        boxes: (B, n_l, 4) of each level.
+        scores: (B, n_l) of each level.
         image_sizes: (B, 2), height and width before padding.
         nms_iou_thr: IoU above which the lower score is dropped.
-        num: boxes kept an image.
-        min_side: boxes with a side not above this are dropped, in pixels.
+        num: P, or all boxes if there are fewer.
+        min_side: boxes are dropped unless both sides are above this, in pixels.
     """
     level = torch.cat([s.new_full((s.shape[1],), i, dtype=torch.long) for i, s in enumerate(scores)])
     all_boxes = clip_boxes(torch.cat(list(boxes), dim=1), image_sizes[:, None])
@@ -98,19 +98,18 @@ def select_batch(
     num: int,
     min_side: float = 0.0,
 ) -> Detections:
-    """Keep scores above a threshold, suppress within each class, keep the best of all classes of each image.
+    """Drop low scores, suppress within each class, keep the best of all classes of each image.
 
-    Every step keeps the tensors' shapes. Of equal scores the first box and class come first.
+    Every step keeps the tensors' shapes. Equal scores keep the order of boxes and classes.
 
     Args:
-        boxes: (B, P, K, 4) a box for every class, or (B, P, 1, 4) one for all; clipped.
+        boxes: (B, P, K, 4), a box for every class, or (B, P, 1, 4), one for all classes; clipped.
         scores: (B, P, K) probabilities.
-        valid: (B, P) bool, False where there is no box.
-        score_thr: scores not above this are dropped.
+        valid: (B, P) bool, False where padded.
+        score_thr: scores are dropped unless they are above this.
         nms_iou_thr: IoU above which the lower score of a class is dropped.
-        num: detections kept an image at most: D, or P * K where that is less. The place of a detection without area
-            stays empty.
-        min_side: boxes with a side below this are dropped, in pixels.
+        num: D, or P * K if that is less. A detection without area is replaced by padding.
+        min_side: boxes are dropped if a side is below this, in pixels.
     """
     batch, _, num_classes = scores.shape
     legal = boxes.isfinite().all(dim=-1).all(dim=-1) & scores.isfinite().all(dim=-1) & valid
