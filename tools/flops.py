@@ -22,7 +22,6 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--size', type=int, nargs=2, default=(800, 1333), metavar=('H', 'W'), help='pixels (default: 800 1333)'
     )
-    parser.add_argument('--rois', type=int, metavar='N', help='of the second stage; default: the proposals of a test')
     parser.add_argument('--json', metavar='FILE', help='also write the numbers here')
     parser.add_argument(
         '--cfg-options', nargs='+', default=[], metavar='KEY=VALUE', help='change the config: a.b.0.c=VALUE'
@@ -45,7 +44,7 @@ def table(stages: list[Stage]) -> str:
 
 def main() -> None:
     args = parse_args()
-    stages = count_flops(load_config(args.config, args.cfg_options), tuple(args.size), num_rois=args.rois)
+    stages = count_flops(load_config(args.config, args.cfg_options), tuple(args.size))
     print(table(stages))
     print(
         'Inference of one image: convolutions and matrix products, a multiply-add being 2 FLOPs or 1 MAC. RoIAlign, '

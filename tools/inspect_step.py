@@ -24,10 +24,12 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     cfg = load_config(args.config, args.cfg_options)
-    page, _ = inspect_step(cfg, checkpoint=args.checkpoint, images=args.image, seed=args.seed)
+    page, record = inspect_step(cfg, checkpoint=args.checkpoint, images=args.image, seed=args.seed)
     page.write(args.out)
     for warning in page.warnings or []:
         print(f'warning: {warning}')
+    if record.not_shown:
+        print(f'not shown: {record.not_shown}')
     print(f'The page is {args.out}')
 
 

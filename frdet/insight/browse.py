@@ -63,8 +63,7 @@ def browse_dataset(cfg: Config, out: str | Path, *, split: str = 'train', num: i
 
 
 def _add_images(page: Page, dataset: Any, count: int, seed: int, warnings: list[str]) -> None:
-    pipelines = [getattr(entry(one, 'pipeline'), 'transforms', ()) for one in leaves(dataset, having='pipeline')]
-    steps = '; '.join(dict.fromkeys(' → '.join(type(step).__name__ for step in steps) for steps in pipelines))
+    steps = pipeline_in_words(dataset)
     section = page.section(
         'Images',
         'Each image as the model gets it, then as it is on disk. Crowd regions are dashed: they are neither object nor '
@@ -78,6 +77,12 @@ def _add_images(page: Page, dataset: Any, count: int, seed: int, warnings: list[
         item, record = dataset[index], dataset.get_data_info(index)
         warnings += item['data_samples'].get('broken_images', [])
         show_image(section, record, item, dataset.metainfo.get('classes') or (), side)
+
+
+def pipeline_in_words(dataset: Any) -> str:
+    """The transforms of a data set, of all that are joined in it."""
+    pipelines = [getattr(entry(one, 'pipeline'), 'transforms', ()) for one in leaves(dataset, having='pipeline')]
+    return '; '.join(dict.fromkeys(' → '.join(type(step).__name__ for step in steps) for steps in pipelines))
 
 
 def show_image(section: Section, record: Mapping[str, Any], item: Mapping[str, Any], classes: Any, side: float) -> None:

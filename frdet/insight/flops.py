@@ -1,26 +1,26 @@
 """What a detector costs: floating point operations and parameters of each stage."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
 from mmengine.config import Config
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from frdet.apis.classes import classes_of_split, resolve_num_classes
 from frdet.config import check_config
 from frdet.errors import ConfigError
+from frdet.models.detectors import Detector
 from frdet.registry import DETECTORS, in_config_scope
-
-PARTS = ('backbone', 'neck', 'rpn_head', 'roi_head')
 
 
 class Stage(NamedTuple):
     """A part of a detector.
 
     Attributes:
-        name: that of its module; ``backbone stem`` is what lies before the stages, ``other`` what is in no part.
+        name: that of its module; ``backbone stem`` or ``head rest`` is what lies beside the stages of the backbone or
+            of a head, ``other`` what is in no part.
         flops: of one image's inference; a multiply-add is two.
         trained, frozen: numbers of its parameters. A FrozenBN has none, but buffers.
     """
@@ -34,68 +34,103 @@ class Stage(NamedTuple):
     def params(self) -> int:
         return self.trained + self.frozen
 
-    def without(self, parts: Sequence['Stage'], name: str) -> 'Stage':
-        """What is left beside its parts."""
-        left = (own - sum(column) for own, *column in zip(self[1:], *(part[1:] for part in parts), strict=True))
-        return Stage(name, *left)
-
 
 @in_config_scope
-def count_flops(cfg: Config, size: tuple[int, int], *, num_rois: int | None = None) -> list[Stage]:
-    """The cost of finding objects in one image, by stages, in the order of the computation; all in all last.
+def count_flops(cfg: Config, size: tuple[int, int]) -> list[Stage]:
+    """The cost of finding objects in one image, by stages, in the order of the model's parts; all in all last.
 
     Convolutions and matrix products are counted, by PyTorch's ``FlopCounterMode``. Norms, activations, RoIAlign, NMS
     and the decoding of boxes have no such product, and are left out. Nothing is computed: the tensors are on torch's
-    meta device, which has their shapes alone.
+    meta device, which has their shapes alone. So a second stage is counted with as many RoIs as the first may propose.
 
     Args:
         cfg: a whole config; ``num_classes`` that it leaves open is looked up in its data.
         size: (height, width) of the image after the pipeline; it is padded as in a batch of one.
-        num_rois: of the second stage; as many as ``rpn_head`` proposes in testing where None.
 
     Raises:
-        ConfigError: the config is wrong, its detector is not made of ``PARTS``, or ``size`` or ``num_rois`` is not
-            positive.
+        ConfigError: the config is wrong, its model is no ``Detector`` or depends on values where it should not, or
+            ``size`` is not positive.
     """
-    if min(*size, 1 if num_rois is None else num_rois) < 1:
-        raise ConfigError(f'{size[0]} x {size[1]} pixels, {num_rois} RoIs: expected at least 1 of each')
+    if min(size) < 1:
+        raise ConfigError(f'{size[0]} x {size[1]} pixels: expected at least 1 of each')
     check_config(cfg)
     resolve_num_classes(cfg, lambda: classes_of_split(cfg, 'test'))
-    with torch.device('meta'):
-        model: Any = DETECTORS.build(cfg.model).eval()
-    if missing := [name for name in PARTS if not hasattr(model, name)]:
-        raise ConfigError(
-            f'model.type={cfg.model.type!r} has no {missing[0]}: detectors built as FasterRCNN are counted'
-        )
-    divisor = getattr(model.data_preprocessor, 'pad_size_divisor', 1)
-    height, width = (-(-side // divisor) * divisor for side in size)
-    num_rois = num_rois or getattr(model.rpn_head, 'post_nms', {}).get(False)
-    if num_rois is None:
-        raise ConfigError(f'{type(model.rpn_head).__name__} does not say how many proposals it makes: give --rois')
-    model.compile_features = False
     counter = FlopCounterMode(display=False)
-    with counter, torch.no_grad():
-        features, _ = model(torch.empty(1, 3, height, width, device='meta'), mode='tensor')
-        model.roi_head(features, torch.empty(num_rois, 5, device='meta'))
-    root = type(model).__name__
-    flops = {name.removeprefix(f'{root}.'): sum(ops.values()) for name, ops in counter.get_flop_counts().items()}
-    return _stages(model, flops)
+    with torch.device('meta'), torch.no_grad():
+        model: Any = DETECTORS.build(cfg.model).eval()
+        if not isinstance(model, Detector):
+            raise ConfigError(
+                f'model.type={cfg.model.type!r} is no Detector, whose extract_features and detect are counted: derive '
+                'it from frdet.models.detectors.Detector'
+            )
+        model.compile_features = False
+        divisor = getattr(model.data_preprocessor, 'pad_size_divisor', 1)
+        images = torch.empty(1, 3, *(-(-side // divisor) * divisor for side in size))
+        try:
+            with counter:
+                _Finding(model)(images)
+        except RuntimeError as error:
+            raise ConfigError(
+                f'{type(model).__name__} cannot be counted ({str(error).strip().partition(chr(10))[0]}): its detect '
+                "may use only operations that torch's meta device knows, and shapes that do not depend on values"
+            ) from error
+    prefix = f'{_Finding.__name__}.detector.'
+    return _stages(
+        model, {name.removeprefix(prefix): sum(ops.values()) for name, ops in counter.get_flop_counts().items()}
+    )
+
+
+class _Finding(nn.Module):
+    """From an image to detections, as one module: the counter names what it counts after the module it began with."""
+
+    def __init__(self, detector: Detector):
+        super().__init__()
+        self.detector = detector
+
+    def forward(self, images: Tensor) -> Any:
+        return self.detector.detect(self.detector.extract_features(images), images.new_empty(1, 2))
+
+
+def unwrapped(name: str, module: nn.Module) -> tuple[str, nn.Module]:
+    """The module inside a module that has several children, and its name: a wrapper around one says nothing."""
+    while len(children := list(module.named_children())) == 1:
+        name, module = f'{name}.{children[0][0]}', children[0][1]
+    return name, module
 
 
 def _stages(model: nn.Module, flops: Mapping[str, int]) -> list[Stage]:
-    modules = dict(model.named_modules())
-    children = modules['backbone'].named_children()
-    layers = [f'backbone.{name}' for name, child in children if any(True for _ in child.children())]
-    names = [*layers, 'neck', 'rpn_head', 'roi_head.roi_extractor', 'roi_head.bbox_head']
-    stages = [_stage(name, modules[name], flops.get(name, 0)) for name in names if name in modules]
-    backbone = _stage('backbone', modules['backbone'], flops.get('backbone', 0))
-    stages.insert(0, backbone.without(stages[: len(layers)], 'backbone stem'))
-    total = _stage('total', model, flops['Global'])
-    other = total.without(stages, 'other')
-    return [*stages, *([other] if any(other[1:]) else []), total]
+    stages: list[Stage] = []
+    for name, part in model.named_children():
+        inner = [] if name == 'neck' else [_stage(*one, flops) for one in _inner(*unwrapped(name, part))]
+        rest = name if not inner else 'backbone stem' if name == 'backbone' else f'{name} rest'
+        stages += [_beside(inner, rest, _stage(name, part, flops)), *inner]
+    total = _stage('total', model, {'total': flops['Global']})
+    stages = [stage for stage in (*stages, _beside(stages, 'other', total)) if any(stage[1:])]
+    return [*stages, total]
 
 
-def _stage(name: str, module: nn.Module, flops: int) -> Stage:
+def _inner(path: str, module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Modules inside another that consist of modules themselves; in place of a list its members."""
+    for name, child in module.named_children():
+        if isinstance(child, nn.ModuleList):
+            yield from _inner(f'{path}.{name}', child)
+        elif next(child.children(), None) is not None:
+            yield f'{path}.{name}', child
+
+
+def _beside(parts: list[Stage], name: str, whole: Stage) -> Stage:
+    """What is left of a stage beside its parts."""
+    left = (own - sum(column) for own, *column in zip(whole[1:], *(part[1:] for part in parts), strict=True))
+    return Stage(name, *left)
+
+
+def _stage(name: str, module: nn.Module, flops: Mapping[str, int]) -> Stage:
     sizes = [(p.numel(), p.requires_grad) for p in module.parameters()]
     trained = sum(size for size, is_trained in sizes if is_trained)
-    return Stage(name, flops, trained, sum(size for size, _ in sizes) - trained)
+    return Stage(name, _flops(name, module, flops), trained, sum(size for size, _ in sizes) - trained)
+
+
+def _flops(name: str, module: nn.Module, flops: Mapping[str, int]) -> int:
+    """Of a module, also if it is never called itself, as a list, or its children are called from elsewhere as well."""
+    children = sum(_flops(f'{name}.{inner}', child, flops) for inner, child in module.named_children())
+    return max(flops.get(name, 0), children)

@@ -23,27 +23,16 @@ BATCH_SIDE = 320  # pixels
 
 
 class RunFacts(NamedTuple):
-    """What is known as a training begins, plain data for ``run.json``.
+    """What is known as a training begins, plain data for ``run.json``."""
 
-    Attributes:
-        command: what was typed.
-        versions: names and values, as ``tools/doctor.py`` prints them.
-        iters_per_epoch: None where training does not go by epochs.
-        classes: names by label.
-        ann_file: annotations of the validation; None where it has none, or another metric than CocoMetric.
-        image_dir: folder of the validation images.
-        img_ids: ids of the validation images.
-        labels: of 'training' and 'validation', ``label_statistics``.
-    """
-
-    command: str
-    versions: list[list[str]]
-    iters_per_epoch: int | None
-    classes: list[str]
-    ann_file: str | None
-    image_dir: str | None
-    img_ids: list[int] | None
-    labels: dict[str, dict]
+    command: str  # as it was typed
+    versions: list[list[str]]  # names and values, as tools/doctor.py prints them
+    iters_per_epoch: int | None  # None where training does not go by epochs
+    classes: list[str]  # names by label
+    ann_file: str | None  # annotations of the validation; None where it has none, or another metric than CocoMetric
+    image_dir: str | None  # folder of the validation images
+    img_ids: list[int] | None  # of the validation images
+    labels: dict[str, dict]  # label_statistics of 'training' and 'validation'
 
 
 def gather_facts(train: Any, val: Any, *, ann_file: str | None, iters_per_epoch: int | None) -> RunFacts:

@@ -7,16 +7,19 @@ from mmengine.config import Config
 from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights
 
 from frdet.config import load_config
+from frdet.datasets.shapes import write_shapes
 from frdet.errors import ConfigError
 from frdet.insight.flops import count_flops
 from tests.engine import toy  # registers ToyDetector  # noqa: F401
+from tests.insight import families
+from tests.insight.step.steps import shapes_config
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 R50 = CONFIGS / 'faster_rcnn/r50_fpn_1x_coco.py'
 
 
-def stages(path, size=(64, 64), num_rois=None, **options):
-    found = count_flops(load_config(path, options), size, num_rois=num_rois)
+def stages(path, size=(64, 64), **options):
+    found = count_flops(load_config(path, options), size)
     return {stage.name: stage for stage in found}
 
 
@@ -38,7 +41,6 @@ BY_HAND = {
     'backbone.layer2': LAYER2 * 8**2,  # of caffe's style: the stride is in the first convolution
     'neck': LATERALS + OUTPUTS,
     'rpn_head': (9 * 256 * 256 + 256 * 3 + 256 * 12) * CELLS,
-    'roi_head.roi_extractor': 0,
     'roi_head.bbox_head': (256 * 7 * 7 * 1024 + 1024 * 1024 + 1024 * 81 + 1024 * 80 * 4) * 1000,
 }
 
@@ -67,6 +69,34 @@ def test_parameters_by_hand(r50):
     assert r50['roi_head.bbox_head'][2:] == ((12544 + 1) * 1024 + (1024 + 1) * (1024 + 81 + 320), 0)
 
 
+def test_one_stage_by_hand(tmp_path):
+    """Maps of 4 x 4, 2 x 2 and 1 cells, 8 channels; six classes are filled in from the data."""
+    cfg = families.one_stage(shapes_config(write_shapes(tmp_path / 'shapes', num_train=1, num_val=1)))
+    cfg.test_dataloader.dataset.data_root = cfg.train_dataloader.dataset.data_root
+    found = {stage.name: stage for stage in count_flops(cfg, (64, 64))}
+    assert found['head.tower'].flops == 2 * 9 * 8 * 8 * 21
+    assert found['head rest'][1:] == (2 * 8 * 6 * 21, 8 * 6 + 6, 0)
+    assert 'other' not in found
+
+
+def test_heads_in_a_list_by_hand():
+    """100 RoIs of 64 x 7 x 7 features through 16 channels twice, then 7 scores and 4 deltas, in each head."""
+    cfg = families.cascade(load_config(CONFIGS / 'quickstart/r18_fpn_shapes.py'))
+    for head in cfg.model.roi_head.bbox_heads:
+        head.num_classes = 6
+    found = {stage.name: stage.flops for stage in count_flops(cfg, (64, 64))}
+    for i in range(2):
+        assert found[f'roi_head.bbox_heads.{i}'] == 2 * 100 * (64 * 49 * 16 + 16 * 16 + 16 * 7 + 16 * 4)
+
+
+def test_a_detector_that_looks_at_values(monkeypatch):
+    monkeypatch.setattr(families.OneStage, 'detect', lambda self, features, sizes: features[0][0].nonzero())
+    cfg = families.one_stage(load_config(CONFIGS / 'quickstart/r18_fpn_shapes.py'))
+    cfg.model.head.num_classes = 6
+    with pytest.raises(ConfigError, match='OneStage cannot be counted .*shapes that do not depend on values'):
+        count_flops(cfg, (64, 64))
+
+
 def test_the_total_is_that_of_its_parts(r50):
     *parts, total = r50.values()
     assert total.name == 'total' and 'other' not in r50
@@ -86,18 +116,17 @@ def test_images_are_padded(r50):
     assert stages(R50, size=(65, 33))['backbone stem'].flops == r50['backbone stem'].flops * 3 // 2  # 96 x 64
 
 
-def test_the_number_of_rois(r50):
-    assert stages(R50, num_rois=10)['roi_head.bbox_head'].flops == r50['roi_head.bbox_head'].flops // 100
+def test_the_number_of_rois_is_that_of_the_proposals(r50):
     fewer = stages(R50, **{'model.rpn_head.post_nms_test': 500})
     assert fewer['roi_head.bbox_head'].flops == r50['roi_head.bbox_head'].flops // 2
 
 
-@pytest.mark.parametrize(('size', 'num_rois'), [((0, 64), None), ((64, -1), None), ((64, 64), 0)])
-def test_sizes_that_are_none(size, num_rois):
+@pytest.mark.parametrize('size', [(0, 64), (64, -1)])
+def test_sizes_that_are_none(size):
     with pytest.raises(ConfigError, match='expected at least 1'):
-        stages(R50, size, num_rois)
+        stages(R50, size)
 
 
-def test_a_detector_of_other_parts():
-    with pytest.raises(ConfigError, match="'ToyDetector' has no backbone"):
+def test_a_model_that_is_no_detector():
+    with pytest.raises(ConfigError, match="'ToyDetector' is no Detector"):
         count_flops(Config(dict(model=dict(type='ToyDetector'))), (64, 64))

@@ -19,7 +19,7 @@ def flops(monkeypatch, *args):
 
 
 def test_table_and_json(monkeypatch, capsys, tmp_path):
-    assert flops(monkeypatch, CONFIG, '--size', 64, 64, '--rois', 10, '--json', tmp_path / 'flops.json') == 0
+    assert flops(monkeypatch, CONFIG, '--size', 64, 64, '--json', tmp_path / 'flops.json') == 0
     rows = [[cell.strip() for cell in line.split('|')[1:-1]] for line in capsys.readouterr().out.splitlines()]
     table = {row[0]: row[1:] for row in rows if row}
     # 212,992 weights at 16 x 16 cells: 0.0545 G multiply-adds.

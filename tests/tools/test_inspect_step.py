@@ -1,10 +1,13 @@
 import json
+import runpy
+import sys
 
 import pytest
 
 from frdet.datasets.shapes import write_shapes
-from tests.insight.step.steps import coco_config
-from tests.tools.test_train_and_test import run_tool
+from tests.insight import families
+from tests.insight.step.steps import coco_config, shapes_config
+from tests.tools.test_train_and_test import ROOT, run_tool
 
 CONFIG = 'configs/quickstart/r18_fpn_shapes.py'
 HOSTILE = '<img src=x onerror="document.title=1">'
@@ -61,6 +64,20 @@ def test_what_is_wrong_is_said_in_words(hostile_root, tmp_path):
     assert 'error: No image 99 among the 3' in done.stderr
     assert 'Traceback' not in done.stderr
     assert not (tmp_path / 'a.html').exists()
+
+
+def test_what_a_detector_has_not_is_said_in_a_line(hostile_root, tmp_path, monkeypatch, capsys):
+    families.one_stage(shapes_config(hostile_root)).dump(tmp_path / 'one_stage.py')
+    page = tmp_path / 'step.html'
+    words = [tmp_path / 'one_stage.py', '--out', page, '--image', 1, 2]
+    monkeypatch.setattr(sys, 'argv', ['tools/inspect_step.py', *map(str, words)])
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path('tools/inspect_step.py', run_name='__main__')
+    assert not ended.value.code
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith('not shown: ')]
+    assert len(lines) == 1 and 'Objectness and proposals' in lines[0] and 'RoIs' in lines[0]
+    assert lines[0].removeprefix('not shown: ') in page.read_text()
 
 
 def test_images_of_a_config(coco_root, tmp_path, browser):

@@ -18,20 +18,15 @@ TIMES = ('time', 'data_time', 'memory')
 
 
 class Log(NamedTuple):
-    """What was logged.
+    """What was logged; records ascend by ``iter``, that of a validation is the iteration it came after.
 
-    Attributes:
-        train: records of training by ascending ``iter``: ``lr``, losses, ``time`` and others.
-        val: records of validations by ascending ``iter``, the iteration they came after; without ``TIMES``, and with
-            None for a metric that measured nothing.
-        by_epoch: whether ``epoch`` counts passes over the data.
-        folders: ``vis_data`` of the pieces, the oldest first.
+    Validations have no ``TIMES``, and None for a metric that measured nothing.
     """
 
-    train: list[dict[str, Any]]
+    train: list[dict[str, Any]]  # lr, losses, time and others
     val: list[dict[str, Any]]
-    by_epoch: bool
-    folders: list[Path]
+    by_epoch: bool  # whether ``epoch`` counts passes over the data
+    folders: list[Path]  # vis_data of the pieces, the oldest first
 
     def series(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         """(n,) iterations and (n,) values of what training logged under ``name``."""

@@ -29,15 +29,10 @@ class MarkedImage(NamedTuple):
 
 
 class Shown(NamedTuple):
-    """What the least score leaves of N detections and M objects.
+    """What the least score leaves of N detections and M objects."""
 
-    Attributes:
-        kind: (N,) int64, place in ``KINDS``; that of ``RIGHT`` where it found an object; -1 where it is not shown.
-        missed: (M,) bool, no detection shown is right about it, or wrong about it.
-    """
-
-    kind: np.ndarray
-    missed: np.ndarray
+    kind: np.ndarray  # (N,) int64, index in (*KINDS, RIGHT); -1 where the detection is not shown
+    missed: np.ndarray  # (M,) bool: no detection that is shown found it, or took it for something else
 
 
 def shown(analysis: Analysis) -> Shown:

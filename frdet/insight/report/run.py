@@ -26,23 +26,14 @@ from frdet.insight.report.logs import Log, read_log
 
 
 class Analysis(NamedTuple):
-    """What the last validation's detections are like.
+    """What the last validation's detections are like."""
 
-    Attributes:
-        results: objects and detections.
-        matched: which found which, at IoU 0.5.
-        f1: of all classes together.
-        class_f1: of every class.
-        confusion: (K + 1, K + 1), from the score on where ``f1`` is best.
-        errors: by kind.
-    """
-
-    results: Results
-    matched: Match
-    f1: F1Curve
+    results: Results  # objects and detections
+    matched: Match  # which found which, at IoU 0.5
+    f1: F1Curve  # of all classes together
     class_f1: list[F1Curve]
-    confusion: np.ndarray
-    errors: ErrorSplit
+    confusion: np.ndarray  # (K + 1, K + 1), the last is what is no object; from the score on where f1 is best
+    errors: ErrorSplit  # by kind
 
     @property
     def score(self) -> float:
@@ -52,17 +43,11 @@ class Analysis(NamedTuple):
 
 @dataclass
 class Run:
-    """A work folder.
-
-    Attributes:
-        work_dir: the folder.
-        log: what was logged.
-        missing: sentences on what could not be found; grows as the parts are read.
-    """
+    """A work folder."""
 
     work_dir: Path
     log: Log
-    missing: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)  # sentences on what is not found; grows as the parts are read
 
     @property
     def name(self) -> str:

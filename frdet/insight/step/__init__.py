@@ -1,7 +1,8 @@
 """One training step of a config, made and shown on an HTML page.
 
 ``preparing`` builds what the step needs, ``recording`` makes it and keeps what passed by, ``findings`` looks for what
-is wrong, the ``page_`` modules show it.
+is wrong, the ``page_`` modules show it. Any model of MMEngine's is taken; sections about boxes stand where its parts
+have boxes of that kind.
 """
 
 import logging
@@ -12,27 +13,26 @@ from mmengine.config import Config
 from mmengine.logging import MMLogger
 
 from frdet.insight.page import Page
-from frdet.insight.step.findings import find_warnings, image_name
-from frdet.insight.step.page_boxes import add_anchors, add_data, add_proposals
+from frdet.insight.step.findings import find_warnings
+from frdet.insight.step.page_boxes import add_anchors, add_data, add_proposals, add_rois
 from frdet.insight.step.page_layers import add_activations, add_losses, add_parts, add_updates
-from frdet.insight.step.page_rois import add_rois
 from frdet.insight.step.preparing import prepare
-from frdet.insight.step.record import Record
+from frdet.insight.step.record import ANCHORS, DATA, PROPOSALS, ROIS, Record
 from frdet.insight.step.recording import record_step
 from frdet.progress import Bar
 
 __all__ = ['inspect_step']
 
-_SECTIONS = (
-    add_parts,
-    add_data,
-    add_anchors,
-    add_proposals,
-    add_rois,
-    add_losses,
-    add_activations,
-    add_updates,
-)
+_SECTIONS = {
+    'The parts': add_parts,
+    DATA: add_data,
+    ANCHORS: add_anchors,
+    PROPOSALS: add_proposals,
+    ROIS: add_rois,
+    'Losses': add_losses,
+    'Activations': add_activations,
+    'Updates': add_updates,
+}
 
 
 def inspect_step(
@@ -50,7 +50,7 @@ def inspect_step(
         The page, and the numbers it was made from.
 
     Raises:
-        ConfigError: the config is wrong, or its detector is of another kind.
+        ConfigError: the config is wrong, or its model is none of MMEngine's.
         DataError: the data are missing or empty, or have no such image.
         CheckpointError: the checkpoint is unreadable or does not fit.
     """
@@ -64,7 +64,7 @@ def inspect_step(
 
 def _page(record: Record, bar: Bar) -> Page:
     prepared = record.prepared
-    names = ', '.join(image_name(record, i) for i in range(len(record.samples)))
+    names = ', '.join(record.image_name(i) for i in range(len(record.samples)))
     page = Page(
         'One training step',
         f'What the training of this config does with {names}: forward, losses, backward, optimiser step.',
@@ -75,11 +75,13 @@ def _page(record: Record, bar: Bar) -> Page:
             'images': len(record.samples),
             'learning rate': record.lr,
             'device': next(prepared.model.parameters()).device.type,
+            **({'not shown': record.not_shown} if record.not_shown else {}),
         },
         warnings=find_warnings(record),
     )
-    for add in _SECTIONS:
-        add(page, record)
+    for title, add in _SECTIONS.items():
+        if title not in record.absent:
+            add(page, record)
         bar.advance()
     return page
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from frdet.insight.step.preparing import batch_size
-from frdet.insight.step.record import Record
+from frdet.insight.step.record import DATA, Record
 from frdet.models.layers import has_untouched_frozen_norm
 from frdet.structures import box_iou
 
@@ -29,25 +29,6 @@ def best_iou(boxes: Tensor, gt_boxes: Tensor) -> Tensor:
         if len(some):
             best = torch.maximum(best, box_iou(gt_boxes, some).amax(dim=1))
     return best
-
-
-def describe(record: Record, image: int, index: int) -> str:
-    """A ground truth in words: ``gt 3 (dog, 12x9 pixels)``."""
-    truth = record.samples[image].gt_instances
-    x1, y1, x2, y2 = truth.bboxes[index].tolist()
-    return f'gt {index} ({class_name(record, int(truth.labels[index]))}, {x2 - x1:.0f}x{y2 - y1:.0f} pixels)'
-
-
-def class_name(record: Record, label: int) -> str:
-    """Name of a label; its number where it has none, 'background' for the last of the box head."""
-    classes = record.prepared.classes
-    if label == record.rois[0].scores.shape[1] - 1:
-        return 'background'
-    return classes[label] if label < len(classes) else str(label)
-
-
-def image_name(record: Record, image: int) -> str:
-    return f'image {record.samples[image].get("img_id", image)}'
 
 
 def _non_finite(record: Record) -> Iterator[str]:
@@ -72,14 +53,14 @@ def _weights(record: Record) -> Iterator[str]:
 
 
 def _truth(record: Record) -> Iterator[str]:
-    for image, sample in enumerate(record.samples):
+    for image, sample in enumerate(() if DATA in record.absent else record.samples):
         if len(sample.gt_instances) == 0:
-            yield f'No boxes in {image_name(record, image)}: everything in it is trained on as background.'
+            yield f'No boxes in {record.image_name(image)}: everything in it is trained on as background.'
 
 
 def _unmatched(record: Record) -> Iterator[str]:
-    for image, (matching, sample) in enumerate(zip(record.anchors, record.samples, strict=True)):
-        boxes = sample.gt_instances.bboxes.cpu()
+    for image, matching in enumerate(record.anchors):
+        boxes = record.samples[image].gt_instances.bboxes.cpu()
         answered = matching.gt_index[matching.label == 1].bincount(minlength=max(len(boxes), 1))
         sides = (matching.boxes[:, 2:] - matching.boxes[:, :2]).prod(dim=1).sqrt()
         for index, iou in enumerate(best_iou(matching.boxes, boxes).tolist()):
@@ -91,24 +72,24 @@ def _unmatched(record: Record) -> Iterator[str]:
                 reason = f'too small for the smallest anchors, {float(sides.min()):.0f} pixels'
             elif side > float(sides.max()):
                 reason = f'too large for the largest anchors, {float(sides.max()):.0f} pixels'
-            name = describe(record, image, index)
-            yield f'No anchor matches {name} of {image_name(record, image)}: {reason} (best IoU {iou:.2f}).'
+            name = record.describe(image, index)
+            yield f'No anchor matches {name} of {record.image_name(image)}: {reason} (best IoU {iou:.2f}).'
 
 
 def _samples(record: Record) -> Iterator[str]:
-    for image, (rois, sample) in enumerate(zip(record.rois, record.samples, strict=True)):
-        if len(sample.gt_instances) and not rois.positive.any():
-            yield f'All {len(rois.boxes)} sampled RoIs of {image_name(record, image)} are background.'
+    for image, rois in enumerate(record.rois):
+        if len(record.samples[image].gt_instances) and not rois.positive.any():
+            yield f'All {len(rois.boxes)} sampled RoIs of {record.image_name(image)} are background.'
     for image, matching in enumerate(record.matched):
         positive = matching.label == 1
-        if positive.any() and matching.is_truth[positive].all() and len(record.selections[image].proposals):
+        if positive.any() and matching.is_truth[positive].all() and (~matching.is_truth & (matching.label >= 0)).any():
             yield (
-                f'No proposal fits an object of {image_name(record, image)}: the only positive RoIs are the ground '
+                f'No proposal fits an object of {record.image_name(image)}: the only positive RoIs are the ground '
                 'truth itself, which joins the proposals.'
             )
     for image, selection in enumerate(record.selections):
         if len(selection.proposals) == 0:
-            yield f'No proposal of {image_name(record, image)} survived: the second stage sees none of the first.'
+            yield f'No proposal of {record.image_name(image)} survived: the second stage sees none of the first.'
 
 
 def _learning_rate(record: Record) -> Iterator[str]:

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from frdet.insight.flops import unwrapped
+
 _VALUES = 20_000  # kept of a tensor for its histogram
 #: Their outputs go through a ReLU that is no module.
 _BEFORE_RELU = ('rpn_head.rpn_conv', 'roi_head.bbox_head.shared_fcs')
@@ -82,24 +84,14 @@ class LayerStats:
 
 @dataclass(frozen=True)
 class StageStats:
-    """Parameters of a stage together; norms are Euclidean.
+    """Parameters of a stage together; norms are Euclidean."""
 
-    Attributes:
-        parameters, trained: how many values.
-        weight: norm of the trained ones before the step.
-        gradient: norm before clipping.
-        update: norm of the change that the optimiser made.
-        non_finite: values of gradients that are NaN or infinite.
-        values: some of the weights, without norms and biases.
-    """
-
-    parameters: int
-    trained: int
-    weight: float
-    gradient: float
-    update: float
-    non_finite: int
-    values: Tensor
+    trained: int  # how many values
+    weight: float  # norm of the trained ones before the step
+    gradient: float  # norm before clipping
+    update: float  # norm of the change that the optimiser made
+    non_finite: int  # values of gradients that are NaN or infinite
+    values: Tensor  # some of the weights, without norms and biases
 
     @property
     def ratio(self) -> float | None:
@@ -108,19 +100,20 @@ class StageStats:
 
 
 def stage_of(parameter: str) -> str:
-    """The stage of a parameter: ``backbone.layer1``, ``neck.fpn_convs``, ``rpn_head.rpn_cls``, ``bbox_head.fc_cls``."""
-    parts = parameter.removeprefix('roi_head.').split('.')
-    return '.'.join(parts[:2])
+    """The stage of a parameter: ``backbone.layer1``, ``bbox_head.fc_cls``, of a list ``bbox_heads.0.fc_cls``."""
+    parts = parameter.removeprefix('roi_head.').split('.')[:-1] or [parameter]
+    return '.'.join(parts[: 3 if parts[1:2] and parts[1].isdigit() else 2])
 
 
 def layers_to_watch(model: nn.Module) -> list[str]:
-    """Names of layers: the backbone's blocks, the neck's and the RPN's convolutions, the box head's."""
+    """Names of layers: the backbone's blocks, and the convolutions and matrix products of the other parts."""
     names = []
+    root, _ = unwrapped('backbone', getattr(model, 'backbone', nn.Identity()))
     for name, module in model.named_modules():
-        depth = name.count('.')
-        is_leaf = not any(True for _ in module.children())
+        is_leaf = next(module.children(), None) is None
         if name.startswith('backbone.'):
-            watched = depth == 2 or (depth == 1 and is_leaf)
+            depth = name.count('.') - root.count('.')
+            watched = depth == 2 or (depth in (0, 1) and is_leaf)
         else:
             watched = isinstance(module, (nn.Conv2d, nn.Linear)) and is_leaf
         # Norms give what the layer before them gave, in another scale.
@@ -141,7 +134,6 @@ def stages_after(model: nn.Module, before: dict[str, Tensor], gradients: dict[st
         groups[stage_of(name)].append((name, parameter))
     return {
         stage: StageStats(
-            parameters=sum(p.numel() for _, p in members),
             trained=sum(p.numel() for _, p in members if p.requires_grad),
             weight=_norm([before[n] for n, p in members if p.requires_grad]),
             gradient=_norm([gradients[n] for n, _ in members if n in gradients]),

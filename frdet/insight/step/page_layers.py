@@ -12,51 +12,40 @@ from torch import Tensor
 from frdet.insight.page import Page
 from frdet.insight.plots import Plot
 from frdet.insight.step.record import Record
-from frdet.insight.step.recording import PARTS
 
+#: By the modules of a two-stage detector.
 _TERMS = {
-    'loss_rpn_cls': 'object or background, for each sampled anchor',
-    'loss_rpn_bbox': 'the way from each positive anchor to its object',
-    'loss_cls': 'the class, background among them, of each sampled RoI',
-    'loss_bbox': 'the way from each positive RoI to its object',
+    'rpn_head.loss_cls': 'object or background, for each sampled anchor',
+    'rpn_head.loss_bbox': 'the way from each positive anchor to its object',
+    'roi_head.loss_cls': 'the class, background among them, of each sampled RoI',
+    'roi_head.loss_bbox': 'the way from each positive RoI to its object',
 }
 _LOGGED = {
     'rpn_num_pos': 'positive anchors an image that were sampled',
     'roi_num_pos': 'positive RoIs an image that were sampled',
     'acc': 'sampled RoIs of which the class is right, in percent',
 }
-_ROLES = {
-    'data_preprocessor': 'normalises the images and pads them to one size',
-    'backbone': 'turns images into feature maps, finest first',
-    'neck': 'mixes the maps, so that fine ones know what coarse ones see',
-    'rpn_head': 'proposes boxes that may hold an object',
-    'roi_head': 'classifies the proposals and refines their boxes',
-}
+_SHAPES = 5  # of a part's outputs that are shown
 
 
 def add_parts(page: Page, record: Record) -> None:
-    """The five parts as they were built."""
+    """The parts as they were built."""
     section = page.section(
-        'The five parts',
-        'A config names five parts and this is what was built from them. Frozen parameters are not trained. The times '
-        'are of this one step, the heads with matching, sampling and losses; a first step is slower than later ones.',
+        'The parts',
+        'A config names the parts of a model, and this is what was built from them. Frozen parameters are not trained. '
+        'The times are of this one step, without matching, sampling and losses; a first step is slower than others.',
         source='Faster R-CNN, figure 2; FPN, figure 3',
     )
-    model, rows = record.prepared.model, []
-    for part in PARTS:
-        module = getattr(model, part, None)
-        if module is None:
-            rows.append([part, 'none', 0, 0, '', None, _ROLES[part]])
-            continue
-        trained = sum(p.numel() for p in module.parameters() if p.requires_grad)
-        frozen = sum(p.numel() for p in module.parameters()) - trained
-        shapes = '; '.join('x'.join(map(str, shape)) for shape in record.shapes.get(part, []))
-        if part == 'rpn_head':
-            shapes = f'{sum(len(s.proposals) for s in record.selections)} proposals'
-        elif part == 'roi_head':
-            shapes = f'{sum(len(r.boxes) for r in record.rois)} RoIs, {record.rois[0].scores.shape[1]} scores each'
-        rows.append([part, type(module).__name__, trained, frozen, shapes, record.seconds[part] * 1000, _ROLES[part]])
-    head = ['part', 'type', 'trained parameters', 'frozen', 'output', 'ms', 'what it does']
+    rows = []
+    for name, part in record.prepared.model.named_children():
+        trained = sum(p.numel() for p in part.parameters() if p.requires_grad)
+        frozen = sum(p.numel() for p in part.parameters()) - trained
+        shapes = ['x'.join(map(str, shape)) for shape in record.shapes.get(name, [])]
+        shown = '; '.join([*shapes[:_SHAPES], *(['...'] if len(shapes) > _SHAPES else [])])
+        ms = record.seconds[name] * 1000 if name in record.seconds else None
+        about = (type(part).__doc__ or '').strip().partition('\n')[0]
+        rows.append([name, type(part).__name__, trained, frozen, shown, ms, about])
+    head = ['part', 'type', 'trained parameters', 'frozen', 'output', 'ms', 'what it is']
     section.table(head, rows, caption='Parts, parameters, outputs (images x channels x height x width) and time')
     section.text('What they were built from:')
     section.code(Config({'model': record.prepared.cfg.model.to_dict()}).pretty_text.strip(), label="The config's model")
@@ -66,9 +55,9 @@ def add_losses(page: Page, record: Record) -> None:
     """The losses and their terms."""
     section = page.section(
         'Losses',
-        'Each loss is a sum over samples, divided by a normaliser and multiplied by its weight. The optimiser follows '
-        'the sum of the four. Fresh weights give about 0.69 = log 2 for the objectness, and log (classes + 1) for the '
-        'class scores.',
+        'A loss is a sum over samples, divided by a normaliser and multiplied by its weight. The optimiser follows the '
+        'total. Fresh weights give about 0.69 = log 2 for a cross-entropy of objectness, log (classes + 1) for one of '
+        'classes and background. A dash stands where the model changes what a loss of its parts gave.',
         source='Faster R-CNN, equation 1; Fast R-CNN, equations 1 to 3',
     )
     whole = sum(loss.value for loss in record.losses)
@@ -79,10 +68,11 @@ def add_losses(page: Page, record: Record) -> None:
     rows.append(['total', None, None, None, None, whole, '100.0%' if whole else None])
     head = ['loss', 'terms', 'sum', 'normaliser', 'weight', 'value', 'share']
     section.table(head, rows, caption='value = weight x sum / normaliser')
-    rows = [[x.name, x.kind, _TERMS.get(x.name, '')] for x in record.losses]
-    section.table(['loss', 'type', 'says how wrong is'], rows, caption='What the losses are')
-    rows = [[name, value, _LOGGED.get(name, '')] for name, value in record.logged.items()]
-    section.table(['name', 'value', 'what it is'], rows, caption='Numbers that are logged, not trained on')
+    rows = [[x.name, x.part or None, x.kind or None, _TERMS.get(x.part, '')] for x in record.losses]
+    section.table(['loss', 'module', 'type', 'says how wrong is'], rows, caption='What the losses are')
+    if record.logged:
+        rows = [[name, value, _LOGGED.get(name, '') if record.rois else ''] for name, value in record.logged.items()]
+        section.table(['name', 'value', 'what it is'], rows, caption='Numbers that are logged, not trained on')
     finite = [(x.name, x.value) for x in record.losses if np.isfinite(x.value)]
 
     def paint(axes: Any) -> None:
@@ -112,12 +102,16 @@ def add_activations(page: Page, record: Record) -> None:
         caption='Layers; the output is of the last call where a layer serves several levels',
     )
     shown = {name: stats.values for name, stats in record.layers.items() if len(stats.values)}
-    section.plot(_histograms(shown), 'Activations of the layers: shares of values', alt=_alt('activations', shown))
+    section.plot(
+        _histograms(shown),
+        'Activations of the layers: shares of values',
+        alt=f'Histograms of activations: {", ".join(shown)}',
+    )
     weights = {name: stage.values for name, stage in record.stages.items() if stage.values.isfinite().any()}
     section.plot(
         _histograms(weights),
         'Weights of the stages before the step, without norms and biases',
-        alt=_alt('weights', weights),
+        alt=f'Histograms of weights: {", ".join(weights)}',
     )
 
 
@@ -173,7 +167,3 @@ def _histograms(values: dict[str, Tensor], columns: int = 4) -> Plot:
             axes.set_visible(False)
 
     return Plot(paint, (8, 0.3 + 1.15 * rows), rows, columns)
-
-
-def _alt(kind: str, values: dict[str, Tensor]) -> str:
-    return f'Histograms of {kind}: {", ".join(values)}'

@@ -9,45 +9,33 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.config import Config
+from mmengine.model import BaseModel
 from mmengine.optim import OptimWrapper, build_optim_wrapper
 from torch import nn
 
+from frdet.apis.classes import resolve_num_classes
 from frdet.checkpoints import load_strictly
 from frdet.config import check_config
 from frdet.engine import DetRunner, load_checkpoint, with_layout
 from frdet.engine.hooks.check_setup import check_classes
 from frdet.errors import ConfigError, DataError
+from frdet.models.detectors import Detector
 from frdet.progress import track
 from frdet.registry import DATASETS, DETECTORS, in_config_scope
-
-_PARTS = (
-    'data_preprocessor',
-    'backbone',
-    *(f'rpn_head.{part}' for part in ('assigner', 'sampler', 'anchor_generator')),
-    *(f'roi_head.{part}' for part in ('assigner', 'sampler', 'roi_extractor', 'box_coder')),
-)
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A training step before it is made.
-
-    Attributes:
-        model: in training mode, on its device.
-        weights: where they come from, in words.
-        optim_wrapper: with the learning rate scaled as training scales it.
-        records: what the data set knows of each image before the pipeline.
-        items: what the pipeline made of them, one dict of ``inputs`` and ``data_samples`` each.
-        classes: names of the labels.
-    """
+    """A training step before it is made."""
 
     cfg: Config
-    model: Any
-    weights: str
-    optim_wrapper: OptimWrapper
-    records: list[dict[str, Any]]
-    items: list[dict[str, Any]]
-    classes: tuple[str, ...]
+    model: Any  # in training mode, on its device
+    weights: str  # where they come from, in words
+    optim_wrapper: OptimWrapper  # with the learning rate scaled as training scales it
+    dataset: Any
+    records: list[dict[str, Any]]  # what the data set knows of each image before the pipeline
+    items: list[dict[str, Any]]  # what the pipeline made of them, ``inputs`` and ``data_samples`` each
+    classes: tuple[str, ...]  # names of the labels
 
 
 @in_config_scope
@@ -60,6 +48,8 @@ def prepare(cfg: Config, checkpoint: str | None, images: Sequence[str], seed: in
     dataset = DATASETS.build(cfg.train_dataloader.dataset)
     if len(dataset) == 0:
         raise DataError('The training data of the config are empty: check ann_file, metainfo.classes and filter_cfg')
+    classes = tuple((getattr(dataset, 'metainfo', None) or {}).get('classes') or ())
+    resolve_num_classes(cfg, lambda: classes)
     indices = _find(dataset, images) if images else [0]
     random.seed(seed)
     np.random.seed(seed)
@@ -79,7 +69,8 @@ def prepare(cfg: Config, checkpoint: str | None, images: Sequence[str], seed: in
         optim_wrapper=wrapper,
         records=[dataset.get_data_info(i) for i in indices],
         items=[dataset[i] for i in indices],
-        classes=tuple(dataset.metainfo.get('classes') or ()),
+        dataset=dataset,
+        classes=classes,
     )
 
 
@@ -108,16 +99,11 @@ def _find(dataset: Any, images: Sequence[str]) -> list[int]:
 
 
 def _model(cfg: Config, checkpoint: str | None) -> tuple[nn.Module, str]:
-    model = DETECTORS.build(cfg.model)
-    for part in _PARTS:
-        inner: Any = model
-        for name in part.split('.'):
-            inner = getattr(inner, name, None)
-        if inner is None:
-            raise ConfigError(
-                f'model.type={cfg.model.type!r} has no {part}: inspect_step shows two-stage detectors built as '
-                'FasterRCNN, with rpn_head and roi_head'
-            )
+    model: Any = DETECTORS.build(cfg.model)
+    if not isinstance(model, BaseModel):
+        raise ConfigError(f'model.type={cfg.model.type!r} is no BaseModel of MMEngine: derive it from Detector')
+    if isinstance(model, Detector):
+        model.compile_features = False  # compiled code passes hooks by
     source = checkpoint or cfg.get('load_from')
     if source is not None:
         loaded = load_checkpoint(str(source))

@@ -3,202 +3,338 @@
 Shapes: B images, L levels, N boxes an image (anchors, or proposals with the ground truth), R sampled RoIs.
 """
 
+import inspect
 import math
-from collections.abc import Sequence
-from typing import Any
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from typing import Any, NamedTuple
 
 import torch
 from mmengine.dataset import pseudo_collate
-from torch import Tensor
+from torch import Tensor, nn
 
 from frdet import ops
 from frdet.errors import ConfigError
-from frdet.insight.step.layers import LayerStats, StageStats, layers_to_watch, stages_after, weights_before
+from frdet.insight.step.layers import LayerStats, layers_to_watch, stages_after, weights_before
 from frdet.insight.step.preparing import Prepared
-from frdet.insight.step.record import Loss, Matching, Record, RoIs, Selection
-from frdet.insight.step.spying import Call, Spy, spying
-from frdet.models.dense_heads import rpn_head as rpn_module
-from frdet.models.task_modules import Proposals
+from frdet.insight.step.record import ANCHORS, DATA, PROPOSALS, ROIS, Loss, Matching, Record, RoIs, Selection
+from frdet.models.dense_heads import RPNHead
+from frdet.models.task_modules import AssignResult, best_scores, select_proposals
+from frdet.models.task_modules.assigners import IGNORED
+from frdet.registry import LOSSES
+from frdet.structures import clip_boxes
 
-PARTS = ('data_preprocessor', 'backbone', 'neck', 'rpn_head', 'roi_head')
+_ROI_PARTS = ('roi_extractor', 'box_coder', 'assigner', 'sampler', 'loss_cls')
+
+
+class Call(NamedTuple):
+    """One call of a watched module or method."""
+
+    args: tuple
+    result: Any
+    seconds: float
+
+
+class Absent(Exception):
+    """A section has nothing to show: the message says why."""
+
+
+class Watch(ExitStack):
+    """Keeps the calls of modules and methods while they do their own work; watches until its context ends."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._calls: dict[tuple[int, str], list[Call]] = defaultdict(list)
+        self._own_time = 0.0
+
+    def module(self, module: nn.Module, digest: Callable[[Any], None] | None = None) -> None:
+        """Keep a module's calls, or hand its results to ``digest``, whose time counts for no module."""
+        begins: list[float] = []
+
+        def before(module: nn.Module, args: tuple) -> None:
+            begins.append(_now() - self._own_time)
+
+        def after(module: nn.Module, args: tuple, kwargs: dict[str, Any], result: Any) -> None:
+            end = _now()
+            seconds = end - self._own_time - begins.pop()
+            if digest is None:
+                self._keep(module, 'forward', module.forward, args, kwargs, result, seconds)
+            else:
+                digest(result)
+            self._own_time += _now() - end
+
+        self.enter_context(module.register_forward_pre_hook(before))
+        self.enter_context(module.register_forward_hook(after, with_kwargs=True))
+
+    def method(self, owner: Any, name: str) -> None:
+        """Keep the calls of a method of an object that is no module, and so has no hooks."""
+        original = getattr(owner, name)
+
+        def watched(*args: Any, **kwargs: Any) -> Any:
+            result = original(*args, **kwargs)
+            self._keep(owner, name, original, args, kwargs, result)
+            return result
+
+        had_own = name in vars(owner)
+        setattr(owner, name, watched)
+        self.callback(*((setattr, owner, name, original) if had_own else (delattr, owner, name)))
+
+    def _keep(
+        self, owner: Any, name: str, function: Any, args: tuple, kwargs: dict, result: Any, seconds: float = 0.0
+    ) -> None:
+        given = inspect.signature(function).bind(*args, **kwargs).args  # in the order of the definition
+        self._calls[id(owner), name].append(Call(given, result, seconds))
+
+    def calls(self, owner: Any, name: str = 'forward') -> list[Call]:
+        """What was kept, in order."""
+        return self._calls.get((id(owner), name), [])
+
+    def first(self, owner: Any, name: str = 'forward') -> Call:
+        """The first call. Raises Absent if there was none."""
+        for call in self.calls(owner, name):
+            return call
+        raise Absent(f'{type(owner).__name__}.{name} was not called')
 
 
 def record_step(prepared: Prepared) -> Record:
     """Make the step: forward, losses, backward, optimiser. The model is changed.
 
     Raises:
-        ConfigError: a head of another kind came by without what is shown here.
+        ConfigError: the images are too few or too small for a BN.
     """
     model, wrapper = prepared.model, prepared.optim_wrapper
     layers = {name: LayerStats() for name in layers_to_watch(model)}
-    with spying() as spy:
-        for part in PARTS:
-            if getattr(model, part, None) is not None:
-                spy.watch(getattr(model, part), 'loss' if part.endswith('_head') else 'forward', part)
-        for stage, head in (('rpn', model.rpn_head), ('roi', model.roi_head)):
-            spy.watch(head, 'forward', f'{stage}.forward')
-            spy.watch(head.assigner, 'assign_batch', f'{stage}.assign')
-            spy.watch(head.sampler, 'sample_batch', f'{stage}.sample')
-            spy.watch(head.loss_cls, 'forward', f'{stage}.loss_cls')
-            spy.watch(head.loss_bbox, 'forward', f'{stage}.loss_bbox')
-        spy.watch(model.rpn_head.anchor_generator, 'grid', 'rpn.grid')
-        spy.watch(model.roi_head.roi_extractor, 'forward', 'roi.pool')
-        spy.watch(rpn_module, 'select_proposals', 'rpn.select')
-        spy.watch(ops, 'batched_nms_mask', 'rpn.nms')
+    anchor_head = _having(model, 'anchor_generator', 'assigner')
+    roi_head = _having(model, *_ROI_PARTS)
+    losses = {name: part for name, part in model.named_modules() if type(part) in LOSSES.module_dict.values()}
+    with Watch() as watch:
+        extractor = getattr(roi_head, 'roi_extractor', None)
+        modules = (*model.children(), anchor_head, roi_head, extractor, *losses.values())
+        for module in {id(module): module for module in modules if isinstance(module, nn.Module)}.values():
+            watch.module(module)
         for name, stats in layers.items():
-            spy.watch(model.get_submodule(name), 'forward', name, digest=stats.update)
+            watch.module(model.get_submodule(name), stats.update)
+        for head in (anchor_head, roi_head):
+            for part, method in (('assigner', 'assign_batch'), ('sampler', 'sample_batch')):
+                if hasattr(owner := getattr(head, part, None), method):
+                    watch.method(owner, method)
         data = model.data_preprocessor(pseudo_collate(prepared.items), True)
         with wrapper.optim_context(model):
-            outputs = model(**data, mode='loss')
+            try:
+                outputs = model._run_forward(data, mode='loss')
+            except ValueError as error:
+                if 'more than 1 value per channel' not in str(error):
+                    raise
+                raise ConfigError('BN sees one value a channel: take more images (--image), or larger ones') from error
     loss, _ = model.parse_losses(outputs)
     before = weights_before(model)
     wrapper.backward(wrapper.scale_loss(loss))
     gradients = {name: p.grad.detach().clone() for name, p in model.named_parameters() if p.grad is not None}
     wrapper.step()
-    return _record(prepared, data, outputs, spy, layers, stages_after(model, before, gradients))
 
-
-def _record(
-    prepared: Prepared,
-    data: dict[str, Any],
-    outputs: dict[str, Tensor],
-    spy: Spy,
-    layers: dict[str, LayerStats],
-    stages: dict[str, StageStats],
-) -> Record:
-    parts = {part: _only(spy, part) for part in PARTS if part in spy.calls}
-    grid, (logits, _) = _only(spy, 'rpn.grid').result, _only(spy, 'rpn.forward').result
-    features = parts['rpn_head'].args[0]
-    height = data['inputs'].shape[2]
-    images = range(len(prepared.items))
-    per_cell = prepared.model.rpn_head.anchor_generator.num_anchors
-    counts = [len(anchors) for anchors in grid]
-    level = torch.repeat_interleave(torch.arange(len(grid)), torch.tensor(counts))
-    losses = {
-        f'loss_{prefix}{kind}': _only(spy, f'{stage}.loss_{kind}')
-        for stage, prefix in (('rpn', 'rpn_'), ('roi', ''))
-        for kind in ('cls', 'bbox')
-    }
-    heads = {'rpn_head': prepared.model.rpn_head, 'roi_head': prepared.model.roi_head}
+    batch = data if isinstance(data, dict) else {}
+    samples = batch.get('data_samples') or [item.get('data_samples', {}) for item in prepared.items]
+    inputs = batch.get('inputs')
+    absent: dict[str, str] = {}
+    input_shape = (inputs.shape[2], inputs.shape[3]) if isinstance(inputs, Tensor) and inputs.dim() == 4 else (0, 0)
+    if not all(input_shape) or not all('gt_instances' in sample for sample in samples):
+        absent = dict.fromkeys((DATA, ANCHORS, PROPOSALS, ROIS), 'the batch is no images with gt_instances')
+    features, objectness, anchors = _or_absent(absent, ANCHORS, _anchors, watch, anchor_head, len(samples))
+    if ANCHORS in absent:
+        absent[PROPOSALS] = absent[ANCHORS]
+    selections, *_ = _or_absent(absent, PROPOSALS, _selections, watch, anchor_head, samples)
+    pyramid, matched, rois = _or_absent(absent, ROIS, _rois, watch, roi_head, len(samples))
+    parts = {name: watch.calls(part) for name, part in model.named_children() if watch.calls(part)}
     return Record(
         prepared=prepared,
-        samples=data['data_samples'],
-        seconds={part: call.seconds for part, call in parts.items()},
-        shapes={part: _shapes(call.result) for part, call in parts.items() if part not in heads},
-        level_names=[f'p{round(math.log2(height / f.shape[2]))}' for f in features],
-        objectness=[
-            x.detach().sigmoid().cpu().unflatten(1, (*f.shape[2:], per_cell))
-            for x, f in zip(logits, features, strict=True)
-        ],
-        anchors=[_matching(spy, 'rpn', i, torch.cat(grid), level) for i in images],
-        selections=[_selection(spy, i) for i in images],
-        matched=[_matching(spy, 'roi', i, None, None) for i in images],
-        rois=_rois(spy, prepared.model.roi_head, features, len(images)),
-        losses=[_loss(name, call, heads['rpn_head' if 'rpn' in name else 'roi_head']) for name, call in losses.items()],
-        logged={name: float(value.detach()) for name, value in outputs.items() if 'loss' not in name},
+        samples=samples,
+        input_shape=input_shape,
+        seconds={part: sum(call.seconds for call in calls) for part, calls in parts.items()},
+        shapes={part: [tuple(t.shape) for t in _tensors(calls[-1].result)] for part, calls in parts.items()},
+        level_names=[f'p{round(math.log2(input_shape[0] / f.shape[2]))}' for f in features or pyramid],
+        objectness=objectness,
+        anchors=anchors,
+        selections=selections,
+        matched=matched,
+        rois=rois,
+        losses=[_loss(name, value, watch, losses) for name, value in outputs.items() if 'loss' in name],
+        logged={name: _mean(value) for name, value in outputs.items() if 'loss' not in name},
         layers={name: stats for name, stats in layers.items() if stats.calls},
-        stages=stages,
-        lr=float(prepared.optim_wrapper.optimizer.param_groups[0]['lr']),
+        stages=stages_after(model, before, gradients),
+        lr=float(wrapper.optimizer.param_groups[0]['lr']),
+        absent=absent,
     )
 
 
-def _only(spy: Spy, key: str) -> Call:
-    if not spy.calls[key]:
-        raise ConfigError(
-            f'The step never called {key}: inspect_step shows heads that assign, sample, pool and select as RPNHead '
-            'and StandardRoIHead do'
+def _having(model: nn.Module, *parts: str) -> Any:
+    """The first module with all these parts."""
+    return next((m for m in model.modules() if all(getattr(m, part, None) is not None for part in parts)), None)
+
+
+def _or_absent(absent: dict[str, str], section: str, make: Callable[..., tuple], *args: Any) -> tuple:
+    """What ``make`` gives; empty lists where it has nothing to show, and then the reason in ``absent``."""
+    if section not in absent:
+        try:
+            return make(*args)
+        except Absent as reason:
+            absent[section] = str(reason)
+    return [], [], []
+
+
+def _anchors(watch: Watch, head: Any, batch: int) -> tuple[Sequence[Tensor], list[Tensor], list[Matching]]:
+    """Feature maps, objectness of each level, and matchings, of a head that assigns anchors."""
+    if head is None:
+        raise Absent('no part has an anchor_generator and an assigner')
+    features, grid, logits, _ = _dense(watch, head)
+    if (sampler := getattr(head, 'sampler', None)) is not None:
+        assigned = watch.first(sampler, 'sample_batch').args[0]
+    else:
+        assigned = watch.first(head.assigner, 'assign_batch').result
+    counts = torch.tensor([len(anchors) for anchors in grid])
+    if assigned.label.shape != (batch, counts.sum()):
+        raise Absent(f'{type(head).__name__} does not assign all its anchors together')
+    best = [(x if x.dim() == 2 else x.amax(dim=2)).detach().sigmoid().cpu() for x in logits]
+    per_cell = head.anchor_generator.num_anchors
+    level = torch.repeat_interleave(torch.arange(len(grid)), counts)
+    return (
+        features,
+        [x.unflatten(1, (*f.shape[2:], per_cell)) for x, f in zip(best, features, strict=True)],
+        [_matching(watch, sampler, assigned, i, torch.cat(grid), level) for i in range(batch)],
+    )
+
+
+def _dense(watch: Watch, head: Any) -> tuple[Sequence[Tensor], list[Tensor], Sequence[Tensor], Sequence[Tensor]]:
+    """Feature maps (B, C, H, W), anchors (H * W * A, 4), logits (B, H * W * A[, K]) and deltas, a level each."""
+    call = watch.first(head)
+    features = call.args[0]
+    grid = head.anchor_generator.grid([(f.shape[2], f.shape[3]) for f in features], features[0].device)
+    try:
+        logits, deltas = call.result
+        is_dense = [x.shape[1] for x in logits] == [len(anchors) for anchors in grid]
+    except (TypeError, ValueError, AttributeError):
+        is_dense = False
+    if not is_dense:
+        raise Absent(f'{type(head).__name__}.forward does not give logits and deltas of every anchor by levels')
+    return features, grid, logits, deltas
+
+
+def _matching(
+    watch: Watch, sampler: Any, assigned: AssignResult, image: int, boxes: Tensor, level: Tensor | None = None
+) -> Matching:
+    label, gt_index, iou = (x[image].cpu() for x in assigned)
+    sampled = label != IGNORED
+    if sampler is not None:
+        result = watch.first(sampler, 'sample_batch').result
+        sampled = torch.zeros_like(label, dtype=torch.bool)
+        sampled[result.index[image][result.valid[image]].cpu()] = True
+    level = torch.zeros_like(label) if level is None else level
+    return Matching(boxes.detach().cpu(), level, label, gt_index, iou, sampled, torch.zeros_like(sampled))
+
+
+def _selections(watch: Watch, head: Any, samples: Sequence[Any]) -> tuple[list[Selection]]:
+    """The way from anchors to proposals, gone once more with what the head predicted in the step."""
+    if getattr(type(head), '_propose', None) is not RPNHead._propose:
+        raise Absent('no part proposes boxes as RPNHead does')
+    _, grid, logits, deltas = _dense(watch, head)
+    best = [best_scores(x.detach(), head.pre_nms[True]) for x in logits]
+    boxes = [
+        head.box_coder.decode(anchors[index], moves.detach().gather(1, index[..., None].expand(-1, -1, 4)))
+        for anchors, moves, (_, index) in zip(grid, deltas, best, strict=True)
+    ]
+    scores = [s for s, _ in best]
+    sizes = torch.tensor([s.img_shape[:2] for s in samples], dtype=torch.float32, device=scores[0].device)
+    rule = dict(nms_iou_thr=head.nms_iou_thr, num=head.post_nms[True], min_side=head.min_side)
+    proposals = select_proposals(boxes, scores, sizes, **rule)
+    level = torch.cat([torch.full_like(s[0], i, dtype=torch.long) for i, s in enumerate(scores)])
+    selections = []
+    for image in range(len(samples)):
+        reached, score = torch.cat([b[image] for b in boxes]), torch.cat([s[image] for s in scores])
+        clipped = clip_boxes(reached, sizes[image])
+        small = ~((clipped[:, 2:] - clipped[:, :2] > head.min_side).all(dim=1) & score.isfinite())
+        survived = ops.batched_nms_mask(clipped, score.masked_fill(small, -torch.inf), level, head.nms_iou_thr) & ~small
+        valid = proposals.valid[image]
+        # The best survivors of all levels went on.
+        kept = torch.zeros_like(survived)
+        kept[torch.where(survived, score, -torch.inf).topk(len(valid)).indices[valid]] = True
+        selection = dict(
+            boxes=clipped,
+            scores=score.sigmoid(),
+            level=level,
+            clipped=(clipped != reached).any(dim=1),
+            small=small,
+            suppressed=~small & ~survived,
+            kept=kept,
+            proposals=proposals.boxes[image][valid],
         )
-    return spy.calls[key][0]
+        selections.append(Selection(**{name: x.cpu() for name, x in selection.items()}))
+    return (selections,)
 
 
-def _shapes(result: Any) -> list[tuple[int, ...]]:
-    tensors = result['inputs'] if isinstance(result, dict) else result
-    return [tuple(t.shape) for t in ([tensors] if isinstance(tensors, Tensor) else tensors)]
-
-
-def _matching(spy: Spy, stage: str, image: int, boxes: Tensor | None, level: Tensor | None) -> Matching:
-    call = _only(spy, f'{stage}.sample')
-    assigned = call.args[0]
-    if boxes is None:
-        boxes = _only(spy, f'{stage}.assign').args[0][image]
-    label = assigned.label[image].cpu()
-    sampled = torch.zeros_like(label, dtype=torch.bool)
-    sampled[call.result.index[image][call.result.valid[image]].cpu()] = True
-    if level is None:
-        level = torch.zeros_like(label)
-    is_truth = torch.zeros_like(sampled)
-    if stage == 'roi':
-        is_truth[_only(spy, 'rpn.select').result.boxes.shape[1] :] = True
-    gt_index, iou = assigned.gt_index[image].cpu(), assigned.iou[image].cpu()
-    return Matching(boxes.detach().cpu(), level, label, gt_index, iou, sampled, is_truth)
-
-
-def _selection(spy: Spy, image: int) -> Selection:
-    """From what ``select_proposals`` was given, what it gave NMS, and what it returned."""
-    select, nms = _only(spy, 'rpn.select'), _only(spy, 'rpn.nms')
-    before = torch.cat([b[image] for b in select.args[0]]).cpu()
-    logits = torch.cat([s[image] for s in select.args[1]]).cpu()
-    level = torch.cat([torch.full_like(s[image], i, dtype=torch.long) for i, s in enumerate(select.args[1])]).cpu()
-    boxes, scores, _, _ = (x.cpu() if isinstance(x, Tensor) else x for x in nms.args)
-    here = slice(image * len(before), (image + 1) * len(before))
-    boxes, small = boxes[here], scores[here] == -torch.inf
-    survived = nms.result.cpu()[here] & ~small
-    result: Proposals = select.result
-    valid = result.valid[image].cpu()
-    # The best survivors of all levels went on.
-    kept = torch.zeros_like(survived)
-    kept[torch.where(survived, logits, -torch.inf).topk(len(valid)).indices[valid]] = True
-    return Selection(
-        boxes=boxes,
-        scores=logits.sigmoid(),
-        level=level,
-        clipped=(boxes != before).any(dim=1),
-        small=small,
-        suppressed=~small & ~survived,
-        kept=kept,
-        proposals=result.boxes[image].cpu()[valid],
-    )
-
-
-def _rois(spy: Spy, head: Any, features: Sequence[Tensor], batch: int) -> list[RoIs]:
-    pool, forward = _only(spy, 'roi.pool'), _only(spy, 'roi.forward')
-    scores, deltas = (x.detach() for x in forward.result)
-    rois = pool.args[1]
-    label, valid = (x.flatten() for x in _only(spy, 'roi.loss_cls').args[1:3])
-    sample, assigned = _only(spy, 'roi.sample').result, _only(spy, 'roi.sample').args[0]
-    truth = _only(spy, 'roi.assign').args[1]
+def _rois(watch: Watch, head: Any, batch: int) -> tuple[Sequence[Tensor], list[Matching], list[RoIs]]:
+    """Feature maps, the matching of the proposals, and the sample of them that was trained on."""
+    if head is None:
+        raise Absent(f'no part has all of {", ".join(_ROI_PARTS)}')
+    pool, loss = watch.first(head.roi_extractor), watch.first(head.loss_cls)
+    (assigned, *_), sample, _ = watch.first(head.sampler, 'sample_batch')
+    proposed, truth, *_ = watch.first(head.assigner, 'assign_batch').args
+    (features, rois, *_), result = pool.args, watch.first(head).result
+    if len(result) != 2 or len(loss.args) != 4 or not len(rois) == len(result[0]) == sample.index.numel():
+        raise Absent(f'{type(head).__name__} does not use its parts as StandardRoIHead does')
+    scores, deltas = (x.detach() for x in result)
+    label, valid = (x.flatten() for x in loss.args[1:3])
     gt_index = assigned.gt_index.gather(1, sample.index)
-    targets = truth.boxes.gather(1, gt_index[..., None].expand(-1, -1, 4)).flatten(0, 1)
     own = label.clamp(max=deltas.shape[1] - 1)[:, None, None].expand(-1, 1, 4)
-    refined = head.box_coder.decode(rois[:, 1:], deltas.gather(1, own).squeeze(1).float())
     everything = RoIs(
         boxes=rois[:, 1:],
-        refined=refined,
-        targets=targets,
-        level=_pooled_from(pool, head.roi_extractor, features),
+        refined=head.box_coder.decode(rois[:, 1:], deltas.gather(1, own).squeeze(1).float()),
+        targets=truth.boxes.gather(1, gt_index[..., None].expand(-1, -1, 4)).flatten(0, 1),
+        level=pooled_from(head.roi_extractor, features, rois),
         label=label,
         positive=sample.positive.flatten(),
         scores=scores.softmax(dim=1),
         pooled=pool.result.detach().float(),
     )
-    here = [(rois[:, 0] == i) & valid for i in range(batch)]
-    return [RoIs(*(x.detach()[mask].cpu() for x in vars(everything).values())) for mask in here]
+    masks = [(rois[:, 0] == i) & valid for i in range(batch)]
+    matched = [_matching(watch, head.sampler, assigned, i, proposed[i]) for i in range(batch)]
+    if getattr(head, 'add_gt_as_proposals', False):
+        for matching in matched:
+            matching.is_truth[len(matching.is_truth) - truth.boxes.shape[1] :] = True
+    return features, matched, [RoIs(*(x.detach()[mask].cpu() for x in vars(everything).values())) for mask in masks]
 
 
-def _pooled_from(pool: Call, extractor: Any, features: Sequence[Tensor]) -> Tensor:
-    """(R,) the level of every RoI: what the extractor pools from maps that hold their own number."""
+def pooled_from(extractor: Any, features: Sequence[Tensor], rois: Tensor) -> Tensor:
+    """(R,) the level of every RoI (R, 5): what the extractor pools from maps that hold their own number."""
     maps = [torch.full_like(f[:, :1].detach().float(), i + 1) for i, f in enumerate(features)]
-    pooled = extractor(maps, pool.args[1])
-    return (pooled.flatten(1).amax(dim=1).round().long() - 1).clamp(min=0)
+    return (extractor(maps, rois).flatten(1).amax(dim=1).round().long() - 1).clamp(min=0)
 
 
-def _loss(name: str, call: Call, head: Any) -> Loss:
-    module = getattr(head, 'loss_cls' if name.endswith('cls') else 'loss_bbox')
-    return Loss(
-        name=name,
-        kind=type(module).__name__,
-        value=float(call.result.detach()),
-        normaliser=float(call.args[3]),
-        weight=float(getattr(module, 'loss_weight', 1.0)),
-        count=int(call.args[2].sum()),
-    )
+def _loss(name: str, value: Any, watch: Watch, modules: dict[str, nn.Module]) -> Loss:
+    for part, module in modules.items():
+        for args, result, _ in watch.calls(module):
+            if result is value:
+                weight = float(getattr(module, 'loss_weight', 1.0))
+                terms = (float(args[3]), weight, int(args[2].sum())) if len(args) == 4 else ()
+                return Loss(name, _mean(value), part, type(module).__name__, *terms)
+    return Loss(name, _mean(value))
+
+
+def _mean(value: Any) -> float:
+    """A tensor's mean, a list's sum of means: what ``parse_losses`` trains on and logs."""
+    return sum(float(t.detach().float().mean()) for t in _tensors(value))
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """Tensors in lists and dicts of any depth."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, (list, tuple, dict)):
+        for one in value.values() if isinstance(value, dict) else value:
+            yield from _tensors(one)
+
+
+def _now() -> float:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()

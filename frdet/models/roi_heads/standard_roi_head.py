@@ -94,7 +94,7 @@ class StandardRoIHead(BaseModule):
     def predict(self, features: Sequence[Tensor], proposals: Proposals, image_sizes: Tensor) -> Detections:
         """Detections in pixels of the network's input; ``image_sizes`` (B, 2) as (height, width)."""
         rois, valid = _with_image_index(proposals.boxes), proposals.valid
-        if torch.compiler.is_exporting():  # the sizes in a graph do not depend on values
+        if torch.compiler.is_exporting() or valid.is_meta:  # neither a graph nor the meta device knows values
             boxes, probabilities = (x.unflatten(0, valid.shape) for x in self._refine(features, rois, image_sizes))
         else:
             refined = self._refine(features, rois[valid.flatten()], image_sizes)

@@ -1,0 +1,128 @@
+"""Steps of detectors that are not made as Faster R-CNN."""
+
+import pytest
+import torch
+from torch import nn
+from torchvision.ops import box_iou
+
+from frdet.datasets.shapes import write_shapes
+from frdet.errors import ConfigError
+from frdet.insight.flops import unwrapped
+from frdet.insight.step import inspect_step
+from frdet.insight.step.layers import layers_to_watch
+from frdet.insight.step.preparing import prepare
+from frdet.insight.step.recording import record_step
+from frdet.models.dense_heads import rpn_head
+from frdet.models.task_modules.selection import select_proposals
+from tests.engine import toy
+from tests.insight import families
+from tests.insight.step.steps import anchors_by_hand, shapes_config, table
+
+SMALL = {'train_dataloader.dataset.pipeline.1.short_side': 64}
+EVERY = ['The parts', 'Losses', 'Activations and weights', 'Gradients and update']
+
+
+@pytest.fixture(scope='module')
+def drawn(tmp_path_factory):
+    return write_shapes(tmp_path_factory.mktemp('drawn') / 'shapes', num_train=4, num_val=2)
+
+
+def titles(page):
+    return [section.title for section in page.sections]
+
+
+def test_one_stage(drawn):
+    page, record = inspect_step(families.one_stage(shapes_config(drawn, **SMALL)), images=['1', '2'])
+    assert titles(page) == ['The parts', 'Data', 'Anchors and their matches', *EVERY[1:]]
+    reason = 'no part proposes boxes as RPNHead does'
+    assert record.not_shown.startswith(f'Objectness and proposals ({reason}); RoIs and their refinement (no part has')
+    assert page.facts['not shown'] == record.not_shown
+    parts = table(page, 'Parts, parameters')
+    assert list(parts) == ['data_preprocessor', 'backbone', 'neck', 'head']
+    assert parts['head']['what it is'] == 'Scores of K classes for every anchor; the anchors are the boxes.'
+    assert parts['head']['ms'] > 0
+    shapes = [tuple(o.shape[1:3]) for o in record.objectness]
+    boxes = torch.cat(anchors_by_hand(shapes, [16, 32, 64], [32, 64, 128], [1.0]))
+    counted = 0
+    for image, sample in enumerate(record.samples):
+        iou = box_iou(boxes, sample.gt_instances.bboxes).amax(dim=1)
+        row = table(page, 'Anchors by level', image)['all']
+        assert (row['positive'], row['negative']) == (int((iou >= 0.5).sum()), int((iou < 0.4).sum()))
+        # Nothing is drawn among them: the loss sees all.
+        assert (row['sampled positive'], row['sampled negative']) == (row['positive'], row['negative'])
+        counted += row['positive'] + row['negative']
+    loss = table(page, 'value = weight')['loss_cls']
+    assert (loss['terms'], loss['weight'], loss['share']) == (counted, 1.0, '100.0%')
+    assert loss['value'] == pytest.approx(loss['sum'] / loss['normaliser'])
+    assert table(page, 'What the losses are')['loss_cls'] == {
+        'module': 'head.loss_cls', 'type': 'FocalLoss', 'says how wrong is': ''
+    }  # fmt: skip
+    assert table(page, 'Numbers that are logged')['num_pos']['what it is'] == ''
+    assert 'head.fc' in table(page, 'Norms by stage')
+
+
+def test_an_object_that_no_anchor_of_one_stage_answers_for(drawn):
+    cfg = families.one_stage(shapes_config(drawn, **SMALL))
+    cfg.model.head.assigner.pos_iou_thr = 0.99
+    page, _ = inspect_step(cfg)
+    assert any('No anchor matches gt 0' in warning for warning in page.warnings)
+
+
+def test_box_heads_in_a_list(drawn):
+    page, record = inspect_step(families.cascade(shapes_config(drawn, **SMALL)))
+    assert titles(page) == ['The parts', 'Data', 'Anchors and their matches', 'Objectness and proposals', *EVERY[1:]]
+    assert record.not_shown.startswith('RoIs and their refinement (no part has all of roi_extractor')
+    losses = table(page, 'value = weight')
+    assert losses['loss_rpn_cls']['normaliser'] == 256
+    # Half of what the loss gave: whose number it is the model knows alone.
+    assert losses['s1.loss_cls']['normaliser'] is losses['s1.loss_cls']['sum'] is None
+    assert losses['total']['value'] == pytest.approx(sum(row['value'] for n, row in losses.items() if n != 'total'))
+    stages = table(page, 'Norms by stage')
+    assert {'bbox_heads.0.fc_cls', 'bbox_heads.1.fc_cls'} <= set(stages)
+    assert any('No gradient reaches bbox_heads.0.fc_reg' in warning for warning in page.warnings)
+
+
+def test_a_backbone_in_a_wrapper():
+    """The children of the module inside are the stages, and their children the layers."""
+    model = nn.Module()
+    model.backbone = nn.Module()
+    block = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Sequential(nn.Conv2d(4, 4, 1), nn.ReLU()))
+    model.backbone.body = nn.ModuleDict({'features': nn.Sequential(nn.Conv2d(3, 3, 1), block)})
+    features = 'backbone.body.features'
+    assert layers_to_watch(model) == [f'{features}.0', f'{features}.1.0', f'{features}.1.2']
+    assert unwrapped('backbone', model.backbone) == (features, model.backbone.body.features)
+
+
+def test_a_model_of_mmengines(tmp_path):
+    """No detector, no image: its losses, layers and updates are shown all the same."""
+    page, record = inspect_step(toy.config(tmp_path), images=['100', '101'])
+    assert titles(page) == EVERY
+    reason = 'the batch is no images with gt_instances'
+    assert record.not_shown == (
+        f'Data, Anchors and their matches, Objectness and proposals, RoIs and their refinement ({reason})'
+    )
+    losses = table(page, 'value = weight')
+    assert losses['loss_cls']['value'] + losses['loss_bbox']['value'] == pytest.approx(losses['total']['value'])
+    assert table(page, 'Numbers that are logged')['acc'] == {'value': 50.0, 'what it is': ''}
+    assert list(table(page, 'Norms by stage')) == ['layer.0', 'layer.1', 'layer.2']
+    page.render()
+
+
+def test_one_value_for_a_norm(tmp_path):
+    with pytest.raises(ConfigError, match='one value a channel: take more images'):
+        inspect_step(toy.config(tmp_path))
+
+
+def test_nothing_is_patched_during_the_step(drawn):
+    """Modules are watched by their hooks; functions of modules of Python stay as they are."""
+    prepared = prepare(shapes_config(drawn, **SMALL), None, [], 0)
+    seen = []
+
+    def look(module, args):
+        assert rpn_head.select_proposals is select_proposals
+        assert not [name for m in prepared.model.modules() for name in vars(m) if name in ('forward', 'loss')]
+        seen.append(module)
+
+    prepared.model.roi_head.register_forward_pre_hook(look)
+    record_step(prepared)
+    assert len(seen) == 1
