@@ -142,7 +142,7 @@ def test_a_killed_process_is_an_error(broken_root, monkeypatch):
     monkeypatch.setattr(
         'frdet.datasets.checking.images.read_image', lambda *a, **k: os.kill(os.getpid(), signal.SIGKILL)
     )
-    with pytest.raises(DataError, match='A process that read images was killed'):
+    with pytest.raises(DataError, match='A process that reads images was killed'):
         check_data(config(broken_root), images=True, workers=2)
 
 
