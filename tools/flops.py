@@ -1,7 +1,7 @@
 """FLOPs and parameters of a detector: python tools/flops.py CONFIG [--size HEIGHT WIDTH] [--json FILE]
 
-Inference of one image. A multiply-add is 2 FLOPs and 1 MAC, as in PyTorch's counter; what MMDetection, fvcore and
-torchvision call FLOPs are MACs.
+The numbers are for the inference of one image. A multiply-add is 2 FLOPs and 1 MAC, as in PyTorch's counter.
+MMDetection, fvcore and torchvision call MACs FLOPs.
 """
 
 import argparse

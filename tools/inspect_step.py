@@ -1,4 +1,4 @@
-"""Make one training step of a config and show all of it on one HTML page.
+"""Make one training step of a config and show it on an HTML page.
 
 python tools/inspect_step.py CONFIG [--checkpoint FILE] [--image ID ...] [--out step.html] [--cfg-options KEY=VALUE ...]
 """
@@ -13,10 +13,10 @@ from frdet.insight.step import inspect_step
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Make one training step and show all of it on one HTML page.')
     parser.add_argument('config', help='path of a config')
-    parser.add_argument('--checkpoint', help='weights (default: those that training starts from)')
+    parser.add_argument('--checkpoint', help='weights (default: the weights that training starts from)')
     parser.add_argument('--image', nargs='+', default=[], metavar='ID', help='image ids (default: the first image)')
-    parser.add_argument('--out', default='step.html', help='the page (default: %(default)s)')
-    parser.add_argument('--seed', type=int, default=0, help='of all that is random (default: %(default)s)')
+    parser.add_argument('--out', default='step.html', help='path of the page (default: %(default)s)')
+    parser.add_argument('--seed', type=int, default=0, help='seed of the random generators (default: %(default)s)')
     parser.add_argument('--cfg-options', nargs='+', metavar='KEY=VALUE', help='overrides of the config')
     return parser.parse_args()
 

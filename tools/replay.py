@@ -14,7 +14,7 @@ from frdet.config import load_config
 def main() -> int:
     parser = argparse.ArgumentParser(description='Repeat a training step that was not finite.')
     add_config(parser)
-    parser.add_argument('file', help='the non_finite_iter_N.pth in the work folder')
+    parser.add_argument('file', help='the non_finite_iter_N.pth in the work dir')
     args = parser.parse_args()
     found = replay_step(load_config(args.config, args.cfg_options), args.file)
     for name, value in found.losses.items():

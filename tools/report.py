@@ -1,4 +1,4 @@
-"""A page about a training run, or one that compares several.
+"""Write a page about a training run, or a page that compares several.
 
 python tools/report.py WORK_DIR [--out page.html]
 python tools/report.py --compare WORK_DIR WORK_DIR ... [--out page.html]
@@ -12,10 +12,10 @@ from frdet.insight.report import write_comparison, write_page
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description='Write a page about a training run, or one that compares several.')
+    parser = argparse.ArgumentParser(description='Write a page about a training run, or a page that compares several.')
     which = parser.add_mutually_exclusive_group(required=True)
-    which.add_argument('work_dir', nargs='?', help='work folder of a training, finished or not')
-    which.add_argument('--compare', nargs='+', metavar='WORK_DIR', help='work folders; the first is the base')
+    which.add_argument('work_dir', nargs='?', help='work dir of a training, finished or not')
+    which.add_argument('--compare', nargs='+', metavar='WORK_DIR', help='work dirs; the first is the base')
     parser.add_argument('--out', metavar='FILE', help='default: WORK_DIR/report.html, or comparison.html here')
     return parser.parse_args()
 

@@ -16,10 +16,10 @@ def main() -> None:
         const='auto',
         default=False,
         metavar='PATH',
-        help='continue from a checkpoint; without PATH from the newest one in the work folder, if there is one',
+        help='continue from a checkpoint; without PATH from the newest one in the work dir, if there is one',
     )
     parser.add_argument(
-        '--overwrite', action='store_true', help='start in a work folder that holds a run, and move this run to old_1'
+        '--overwrite', action='store_true', help='start in a work dir that holds a run, and move this run to old_1'
     )
     parser.add_argument('--seed', type=int, help='seed of the random generators; drawn and logged if not given')
     parser.add_argument(

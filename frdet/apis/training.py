@@ -87,7 +87,7 @@ def train_detector(
     if not validate:
         cfg.val_dataloader = cfg.val_cfg = cfg.val_evaluator = None
     if overwrite and cfg.get('resume') and cfg.get('load_from') is None:
-        raise ConfigError('--resume continues the run in the work folder, --overwrite moves it away: choose one')
+        raise ConfigError('--resume continues the run in the work dir, --overwrite moves it away: choose one')
     source = _resolve(cfg, work_dir)
     move = is_run_in_the_way(cfg, overwrite=overwrite)
     resolve_num_classes(cfg, lambda: classes_of_split(cfg, 'train'))

@@ -1,7 +1,7 @@
 """Batches from any position on. A resumed run, or a run with another number of workers, gets the same batches.
 
 The random numbers of an image come from generators that are seeded with its position: seed of the run, process,
-iteration and place in the batch. So the history of a worker does not matter, and earlier images need not be read.
+iteration and position in the batch. So the history of a worker does not matter, and earlier images need not be read.
 """
 
 import random

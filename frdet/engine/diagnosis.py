@@ -22,7 +22,7 @@ _ELEMENT = 'frdet.element'
 
 
 class Diagnosis(NamedTuple):
-    """The losses of a step, and the first places where it was not finite."""
+    """The losses of a step, and the first positions where it was not finite."""
 
     losses: dict[str, float]
     weight: str | None  # the first parameter whose values are not finite

@@ -1,6 +1,6 @@
-"""Whatever explains: a training step, a run, a data set, what a detector costs. No other package imports this one.
+"""Explains a training step, a run, a data set and the cost of a detector. No other package imports this one.
 
-Importing it registers ``ReportHook`` and nothing else; pages and plots bring jinja2 and matplotlib when they are drawn.
+The import only registers ``ReportHook``. jinja2 and matplotlib are imported when a page or a plot is drawn.
 """
 
 from frdet.insight.hook import ReportHook

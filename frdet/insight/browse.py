@@ -1,4 +1,4 @@
-"""A page with what a data set's pipeline hands the model."""
+"""A page that shows the input of the model: the images of a data set after its pipeline."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -20,20 +20,20 @@ from frdet.visualization.drawing import class_colour
 from frdet.visualization.layout import shrunk
 
 MOST = 300  # images on a page
-SIDE = 640  # pixels of the longer side of a picture, where there are few
-BYTES = 6e6  # for all pictures, at about 0.4 bytes for a square pixel of a picture's longer side
+SIDE = 640  # pixels of the longer side of a picture; less where ``BYTES`` would not suffice
+BYTES = 6e6  # for all pictures; one of side s takes about 0.4 * s**2
 
 
 @in_config_scope
 def browse_dataset(cfg: Config, out: str | Path, *, split: str = 'train', num: int = 16, seed: int = 0) -> Path:
-    """Write a page with the first images of a split, after the pipeline and as they are on disk, and label statistics.
+    """Write a page with the first images of a split, before and after the pipeline, and with label statistics.
 
     Args:
         cfg: has ``<split>_dataloader``.
-        out: the page; its folder is made.
+        out: path of the page; its folder is made if it is missing.
         split: ``train``, ``val`` or ``test``.
-        num: images.
-        seed: of the random transforms.
+        num: number of images.
+        seed: seed of the random transforms.
 
     Returns:
         ``out``.
@@ -80,20 +80,20 @@ def _add_images(page: Page, dataset: Any, count: int, seed: int, warnings: list[
 
 
 def pipeline_in_words(dataset: Any) -> str:
-    """The transforms of a data set, of all that are joined in it."""
+    """The transforms of a data set, or of all data sets that are joined in it."""
     pipelines = [getattr(entry(one, 'pipeline'), 'transforms', ()) for one in leaves(dataset, having='pipeline')]
     return '; '.join(dict.fromkeys(' → '.join(type(step).__name__ for step in steps) for steps in pipelines))
 
 
 def show_image(section: Section, record: Mapping[str, Any], item: Mapping[str, Any], classes: Any, side: float) -> None:
-    """Pictures of one image with its boxes: after the pipeline, and as it is on disk where the data set says where.
+    """Add pictures of one image with its boxes: after the pipeline and, if its file is known, as it is on disk.
 
     Args:
-        section: gets the pictures.
-        record: what the data set knows of the image before the pipeline.
-        item: what the pipeline made of it: ``inputs``, (3, H, W) BGR, and ``data_samples``.
+        section: the section that gets the pictures.
+        record: the data of the image before the pipeline.
+        item: the result of the pipeline: ``inputs``, (3, H, W) BGR, and ``data_samples``.
         classes: names of the labels.
-        side: pixels of a picture's longer side at most.
+        side: the most pixels of a picture's longer side.
     """
     sample = item['data_samples']
     path = sample.get('img_path')
@@ -107,19 +107,19 @@ def show_image(section: Section, record: Mapping[str, Any], item: Mapping[str, A
         try:
             image = np.ascontiguousarray(read_image(record['img_path'])[:, :, ::-1])
         except BrokenImageError:
-            return  # another image stood in for it, which is among the warnings
+            return  # the pipeline took another image instead, and a warning says so
         boxes, labels = record['gt_bboxes'], record['gt_labels']
         crowd = record.get('gt_crowd', np.zeros(len(boxes), dtype=bool))
         _add(section, image, (boxes, labels, crowd), classes, side, f'{Path(record["img_path"]).name}, on disk')
 
 
 def network_input(item: Mapping[str, Any]) -> np.ndarray:
-    """(H, W, 3) RGB: what the pipeline hands to the model."""
+    """The image (H, W, 3) RGB that the pipeline gives the model."""
     return np.ascontiguousarray(item['inputs'].numpy()[::-1].transpose(1, 2, 0))
 
 
 def css_colour(label: int) -> str:
-    """The colour of a class, for CSS."""
+    """The colour of a class in CSS."""
     return 'rgb({}, {}, {})'.format(*class_colour(label))
 
 
@@ -132,7 +132,7 @@ def _add(
     what: str,
     more: str = '',
 ) -> None:
-    """A picture of an image (H, W, 3) uint8 RGB with its objects: boxes (n, 4), labels (n,), crowd (n,) bool."""
+    """Add a picture of an image (H, W, 3) uint8 RGB with its objects: boxes (n, 4), labels (n,), crowd (n,) bool."""
     caption = f'{what}: {image.shape[1]} x {image.shape[0]} pixels, {len(objects[0])} boxes{more}'
     image, scale = shrunk(image, side)
     marks = []

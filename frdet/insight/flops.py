@@ -19,10 +19,10 @@ class Stage(NamedTuple):
     """A part of a detector.
 
     Attributes:
-        name: that of its module; ``backbone stem`` or ``head rest`` is what lies beside the stages of the backbone or
-            of a head, ``other`` what is in no part.
-        flops: of one image's inference; a multiply-add is two.
-        trained, frozen: numbers of its parameters. A FrozenBN has none, but buffers.
+        name: name of its module. ``backbone stem`` and ``head rest`` are the modules of a backbone or a head outside
+            its stages, ``other`` the modules in no part.
+        flops: FLOPs of the inference of one image; a multiply-add is two.
+        trained, frozen: numbers of its parameters. A FrozenBN has buffers and no parameters.
     """
 
     name: str
@@ -37,19 +37,19 @@ class Stage(NamedTuple):
 
 @in_config_scope
 def count_flops(cfg: Config, size: tuple[int, int]) -> list[Stage]:
-    """The cost of finding objects in one image, by stages, in the order of the model's parts; all in all last.
+    """The cost of inference for one image: its stages in the order of the model's parts, the total last.
 
     Convolutions and matrix products are counted, by PyTorch's ``FlopCounterMode``. Norms, activations, RoIAlign, NMS
-    and the decoding of boxes have no such product, and are left out. Nothing is computed: the tensors are on torch's
-    meta device, which has their shapes alone. So a second stage is counted with as many RoIs as the first may propose.
+    and the decoding of boxes are not counted. No values are computed: the tensors are on torch's meta device and have
+    shapes only. So a second stage is counted with the largest number of RoIs that the first stage may propose.
 
     Args:
-        cfg: a whole config; ``num_classes`` that it leaves open is looked up in its data.
+        cfg: a whole config; a missing ``num_classes`` is looked up in its data.
         size: (height, width) of the image after the pipeline; it is padded as in a batch of one.
 
     Raises:
-        ConfigError: the config is wrong, its model is no ``Detector`` or depends on values where it should not, or
-            ``size`` is not positive.
+        ConfigError: the config is wrong, its model is no ``Detector`` or has shapes that depend on values, or ``size``
+            is not positive.
     """
     if min(size) < 1:
         raise ConfigError(f'{size[0]} x {size[1]} pixels: expected at least 1 of each')
@@ -81,7 +81,7 @@ def count_flops(cfg: Config, size: tuple[int, int]) -> list[Stage]:
 
 
 class _Finding(nn.Module):
-    """From an image to detections, as one module: the counter names what it counts after the module it began with."""
+    """Inference as one module, because the counter starts every name with the outermost module."""
 
     def __init__(self, detector: Detector):
         super().__init__()
@@ -92,7 +92,7 @@ class _Finding(nn.Module):
 
 
 def unwrapped(name: str, module: nn.Module) -> tuple[str, nn.Module]:
-    """The module inside a module that has several children, and its name: a wrapper around one says nothing."""
+    """The first module with several children inside a module, and its name: wrappers of one child are skipped."""
     while len(children := list(module.named_children())) == 1:
         name, module = f'{name}.{children[0][0]}', children[0][1]
     return name, module
@@ -110,7 +110,7 @@ def _stages(model: nn.Module, flops: Mapping[str, int]) -> list[Stage]:
 
 
 def _inner(path: str, module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Modules inside another that consist of modules themselves; in place of a list its members."""
+    """The children of a module that have children; a list is replaced by its members."""
     for name, child in module.named_children():
         if isinstance(child, nn.ModuleList):
             yield from _inner(f'{path}.{name}', child)
@@ -119,7 +119,7 @@ def _inner(path: str, module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def _beside(parts: list[Stage], name: str, whole: Stage) -> Stage:
-    """What is left of a stage beside its parts."""
+    """The rest of a stage without its parts."""
     left = (own - sum(column) for own, *column in zip(whole[1:], *(part[1:] for part in parts), strict=True))
     return Stage(name, *left)
 
@@ -131,6 +131,6 @@ def _stage(name: str, module: nn.Module, flops: Mapping[str, int]) -> Stage:
 
 
 def _flops(name: str, module: nn.Module, flops: Mapping[str, int]) -> int:
-    """Of a module, also if it is never called itself, as a list, or its children are called from elsewhere as well."""
+    """FLOPs of a module, or the sum of its children if it is greater: a list is never called itself."""
     children = sum(_flops(f'{name}.{inner}', child, flops) for inner, child in module.named_children())
     return max(flops.get(name, 0), children)

@@ -1,4 +1,4 @@
-"""What a training leaves behind for people: curves, tables, and all that a report needs."""
+"""A hook that writes curves and tables of a training, and the data for a report."""
 
 import functools
 import shutil
@@ -16,7 +16,7 @@ from frdet.registry import HOOKS
 
 
 def _never_fails(method: Callable) -> Callable:
-    """On the first process alone, and with a warning where it would raise."""
+    """Run a method on the first process only, and log a warning instead of its exception."""
 
     @functools.wraps(method)
     def wrapped(self: Any, runner: Runner, *args: Any, **kwargs: Any) -> None:
@@ -32,13 +32,13 @@ def _never_fails(method: Callable) -> Callable:
 
 @HOOKS.register_module()
 class ReportHook(Hook):
-    """Keeps what ``tools/report.py`` needs, and writes ``results.csv`` and plots into the work folder at the end.
+    """Keeps the data for ``tools/report.py``, and writes ``results.csv`` and plots into the work dir at the end.
 
-    In ``vis_data``: the last validation's detections in COCO's form and its precisions, pictures of the first training
-    batches, label statistics, versions and the command. It takes seconds, and no failure of it ends a training.
+    ``vis_data`` holds the last validation's detections in COCO's format and its precisions, pictures of the first
+    training batches, label statistics, versions and the command. This takes seconds. Its errors end no training.
 
     Args:
-        batches: training batches to draw.
+        batches: number of training batches to draw.
     """
 
     priority = 'LOWEST'  # after the logger and the checkpoints
@@ -49,7 +49,7 @@ class ReportHook(Hook):
 
     @_never_fails
     def before_train(self, runner: Runner) -> None:
-        """Write what is known by now, and have the metric write its detections."""
+        """Write the facts that are known now, and make the metric write its detections."""
         metric = _coco_metric(runner)
         by_epoch = isinstance(runner.train_loop, EpochBasedTrainLoop)
         facts = store.gather_facts(
@@ -66,13 +66,13 @@ class ReportHook(Hook):
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Draw the first batches."""
         if self._drawn < self.batches:
-            self._drawn += 1  # first, so that what fails is not tried again
+            self._drawn += 1  # before it is drawn, so that a failure is not tried again
             classes = (getattr(runner.train_dataloader.dataset, 'metainfo', None) or {}).get('classes')
             store.save_batch(data_batch, _folder(runner) / store.BATCH.format(self._drawn), classes)
 
     @_never_fails
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
-        """Keep the precisions; copy the detections if the config has the metric write them elsewhere."""
+        """Keep the precisions; copy the detections if the config makes the metric write them elsewhere."""
         metric = _coco_metric(runner)
         if metric is None or metric.evaluation is None or metric.outfile is None:
             return

@@ -1,4 +1,4 @@
-"""Self-contained HTML pages: one file that needs no network, with tables, pictures, plots and toggles.
+"""HTML pages in one file that needs no network, with tables, pictures, plots and checkboxes.
 
     page = Page('One training step', facts={'config': 'r18.py'}, warnings=['No box in image 7'])
     section = page.section('Anchors', 'Reference boxes at every cell.', source='Faster R-CNN, section 3.1.1')
@@ -6,9 +6,9 @@
     section.picture(image, 'Anchors on the image', marks=[Mark((4, 4, 36, 36), 'IoU 0.71', tags={'level': 'p2'})])
     page.write('out.html')
 
-Whatever has tags can be switched off: a section shows a checkbox for every value of every tag in it, and a slider where
-something has a score; ``legend`` names the tag that colours and lines stand for, and shows them at its checkboxes. All
-text is escaped: names of classes and files may hold anything.
+A section shows a checkbox for each value of each tag in it, which hides the items with this value. It shows a slider if
+an item has a score. ``legend`` names the tag that the colours and lines of marks stand for; its checkboxes show them.
+All text is escaped: names of classes and files may hold anything.
 """
 
 import base64
@@ -33,11 +33,11 @@ from frdet.insight.plots import COLOURS, Plot, draw
 
 @dataclass(frozen=True, kw_only=True)
 class Tagged:
-    """What a section's toggles show and hide.
+    """An item that the checkboxes and the slider of a section show or hide.
 
     Attributes:
-        tags: value of every tag, such as ``{'level': 'p2', 'kind': 'positive'}``; shown if none of them is off.
-        score: 0 to 1; shown if the slider is not above it.
+        tags: value of every tag, such as ``{'level': 'p2', 'kind': 'positive'}``; any value that is off hides the item.
+        score: 0 to 1; a slider above it hides the item.
     """
 
     tags: Mapping[str, str] = field(default_factory=dict)
@@ -45,7 +45,7 @@ class Tagged:
 
     @property
     def attributes(self) -> Markup:
-        """For the HTML element."""
+        """Attributes of the HTML element."""
         text = Markup('')
         if self.tags:
             text += Markup(' data-tags="{}"').format(json.dumps(dict(self.tags)))
@@ -60,7 +60,7 @@ class Mark(Tagged):
 
     Attributes:
         box: xyxy in pixels of the picture.
-        tip: what hovering or the arrow keys show; lines are kept.
+        tip: text shown by hovering or the arrow keys; line breaks are kept.
         colour: a name of ``COLOURS``, or any CSS colour.
         line: 'solid', 'dashed' or 'dotted'.
         label: written at the box.
@@ -84,14 +84,14 @@ class Mark(Tagged):
 
 @dataclass(frozen=True)
 class Row(Tagged):
-    """A row of a table; numbers are formatted and set to the right."""
+    """A row of a table; numbers are formatted and aligned to the right."""
 
     cells: Sequence[Any]
 
 
 @dataclass(frozen=True)
 class Tile(Tagged):
-    """A small picture of a gallery: (H, W, 3) uint8 RGB with a caption that is also its text alternative."""
+    """A small picture of a gallery, (H, W, 3) uint8 RGB; its caption is also its text alternative."""
 
     image: np.ndarray
     caption: str
@@ -100,17 +100,17 @@ class Tile(Tagged):
 
 @dataclass
 class Section:
-    """A part of a page, with a heading and an entry in the contents; made by ``Page.section``.
+    """A part of a page with a heading and an entry in the contents. ``Page.section`` makes it.
 
     Attributes:
         title: its heading.
-        about: what it shows and means, one paragraph a line.
-        source: where to read on, such as a paper's section.
+        about: an explanation of its content; each line is a paragraph.
+        source: where to read more, such as a section of a paper.
         off: tags that are switched off at first, such as ``{'kind': ['negative']}``.
         legend: the tag whose values the colours or lines of marks stand for, such as 'kind'.
-        tiled: pictures stand two in a row where there is room.
-        least: where the slider of scores stands at first.
-        blocks: what is in it, in order.
+        tiled: whether two pictures stand in a row if there is room.
+        least: the score that the slider has at first.
+        blocks: its content, in order.
     """
 
     title: str
@@ -135,11 +135,11 @@ class Section:
         self.blocks.append({'kind': 'text', 'text': text})
 
     def code(self, text: str, *, label: str) -> None:
-        """Text as it is, such as a config; ``label`` names it for screen readers."""
+        """Text that is shown unchanged, such as a config; ``label`` names it for screen readers."""
         self.blocks.append({'kind': 'code', 'text': text, 'label': label})
 
     def table(self, head: Sequence[str], rows: Iterable[Row | Sequence[Any]], *, caption: str) -> None:
-        """A table that scrolls by itself where it is wide. Numbers are formatted; None is a dash."""
+        """A table; a wide one scrolls. Numbers are formatted; None is shown as a dash."""
         filled = [row if isinstance(row, Row) else Row(row) for row in rows]
         columns = zip(*(row.cells for row in filled), strict=True)
         right = [all(_reads_as_number(cell) for cell in column) for column in columns] or [False] * len(head)
@@ -156,9 +156,9 @@ class Section:
         lossless: bool = False,
         filtered: bool = False,
     ) -> None:
-        """An image (H, W, 3) uint8 RGB with marks; ``alt`` is what is seen in it, the caption where empty.
+        """An image (H, W, 3) uint8 RGB with marks; ``alt`` describes it (the caption if empty).
 
-        One that is ``filtered`` is hidden while something is switched off and none of its marks is left.
+        A ``filtered`` image is hidden while a checkbox is off and none of its marks is shown.
         """
         block = {'alt': alt or caption, 'caption': caption, 'items': list(marks), 'size': image.shape[1::-1]}
         uri = data_uri(image, lossless=lossless)
@@ -169,7 +169,7 @@ class Section:
         self.blocks.append({'kind': 'gallery', 'items': list(tiles), 'caption': caption})
 
     def plot(self, plot: Plot, caption: str, *, alt: str = '') -> None:
-        """A plot; ``alt`` is what is seen in it, the caption where empty."""
+        """A plot; ``alt`` describes it (the caption if empty)."""
         self.blocks.append({'kind': 'plot', 'svg': Markup(draw(plot)), 'caption': caption, 'alt': alt or caption})
 
     @property
@@ -182,9 +182,9 @@ class Section:
         return {key: list(values.items()) for key, values in found.items()}
 
     def swatch(self, key: str, value: str) -> Mark | None:
-        """A mark that looks as all with this tag do, in the colour of the text where theirs differ.
+        """A mark that looks like all marks with this tag; it has the colour of the text if their colours differ.
 
-        None if the section's legend is another tag, or none or different lines have this one.
+        None if the section's legend is another tag, if no mark has this tag, or if their lines differ.
         """
         marks = [m for m in self._items() if isinstance(m, Mark) and m.tags.get(key) == value]
         if key != self.legend or len({mark.line for mark in marks}) != 1:
@@ -194,7 +194,7 @@ class Section:
 
     @property
     def has_scores(self) -> bool:
-        """Whether a slider is of use."""
+        """Whether an item has a score, so that a slider is useful."""
         return any(item.score is not None for item in self._items())
 
     def _items(self) -> list[Tagged]:
@@ -208,8 +208,8 @@ class Page:
     Attributes:
         title: its heading.
         subtitle: a sentence under it.
-        facts: what it was made from, name and value.
-        warnings: sentences in a box at the top; an empty list says that nothing was found, None leaves it out.
+        facts: names and values of the inputs of the page.
+        warnings: sentences in a box at the top; an empty list says that nothing was found, None leaves out the box.
         sections: its parts, in order.
     """
 
@@ -225,7 +225,7 @@ class Page:
         return self.sections[-1]
 
     def render(self) -> str:
-        """The page as HTML. A picture that is shown several times, with other marks, is in it once."""
+        """The page as HTML. A picture that is shown several times with other marks is stored once."""
         names: dict[str, str] = {}
         for block in (block for section in self.sections for block in section.blocks if block['kind'] == 'picture'):
             block['is_first'] = block['uri'] not in names
@@ -233,7 +233,7 @@ class Page:
         return self._environment.get_template('page.html').render(page=self)
 
     def write(self, path: str | Path) -> None:
-        """Write the page; its folder is made.
+        """Write the page; its folder is made if it is missing.
 
         Raises:
             ConfigError: the path cannot be written.
@@ -259,7 +259,7 @@ class Page:
 
 
 def number(value: Any) -> str:
-    """Text of a table's cell: counts with separators, other numbers with 4 digits, a dash for None."""
+    """Text of a table's cell: integers have separators, other numbers 4 digits, None is a dash."""
     if value is None:
         return '–'
     if not _is_number(value) or isinstance(value, (bool, np.bool_)):
@@ -274,12 +274,12 @@ def _is_number(value: Any) -> bool:
 
 
 def _reads_as_number(value: Any) -> bool:
-    """Whether a cell is set to the right: numbers, and text such as '+0.01' and '13.1%'."""
+    """Whether a cell is aligned to the right: numbers, and text such as '+0.01' and '13.1%'."""
     return _is_number(value) or bool(isinstance(value, str) and re.fullmatch(r'[+-]?\d[\d.,]*(e-?\d+)? ?%?', value))
 
 
 def data_uri(image: np.ndarray, *, lossless: bool = False) -> str:
-    """(H, W, 3) uint8 RGB as an address that holds the picture: PNG if ``lossless`` or no larger, else JPEG."""
+    """An image (H, W, 3) uint8 RGB as a data URI: PNG if ``lossless`` or not larger than JPEG, else JPEG."""
     content = {kind: io.BytesIO() for kind in ('png', 'jpeg')}
     picture = Image.fromarray(image)
     picture.save(content['png'], 'PNG')

@@ -57,9 +57,9 @@ class Plot(NamedTuple):
     """A plot that is not drawn yet.
 
     Attributes:
-        paint: draws on the matplotlib axes it is given: one, or an array of them where there are more.
+        paint: draws on matplotlib axes; it gets one, or an array where ``rows`` or ``columns`` is greater than 1.
         size: width and height in inches of 96 pixels.
-        rows, columns: of the grid of axes.
+        rows, columns: size of the grid of axes.
     """
 
     paint: Callable[[Any], None]
@@ -82,7 +82,7 @@ def draw(plot: Plot) -> str:
 
 
 def save(plot: Plot, path: str | Path) -> None:
-    """Write a plot on white, as PNG, SVG or PDF by the ending of ``path``."""
+    """Write a plot on white; the ending of ``path`` says whether as PNG, SVG or PDF."""
     on_white = {key: '#1b1f24' if value == _INK else value for key, value in _STYLE.items()}
     style = {**on_white, 'figure.facecolor': 'white'}
     with matplotlib.rc_context(style), _painted(plot) as figure:
@@ -91,21 +91,21 @@ def save(plot: Plot, path: str | Path) -> None:
 
 @contextmanager
 def _painted(plot: Plot) -> Iterator[Figure]:
-    """matplotlib's figure, and within the context the fonts that it needs."""
+    """matplotlib's figure; the fonts that it needs are set within the context."""
     figure = Figure(figsize=plot.size)
     plot.paint(figure.subplots(plot.rows, plot.columns))
     families = font_families(_texts(figure))
     with matplotlib.rc_context({'font.family': families}), warnings.catch_warnings():
-        # The browser has fonts of its own; `legible` says it once.
+        # A browser has more fonts, and `legible` has warned already.
         warnings.filterwarnings('ignore', 'Glyph .* missing')
-        if families != [PLOTS]:  # texts keep the fonts with which they were made
+        if families != [PLOTS]:  # texts keep the fonts that were set as they were made
             figure = Figure(figsize=plot.size)
             plot.paint(figure.subplots(plot.rows, plot.columns))
         yield figure
 
 
 def _texts(figure: Figure) -> list[str]:
-    """All texts of a figure; ticks have their labels from here on."""
+    """All texts of a figure. Asking for the labels of ticks makes them."""
     for axis in figure.axes:
         axis.get_xticklabels()
         axis.get_yticklabels()

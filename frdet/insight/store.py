@@ -1,4 +1,4 @@
-"""What a training keeps in its folder ``vis_data`` so that a report can be made at any time."""
+"""The files in ``vis_data`` from which a report of a training can be made at any time."""
 
 import json
 import shlex
@@ -18,25 +18,25 @@ from frdet.visualization.drawing import draw_boxes, save_image
 from frdet.visualization.layout import grid
 
 RUN, DETECTIONS, EVALUATION, BATCH = 'run.json', 'detections.json', 'evaluation.npz', 'train_batch_{}.jpg'
-BATCH_IMAGES = 12  # of a batch that are kept
+BATCH_IMAGES = 12  # the most images of a batch that are drawn
 BATCH_SIDE = 320  # pixels
 
 
 class RunFacts(NamedTuple):
-    """What is known as a training begins, plain data for ``run.json``."""
+    """Facts that are known at the start of a training, as plain data for ``run.json``."""
 
     command: str  # as it was typed
     versions: list[list[str]]  # names and values, as tools/doctor.py prints them
-    iters_per_epoch: int | None  # None where training does not go by epochs
+    iters_per_epoch: int | None  # None if the training does not count epochs
     classes: list[str]  # names by label
-    ann_file: str | None  # annotations of the validation; None where it has none, or another metric than CocoMetric
+    ann_file: str | None  # annotations of the validation; None without a validation by CocoMetric
     image_dir: str | None  # folder of the validation images
     img_ids: list[int] | None  # of the validation images
     labels: dict[str, dict]  # label_statistics of 'training' and 'validation'
 
 
 def gather_facts(train: Any, val: Any, *, ann_file: str | None, iters_per_epoch: int | None) -> RunFacts:
-    """Facts of a training on data set ``train``, validated on ``val`` (None if it is not)."""
+    """Facts of a training on data set ``train``, validated on ``val`` (None: not validated)."""
     labels = {}
     for name, dataset in (('training', train), ('validation', val)):
         if dataset is not None and (statistics := count_labels(dataset)):
@@ -61,7 +61,7 @@ def save_facts(facts: RunFacts, folder: Path) -> None:
 
 
 def load_facts(folder: Path) -> RunFacts | None:
-    """Read ``run.json``; None if there is none, or it was not written to its end."""
+    """Read ``run.json``; None if it is missing or incomplete."""
     try:
         return RunFacts(**json.loads((folder / RUN).read_text(encoding='utf-8')))
     except (OSError, ValueError, TypeError):
@@ -69,7 +69,7 @@ def load_facts(folder: Path) -> RunFacts | None:
 
 
 def save_evaluation(evaluation: CocoEval, folder: Path) -> None:
-    """Write COCO's arrays with the largest count of detections alone."""
+    """Write COCO's arrays, only for the largest number of detections an image."""
     with open(folder / EVALUATION, 'wb') as file:
         precision = evaluation.precision[..., -1:].astype(np.float32)
         np.savez_compressed(
@@ -93,7 +93,7 @@ def load_evaluation(folder: Path) -> CocoEval | None:
 
 
 def save_batch(data_batch: Any, path: Path, classes: Any) -> None:
-    """Draw a training batch with its boxes as the model gets it. Nothing is drawn without images or without samples."""
+    """Draw a training batch with its boxes as the model gets it; a batch without images or samples is not drawn."""
     found = data_batch if isinstance(data_batch, dict) else {}
     pictures = []
     for image, sample in list(zip(found.get('inputs', ()), found.get('data_samples', ()), strict=False))[:BATCH_IMAGES]:
@@ -106,7 +106,7 @@ def save_batch(data_batch: Any, path: Path, classes: Any) -> None:
 
 
 def _drawn(image: np.ndarray, sample: DetDataSample, classes: Any) -> np.ndarray:
-    # Every n-th pixel is enough for a small picture, and quick.
+    # Every n-th pixel suffices for a small picture.
     step = max(1, max(image.shape[:2]) // (2 * BATCH_SIDE))
     small = np.ascontiguousarray(image[::step, ::step])
     truth = sample.gt_instances
@@ -114,7 +114,7 @@ def _drawn(image: np.ndarray, sample: DetDataSample, classes: Any) -> np.ndarray
 
 
 def count_labels(dataset: Any) -> dict | None:
-    """``label_statistics`` of all images, crowds left out; None where the data set names no boxes, or no classes."""
+    """``label_statistics`` of all images without crowds; None if the data set has no boxes or no classes."""
     classes = (getattr(dataset, 'metainfo', None) or {}).get('classes')
     if not classes or not len(dataset) or 'gt_bboxes' not in dataset.get_data_info(0):
         return None

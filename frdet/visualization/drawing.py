@@ -128,7 +128,7 @@ def _place_chip(
     size: tuple[int, int],
     taken: list[tuple[float, float, float, float]],
 ) -> tuple[float, float, float, float]:
-    """The place of a label, xyxy: the first one that hides no other label, or else above the box."""
+    """The position of a label, xyxy: the first one that hides no other label, or else above the box."""
     width, height = letters.width(text) + _side_space(letters), sum(letters.metrics(text))
     x1, y1, x2, y2 = (float(v) for v in box)
     corners = [(x1, y1 - height), (x1, y1), (x2 - width, y1 - height), (x2 - width, y1), (x1, y2), (x1, y2 - height)]

@@ -31,7 +31,7 @@ def options(root, *more: str) -> list[str]:
 
 
 def fails(done, work_dir, *words: str) -> None:
-    """The tool stopped with one worded error that holds ``words``, and left no work folder."""
+    """The tool stopped with one worded error that holds ``words``, and left no work dir."""
     errors = [line for line in done.stderr.splitlines() if line.startswith('error: ')]
     assert done.returncode == 1, done.stdout + done.stderr
     assert len(errors) == 1 and 'Traceback' not in done.stderr, done.stderr

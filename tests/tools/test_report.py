@@ -68,5 +68,5 @@ def test_page(work_dir, tmp_path, browser):
 def test_folder_that_is_none(tmp_path):
     done = run_tool('report', tmp_path, root=tmp_path)
     assert done.returncode == 1 and 'Traceback' not in done.stderr
-    assert 'is no work folder' in done.stderr
+    assert 'is no work dir' in done.stderr
     assert not list(tmp_path.iterdir())

@@ -85,7 +85,7 @@ TEST_OPTIONS = [
 
 @pytest.fixture(scope='module')
 def trained(coco_root, small, tmp_path_factory):
-    """The first command: its output and its work folder."""
+    """The first command: its output and its work dir."""
     work_dir = tmp_path_factory.mktemp('work')
     done = run_tool(
         'train', CONFIG, '--work-dir', work_dir, '--cfg-options', 'train_dataloader.batch_size=6', *small,

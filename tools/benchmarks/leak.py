@@ -13,7 +13,7 @@ ROWS = 20
 def measure(args: argparse.Namespace) -> Report:
     """The resident memory of the training process without its data workers, and its growth after the warm-up.
 
-    The config is trained without validation in a temporary work folder.
+    The config is trained without validation in a temporary work dir.
     """
     cfg = load_config(args.config, args.cfg_options)
     cfg.train_cfg.max_epochs = args.iterations  # the training ends earlier

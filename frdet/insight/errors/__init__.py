@@ -1,4 +1,4 @@
-"""What the numbers of an evaluation are made of: numpy in, numpy out, no plots."""
+"""Analysis of an evaluation: matches, errors, curves and label statistics, in numpy and without plots."""
 
 from frdet.insight.errors.curves import F1Curve, class_table, f1_curve, precision_curve
 from frdet.insight.errors.errors import KINDS, ErrorSplit, Match, confusion_matrix, match, split_errors

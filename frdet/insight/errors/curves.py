@@ -11,11 +11,11 @@ COLUMNS = ('AP', 'AP50', 'AP75', 'AP_s', 'AP_m', 'AP_l')
 
 
 class F1Curve(NamedTuple):
-    """Detections kept from a score on, at every score that occurs, descending; all arrays (S,).
+    """Precision, recall and F1 for each of S thresholds: the scores that occur, descending. All arrays are (S,).
 
     Attributes:
         scores: the thresholds.
-        precision, recall, f1: of the detections that score so much or more.
+        precision, recall, f1: metric values of the detections whose score reaches the threshold.
     """
 
     scores: np.ndarray
@@ -25,7 +25,7 @@ class F1Curve(NamedTuple):
 
     @property
     def best(self) -> int:
-        """Place of the greatest F1, the highest score of equals; only where there are scores."""
+        """Index of the greatest F1, with the highest score among equals; an error if there are no scores."""
         return int(np.argmax(self.f1))
 
     @property
@@ -35,12 +35,12 @@ class F1Curve(NamedTuple):
 
 
 def f1_curve(scores: np.ndarray, right: np.ndarray, count: int) -> F1Curve:
-    """F1 = 2 TP / (detections + objects) against the least score kept.
+    """F1 = 2 TP / (detections + objects) for each threshold.
 
     Args:
-        scores: (N,) of detections of one class or of all.
-        right: (N,) bool, found an object.
-        count: objects there are.
+        scores: (N,) scores of the detections of one class or of all classes.
+        right: (N,) bool, whether the detection found an object.
+        count: number of objects.
     """
     order = np.argsort(-scores, kind='stable')
     scores, found = scores[order], np.cumsum(right[order])
@@ -50,9 +50,9 @@ def f1_curve(scores: np.ndarray, right: np.ndarray, count: int) -> F1Curve:
 
 
 def precision_curve(evaluation: CocoEval, *, iou: float | None = None) -> np.ndarray:
-    """(R,) precision at COCO's recalls, mean over classes that have objects; at one IoU, or over all of them.
+    """(R,) precision at COCO's recalls: the mean over classes that have objects, at one IoU or over all of them.
 
-    nan where there is no object at all.
+    nan if there are no objects.
     """
     precision = _defined(evaluation.precision[:, :, :, 0, -1])
     if iou is not None:
@@ -61,7 +61,7 @@ def precision_curve(evaluation: CocoEval, *, iou: float | None = None) -> np.nda
 
 
 def class_table(evaluation: CocoEval) -> np.ndarray:
-    """(K, 6) of ``COLUMNS`` for every class; nan where it has no object of that size."""
+    """(K, 6) metric values of ``COLUMNS`` for each class; nan if it has no object of that size."""
     precision = _defined(evaluation.precision[..., -1])  # (T, R, K, A)
     at = [precision[np.isclose(evaluation.iou_thresholds, iou)][..., 0] for iou in (0.5, 0.75)]
     columns = [precision[..., 0], *at, *(precision[..., area] for area in (1, 2, 3))]
@@ -73,7 +73,7 @@ def _defined(values: np.ndarray) -> np.ndarray:
 
 
 def _mean(values: np.ndarray, axes: tuple[int, int]) -> np.ndarray:
-    """Mean of what is no nan, without numpy's warning where nothing is."""
+    """Mean of the values that are not nan; unlike numpy's nanmean, it does not warn if all are nan."""
     there = ~np.isnan(values)
     total, count = np.where(there, values, 0).sum(axis=axes), there.sum(axis=axes)
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)

@@ -1,5 +1,5 @@
-"""Which detection found which object, and the errors by kind (Bolya et al., TIDE: A General Toolbox for Identifying
-Object Detection Errors, ECCV 2020). hotcoco matches and computes what each kind costs."""
+"""Matches of detections with objects, and kinds of errors (Bolya et al., TIDE: A General Toolbox for Identifying Object
+Detection Errors, ECCV 2020). hotcoco computes the matches and the cost of each kind."""
 
 from typing import Any, NamedTuple
 
@@ -8,7 +8,7 @@ import numpy as np
 from frdet.evaluation.backends import Columns, Numbered, hotcoco_evaluator
 from frdet.insight.errors.results import Detected, Objects
 
-#: Kinds of errors and hotcoco's names for them: the first five are of detections, the last is of objects.
+#: Kinds of errors and hotcoco's names for them. Five are errors of detections, the last is an error of objects.
 _TIDE = {
     'classification': 'Cls',
     'localisation': 'Loc',
@@ -22,11 +22,11 @@ FOREGROUND, BACKGROUND = 0.5, 0.1  # IoU
 
 
 class Match(NamedTuple):
-    """Of N detections.
+    """The objects that N detections found.
 
     Attributes:
-        truth: (N,) int64, the object found, -1 if none.
-        ignored: (N,) bool, in a crowd, thus neither right nor wrong.
+        truth: (N,) int64, index of the object found, -1 if none.
+        ignored: (N,) bool, whether the detection lies in a crowd and so is neither right nor wrong.
     """
 
     truth: np.ndarray
@@ -47,12 +47,12 @@ class ErrorSplit(NamedTuple):
     """Errors among N detections and M objects.
 
     Attributes:
-        found: (N,) int64, index into ``KINDS`` for every wrong detection; -1 for one that is right, or in a crowd.
-        about: (N,) int64, the object of a classification or localisation error, else -1.
-        missed: (M,) bool, objects that no detection found, and no classification or localisation error is about.
+        found: (N,) int64, index into ``KINDS`` for every wrong detection; -1 if it is right or in a crowd.
+        about: (N,) int64, index of the object of a classification or localisation error, else -1.
+        missed: (M,) bool, whether no detection found the object, and it is not in ``about``.
         ap: AP at IoU 0.5, mean over the classes that have objects.
         counts: number of errors of every kind.
-        cost: for every kind the AP that mending all errors of that kind would add.
+        cost: for every kind, the AP that would be gained without its errors.
     """
 
     found: np.ndarray
@@ -64,8 +64,8 @@ class ErrorSplit(NamedTuple):
 
 
 def match(found: Detected, truth: Objects, *, num_classes: int) -> Match:
-    """COCO's matching at IoU 0.5: by descending score, each detection takes the free object of its class that it
-    overlaps most."""
+    """COCO's matching at IoU 0.5: in the order of descending scores, each detection takes the free object of its class
+    that it overlaps most."""
     matches = _evaluator(found, truth, num_classes).image_diagnostics(iou_thr=FOREGROUND)
     ids = range(1, len(found.image) + 1)
     taken = np.array([matches['dt_match'].get(i, 0) - 1 for i in ids], dtype=np.int64)
@@ -73,11 +73,11 @@ def match(found: Detected, truth: Objects, *, num_classes: int) -> Match:
 
 
 def split_errors(found: Detected, truth: Objects, matched: Match, *, num_classes: int) -> ErrorSplit:
-    """Give every wrong detection and every object that was not found its kind.
+    """Find the kind of error of every wrong detection and every missed object.
 
     Args:
-        found, truth: of the same images.
-        matched: ``match`` of them.
+        found, truth: detections and objects of the same images.
+        matched: their ``match``.
         num_classes: number of classes.
     """
     kind, about = _kinds(found, truth, matched)
@@ -92,17 +92,18 @@ def split_errors(found: Detected, truth: Objects, matched: Match, *, num_classes
 def confusion_matrix(
     found: Detected, truth: Objects, matched: Match, *, num_classes: int, score: float, iou: float = 0.5
 ) -> np.ndarray:
-    """(K + 1, K + 1) int64: objects of the row's class found as the column's; the last ones are the background.
+    """(K + 1, K + 1) int64 counts of objects by their class (row) and the class they were found as (column).
 
-    The last column has the objects missed, the last row the detections of nothing. By descending score, each detection
-    takes the free object that it overlaps most, whatever the classes. Crowds, and detections in them, are left out.
+    The last column counts missed objects, the last row detections without an object. In the order of descending
+    scores, each detection takes the free object of any class that it overlaps most. Crowds and detections in
+    them do not count.
 
     Args:
-        found, truth: of the same images.
-        matched: ``match`` of them.
+        found, truth: detections and objects of the same images.
+        matched: their ``match``.
         num_classes: K.
-        score: detections that score less are left out.
-        iou: least overlap of a pair.
+        score: the least score of detections that count.
+        iou: the least IoU of a pair.
     """
     evaluator = _without_crowds(found, truth, matched, num_classes)
     counts = evaluator.confusion_matrix(iou_thr=iou, max_det=len(found.image), min_score=score)
@@ -110,7 +111,7 @@ def confusion_matrix(
 
 
 def _evaluator(found: Detected, truth: Objects, num_classes: int) -> Any:
-    """hotcoco's, whose ids of detections and objects are their rows + 1."""
+    """hotcoco's evaluator. Its ids of detections and objects are their rows + 1."""
     num_images = 1 + max(found.image.max(initial=-1), truth.image.max(initial=-1))
     area = np.ones(len(truth.image))  # sizes are not told apart
     columns = Columns(truth.image + 1, truth.label + 1, _xywh(truth.boxes), area, truth.crowd)
@@ -120,13 +121,13 @@ def _evaluator(found: Detected, truth: Objects, num_classes: int) -> Any:
 
 
 def _without_crowds(found: Detected, truth: Objects, matched: Match, num_classes: int) -> Any:
-    """The same of what counts. TIDE knows no crowds: hotcoco would call a detection beside one badly localised."""
+    """The evaluator without crowds. TIDE knows none: hotcoco would call a detection near one a localisation error."""
     counted = Detected(*(column[~matched.ignored] for column in found))
     return _evaluator(counted, Objects(*(column[~truth.crowd] for column in truth)), num_classes)
 
 
 def _kinds(found: Detected, truth: Objects, matched: Match) -> tuple[np.ndarray, np.ndarray]:
-    """Kind of every detection, and the object it is about; the first rule that holds, in TIDE's order."""
+    """Kind of error of every detection, and its object. The first rule that holds applies, in TIDE's order."""
     from hotcoco.primitives import bbox_iou
 
     kind, about = np.full((2, len(found.image)), -1, dtype=np.int64)
@@ -159,7 +160,7 @@ def _kinds(found: Detected, truth: Objects, matched: Match) -> tuple[np.ndarray,
 
 
 def _by_image(image: np.ndarray, rows: np.ndarray, count: int) -> list[np.ndarray]:
-    """``rows`` of each of ``count`` images."""
+    """``rows`` split by image, for ``count`` images."""
     rows = rows[np.argsort(image[rows], kind='stable')]
     return np.split(rows, np.searchsorted(image[rows], np.arange(1, count)))
 

@@ -16,10 +16,10 @@ class Objects(NamedTuple):
     """N annotated objects.
 
     Attributes:
-        image: (N,) int64, place in the list of images.
-        label: (N,) int64, place in the list of classes.
+        image: (N,) int64, index into the list of images.
+        label: (N,) int64, index into the list of classes.
         boxes: (N, 4) float64 xyxy in pixels of the image.
-        crowd: (N,) bool, crowds and ignored objects, which count neither as found nor as missed.
+        crowd: (N,) bool, crowds and ignored objects, which do not count as found or missed.
     """
 
     image: np.ndarray
@@ -38,12 +38,12 @@ class Detected(NamedTuple):
 
 
 class Results(NamedTuple):
-    """What was there and what was found in a list of images.
+    """Objects and detections of a list of images.
 
     Attributes:
-        images: COCO's record of every image, by ascending id.
-        classes: names by label.
-        cat_ids: category id of each.
+        images: COCO's record of every image, sorted by id.
+        classes: names in label order.
+        cat_ids: category id of each class.
         truth, found: objects and detections.
     """
 
@@ -54,7 +54,7 @@ class Results(NamedTuple):
     found: Detected
 
     def names_of(self, cat_ids: Sequence[Id]) -> list[str]:
-        """Names of categories; the id itself where it has none."""
+        """Names of categories; the id itself if it has no name."""
         known = dict(zip(self.cat_ids, self.classes, strict=True))
         return [known.get(cat_id, str(cat_id)) for cat_id in cat_ids]
 
@@ -66,16 +66,16 @@ def read_results(
     img_ids: Sequence[Id] | None = None,
     classes: Sequence[str] | None = None,
 ) -> Results:
-    """Read an annotation file and the detections that ``CocoMetric.outfile`` has.
+    """Read an annotation file, and the detections that ``CocoMetric`` wrote to its ``outfile``.
 
     Args:
         ann_file: COCO's annotations.
         detections: COCO's results JSON.
-        img_ids: the images that were evaluated; all where None.
-        classes: names in label order, those of the file by ascending id where None. Names it lacks are left out.
+        img_ids: the images that were evaluated; None means all.
+        classes: names in label order; None means all of the file, sorted by id. Names not in the file are ignored.
 
     Raises:
-        DataError: a file cannot be read or is in another layout.
+        DataError: a file cannot be read or has another format.
     """
     content = read_coco(ann_file)
     ids = content.categories

@@ -1,28 +1,28 @@
-"""What the labels of a data set are like."""
+"""Statistics of the labels of a data set."""
 
 from typing import Any
 
 import numpy as np
 
-#: Edges, in pixels, of the classes of box sizes (square root of the area), each sqrt(2) times the one before.
+#: Edges, in pixels, of the bins of box sizes (square root of the area); each is sqrt(2) times the edge before it.
 SIZE_EDGES = 2.0 ** np.arange(1, 11.5, 0.5)
 SMALL, LARGE = 32**2, 96**2  # COCO's areas
 
 
 def label_statistics(image: np.ndarray, label: np.ndarray, boxes: np.ndarray, *, num_images: int, classes: Any) -> dict:
-    """Counts of N boxes in plain numbers, for JSON.
+    """Statistics of N boxes as plain numbers for JSON.
 
     Args:
-        image: (N,) int, image of every box.
+        image: (N,) int, index of the image of every box.
         label: (N,) int.
         boxes: (N, 4) xyxy.
-        num_images: images there are, also those without a box.
+        num_images: number of images, with those without boxes.
         classes: K names.
 
     Returns:
-        ``num_images``, ``classes``; of every class ``objects``, ``images`` (with at least one) and ``small``,
-        ``medium``, ``large`` (objects); ``sizes``, objects between neighbours of ``SIZE_EDGES``, the ends open;
-        ``per_image``, images that have 0, 1, 2, ... boxes.
+        ``num_images`` and ``classes``; for every class the numbers of ``objects``, of ``images`` with such objects, and
+        of ``small``, ``medium`` and ``large`` objects; ``sizes``, the objects in each bin of ``SIZE_EDGES``, whose
+        outer bins are open; ``per_image``, the numbers of images that have 0, 1, 2, ... boxes.
     """
     num_classes = len(classes)
     area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])

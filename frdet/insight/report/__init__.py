@@ -1,4 +1,4 @@
-"""Reports of training runs: a page, a comparison of several, and the files that every training leaves."""
+"""Reports of training runs: a page for one run, a page that compares runs, and the files of every training."""
 
 from frdet.insight.report.comparison_page import write_comparison
 from frdet.insight.report.files import write_files

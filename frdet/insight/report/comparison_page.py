@@ -1,4 +1,4 @@
-"""Several trainings side by side."""
+"""The page that compares several trainings."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -30,10 +30,10 @@ def write_comparison(work_dirs: Sequence[str | Path], out: str | Path) -> Path:
     """Write the page that compares trainings with the first of them.
 
     Raises:
-        ConfigError: there are fewer than two, one is no work folder of a training, or ``out`` cannot be written.
+        ConfigError: there are fewer than two, one is no work dir of a training, or ``out`` cannot be written.
     """
     if len(work_dirs) < 2:
-        raise ConfigError(f'{len(work_dirs)} run to compare: give two or more work folders')
+        raise ConfigError(f'{len(work_dirs)} run to compare: give two or more work dirs')
     paths = dict(zip(run_names(work_dirs), work_dirs, strict=True))
     runs = {name: read_run(path) for name, path in track(paths.items(), 'Reading the runs', total=len(paths))}
     configs = [dict(leaves('', run.config)) if run.config is not None else {} for run in runs.values()]
@@ -52,13 +52,13 @@ def write_comparison(work_dirs: Sequence[str | Path], out: str | Path) -> Path:
     if rows := differences(configs):
         section.table(['key', *runs], rows, caption='Differences of the configs')
     else:
-        section.text('The configs are the same, but for the places of data and results.')
+        section.text('The configs are the same, except for keys that say where a run was made.')
     page.write(out)
     return Path(out)
 
 
 def ablation(runs: Sequence[Run]) -> tuple[list[str], list[list[Any]]]:
-    """Head and a row for every run: its AP with the difference to the first run's, its iterations, time and memory."""
+    """Head and a row for every run: AP and its difference from the first run, iterations, time and memory."""
     head, cells = _with_differences(
         {
             'best AP': [run.metric(run.best, 'bbox_mAP') for run in runs],
@@ -80,14 +80,14 @@ def ablation(runs: Sequence[Run]) -> tuple[list[str], list[list[Any]]]:
 
 
 def last_metrics(runs: Sequence[Run]) -> tuple[list[str], list[list[Any]]]:
-    """Head and a row for every run: what else its last validation says, each with the difference to the first run's."""
+    """Head and a row for every run: other metrics of its last validation, with differences from the first run."""
     columns = {name: [run.metric(run.last, ending) for run in runs] for ending, name in LAST.items()}
     head, cells = _with_differences({name: x for name, x in columns.items() if any(value is not None for value in x)})
     return head, [list(row) for row in zip(*cells, strict=True)]
 
 
 def _with_differences(columns: Mapping[str, Sequence[float | None]]) -> tuple[list[str], list[list[Any]]]:
-    """Head and columns; behind each column stands its difference to the first value."""
+    """Head and columns; each column is followed by its differences from the first value."""
     head: list[str] = []
     cells: list[list[Any]] = []
     for name, values in columns.items():
@@ -99,7 +99,7 @@ def _with_differences(columns: Mapping[str, Sequence[float | None]]) -> tuple[li
 
 
 def differences(configs: Sequence[Mapping[str, Any]]) -> list[list[Any]]:
-    """For every key path whose values differ: the path, and the value in each config as text, None where absent."""
+    """A row for every key path whose values differ: the path, and its value in each config as text (None if absent)."""
     keys = dict.fromkeys(key for config in configs for key in config)
     rows = []
     for key in keys:
@@ -110,10 +110,10 @@ def differences(configs: Sequence[Mapping[str, Any]]) -> list[list[Any]]:
 
 
 def run_names(paths: Sequence[str | Path]) -> list[str]:
-    """The last part of every path, or as many as tell them apart."""
+    """The last part of every path, or as many last parts as make the names differ."""
     parts = [Path(os.path.abspath(path)).parts for path in paths]
     for count in range(1, max(map(len, parts)) + 1):
         names = ['/'.join(part[-count:]) for part in parts]
         if len(set(names)) == len(names):
             return names
-    raise ConfigError('A run is compared with itself: give different work folders')
+    raise ConfigError('A run is compared with itself: give different work dirs')

@@ -1,4 +1,4 @@
-"""``results.csv`` and the plots in the work folder."""
+"""``results.csv`` and the plots in the work dir."""
 
 import csv
 from pathlib import Path
@@ -18,7 +18,7 @@ def write_files(work_dir: str | Path) -> list[Path]:
         Their paths.
 
     Raises:
-        ConfigError: ``work_dir`` is no work folder of a training.
+        ConfigError: ``work_dir`` is no work dir of a training.
     """
     run, folder = read_run(work_dir), Path(work_dir)
     head, rows = table(run.log)

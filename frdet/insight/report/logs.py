@@ -1,4 +1,4 @@
-"""The numbers a training logged, its resumed pieces put together."""
+"""The logged numbers of a training, with all pieces of a resumed one put together."""
 
 import json
 from collections.abc import Iterator
@@ -12,15 +12,15 @@ from frdet.evaluation.defined import is_defined
 from frdet.insight.store import RUN, RunFacts, load_facts
 
 SCALARS = 'scalars.json'
-PLACES = ('epoch', 'iter', 'step')  # say where a record stands
-#: What a validation logs besides the values of the metrics.
+PLACES = ('epoch', 'iter', 'step')  # the position of a record in the training
+#: Numbers that a validation logs besides the metric values.
 TIMES = ('time', 'data_time', 'memory')
 
 
 class Log(NamedTuple):
-    """What was logged; records ascend by ``iter``, that of a validation is the iteration it came after.
+    """Logged records, sorted by ``iter``; a validation has the iteration after which it ran.
 
-    Validations have no ``TIMES``, and None for a metric that measured nothing.
+    Validations have no ``TIMES``. A metric without a defined value is None.
     """
 
     train: list[dict[str, Any]]  # lr, losses, time and others
@@ -29,38 +29,38 @@ class Log(NamedTuple):
     folders: list[Path]  # vis_data of the pieces, the oldest first
 
     def series(self, name: str) -> tuple[np.ndarray, np.ndarray]:
-        """(n,) iterations and (n,) values of what training logged under ``name``."""
+        """(n,) iterations and (n,) values that the training logged under ``name``."""
         records = [record for record in self.train if name in record]
         return np.array([record['iter'] for record in records]), np.array([record[name] for record in records])
 
     @property
     def losses(self) -> list[str]:
-        """Names of losses, their sum first."""
+        """Names of the losses, the total first."""
         names = {name: None for record in self.train for name in record if 'loss' in name}
         return sorted(names, key=lambda name: name != 'loss')
 
     @property
     def seconds(self) -> float:
-        """Seconds of all iterations together, validations left out."""
+        """Seconds of all iterations together, without validations."""
         iters, times = self.series('time')
         return float((np.diff(iters, prepend=0) * times).sum()) if len(iters) else 0.0
 
 
 def read_log(work_dir: str | Path) -> Log:
-    """Put together what the pieces of a training logged.
+    """Put together the logs of all pieces of a training.
 
-    A piece that went on from a checkpoint replaces what an earlier one logged from there on; one that began anew
-    replaces all.
+    A piece that resumed from a checkpoint replaces later records of earlier pieces. A piece that started from the
+    beginning replaces all of them.
 
     Raises:
-        ConfigError: ``work_dir`` is no work folder of a training.
+        ConfigError: ``work_dir`` is no work dir of a training.
     """
     if not Path(work_dir).is_dir():
-        raise ConfigError(f'No folder {work_dir}: give the work folder of a training, such as work_dirs/<config>')
+        raise ConfigError(f'No folder {work_dir}: give the work dir of a training, such as work_dirs/<config>')
     folders = sorted(Path(work_dir).glob('*/vis_data'))
     if not folders:
         raise ConfigError(
-            f'{work_dir} is no work folder: it has no <time>/vis_data, which tools/train.py makes. '
+            f'{work_dir} is no work dir: it has no <time>/vis_data, which tools/train.py makes. '
             'Give the folder that holds the checkpoints'
         )
     log = Log([], [], False, [])
@@ -98,10 +98,10 @@ def _read_piece(folder: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]
 
 
 def _iteration(step: int, facts: RunFacts | None, train: list[dict[str, Any]]) -> int:
-    """The iteration of a validation; its ``step`` is the epoch or, where training does not go by epochs, the iteration.
+    """The iteration of a validation. Its ``step`` is the epoch, or the iteration if the training does not count epochs.
 
-    Where ``step`` says nothing, the iteration that was logged last is close: without ``facts`` it is not known what
-    ``step`` counts, and earlier versions gave every validation of a training by iterations step 0.
+    The last logged iteration is taken, because it is close, where ``step`` is of no use: without ``facts`` its unit is
+    unknown, and earlier versions logged step 0 for every validation of a training that counts iterations.
     """
     if facts is not None and facts.iters_per_epoch:
         return step * facts.iters_per_epoch
@@ -126,8 +126,8 @@ def _records(path: Path) -> Iterator[dict[str, Any]]:
 def table(log: Log) -> tuple[list[str], list[list[float | int | None]]]:
     """Head and rows of ``results.csv``.
 
-    A row is an epoch, or what lies between two validations where training does not go by epochs: the means of what was
-    logged meanwhile, the last learning rate, the most memory, and the metrics of the validation at its end.
+    A row is an epoch, or the time between two validations if the training does not count epochs. It has the means of
+    the logged numbers, the last learning rate, the most memory, and the metrics of the validation at its end.
     """
     ends = [record['iter'] for record in log.val]
     rows: dict[int, dict[str, Any]] = {}

@@ -1,4 +1,4 @@
-"""Images of a validation: the worst ones with their errors, and some with truth and detections side by side."""
+"""Images of a validation: the worst ones with their errors, and samples with truth beside detections."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -15,13 +15,13 @@ from frdet.visualization.layout import draw_side_by_side, shrunk
 
 WORST, SAMPLES = 12, 8  # images
 SIDE = 480  # pixels of the longer side in the page
-RIGHT, ANNOTATED = 'right', 'annotated'  # no errors
-#: Colour of every kind of error, and of what is right.
+RIGHT, ANNOTATED = 'right', 'annotated'  # tags of boxes that are no errors
+#: Colour of every kind of error, and of right detections.
 KIND_COLOURS = dict(zip((*KINDS, RIGHT), ('purple', 'orange', 'cyan', 'blue', 'red', 'green', 'grey'), strict=True))
 
 
 class MarkedImage(NamedTuple):
-    """A picture (H, W, 3) uint8 RGB, its marks, and what it is."""
+    """A picture (H, W, 3) uint8 RGB with marks and a caption."""
 
     image: np.ndarray
     marks: list[Mark]
@@ -29,14 +29,14 @@ class MarkedImage(NamedTuple):
 
 
 class Shown(NamedTuple):
-    """What the least score leaves of N detections and M objects."""
+    """The least score decides which of N detections are shown, and which of M objects are missed."""
 
     kind: np.ndarray  # (N,) int64, index in (*KINDS, RIGHT); -1 where the detection is not shown
-    missed: np.ndarray  # (M,) bool: no detection that is shown found it, or took it for something else
+    missed: np.ndarray  # (M,) bool: no shown detection found the object, and no shown error is about it
 
 
 def shown(analysis: Analysis) -> Shown:
-    """From the score on where F1 is best."""
+    """Detections whose score reaches the one where F1 is best are shown."""
     matched, errors, truth = analysis.matched, analysis.errors, analysis.results.truth
     kind = np.where(matched.right, len(KINDS), errors.found)
     kind[analysis.results.found.scores < analysis.score] = -1
@@ -47,7 +47,7 @@ def shown(analysis: Analysis) -> Shown:
 
 
 def worst_images(run: Run, analysis: Analysis) -> list[MarkedImage]:
-    """The images with the most errors, a mark for every detection and every missed object."""
+    """The images with the most errors; every detection and every missed object has a mark."""
     view, found, truth = shown(analysis), analysis.results.found, analysis.results.truth
     count = len(analysis.results.images)
     is_error = (view.kind >= 0) & (view.kind < len(KINDS))
@@ -66,7 +66,7 @@ def worst_images(run: Run, analysis: Analysis) -> list[MarkedImage]:
 
 
 def samples(run: Run, analysis: Analysis) -> list[Tile]:
-    """Images spread over the validation: annotated left, detected right."""
+    """Images spread over the validation: annotations on the left, detections on the right."""
     found, truth, classes = analysis.results.found, analysis.results.truth, analysis.results.classes
     tiles = []
     for place in np.unique(np.linspace(0, len(analysis.results.images) - 1, SAMPLES).astype(int)).tolist():
@@ -111,7 +111,7 @@ def _marks(analysis: Analysis, view: Shown, place: int, scale: float) -> list[Ma
 
 
 def _load(run: Run, analysis: Analysis, place: int) -> tuple[np.ndarray, float] | None:
-    """An image, no larger than the page needs, and the factor; None if it cannot be read, which the run notes."""
+    """An image, shrunk for the page, and the scale; None if it cannot be read, which is added to ``run.missing``."""
     folder = run.facts.image_dir if run.facts else None
     try:
         if folder is None:

@@ -15,17 +15,17 @@ from frdet.insight.plots import Plot
 from frdet.insight.report.logs import Log
 from frdet.insight.report.run import Analysis, Run
 
-#: Metrics that are drawn over time: the end of the name in the log, and the name in the plot.
+#: Metrics that are drawn over the iterations: the end of the name in the log, and the name in the plot.
 METRICS = {'bbox_mAP': 'AP', 'bbox_mAP_50': 'AP50', 'bbox_mAP_75': 'AP75'}
 MANY_CLASSES = 20
-MOST_CLASSES = 100  # with a place of their own in a plot, whose size would grow with the number of classes
-MOST_LETTERS = 32  # of the name of a class
-# Transparent to blue: it lies on a light page as well as on a dark one, below text in the page's ink.
+MOST_CLASSES = 100  # that one plot shows, because its size grows with them
+MOST_LETTERS = 32  # of the name of a class in a plot
+# Transparent to blue, so that text in the page's colour is legible above it on a light and on a dark page.
 _BLUES = LinearSegmentedColormap.from_list('blues', [(*to_rgb(COLOURS['blue']), alpha) for alpha in (0.0, 0.65)])
 
 
 def curves(run: Run) -> Plot:
-    """Losses, learning rate, AP, and seconds an iteration, over the iterations."""
+    """Losses, learning rate, AP and seconds an iteration over the iterations."""
     log = run.log
 
     def paint(axes: np.ndarray) -> None:
@@ -59,7 +59,7 @@ def memory(log: Log) -> Plot:
 
 
 def precision_recall(evaluation: CocoEval | None, analysis: Analysis | None) -> Plot:
-    """Precision against recall, and F1, precision and recall against the least score kept."""
+    """Precision against recall; F1, precision and recall against the least score of detections that count."""
 
     def paint(axes: np.ndarray) -> None:
         if evaluation is not None:
@@ -80,9 +80,9 @@ def precision_recall(evaluation: CocoEval | None, analysis: Analysis | None) -> 
 
 
 def classes(evaluation: CocoEval, names: Sequence[str]) -> Plot:
-    """AP of each class of ``names``, one for every class of the evaluation, the best on top; and the means by size.
+    """AP of each class of the evaluation, the best on top, and mean AP by size of objects.
 
-    Of more classes than ``MOST_CLASSES`` the best and the worst half as many are shown.
+    If there are more classes than ``MOST_CLASSES``, the best and the worst ``MOST_CLASSES // 2`` are shown.
     """
     table = class_table(evaluation)
     order = [k for k in np.argsort(table[:, 0], kind='stable') if not np.isnan(table[k, 0])]
@@ -107,10 +107,10 @@ def classes(evaluation: CocoEval, names: Sequence[str]) -> Plot:
 
 
 def confusion(matrix: np.ndarray, classes: Sequence[str]) -> Plot:
-    """Shares of every row of a confusion matrix (K + 1, K + 1), of which the last row and column is the background.
+    """Shares of each row of a confusion matrix (K + 1, K + 1), whose last row and column are the background.
 
-    Of more classes than ``MOST_CLASSES`` half as many are shown, those that are confused most often, and the sum of
-    the others.
+    If there are more classes than ``MOST_CLASSES``, the ``MOST_CLASSES // 2`` that are confused most often are shown,
+    with the sum of the others.
     """
     title = ''
     if len(classes) > MOST_CLASSES:
@@ -136,10 +136,10 @@ def confusion(matrix: np.ndarray, classes: Sequence[str]) -> Plot:
 
 
 def _most_confused(matrix: np.ndarray, classes: Sequence[str], count: int) -> tuple[np.ndarray, list[str]]:
-    """A confusion matrix (count + 2, count + 2) and its classes: some, the sum of the others, and the background."""
+    """A confusion matrix (count + 2, count + 2) of some classes, all others, and the background; and its classes."""
     among = matrix[:-1, :-1]
     confused = among.sum(axis=0) + among.sum(axis=1) - 2 * np.diagonal(among)
-    shown = np.sort(np.lexsort((-matrix[:-1].sum(axis=1), -confused))[:count])  # of equals those with more objects
+    shown = np.sort(np.lexsort((-matrix[:-1].sum(axis=1), -confused))[:count])  # classes with more objects win ties
     group = np.full(len(matrix), count)
     group[shown], group[-1] = np.arange(count), count + 1
     rows = np.zeros((count + 2, len(matrix)), dtype=matrix.dtype)
@@ -150,7 +150,7 @@ def _most_confused(matrix: np.ndarray, classes: Sequence[str], count: int) -> tu
 
 
 def error_costs(costs: Mapping[str, float]) -> Plot:
-    """What every kind of error costs."""
+    """The AP that every kind of error costs."""
 
     def paint(axis: Any) -> None:
         axis.barh(list(costs)[::-1], list(costs.values())[::-1], color=COLOURS['orange'])
@@ -160,7 +160,7 @@ def error_costs(costs: Mapping[str, float]) -> Plot:
 
 
 def labels(statistics: Mapping[str, Any]) -> Plot:
-    """Objects of each class, sizes of boxes, boxes an image."""
+    """Objects of each class, sizes of boxes, and boxes an image."""
 
     def paint(axes: np.ndarray) -> None:
         counts = np.array(statistics['objects'])
@@ -196,24 +196,24 @@ def comparison(runs: Mapping[str, Run]) -> Plot:
 
 
 def _over_time(run: Run, ending: str) -> np.ndarray:
-    """(2, n) iterations and values of a metric, by the end of its name."""
+    """(2, n) iterations and values of the metric whose name ends with ``ending``."""
     points = [(r['iter'], value) for r in run.log.val if (value := run.metric(r, ending)) is not None]
     return np.array(points).reshape(-1, 2).T
 
 
 def _short(names: Sequence[str]) -> list[str]:
-    """Names that leave place for the plot beside them."""
+    """Names, cut so that they leave room for the plot."""
     return [name if len(name) <= MOST_LETTERS else f'{name[: MOST_LETTERS - 3]}...' for name in names]
 
 
 def _from_zero(axis: Any) -> None:
-    """Let the vertical axis begin at 0 and end above all lines, even where they are level."""
+    """Let the vertical axis begin at 0 and end above all lines, also if they are constant."""
     highest = [np.nanmax(line.get_ydata(), initial=0.0) for line in axis.get_lines()]
     axis.set_ylim(0, 1.05 * max(highest, default=0.0) or 1.0)
 
 
 def _marked(count: int) -> dict[str, Any]:
-    """A few points are shown as such: a single one draws no line."""
+    """Markers if there are few points: a single point draws no line."""
     return {'marker': 'o', 'markersize': 3} if count < 3 else {}
 
 

@@ -1,4 +1,4 @@
-"""A training as a report sees it: its log, its config, its last validation, and what of these is missing."""
+"""The data of a training for a report: log, config, last validation, and a list of missing parts."""
 
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -26,28 +26,28 @@ from frdet.insight.report.logs import Log, read_log
 
 
 class Analysis(NamedTuple):
-    """What the last validation's detections are like."""
+    """Analysis of the last validation's detections."""
 
     results: Results  # objects and detections
-    matched: Match  # which found which, at IoU 0.5
+    matched: Match  # at IoU 0.5
     f1: F1Curve  # of all classes together
     class_f1: list[F1Curve]
-    confusion: np.ndarray  # (K + 1, K + 1), the last is what is no object; from the score on where f1 is best
+    confusion: np.ndarray  # (K + 1, K + 1), the background last; of detections from ``score`` on
     errors: ErrorSplit  # by kind
 
     @property
     def score(self) -> float:
-        """The least score of detections that are drawn and counted: where F1 is best."""
+        """The least score of detections that are drawn and counted: the score where F1 is best."""
         return self.f1.threshold
 
 
 @dataclass
 class Run:
-    """A work folder."""
+    """A training in its work dir."""
 
     work_dir: Path
     log: Log
-    missing: list[str] = field(default_factory=list)  # sentences on what is not found; grows as the parts are read
+    missing: list[str] = field(default_factory=list)  # sentences about missing parts; more come as parts are read
 
     @property
     def name(self) -> str:
@@ -55,7 +55,7 @@ class Run:
 
     @cached_property
     def facts(self) -> store.RunFacts | None:
-        """Those of the last piece that has them."""
+        """Facts of the last piece that has any."""
         found = next((facts for folder in reversed(self.log.folders) if (facts := store.load_facts(folder))), None)
         if found is None:
             self.missing.append(f'No {store.RUN}: the run was trained without ReportHook, or by an earlier version')
@@ -63,15 +63,15 @@ class Run:
 
     @property
     def config_file(self) -> Path | None:
-        """The config of the last piece, all bases and overrides in it."""
+        """The config of the last piece, with all bases and overrides."""
         paths = [path for folder in self.log.folders if (path := folder / 'config.py').is_file()]
         return paths[-1] if paths else None
 
     @cached_property
     def config(self) -> Config | None:
-        """``config_file``, read."""
+        """The content of ``config_file``; None if it is missing or cannot be read."""
         try:
-            # What the config imports need not be here to read it.
+            # The modules that the config imports may be missing here.
             return Config.fromfile(self.config_file, import_custom_modules=False) if self.config_file else None
         except Exception as error:  # a config is code: it may raise anything
             self.missing.append(f'The config {self.config_file} cannot be read: {error}')
@@ -97,7 +97,7 @@ class Run:
 
     @cached_property
     def analysis(self) -> Analysis | None:
-        """Of the last validation; None without detections or annotations."""
+        """Analysis of the last validation; None without detections or annotations."""
         if self.validated is None:
             return None
         facts = store.load_facts(self.validated)
@@ -113,17 +113,17 @@ class Run:
 
     @property
     def planned(self) -> int | None:
-        """Iterations that the config asks for; None if it does not say."""
+        """Number of iterations in the config; None if it is not known."""
         loop = (self.config.get('train_cfg') if self.config is not None else None) or {}
         if self.log.by_epoch and self.facts is not None and self.facts.iters_per_epoch and loop.get('max_epochs'):
             return int(loop['max_epochs']) * self.facts.iters_per_epoch
         return None if self.log.by_epoch else loop.get('max_iters')
 
     def note_its_end(self) -> None:
-        """Add to ``missing`` that the training has not come to its end, if so."""
+        """Add a sentence to ``missing`` if the training has not come to its end."""
         log, planned = self.log, self.planned
         last = max((record['iter'] for record in log.train + log.val), default=0)
-        # Without epochs, what follows the last multiple of the logger's interval is not logged.
+        # Without epochs, iterations after the last multiple of the logger's interval are not logged.
         hooks = (self.config.get('default_hooks') if self.config is not None else None) or {}
         unlogged = 0 if log.by_epoch else (hooks.get('logger') or {}).get('interval', 10) - 1
         if planned and last + unlogged < planned:
@@ -133,7 +133,7 @@ class Run:
             )
 
     def metric(self, record: dict[str, Any] | None, ending: str) -> float | None:
-        """A metric's value in a validation, by the end of its name such as 'bbox_mAP'; None where there is none."""
+        """The value of the metric whose name ends with ``ending``, such as 'bbox_mAP'; None if there is none."""
         return next((value for name, value in (record or {}).items() if name.split('/')[-1] == ending), None)
 
     @property
@@ -149,10 +149,10 @@ class Run:
 
 
 def read_run(work_dir: str | Path) -> Run:
-    """A training's work folder.
+    """Read the work dir of a training.
 
     Raises:
-        ConfigError: it is none.
+        ConfigError: it is no work dir of a training.
     """
     run = Run(Path(work_dir), read_log(work_dir))
     if not run.log.train:
@@ -163,7 +163,7 @@ def read_run(work_dir: str | Path) -> Run:
 
 
 def analyse(results: Results) -> Analysis:
-    """Everything that is drawn from objects and detections."""
+    """Match detections with objects, and compute curves, confusions and errors."""
     truth, found = results.truth, results.found
     num_classes = len(results.classes)
     matched = match(found, truth, num_classes=num_classes)

@@ -45,7 +45,7 @@ def write_page(work_dir: str | Path, out: str | Path) -> Path:
     """Write the page of the training in ``work_dir``.
 
     Raises:
-        ConfigError: it is no work folder of a training, or ``out`` cannot be written.
+        ConfigError: it is no work dir of a training, or ``out`` cannot be written.
     """
     run = read_run(work_dir)
     run.note_its_end()
@@ -70,7 +70,7 @@ def _facts(run: Run) -> dict[str, Any]:
 
 
 def duration(seconds: float) -> str:
-    """In words: 40 s, 3 min 20 s, 2 h 5 min."""
+    """A duration as text: 40 s, 3 min 20 s, 2 h 5 min."""
     minutes, rest = divmod(round(seconds), 60)
     if minutes >= 60:
         return f'{minutes // 60} h {minutes % 60} min'
@@ -215,7 +215,7 @@ def _labels(page: Page, run: Run) -> None:
 
 
 def show_labels(section: Section, name: str, statistics: Mapping[str, Any]) -> None:
-    """Label statistics of a data set: plots, and a table of the classes; ``name`` is that of the data."""
+    """Add the label statistics of a data set called ``name``: plots, and a table of its classes."""
     section.heading(f'{name.capitalize()}: {statistics["num_images"]:,} images')
     section.plot(plots.labels(statistics), f'Labels of the {name} data')
     head = ('objects', 'images', 'small', 'medium', 'large')

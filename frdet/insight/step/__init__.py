@@ -1,8 +1,8 @@
-"""One training step of a config, made and shown on an HTML page.
+"""Makes one training step of a config and shows it on an HTML page.
 
-``preparing`` builds what the step needs, ``recording`` makes it and keeps what passed by, ``findings`` looks for what
-is wrong, the ``page_`` modules show it. Any model of MMEngine's is taken; sections about boxes stand where its parts
-have boxes of that kind.
+``preparing`` builds the data, model and optimiser, ``recording`` makes the step and records its values, ``findings``
+looks for problems, and the ``page_`` modules draw the page. Any BaseModel of MMEngine is accepted. Sections about boxes
+appear if the model has parts with such boxes.
 """
 
 import logging
@@ -38,20 +38,20 @@ _SECTIONS = {
 def inspect_step(
     cfg: Config, *, checkpoint: str | None = None, images: Sequence[str] = (), seed: int = 0
 ) -> tuple[Page, Record]:
-    """Make one training step on images of the config's training data; nothing is written.
+    """Make one training step on images of the config's training data. No file is written.
 
     Args:
         cfg: a whole config.
         checkpoint: path or address of the weights; without it, ``load_from`` or the weights that training starts from.
-        images: image ids; the first image where there are none.
-        seed: of the random transforms, of weights that are drawn and of the samplers.
+        images: image ids; without them, the first image is taken.
+        seed: seed of the random transforms, of random weights and of the samplers.
 
     Returns:
-        The page, and the numbers it was made from.
+        The page, and the record of the step that it shows.
 
     Raises:
-        ConfigError: the config is wrong, or its model is none of MMEngine's.
-        DataError: the data are missing or empty, or have no such image.
+        ConfigError: the config is wrong, or its model is no BaseModel of MMEngine.
+        DataError: the data are missing or empty, or lack an image of ``images``.
         CheckpointError: the checkpoint is unreadable or does not fit.
     """
     with _quiet():
@@ -88,7 +88,7 @@ def _page(record: Record, bar: Bar) -> Page:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without MMEngine's lines about every parameter."""
+    """Hide MMEngine's log lines about every parameter."""
     logger = MMLogger.get_current_instance()
     level = logger.level
     logger.setLevel(logging.WARNING)

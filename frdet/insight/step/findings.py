@@ -1,4 +1,4 @@
-"""What looks wrong in a recorded step, in words."""
+"""Warnings about problems in a recorded step."""
 
 from collections.abc import Iterator
 from statistics import median
@@ -11,19 +11,19 @@ from frdet.insight.step.record import DATA, Record
 from frdet.models.layers import has_untouched_frozen_norm
 from frdet.structures import box_iou
 
-NOISY = 20.0  # times the usual spread of the layers of its part
+NOISY = 20.0  # times the median spread of the layers before it in its part
 DEAD_SHARE = 0.5
 LARGE_UPDATE = 1.0  # of the weights' own norm
 
 
 def find_warnings(record: Record) -> list[str]:
-    """Sentences, the gravest kinds first; empty where nothing was found."""
+    """Sentences, the most serious kinds first; an empty list if nothing was found."""
     checks = (_non_finite, _weights, _truth, _unmatched, _samples, _learning_rate, _layers, _stages)
     return [warning for check in checks for warning in check(record)]
 
 
 def best_iou(boxes: Tensor, gt_boxes: Tensor) -> Tensor:
-    """(G,) the best IoU that any of the boxes (N, 4) has with each ground truth (G, 4)."""
+    """(G,) the best IoU of each ground truth (G, 4) with the boxes (N, 4)."""
     best = torch.zeros(len(gt_boxes))
     for some in boxes.split(100_000):
         if len(some):
@@ -67,7 +67,7 @@ def _unmatched(record: Record) -> Iterator[str]:
             if answered[index]:
                 continue
             side = float((boxes[index, 2:] - boxes[index, :2]).clamp(min=0).prod().sqrt())
-            reason = 'its shape or place fits none'
+            reason = 'its shape or position fits none'
             if side < float(sides.min()):
                 reason = f'too small for the smallest anchors, {float(sides.min()):.0f} pixels'
             elif side > float(sides.max()):

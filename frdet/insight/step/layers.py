@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from frdet.insight.flops import unwrapped
 
-_VALUES = 20_000  # kept of a tensor for its histogram
-#: Their outputs go through a ReLU that is no module.
+_VALUES = 20_000  # about so many values of a tensor are kept for its histogram
+#: Layers whose outputs go through a ReLU that is no module.
 _BEFORE_RELU = ('rpn_head.rpn_conv', 'roi_head.bbox_head.shared_fcs')
 
 
@@ -18,12 +18,12 @@ class LayerStats:
     """Activations of a layer over all its calls in a step.
 
     Attributes:
-        calls: how many there were.
-        shape: of the last output.
-        mean, std, low, high: over all finite values.
-        zeros: share of values that are 0, or below where a ReLU follows.
-        channels, dead: channels, and those that no value passes the ReLU in; None where there is no ReLU.
-        non_finite: values that are NaN or infinite.
+        calls: number of calls.
+        shape: shape of the last output.
+        mean, std, low, high: statistics of all finite values.
+        zeros: share of the finite values that are 0 or below.
+        channels, dead: number of channels, and of channels without a value above 0 (``dead``: only with a ReLU).
+        non_finite: number of values that are NaN or infinite.
         values: some of the values.
     """
 
@@ -39,7 +39,7 @@ class LayerStats:
         self._channel_high: Tensor | None = None
 
     def update(self, output: Any) -> None:
-        """Add the output (N, C, ...) of one call; anything else is passed over."""
+        """Add the output (N, C, ...) of one call; an output of another form is ignored."""
         if not isinstance(output, Tensor) or output.dim() < 2:
             return
         with torch.no_grad():
@@ -72,7 +72,7 @@ class LayerStats:
         return self._below / max(self._count, 1)
 
     def dead(self, name: str) -> int | None:
-        """Channels that never pass the ReLU; None where the layer called ``name`` has none."""
+        """Number of channels without a value above 0; None if the layer called ``name`` has no ReLU."""
         if self._channel_high is None or not (self.low >= 0 or name.startswith(_BEFORE_RELU)):
             return None
         return int((self._channel_high <= 0).sum())
@@ -84,29 +84,29 @@ class LayerStats:
 
 @dataclass(frozen=True)
 class StageStats:
-    """Parameters of a stage together; norms are Euclidean."""
+    """Numbers of all parameters of a stage together; norms are Euclidean."""
 
-    trained: int  # how many values
-    weight: float  # norm of the trained ones before the step
+    trained: int  # number of trained values
+    weight: float  # norm of the trained values before the step
     gradient: float  # norm before clipping
     update: float  # norm of the change that the optimiser made
-    non_finite: int  # values of gradients that are NaN or infinite
+    non_finite: int  # number of values of gradients that are NaN or infinite
     values: Tensor  # some of the weights, without norms and biases
 
     @property
     def ratio(self) -> float | None:
-        """Update to weight, None where nothing is trained."""
+        """Ratio of update to weight; None if nothing is trained."""
         return self.update / self.weight if self.trained and self.weight else None
 
 
 def stage_of(parameter: str) -> str:
-    """The stage of a parameter: ``backbone.layer1``, ``bbox_head.fc_cls``, of a list ``bbox_heads.0.fc_cls``."""
+    """The stage of a parameter, such as ``backbone.layer1`` or, in a list, ``bbox_heads.0.fc_cls``."""
     parts = parameter.removeprefix('roi_head.').split('.')[:-1] or [parameter]
     return '.'.join(parts[: 3 if parts[1:2] and parts[1].isdigit() else 2])
 
 
 def layers_to_watch(model: nn.Module) -> list[str]:
-    """Names of layers: the backbone's blocks, and the convolutions and matrix products of the other parts."""
+    """Names of the backbone's blocks, and of the convolutions and linear layers of the other parts."""
     names = []
     root, _ = unwrapped('backbone', getattr(model, 'backbone', nn.Identity()))
     for name, module in model.named_modules():
@@ -116,7 +116,7 @@ def layers_to_watch(model: nn.Module) -> list[str]:
             watched = depth == 2 or (depth in (0, 1) and is_leaf)
         else:
             watched = isinstance(module, (nn.Conv2d, nn.Linear)) and is_leaf
-        # Norms give what the layer before them gave, in another scale.
+        # A norm only scales the output of the layer before it.
         if watched and not isinstance(module, (nn.BatchNorm2d, nn.GroupNorm)):
             names.append(name)
     return names
@@ -128,7 +128,7 @@ def weights_before(model: nn.Module) -> dict[str, Tensor]:
 
 
 def stages_after(model: nn.Module, before: dict[str, Tensor], gradients: dict[str, Tensor]) -> dict[str, StageStats]:
-    """Numbers of every stage, in the model's order."""
+    """Statistics of every stage, in the model's order."""
     groups: dict[str, list[tuple[str, nn.Parameter]]] = defaultdict(list)
     for name, parameter in model.named_parameters():
         groups[stage_of(name)].append((name, parameter))

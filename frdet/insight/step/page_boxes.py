@@ -16,9 +16,9 @@ from frdet.insight.step.findings import best_iou
 from frdet.insight.step.record import ANCHORS, DATA, PROPOSALS, ROIS, Matching, Record, RoIs
 from frdet.structures import box_iou
 
-DRAWN = 60  # boxes of one kind, level and image on a picture
+DRAWN = 60  # the most boxes of one kind, level and image on a picture
 CLEAR = 20  # proposals an image that are shown at first
-CROPS = {'positive': 16, 'negative': 8}  # RoIs an image of which pixels and features are shown
+CROPS = {'positive': 16, 'negative': 8}  # RoIs an image whose pixels and features are shown
 _KINDS = {1: 'positive', -1: 'ignored', 0: 'negative'}
 _COLOURS = {'positive': 'green', 'ignored': 'orange', 'negative': 'red'}
 
@@ -40,7 +40,7 @@ def add_data(page: Page, record: Record) -> None:
 
 
 def add_anchors(page: Page, record: Record) -> None:
-    """Anchors, their matches, and the sample that is trained on."""
+    """Anchors, their matches, and the sample for the losses."""
     section = page.section(
         ANCHORS,
         'An anchor is a reference box at a cell of a feature map. The assigner makes it positive if it overlaps an '
@@ -64,7 +64,7 @@ def add_anchors(page: Page, record: Record) -> None:
 
 
 def add_proposals(page: Page, record: Record) -> None:
-    """Objectness and the way from anchors to proposals."""
+    """Objectness, and the steps from anchors to proposals."""
     section = page.section(
         PROPOSALS,
         'The region proposal network scores every anchor: bright cells hold one that looks like an object (the best '
@@ -122,14 +122,14 @@ def add_proposals(page: Page, record: Record) -> None:
             network_input(record.prepared.items[image]), caption, marks=[*marks, *_truth_marks(record, image)]
         )
     kept = torch.cat([s.scores[s.kept] for s in record.selections]).nan_to_num(0)
-    # All of them would hide the image.
+    # All proposals together would hide the image.
     section.least = (
         float(kept.sort(descending=True).values[: CLEAR * len(record.selections)].min()) if len(kept) else 0.0
     )
 
 
 def add_rois(page: Page, record: Record) -> None:
-    """The second stage: RoIs, what they see, and how positives are refined."""
+    """The second stage: RoIs, their pooled features, and the refinement of positives."""
     section = page.section(
         ROIS,
         'The second stage is trained on a sample of the proposals. Each is pooled from the level that fits its size, '
@@ -184,7 +184,7 @@ def _matching_marks(record: Record, image: int, matching: Matching) -> Iterator[
     for value, kind in _KINDS.items():
         for sampled in (True, False) if value >= 0 else (False,):
             if kind == 'negative' and not sampled:
-                continue  # nearly all anchors
+                continue  # these are nearly all anchors
             named = f'{kind}, sampled' if sampled else kind if value < 0 else f'{kind}, not sampled'
             for level, name in enumerate(record.level_names):
                 mask = (matching.label == value) & (matching.level == level) & (matching.sampled == sampled)
@@ -200,7 +200,7 @@ def _matching_marks(record: Record, image: int, matching: Matching) -> Iterator[
 
 
 def _cells(length: int, record: Record, cells: int, axis: int) -> int:
-    """Cells of a map that lie on the image, which is ``length`` pixels along ``axis``, and not on padding."""
+    """Number of cells along ``axis`` that lie on the image of ``length`` pixels and not on padding."""
     return max(1, min(cells, -(-length * cells // record.input_shape[axis])))
 
 
@@ -243,7 +243,7 @@ def _crop(record: Record, image: int, rois: RoIs, i: int) -> Tile:
 
 
 def _truth_table(section: Section, record: Record, image: int, matching: Matching, what: str, more: str = '') -> None:
-    """A table of the boxes that answer for each ground truth; ``what`` names them, ``more`` follows in the caption."""
+    """A table of the boxes that match each ground truth; ``what`` names the boxes, ``more`` ends the caption."""
     truth = record.samples[image].gt_instances
     boxes, labels = truth.bboxes.cpu(), truth.labels.tolist()
     rows = []
@@ -261,7 +261,7 @@ def _truth_table(section: Section, record: Record, image: int, matching: Matchin
 
 
 def _truth_marks(record: Record, image: int) -> list[Mark]:
-    """The ground truth in blue."""
+    """Blue marks for the ground truth."""
     truth = record.samples[image].gt_instances
     return [
         Mark(box, record.describe(image, i), 'blue', label=record.class_name(label), tags={'kind': 'ground truth'})
@@ -270,7 +270,7 @@ def _truth_marks(record: Record, image: int) -> list[Mark]:
 
 
 def _heat_map(values: Tensor, side: int) -> np.ndarray:
-    """(h, w) numbers as (H, W, 3) colours, the longer side enlarged to ``side`` pixels."""
+    """Numbers (h, w) as colours (H, W, 3), with ``side`` pixels on the longer side."""
     values = values.nan_to_num(0)
     spread = (values - values.min()) / (values.max() - values.min()).clamp(min=1e-12)
     colours = (matplotlib.colormaps['viridis'](spread.numpy())[..., :3] * 255).astype(np.uint8)
@@ -280,6 +280,6 @@ def _heat_map(values: Tensor, side: int) -> np.ndarray:
 
 
 def _size_in_words(box: Any) -> str:
-    """Of a box (4,): sides and corner."""
+    """Size and first corner of a box (4,)."""
     x1, y1, x2, y2 = box.tolist()
     return f'{x2 - x1:.0f}x{y2 - y1:.0f} pixels at ({x1:.0f}, {y1:.0f})'

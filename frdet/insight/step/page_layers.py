@@ -13,7 +13,7 @@ from frdet.insight.page import Page
 from frdet.insight.plots import Plot
 from frdet.insight.step.record import Record
 
-#: By the modules of a two-stage detector.
+#: Explanations of the losses of a two-stage detector, by module.
 _TERMS = {
     'rpn_head.loss_cls': 'object or background, for each sampled anchor',
     'rpn_head.loss_bbox': 'the way from each positive anchor to its object',
@@ -25,11 +25,11 @@ _LOGGED = {
     'roi_num_pos': 'positive RoIs an image that were sampled',
     'acc': 'sampled RoIs of which the class is right, in percent',
 }
-_SHAPES = 5  # of a part's outputs that are shown
+_SHAPES = 5  # the most outputs of a part whose shapes are shown
 
 
 def add_parts(page: Page, record: Record) -> None:
-    """The parts as they were built."""
+    """The parts of the model as they were built."""
     section = page.section(
         'The parts',
         'A config names the parts of a model, and this is what was built from them. Frozen parameters are not trained. '
@@ -116,7 +116,7 @@ def add_activations(page: Page, record: Record) -> None:
 
 
 def add_updates(page: Page, record: Record) -> None:
-    """Gradients and what the optimiser made of them."""
+    """Gradients and the update by the optimiser."""
     section = page.section(
         'Gradients and update',
         f'Norms of the gradient before clipping, of the weights, and of the change that the optimiser made at the full '
@@ -139,7 +139,7 @@ def add_updates(page: Page, record: Record) -> None:
         axes.barh(list(ratios), list(ratios.values()))
         axes.set_xscale('log')
         axes.set_xlim(10.0 ** math.floor(math.log10(low)), 10.0 ** math.ceil(math.log10(high)))
-        # The usual labels of a logarithmic axis are formulas, which plots here do not typeset.
+        # The usual labels of a logarithmic axis are formulas, and `text.parse_math` is off.
         axes.xaxis.set_major_formatter('{x:g}')
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.axvline(1e-3, linestyle='--')
@@ -158,7 +158,7 @@ def _histograms(values: dict[str, Tensor], columns: int = 4) -> Plot:
             finite = value[value.isfinite()]
             low, high = torch.quantile(finite, torch.tensor([0.001, 0.999])).tolist()
             counts, edges = np.histogram(finite.numpy(), bins=40, range=(low, high) if high > low else None)
-            axes.stairs(counts, edges, fill=True)  # one path, where bars are forty
+            axes.stairs(counts, edges, fill=True)  # one path instead of forty bars
             axes.set_title(name.removeprefix('roi_head.'), fontsize=7)
             axes.tick_params(labelsize=6)
             axes.set_yticks([])

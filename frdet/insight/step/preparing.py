@@ -1,4 +1,4 @@
-"""What a training step needs, as training builds it: images through the pipeline, the model, the optimiser."""
+"""Builds the inputs of a training step as training does: images from the pipeline, the model, the optimiser."""
 
 import random
 from collections.abc import Sequence
@@ -30,17 +30,17 @@ class Prepared:
 
     cfg: Config
     model: Any  # in training mode, on its device
-    weights: str  # where they come from, in words
-    optim_wrapper: OptimWrapper  # with the learning rate scaled as training scales it
+    weights: str  # their origin, in words
+    optim_wrapper: OptimWrapper  # its learning rate is scaled as in training
     dataset: Any
-    records: list[dict[str, Any]]  # what the data set knows of each image before the pipeline
-    items: list[dict[str, Any]]  # what the pipeline made of them, ``inputs`` and ``data_samples`` each
+    records: list[dict[str, Any]]  # the data of each image before the pipeline
+    items: list[dict[str, Any]]  # results of the pipeline: ``inputs`` and ``data_samples``
     classes: tuple[str, ...]  # names of the labels
 
 
 @in_config_scope
 def prepare(cfg: Config, checkpoint: str | None, images: Sequence[str], seed: int) -> Prepared:
-    """Build everything; arguments and errors are those of ``inspect_step``."""
+    """Build the inputs of the step. See ``inspect_step`` for arguments and errors."""
     check_config(cfg)
     for name in ('train_dataloader', 'optim_wrapper'):
         if not cfg.get(name):
@@ -57,7 +57,7 @@ def prepare(cfg: Config, checkpoint: str | None, images: Sequence[str], seed: in
     model, weights = _model(cfg, checkpoint)
     check_classes(model, dataset, 'train_dataloader')
     wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
-    # The Runner's own rule; all it needs of a Runner are these three.
+    # The Runner's method needs only these three attributes of a Runner.
     runner: Any = SimpleNamespace(
         _train_dataloader={'batch_size': batch_size(cfg)}, world_size=1, logger=SimpleNamespace(info=lambda text: None)
     )
@@ -75,7 +75,7 @@ def prepare(cfg: Config, checkpoint: str | None, images: Sequence[str], seed: in
 
 
 def batch_size(cfg: Config) -> int:
-    """Images that one process of this config loads for an iteration."""
+    """Number of images that one process loads for an iteration."""
     loader = cfg.train_dataloader
     return int(loader.get('batch_size') or (loader.get('batch_sampler') or {}).get('batch_size') or 1)
 
@@ -103,7 +103,7 @@ def _model(cfg: Config, checkpoint: str | None) -> tuple[nn.Module, str]:
     if not isinstance(model, BaseModel):
         raise ConfigError(f'model.type={cfg.model.type!r} is no BaseModel of MMEngine: derive it from Detector')
     if isinstance(model, Detector):
-        model.compile_features = False  # compiled code passes hooks by
+        model.compile_features = False  # compiled code does not call hooks
     source = checkpoint or cfg.get('load_from')
     if source is not None:
         loaded = load_checkpoint(str(source))

@@ -1,4 +1,4 @@
-"""What is kept of one training step.
+"""The record of one training step.
 
 Shapes: B images, L levels, N boxes an image (anchors, or proposals with the ground truth), R sampled RoIs.
 """
@@ -11,50 +11,50 @@ from torch import Tensor
 from frdet.insight.step.layers import LayerStats, StageStats
 from frdet.insight.step.preparing import Prepared
 
-#: Titles of the sections that not every model has something for.
+#: Titles of the sections that some models do not have.
 DATA, ANCHORS, PROPOSALS = 'Data', 'Anchors and their matches', 'Objectness and proposals'
 ROIS = 'RoIs and their refinement'
 
 
 @dataclass(frozen=True)
 class Matching:
-    """What became of the boxes of one image."""
+    """Labels and matches of the boxes of one image."""
 
     boxes: Tensor  # (N, 4)
     level: Tensor  # (N,) index of the feature map
     label: Tensor  # (N,) 1 positive, 0 negative, -1 ignored
     gt_index: Tensor  # (N,) the ground truth of a positive
-    iou: Tensor  # (N,) with the ground truth that fits best
-    sampled: Tensor  # (N,) bool, trained on
+    iou: Tensor  # (N,) the best with any ground truth
+    sampled: Tensor  # (N,) bool, whether the losses see it
     is_truth: Tensor  # (N,) bool, a ground truth that joined the proposals
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Proposals of one image on their way, all levels in one row of n candidates: those that passed the top-k.
+    """The n candidates of one image that passed the top-k, all levels together.
 
-    A candidate that is neither small nor suppressed nor kept lost against better ones in the choice over all levels.
+    A candidate that is not small, suppressed or kept was not among the best of all levels.
     """
 
     boxes: Tensor  # (n, 4) clipped
     scores: Tensor  # (n,) objectness 0 to 1
     level: Tensor  # (n,)
-    clipped: Tensor  # (n,) bool, as the next three
+    clipped: Tensor  # (n,) bool, like the next three
     small: Tensor
     suppressed: Tensor
     kept: Tensor
-    proposals: Tensor  # (P, 4) boxes that went on
+    proposals: Tensor  # (P, 4) boxes for the second stage
 
 
 @dataclass(frozen=True)
 class RoIs:
-    """The RoIs that the second stage was trained on, of one image."""
+    """The RoIs of one image that the second stage was trained on."""
 
     boxes: Tensor  # (R, 4)
     refined: Tensor  # (R, 4) by the deltas of the true class
     targets: Tensor  # (R, 4) the ground truth of positives
-    level: Tensor  # (R,) that they were pooled from
-    label: Tensor  # (R,) with the background last
+    level: Tensor  # (R,) index of the feature map they were pooled from
+    label: Tensor  # (R,) class, the background last
     positive: Tensor  # (R,) bool
     scores: Tensor  # (R, K + 1) probabilities
     pooled: Tensor  # (R, C, S, S)
@@ -64,12 +64,12 @@ class RoIs:
 class Loss:
     """A loss of a step: its value is weight * total / normaliser, over ``count`` terms.
 
-    These are None where the module is not known, or was not called as frdet's losses are.
+    These four are None if the module is not known or has other arguments than the losses of frdet.
     """
 
     name: str  # in the log
     value: float
-    part: str = ''  # the module that gave it, such as rpn_head.loss_cls; empty where the model changed its result
+    part: str = ''  # its module, such as rpn_head.loss_cls; empty if the model changed the result
     kind: str = ''  # class of that module
     normaliser: float | None = None
     weight: float | None = None
@@ -82,15 +82,15 @@ class Loss:
 
 @dataclass(frozen=True)
 class Record:
-    """One training step; lists have an entry for each image, and are empty where the model has nothing of the kind."""
+    """One training step. Lists have an entry for each image; they are empty if the model has no such boxes."""
 
     prepared: Prepared
     samples: list[Any]
-    input_shape: tuple[int, int]  # (height, width) of the padded batch; zeros where it is no images
-    seconds: dict[str, float]  # of the calls of each part
-    shapes: dict[str, list[tuple[int, ...]]]  # of the last result of each part
+    input_shape: tuple[int, int]  # (height, width) of the padded batch; zeros if it holds no images
+    seconds: dict[str, float]  # all calls of each part together
+    shapes: dict[str, list[tuple[int, ...]]]  # outputs of the last call of each part
     level_names: list[str]
-    objectness: list[Tensor]  # a level each, (B, H, W, A), 0 to 1; of the best class where there are several
+    objectness: list[Tensor]  # (B, H, W, A) for each level, 0 to 1; of the best class if there are several
     anchors: list[Matching]
     selections: list[Selection]
     matched: list[Matching]
@@ -100,11 +100,11 @@ class Record:
     layers: dict[str, LayerStats]
     stages: dict[str, StageStats]
     lr: float
-    absent: dict[str, str]  # sections that have nothing to show, and why
+    absent: dict[str, str]  # titles of the sections that are left out, and the reasons
 
     @property
     def not_shown(self) -> str:
-        """Which sections a page of this step has not, and why, in a line; empty where it has all."""
+        """The sections that the page lacks and the reasons, in a line; empty if it has all."""
         titles: dict[str, list[str]] = {}
         for title, reason in self.absent.items():
             titles.setdefault(reason, []).append(title)
@@ -114,7 +114,7 @@ class Record:
         return f'image {self.samples[image].get("img_id", image)}'
 
     def class_name(self, label: int) -> str:
-        """Name of a label; its number where it has none, 'background' for the one after the model's classes."""
+        """Name of a label; 'background' after the last class of the model, its number if it has no name."""
         if label == getattr(self.prepared.model, 'num_classes', None):
             return 'background'
         return self.prepared.classes[label] if label < len(self.prepared.classes) else str(label)

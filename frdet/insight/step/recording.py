@@ -1,4 +1,4 @@
-"""Making one training step, and keeping what passes through it.
+"""Makes one training step and records it.
 
 Shapes: B images, L levels, N boxes an image (anchors, or proposals with the ground truth), R sampled RoIs.
 """
@@ -42,7 +42,7 @@ class Absent(Exception):
 
 
 class Watch(ExitStack):
-    """Keeps the calls of modules and methods while they do their own work; watches until its context ends."""
+    """Records calls of modules and methods until its context ends."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ class Watch(ExitStack):
         self._own_time = 0.0
 
     def module(self, module: nn.Module, digest: Callable[[Any], None] | None = None) -> None:
-        """Keep a module's calls, or hand its results to ``digest``, whose time counts for no module."""
+        """Record a module's calls, or pass its results to ``digest``, whose time counts for no module."""
         begins: list[float] = []
 
         def before(module: nn.Module, args: tuple) -> None:
@@ -69,7 +69,7 @@ class Watch(ExitStack):
         self.enter_context(module.register_forward_hook(after, with_kwargs=True))
 
     def method(self, owner: Any, name: str) -> None:
-        """Keep the calls of a method of an object that is no module, and so has no hooks."""
+        """Record the calls of a method. This is for objects without hooks, which are no modules."""
         original = getattr(owner, name)
 
         def watched(*args: Any, **kwargs: Any) -> Any:
@@ -88,7 +88,7 @@ class Watch(ExitStack):
         self._calls[id(owner), name].append(Call(given, result, seconds))
 
     def calls(self, owner: Any, name: str = 'forward') -> list[Call]:
-        """What was kept, in order."""
+        """The recorded calls, in order."""
         return self._calls.get((id(owner), name), [])
 
     def first(self, owner: Any, name: str = 'forward') -> Call:
@@ -99,7 +99,7 @@ class Watch(ExitStack):
 
 
 def record_step(prepared: Prepared) -> Record:
-    """Make the step: forward, losses, backward, optimiser. The model is changed.
+    """Make the step: forward, losses, backward, optimiser. This changes the model.
 
     Raises:
         ConfigError: the images are too few or too small for a BN.
@@ -169,12 +169,12 @@ def record_step(prepared: Prepared) -> Record:
 
 
 def _having(model: nn.Module, *parts: str) -> Any:
-    """The first module with all these parts."""
+    """The first module that has all these parts."""
     return next((m for m in model.modules() if all(getattr(m, part, None) is not None for part in parts)), None)
 
 
 def _or_absent(absent: dict[str, str], section: str, make: Callable[..., tuple], *args: Any) -> tuple:
-    """What ``make`` gives; empty lists where it has nothing to show, and then the reason in ``absent``."""
+    """The result of ``make``; empty lists, and the reason in ``absent``, if it raises Absent."""
     if section not in absent:
         try:
             return make(*args)
@@ -184,7 +184,7 @@ def _or_absent(absent: dict[str, str], section: str, make: Callable[..., tuple],
 
 
 def _anchors(watch: Watch, head: Any, batch: int) -> tuple[Sequence[Tensor], list[Tensor], list[Matching]]:
-    """Feature maps, objectness of each level, and matchings, of a head that assigns anchors."""
+    """Feature maps, objectness of each level, and matchings of a head that assigns anchors."""
     if head is None:
         raise Absent('no part has an anchor_generator and an assigner')
     features, grid, logits, _ = _dense(watch, head)
@@ -206,7 +206,7 @@ def _anchors(watch: Watch, head: Any, batch: int) -> tuple[Sequence[Tensor], lis
 
 
 def _dense(watch: Watch, head: Any) -> tuple[Sequence[Tensor], list[Tensor], Sequence[Tensor], Sequence[Tensor]]:
-    """Feature maps (B, C, H, W), anchors (H * W * A, 4), logits (B, H * W * A[, K]) and deltas, a level each."""
+    """Feature maps (B, C, H, W), anchors (H * W * A, 4), logits (B, H * W * A[, K]) and deltas, for each level."""
     call = watch.first(head)
     features = call.args[0]
     grid = head.anchor_generator.grid([(f.shape[2], f.shape[3]) for f in features], features[0].device)
@@ -234,7 +234,7 @@ def _matching(
 
 
 def _selections(watch: Watch, head: Any, samples: Sequence[Any]) -> tuple[list[Selection]]:
-    """The way from anchors to proposals, gone once more with what the head predicted in the step."""
+    """The steps from anchors to proposals, repeated with the predictions of the recorded step."""
     if getattr(type(head), '_propose', None) is not RPNHead._propose:
         raise Absent('no part proposes boxes as RPNHead does')
     _, grid, logits, deltas = _dense(watch, head)
@@ -255,7 +255,7 @@ def _selections(watch: Watch, head: Any, samples: Sequence[Any]) -> tuple[list[S
         small = ~((clipped[:, 2:] - clipped[:, :2] > head.min_side).all(dim=1) & score.isfinite())
         survived = ops.batched_nms_mask(clipped, score.masked_fill(small, -torch.inf), level, head.nms_iou_thr) & ~small
         valid = proposals.valid[image]
-        # The best survivors of all levels went on.
+        # The best survivors of all levels become proposals.
         kept = torch.zeros_like(survived)
         kept[torch.where(survived, score, -torch.inf).topk(len(valid)).indices[valid]] = True
         selection = dict(
@@ -273,7 +273,7 @@ def _selections(watch: Watch, head: Any, samples: Sequence[Any]) -> tuple[list[S
 
 
 def _rois(watch: Watch, head: Any, batch: int) -> tuple[Sequence[Tensor], list[Matching], list[RoIs]]:
-    """Feature maps, the matching of the proposals, and the sample of them that was trained on."""
+    """Feature maps, the matching of the proposals, and the sample for the losses."""
     if head is None:
         raise Absent(f'no part has all of {", ".join(_ROI_PARTS)}')
     pool, loss = watch.first(head.roi_extractor), watch.first(head.loss_cls)
@@ -305,7 +305,7 @@ def _rois(watch: Watch, head: Any, batch: int) -> tuple[Sequence[Tensor], list[M
 
 
 def pooled_from(extractor: Any, features: Sequence[Tensor], rois: Tensor) -> Tensor:
-    """(R,) the level of every RoI (R, 5): what the extractor pools from maps that hold their own number."""
+    """(R,) the level of every RoI (R, 5), which the extractor pools from maps that hold the number of their level."""
     maps = [torch.full_like(f[:, :1].detach().float(), i + 1) for i, f in enumerate(features)]
     return (extractor(maps, rois).flatten(1).amax(dim=1).round().long() - 1).clamp(min=0)
 
@@ -321,7 +321,7 @@ def _loss(name: str, value: Any, watch: Watch, modules: dict[str, nn.Module]) ->
 
 
 def _mean(value: Any) -> float:
-    """A tensor's mean, a list's sum of means: what ``parse_losses`` trains on and logs."""
+    """The mean of a tensor, or the sum of the means of a list, as in ``parse_losses``."""
     return sum(float(t.detach().float().mean()) for t in _tensors(value))
 
 

@@ -1,4 +1,4 @@
-"""A work folder that holds a run already."""
+"""A work dir that holds a run already."""
 
 from types import SimpleNamespace
 

@@ -1,4 +1,4 @@
-"""A work folder written by hand: two images, a detection of each kind, two validations, a resumed training."""
+"""A work dir written by hand: two images, a detection of each kind, two validations, a resumed training."""
 
 import json
 

@@ -85,7 +85,7 @@ def test_line_that_was_cut_off(tmp_path):
     assert [record['iter'] for record in read_log(tmp_path).train] == [1]
 
 
-@pytest.mark.parametrize(('name', 'words'), [('gone', 'No folder'), ('.', 'is no work folder')])
+@pytest.mark.parametrize(('name', 'words'), [('gone', 'No folder'), ('.', 'is no work dir')])
 def test_folder_that_is_none(tmp_path, name, words):
     with pytest.raises(ConfigError, match=words):
         read_log(tmp_path / name)
