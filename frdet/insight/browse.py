@@ -68,7 +68,7 @@ def _add_images(page: Page, dataset: Any, count: int, seed: int, warnings: list[
         'Images',
         'Each image as the model gets it, then as it is on disk. Crowd regions are dashed: they are neither object nor '
         f'background.{f" The pipeline: {steps}." if steps else ""}\n'
-        'A class that is switched off takes its boxes away, and the images that have no others.',
+        'Switching off a class hides its boxes, and the images that have no other boxes.',
         tiled=True,
     )
     side = min(SIDE, math.isqrt(int(BYTES / (2 * count) / 0.4)))

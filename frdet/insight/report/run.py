@@ -156,7 +156,7 @@ def read_run(work_dir: str | Path) -> Run:
     """
     run = Run(Path(work_dir), read_log(work_dir))
     if not run.log.train:
-        run.missing.append('No losses were logged: training ended, or is, before the first entry of its log')
+        run.missing.append('No losses were logged: the training has not reached the first entry of its log')
     if not run.log.val:
         run.missing.append('No validation was logged: the run is unfinished, or does not validate')
     return run

@@ -22,7 +22,7 @@ KIND_TEXTS = {
     'both': 'overlaps an object of another class by 0.1 to 0.5',
     'duplicate': 'overlaps an object that a better detection found',
     'background': 'overlaps no object by 0.1',
-    'missed': 'an object that no detection is about',
+    'missed': 'an object that no detection found, not even with a wrong class or box',
 }
 MEANINGS = {
     'bbox_mAP': 'AP, mean over IoU 0.50, 0.55, ... 0.95',
@@ -98,14 +98,14 @@ def _metrics(page: Page, run: Run) -> None:
 def _curves(page: Page, run: Run) -> None:
     if not run.log.train and not run.log.val:
         return
-    section = page.section('Curves', 'What was logged, over the iterations; pieces of a resumed training put together.')
+    section = page.section('Curves', 'Logged numbers over the iterations, with all pieces of a resumed training.')
     section.plot(plots.curves(run), 'Losses, learning rate, average precision and time')
     if len(run.log.series('memory')[0]):
         section.plot(plots.memory(run.log), 'Memory')
     else:
         section.text('Memory is logged on GPUs only.')
     head, rows = table(run.log)
-    section.table(head, rows, caption='Means of what was logged, with the validations')
+    section.table(head, rows, caption='Means of the logged numbers, with the validations')
 
 
 def _precision(page: Page, run: Run) -> None:
@@ -113,8 +113,7 @@ def _precision(page: Page, run: Run) -> None:
         return
     section = page.section(
         'Precision and recall',
-        "Left: COCO's precision at 101 recalls. Right: what keeping only detections from a score on gives; the dashed "
-        'line is where F1 is best.',
+        "Left: COCO's precision at 101 recalls. Right: all detections from a score on; F1 is best at the dashed line.",
     )
     section.plot(plots.precision_recall(run.evaluation, run.analysis), 'Last validation')
 
@@ -130,8 +129,8 @@ def _detections(page: Page, run: Run) -> None:
 def _classes(page: Page, run: Run, analysis: Analysis) -> None:
     section = page.section(
         'Classes',
-        'Average precision of each class in all and by size; and F1, precision and recall at IoU 0.5 from the score on '
-        'that suits the class best.',
+        'Average precision of each class, for all objects and by size. F1, precision and recall at IoU 0.5 are for '
+        'detections from the score on where F1 of the class is best.',
     )
     results = analysis.results
     if run.evaluation is not None:
@@ -160,7 +159,7 @@ def _confusion(page: Page, analysis: Analysis) -> None:
     section = page.section(
         'Confusion',
         f'Detections that score {analysis.score:.2f} or more, where F1 is best, paired with objects by IoU of 0.5 or '
-        'more whatever their classes. Shades are shares of a row. Last column: missed. Last row: found in nothing.',
+        'more whatever their classes. Shades are shares of a row. Last column: missed. Last row: without an object.',
     )
     names, matrix = [*analysis.results.classes, 'background'], analysis.confusion
     section.plot(plots.confusion(matrix, analysis.results.classes), 'Annotated class by found class')
@@ -175,7 +174,7 @@ def _errors(page: Page, analysis: Analysis) -> None:
     section = page.section(
         'Errors',
         f'Every detection counts here, whatever its score. AP at IoU 0.5 is {analysis.errors.ap:.3f}; the cost of a '
-        'kind is how much it would rise if all errors of that kind were mended, and no other.',
+        'kind is how much it would rise if only the errors of that kind were corrected.',
         source=TIDE,
     )
     errors = analysis.errors

@@ -115,7 +115,7 @@ def _layers(record: Record) -> Iterator[str]:
         if earlier and stats.std > NOISY * median(earlier) > 0:
             yield (
                 f'Activations of {name} are noisy: their spread {stats.std:.3g} is {stats.std / median(earlier):.0f} '
-                f'times what is usual in the layers before it.'
+                f'times the usual spread of the layers before it.'
             )
         earlier.append(stats.std)
 

@@ -35,7 +35,7 @@ def add_data(page: Page, record: Record) -> None:
     for image, raw in enumerate(record.prepared.records):
         section.heading(record.image_name(image))
         height, width = record.input_shape
-        section.text(f'Padded to {width} x {height} pixels, as the largest of the batch and the strides ask for.')
+        section.text(f'Padded to {width} x {height} pixels, for the largest image of the batch and the strides.')
         show_image(section, raw, record.prepared.items[image], record.prepared.classes, math.inf)
 
 
@@ -44,11 +44,11 @@ def add_anchors(page: Page, record: Record) -> None:
     section = page.section(
         ANCHORS,
         'An anchor is a reference box at a cell of a feature map. The assigner makes it positive if it overlaps an '
-        'object enough, negative if it overlaps none, and ignores what lies between; the best anchors of an object '
-        'are positive in any case, if the config says so. Levels are named after the size of their cells: 4 pixels on '
+        'object enough, negative if it overlaps none, and ignores it in between; the best anchors of an object '
+        'are always positive if the config says so. Levels are named after the size of their cells: 4 pixels on '
         'p2, 8 on p3, and so on.\n'
-        'A sampler then draws those that the losses see: most anchors are background, and would drown the rest. '
-        'Without a sampler the losses see all that are not ignored.',
+        'A sampler then draws the anchors for the losses, because most are background and would outweigh the others. '
+        'Without a sampler, the losses use all anchors that are not ignored.',
         source='Faster R-CNN, sections 3.1.1 (anchors), 3.1.2 (labels) and 3.1.3 (sampling)',
         off={'kind': ['negative, sampled', 'ignored']},
         legend='kind',
@@ -67,9 +67,9 @@ def add_proposals(page: Page, record: Record) -> None:
     """Objectness, and the steps from anchors to proposals."""
     section = page.section(
         PROPOSALS,
-        'The region proposal network scores every anchor: bright cells hold one that looks like an object (the best '
-        'anchor of each cell is shown). On every level the best-scored anchors are moved by their deltas, cut to the '
-        'image, and thinned by non-maximum suppression; the best of all levels go on to the second stage.',
+        'The region proposal network scores every anchor: a bright cell has an anchor that looks like an object '
+        '(the best score of each cell is shown). On every level the best-scored anchors are moved by their deltas, cut '
+        'to the image, and thinned by non-maximum suppression; the best of all levels go on to the second stage.',
         source='Faster R-CNN, section 3.3; FPN, section 4.1 (levels)',
         off={'kind': ['before NMS']},
         legend='kind',
@@ -133,9 +133,9 @@ def add_rois(page: Page, record: Record) -> None:
     section = page.section(
         ROIS,
         'The second stage is trained on a sample of the proposals. Each is pooled from the level that fits its size, '
-        'classified, and moved by its deltas. A positive is shown three times: dotted as it was proposed, solid as it '
-        'was refined, dashed the ground truth it should reach. The score is the probability of the class that a RoI is '
-        'trained for.',
+        'classified, and moved by its deltas. A positive has three boxes: the proposal (dotted), the '
+        'refined box (solid) and the ground truth that it should reach (dashed). The score is the probability of the '
+        'class that a RoI is trained for.',
         source='Fast R-CNN, sections 2.1 to 2.3; Mask R-CNN, section 3 (RoIAlign); FPN, equation 1 (levels)',
         off={'kind': ['negative']},
         legend='kind',
@@ -153,7 +153,7 @@ def add_rois(page: Page, record: Record) -> None:
         joined = bool(matching.is_truth.any())
         _truth_table(
             section, record, image, matching, 'proposals',
-            more='; it is one of the positives itself, the best IoU is that of the others' if joined else '',
+            more='; it is one of the positives itself, but does not count for the best IoU' if joined else '',
         )  # fmt: skip
         caption = f'Sampled RoIs: all positives, and at most {DRAWN} negatives'
         section.picture(network_input(record.prepared.items[image]), caption, marks=list(_roi_marks(record, rois)))
@@ -161,7 +161,7 @@ def add_rois(page: Page, record: Record) -> None:
         order = torch.cat([mask.nonzero().squeeze(1)[: CROPS[kind]] for kind, mask in kinds.items()])
         tiles = [_crop(record, image, rois, i) for i in order.tolist()]
         caption = (
-            f'What RoIs see: the image under them, and what was pooled of it, the mean of all channels. The first '
+            f'The image inside RoIs, and their pooled features as the mean of all channels. The first '
             f'{CROPS["positive"]} positives and {CROPS["negative"]} negatives'
         )
         section.gallery(tiles, caption=caption)

@@ -47,7 +47,7 @@ def add_parts(page: Page, record: Record) -> None:
         rows.append([name, type(part).__name__, trained, frozen, shown, ms, about])
     head = ['part', 'type', 'trained parameters', 'frozen', 'output', 'ms', 'what it is']
     section.table(head, rows, caption='Parts, parameters, outputs (images x channels x height x width) and time')
-    section.text('What they were built from:')
+    section.text('The config of the model:')
     section.code(Config({'model': record.prepared.cfg.model.to_dict()}).pretty_text.strip(), label="The config's model")
 
 
@@ -57,7 +57,7 @@ def add_losses(page: Page, record: Record) -> None:
         'Losses',
         'A loss is a sum over samples, divided by a normaliser and multiplied by its weight. The optimiser follows the '
         'total. Fresh weights give about 0.69 = log 2 for a cross-entropy of objectness, log (classes + 1) for one of '
-        'classes and background. A dash stands where the model changes what a loss of its parts gave.',
+        'classes and background. A dash means that the model changes the result of the loss.',
         source='Faster R-CNN, equation 1; Fast R-CNN, equations 1 to 3',
     )
     whole = sum(loss.value for loss in record.losses)
@@ -72,7 +72,7 @@ def add_losses(page: Page, record: Record) -> None:
     section.table(['loss', 'module', 'type', 'says how wrong is'], rows, caption='What the losses are')
     if record.logged:
         rows = [[name, value, _LOGGED.get(name, '') if record.rois else ''] for name, value in record.logged.items()]
-        section.table(['name', 'value', 'what it is'], rows, caption='Numbers that are logged, not trained on')
+        section.table(['name', 'value', 'what it is'], rows, caption='Numbers that are logged and are no losses')
     finite = [(x.name, x.value) for x in record.losses if np.isfinite(x.value)]
 
     def paint(axes: Any) -> None:
@@ -87,7 +87,7 @@ def add_activations(page: Page, record: Record) -> None:
     """Activations of layers and weights of stages."""
     section = page.section(
         'Activations and weights',
-        'What the layers gave for these images. Healthy layers keep a spread of the same order from one to the next; a '
+        'Outputs of layers for these images. Healthy layers keep a spread of the same order from one to the next. A '
         'channel that is never above 0 passes no gradient through its ReLU: it is dead for these images.',
         source='Delving Deep into Rectifiers (He et al. 2015), section 2.2',
     )
@@ -99,7 +99,7 @@ def add_activations(page: Page, record: Record) -> None:
     section.table(
         head,
         rows,
-        caption='Layers; the output is of the last call where a layer serves several levels',
+        caption='Layers; if a layer serves several levels, the output is that of its last call',
     )
     shown = {name: stats.values for name, stats in record.layers.items() if len(stats.values)}
     section.plot(

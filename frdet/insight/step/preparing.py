@@ -44,7 +44,7 @@ def prepare(cfg: Config, checkpoint: str | None, images: Sequence[str], seed: in
     check_config(cfg)
     for name in ('train_dataloader', 'optim_wrapper'):
         if not cfg.get(name):
-            raise ConfigError(f'The config has no {name}: give one that trains')
+            raise ConfigError(f'The config has no {name}: give a config for training')
     dataset = DATASETS.build(cfg.train_dataloader.dataset)
     if len(dataset) == 0:
         raise DataError('The training data of the config are empty: check ann_file, metainfo.classes and filter_cfg')

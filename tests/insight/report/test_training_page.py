@@ -29,7 +29,7 @@ def test_what_it_says(tmp_path):
     assert kinds['both'][1] == '0.0833'  # (1/2 - 1/3) / 2, see the tests of the errors
     confusions = table_of(content, 'The most frequent confusions')
     assert ['cat', 'd&lt;b&gt;og', '1'] in confusions
-    by_epoch = table_of(content, 'Means of what was logged, with the validations')
+    by_epoch = table_of(content, 'Means of the logged numbers, with the validations')
     assert by_epoch[2] == ['3', '6', '0.03', '1', '0.5', '2', '120', '0.2', '0.4', '–']
     classes = table_of(content, 'Classes, the best first')
     assert [row[:2] for row in classes] == [['d&lt;b&gt;og', '1'], ['cat', '5']]
