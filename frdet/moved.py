@@ -14,6 +14,9 @@ from typing import Any
 
 #: Former name of a module or package -> new name. The modules of a package moved with it, unless listed before it.
 MOVED: dict[str, str] = {
+    'frdet.datasets.transforms.decoding': 'frdet.datasets.transforms.loading',
+    'frdet.models.layers.conv_norm': 'frdet.models.layers.norm',
+    'frdet.ops.derivatives': 'frdet.ops.registration',
     'frdet.apis.flops': 'frdet.insight.flops',
     'frdet.apis.inspection': 'frdet.insight.step',
     'frdet.engine.hooks.report': 'frdet.insight.hook',

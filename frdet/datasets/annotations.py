@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from frdet.datasets.transforms.decoding import open_image
-from frdet.datasets.transforms.loading import shown_size
+from frdet.datasets.transforms.loading import open_image, shown_size
 
 FAR = 1e9  # pixels: the largest coordinate that is accepted
 

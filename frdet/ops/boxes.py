@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from frdet.ops import fallback, loading
-from frdet.ops.derivatives import refuse_other_derivatives
 from frdet.ops.fallback import MaxIoU
+from frdet.ops.registration import refuse_other_derivatives
 
 
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:

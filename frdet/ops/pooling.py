@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from frdet.ops import fallback, loading
-from frdet.ops.derivatives import refuse_other_derivatives
+from frdet.ops.registration import refuse_other_derivatives
 
 
 def _pair(size: int | tuple[int, int]) -> tuple[int, int]:

@@ -15,8 +15,7 @@ from typing import Any, NamedTuple
 from frdet.datasets.annotations import short
 from frdet.datasets.checking.findings import EXAMPLES, Findings
 from frdet.datasets.near_files import near_file
-from frdet.datasets.transforms.decoding import open_image
-from frdet.datasets.transforms.loading import read_image
+from frdet.datasets.transforms.loading import open_image, read_image
 from frdet.datasets.transforms.orientation import orientation
 from frdet.errors import BrokenImageError, DataError, ImageSizeError
 from frdet.progress import track

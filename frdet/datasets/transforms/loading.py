@@ -1,21 +1,33 @@
 """From a file to pixels."""
 
+import io
+import math
 import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
 
 from frdet.datasets.near_files import describe_missing
-from frdet.datasets.transforms.decoding import MAX_PIXELS, open_image, without_pillows_limit
 from frdet.datasets.transforms.orientation import decode_turned, orientation, swaps_sides
 from frdet.errors import BrokenImageError, ConfigError, ImageSizeError, UserError
 from frdet.registry import TRANSFORMS
 
 #: Environment variable with the number of pixels that an image without a record may have.
 LIMIT = 'FRDET_MAX_PIXELS'
+#: Most pixels, height x width, of an image whose size no record states: 800 MB of colours.
+MAX_PIXELS = 2**28
+
+EXIF, LONGEST_SEGMENT = b'Exif\0\0', 2**16  # of the JPEG format
+
+_lock = threading.Lock()
+_held: list[int | None] = []  # Pillow's limit, then None for each further image that is now read without it
 
 
 def read_image(
@@ -156,3 +168,49 @@ def check_pixels(name: str, value: Any) -> None:
     """Raise ConfigError if ``value``, the argument ``name``, is no positive whole number."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ConfigError(f'{name} is {value!r}: expected a positive number of pixels')
+
+
+@contextmanager
+def open_image(path: str) -> Iterator[ImageFile]:
+    """The image file at ``path`` after its head has been read: ``Image.open`` without the limit.
+
+    Raises:
+        OSError: the file is missing or no image.
+        Exception: anything that a decoder may raise for a damaged head.
+    """
+    with without_pillows_limit():
+        file = _identified(path)
+    with file:
+        yield file
+
+
+def _identified(path: str) -> ImageFile:
+    with suppress(UnidentifiedImageError):
+        return Image.open(path)
+    # Pillow reads a resolution from the EXIF block of a JPEG file, and does not accept the file if it is damaged.
+    content = Path(path).read_bytes()
+    with suppress(UnidentifiedImageError):
+        file = Image.open(io.BytesIO(content.replace(EXIF, b'None\0\0')))
+        file.info['exif'] = content.partition(EXIF)[2][:LONGEST_SEGMENT]
+        return file
+    raise UnidentifiedImageError('it is of no known image format')
+
+
+@contextmanager
+def without_pillows_limit(pixels: float = math.inf) -> Iterator[None]:
+    """Lift Pillow's limit for the whole process if ``pixels``, height x width, exceed it.
+
+    A small image keeps the limit, because decoders such as TIFF's check the limit again for what such a file may hide.
+    """
+    with _lock:
+        limit = _held[0] if _held else Image.MAX_IMAGE_PIXELS
+        is_lifted = pixels > (limit or math.inf)
+        if is_lifted:
+            _held.append(Image.MAX_IMAGE_PIXELS)
+            Image.MAX_IMAGE_PIXELS = None
+    try:
+        yield
+    finally:
+        if is_lifted:
+            with _lock:
+                Image.MAX_IMAGE_PIXELS = _held.pop()  # the limit itself is popped last

@@ -10,7 +10,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngImageFile
 
 from frdet.datasets.transforms import LoadImage, read_image
-from frdet.datasets.transforms.decoding import without_pillows_limit
+from frdet.datasets.transforms.loading import without_pillows_limit
 from frdet.errors import BrokenImageError, ConfigError, DataError, ImageSizeError
 
 RED = (255, 0, 0)
