@@ -58,7 +58,7 @@ def test_page(work_dir, tmp_path, browser):
     content = (tmp_path / 'page.html').read_text()
     assert 'No warnings.' in content
     for title in (
-        'Figures', 'Curves', 'Precision and recall', 'Classes', 'Confusion', 'Errors', 'Worst images', 'Detections',
+        'Metrics', 'Curves', 'Precision and recall', 'Classes', 'Confusion', 'Errors', 'Worst images', 'Detections',
         'Training batches', 'Labels', 'Settings',
     ):  # fmt: skip
         assert f'>{title}</a>' in content
