@@ -1,7 +1,7 @@
 # `make demo` and `make test` do all the set-up themselves. Settings, as in `make test VENV=/path/to/env`:
 PYTHON ?= python3   # the interpreter that makes the environment, 3.10 or newer
 VENV ?= .venv       # the environment; made if it does not exist
-JOBS ?= 2           # test processes
+JOBS ?= 3           # test processes; many tests wait, so two cores serve three
 
 # Make keeps the blanks before a comment.
 override VENV := $(strip $(VENV))

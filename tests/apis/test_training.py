@@ -231,10 +231,9 @@ class ToyWithClasses(toy.ToyDetector):
 
     def __init__(self, *, num_classes=2):
         super().__init__(num_classes=num_classes)
-        head = torch.nn.Module()
-        head.num_classes = num_classes
-        head.fc_cls, head.fc_reg = torch.nn.Linear(3, num_classes + 1), torch.nn.Linear(3, 4)
-        self.roi_head.bbox_head = head
+        self.head = torch.nn.Module()
+        self.head.num_classes, self.head.class_layers = num_classes, ('fc_cls', 'fc_reg')
+        self.head.fc_cls, self.head.fc_reg = torch.nn.Linear(3, num_classes + 1), torch.nn.Linear(3, 4)
 
 
 LAYER = toy.ToyDetector().layer
@@ -272,7 +271,7 @@ def test_load_from_other_classes(tmp_path):
     (warning,) = warnings
     assert '7 classes, the model 2' in warning and 'fc_cls start anew' in warning
     assert torch.equal(model.layer[0].weight, state['layer.0.weight'])
-    assert torch.equal(model.roi_head.bbox_head.fc_reg.weight, state['roi_head.bbox_head.fc_reg.weight'])
+    assert torch.equal(model.head.fc_reg.weight, state['head.fc_reg.weight'])
 
 
 def test_load_from_more_than_the_model(tmp_path):
@@ -281,7 +280,7 @@ def test_load_from_more_than_the_model(tmp_path):
     assert 'mask_head.w: left out' in warning
 
 
-@pytest.mark.parametrize('name', ['layer.0.weight', 'roi_head.bbox_head.fc_cls.bias'])
+@pytest.mark.parametrize('name', ['layer.0.weight', 'head.fc_cls.bias'])
 def test_load_from_less_than_the_model_leaves_nothing(tmp_path, name):
     """Training would go on with random weights."""
     state = ToyWithClasses().state_dict()
