@@ -32,7 +32,7 @@ def layout_in_words(state: dict[str, Any]) -> str:
     """Describe the layout of the names, and why it does not fit, for logs and errors."""
     layout = recognise(state)
     if layout in (None, 'frdet'):
-        return 'no known layout of a detector' if layout is None else 'layout frdet'
+        return 'names of no known project, used as they are' if layout is None else 'layout frdet'
     return f'layout {layout}, but {why}' if (why := misfits(state, layout)) else f'layout {layout}'
 
 

@@ -111,7 +111,7 @@ class DetDataset(BaseDataset):
 
     def read(self) -> Annotations:
         """Read ``self.ann_file``. A ValueError becomes a DataError that names the reader and the file."""
-        raise NotImplementedError(f'{type(self).__name__} has no method read: it returns Annotations of self.ann_file')
+        raise ValueError('it has no method read, which returns the Annotations of self.ann_file: write it')
 
     def prepare_files(self) -> None:
         """Called before files are read: a data set may draw or download its files here."""
@@ -128,7 +128,7 @@ class DetDataset(BaseDataset):
             content = self.read()
             if not isinstance(content, Annotations):
                 raise ValueError(f'read returns a {type(content).__name__}: expected frdet.datasets.Annotations')
-        except (ValueError, NotImplementedError) as error:
+        except ValueError as error:
             raise DataError(f'{defined(type(self))} cannot read {self.ann_file}: {error}') from error
         return content
 

@@ -196,7 +196,7 @@ def test_another_projects_checkpoint_that_does_not_fit(config, native, tmp_path)
     with pytest.raises(CheckpointError, match='detectron2, but it has a mask head: roi_heads.mask_head.deconv.weight'):
         init_detector(config, tmp_path / 'mask.pth', 'cpu', PLAIN)
     torch.save({'w': torch.ones(1)}, tmp_path / 'w.pth')
-    with pytest.raises(CheckpointError, match='no known layout of a detector'):
+    with pytest.raises(CheckpointError, match='names of no known project'):
         init_detector(config, tmp_path / 'w.pth', 'cpu', PLAIN)
 
 

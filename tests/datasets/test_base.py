@@ -93,7 +93,7 @@ def vars_of(read):
 @pytest.mark.parametrize(
     ('kind', 'words'),
     [
-        (NoReader, 'NoReader has no method read'),
+        (NoReader, 'NoReader in .*test_base.py cannot read .*: it has no method read'),
         (Wrong, r'boxes is an array \(6, 5\) of float64: expected numbers, \(6, 4\)'),
         (Other, r'returns a dict: expected frdet\.datasets\.Annotations'),
         (Text, "could not convert string to float: '12,5'"),

@@ -7,6 +7,7 @@ from frdet.errors import UserError
 
 
 def main(arguments: list[str] | None = None) -> None:
+    """Draw the data set that ``arguments`` describe, by default the command line's."""
     parser = argparse.ArgumentParser(prog='python -m frdet.datasets.shapes', description='Draw the embedded data set.')
     parser.add_argument('root', help='folder to create')
     parser.add_argument('--train', type=int, default=NUM_TRAIN, help='training images (%(default)s)')

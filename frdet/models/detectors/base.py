@@ -9,7 +9,7 @@ from mmengine.registry import DefaultScope
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from frdet.errors import ConfigError, ExportError
+from frdet.errors import ConfigError, ExportError, defined
 from frdet.models.compiling import compiled
 from frdet.models.preprocessor import DetPreprocessor
 from frdet.models.task_modules import Detections
@@ -77,11 +77,16 @@ class Detector(BaseModel):
             truth: the ground truth of the batch.
             image_sizes: (N, 2) float32, height and width of each image before padding.
         """
-        raise NotImplementedError(f'{type(self).__name__} has no losses(features, truth, image_sizes)')
+        raise self._lacks('losses(features, truth, image_sizes)')
 
     def detect(self, features: tuple[Tensor, ...], image_sizes: Tensor) -> Detections:
         """Detections in pixels of the network's input, in shapes that do not depend on the values; see ``losses``."""
-        raise NotImplementedError(f'{type(self).__name__} has no detect(features, image_sizes)')
+        raise self._lacks('detect(features, image_sizes)')
+
+    def _lacks(self, method: str) -> ConfigError:
+        return ConfigError(
+            f'{defined(type(self))} has no method {method}: expected one in every class that is derived from Detector'
+        )
 
     def raw(self, features: tuple[Tensor, ...]) -> Any:
         """The second result of ``mode='tensor'``, beside the features: for example the outputs of a head."""
@@ -143,11 +148,19 @@ class Detector(BaseModel):
             ``data_samples`` with ``pred_instances``: boxes in pixels of the original image, best score first.
 
         Raises:
+            ConfigError: ``detect`` of a user's class returns something else than ``Detections`` of the batch.
             DataError: a sample's shapes and scale contradict each other; see ``check_scale``.
         """
         for sample in data_samples:
             check_scale(sample)
         found = self.detect(self.extract_features(inputs), _image_sizes(inputs, data_samples))
+        shapes = [tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__ for x in found or ()]
+        expected = (len(data_samples), *(shapes[-1][1:2] if shapes else ()))
+        if shapes != [(*expected, 4), expected, expected]:
+            raise ConfigError(
+                f'detect of {defined(type(self))} returns {shapes}: expected Detections of {len(data_samples)} images, '
+                'boxes (B, D, 4), scores (B, D) and labels (B, D)'
+            )
         for sample, boxes, scores, labels in zip(data_samples, *found, strict=True):
             there = (labels >= 0).nonzero().squeeze(1)
             instances = InstanceData(bboxes=boxes[there], scores=scores[there], labels=labels[there])

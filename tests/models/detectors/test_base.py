@@ -179,10 +179,29 @@ def test_it_is_exported(model):
 
 def test_a_family_without_its_two_methods(model):
     model.__class__ = Detector
-    with pytest.raises(NotImplementedError, match=r'Detector has no losses\(features, truth, image_sizes\)'):
+    with pytest.raises(
+        ConfigError, match=r'Detector in .*base.py has no method losses\(features, truth, image_sizes\)'
+    ):
         model(**model.data_preprocessor(data()), mode='loss')
-    with pytest.raises(NotImplementedError, match=r'Detector has no detect'):
+    with pytest.raises(ConfigError, match=r'Detector in .*base.py has no method detect'):
         model.test_step(data())
+
+
+@pytest.mark.parametrize(
+    ('wrong', 'shapes'),
+    [
+        (lambda found: found._replace(boxes=found.boxes[0]), r'\[\(2, 4\), \(1, 2\), \(1, 2\)\]'),
+        (lambda found: found._replace(scores=found.scores[:, :1]), r'\[\(1, 2, 4\), \(1, 1\), \(1, 2\)\]'),
+        (lambda found: [found.boxes, found.scores], r'\[\(1, 2, 4\), \(1, 2\)\]'),
+        (lambda found: None, r'\[\]'),
+        (lambda found: [[], [], []], r"\['list', 'list', 'list'\]"),
+    ],
+)
+def test_detections_of_another_shape(model, monkeypatch, wrong, shapes):
+    detect = type(model).detect
+    monkeypatch.setattr(type(model), 'detect', lambda self, *args: wrong(detect(self, *args)))
+    with pytest.raises(ConfigError, match=rf'detect of {type(model).__name__} in .* returns {shapes}: expected'):
+        model.eval().test_step(data())
 
 
 @pytest.mark.parametrize(
