@@ -1,5 +1,4 @@
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +15,7 @@ from frdet.registry import (
     OPTIM_WRAPPER_CONSTRUCTORS,
     TRANSFORMS,
 )
+from tests import warm
 
 ROOT = Path(__file__).resolve().parents[2]
 MAIN = ROOT / 'configs/faster_rcnn/r50_fpn_1x_cocoval.py'
@@ -247,6 +247,7 @@ def test_paramwise_cfg_of_another_constructor_is_its_own(tmp_path):
     )
 
 
+@pytest.mark.long
 def test_check_takes_under_two_seconds():
     """Without what it takes to import PyTorch and the packages around it."""
     code = (
@@ -256,7 +257,7 @@ def test_check_takes_under_two_seconds():
         f'check_config(load_config({str(MAIN)!r}))\n'
         'print(time.process_time() - begin)'
     )
-    done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run([warm.python(), '-c', code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert float(done.stdout.split()[-1]) < 2
 

@@ -4,6 +4,7 @@ import json
 import subprocess
 
 import numpy as np
+import pytest
 import torch
 
 from frdet.evaluation import CocoMetric
@@ -31,6 +32,7 @@ torch.distributed.destroy_process_group()
 """
 
 
+@pytest.mark.long
 def test_two_processes(tmp_path):
     truth, samples, classes = drawn(np.random.default_rng(1), num_images=11)
     samples = [

@@ -2,7 +2,6 @@ import json
 import multiprocessing
 import os
 import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -134,9 +133,10 @@ def test_a_place_that_cannot_be_written(tmp_path):
         write_shapes(tmp_path / 'file' / 'shapes', **SMALL)
 
 
+@pytest.mark.long
 def test_command_line(tmp_path):
     words = ['-m', 'frdet.datasets.shapes', tmp_path / 'shapes', '--train', '2', '--val', '1']
-    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([warm.python(), *words], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert done.stdout == f'2 + 1 images of drawn shapes in {tmp_path}/shapes\n'
     assert len(list((tmp_path / 'shapes' / 'train2017').iterdir())) == 2
