@@ -5,11 +5,12 @@ What it runs is a process of its own, with the folder, environment and streams o
 Only packages of others are imported before the fork: a command imports frdet itself. The executable passes SIGINT,
 SIGTERM and SIGUSR1 on to the process, ends by the signal that ended the process, and the process is killed with it.
 The process is not in the group of its caller: tests of whole groups, and of what is left behind, start
-``sys.executable``.
+``sys.executable``. All test processes of a run share the process that is forked, which ends with the run.
 """
 
 import atexit
 import contextlib
+import fcntl
 import functools
 import gc
 import importlib
@@ -23,6 +24,8 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
+import uuid
 from pathlib import Path
 
 # What the tools import, and MMEngine and PyTorch when a training begins; tests/test_warm.py holds that no file of frdet
@@ -31,6 +34,8 @@ PACKAGES = (
     'torch', 'cv2', 'mmengine.runner', 'matplotlib.figure', 'matplotlib.backends.backend_agg',
     'matplotlib.backends.backend_svg', 'torchvision', 'setuptools', 'distutils', 'torch.utils.tensorboard',
 )  # fmt: skip
+
+_servers: list[subprocess.Popen] = []  # kept, so that Python does not warn that it runs on
 
 PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
@@ -72,16 +77,23 @@ def python() -> Path:
 
     if torch.cuda.is_available():  # CUDA does not survive a fork
         return Path(sys.executable)
-    folder = Path(tempfile.mkdtemp(prefix='frdet-'))
-    atexit.register(shutil.rmtree, folder)
-    address = str(folder / 'server')
-    server = subprocess.Popen([sys.executable, __file__, address], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    assert server.stdin and server.stdout and server.stdout.readline() == b'ready\n'
-    atexit.register(server.stdin.close)  # which ends it
-    executable = folder / 'bin' / 'python'
-    executable.parent.mkdir()
-    executable.write_text(STAND_IN.format(python=sys.executable, address=address, signals=tuple(map(int, PASSED_ON))))
-    executable.chmod(0o755)
+    shared = os.environ.get('PYTEST_XDIST_TESTRUNUID')
+    owner = os.getppid() if shared else os.getpid()  # with xdist, the process that starts and outlives the test processes
+    folder = Path(tempfile.gettempdir()) / f'frdet-{shared or uuid.uuid4().hex}'
+    folder.mkdir(mode=0o700, exist_ok=True)
+    address, executable = folder / 'server', folder / 'bin' / 'python'
+    with open(folder / 'lock', 'w') as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if executable.exists():
+            return executable
+        command = [sys.executable, __file__, str(address), str(owner)]
+        server = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+        _servers.append(server)
+        assert server.stdout and server.stdout.readline() == b'ready\n'
+        executable.parent.mkdir()
+        text = STAND_IN.format(python=sys.executable, address=str(address), signals=tuple(map(int, PASSED_ON)))
+        executable.touch(0o755)
+        executable.write_text(text)
     return executable
 
 
@@ -90,8 +102,8 @@ def launching() -> dict[str, str]:
     return {'PYTHON': str(python()), 'PYTHON_EXEC': str(python())}
 
 
-def serve(address: str) -> list[str]:
-    """Fork a process for each request until stdin is closed. Returns, in that process, the words after ``python``."""
+def serve(address: str, owner: int) -> list[str]:
+    """Fork a process for each request until the process ``owner`` ends. Returns, in that process, the words after ``python``."""
     for name in PACKAGES:
         importlib.import_module(name)
     remember_formatted_configs()
@@ -101,7 +113,8 @@ def serve(address: str) -> list[str]:
     listener.bind(address)
     listener.listen()
     print('ready', flush=True)
-    while listener in select.select([listener, sys.stdin], [], [])[0]:
+    ended = os.pidfd_open(owner)
+    while ended not in select.select([listener, ended], [], [])[0]:
         connection, _ = listener.accept()
         if os.fork() == 0:
             listener.close()
@@ -117,6 +130,7 @@ def serve(address: str) -> list[str]:
             wait(process, connection)
             os._exit(0)
         connection.close()
+    shutil.rmtree(Path(address).parent, ignore_errors=True)
     sys.exit()
 
 
@@ -182,5 +196,27 @@ def run(script: str, *words: str) -> None:
         runpy.run_path(script, run_name='__main__')
 
 
+def end(code: int) -> None:
+    """What Python does at its end, but for taking the modules down: it would copy all the memory that is shared."""
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    with contextlib.suppress(OSError):  # nobody reads it
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code)
+
+
 if __name__ == '__main__':
-    run(*serve(sys.argv[1]))
+    words = serve(sys.argv[1], int(sys.argv[2]))
+    try:
+        run(*words)
+    except KeyboardInterrupt:
+        raise
+    except SystemExit as exit_:
+        if not isinstance(exit_.code, (int, type(None))):
+            print(exit_.code, file=sys.stderr)
+        end(exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None))
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+        end(1)
+    end(0)

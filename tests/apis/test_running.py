@@ -3,36 +3,32 @@
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from textwrap import dedent, indent
 
 import pytest
 
+from tests import warm
 from tests.signals import heed_ctrl_c
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-# The file alone: the package around it imports torch, which takes seconds.
 SCRIPT = """
-import importlib.util
+from frdet.apis.running import run_tool
 from frdet.errors import ConfigError
-spec = importlib.util.spec_from_file_location('running', 'frdet/apis/running.py')
-running = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(running)
 
 def main():
 {body}
 
-running.run_tool(main)
+run_tool(main)
 """
 
 
 def start(body, **env):
     return subprocess.Popen(
-        [sys.executable, '-c', SCRIPT.format(body=indent(dedent(body), '    '))],
+        [warm.python(), '-c', SCRIPT.format(body=indent(dedent(body), '    '))],
         cwd=ROOT,
         env={**os.environ, **env},
         stdout=subprocess.PIPE,
