@@ -20,7 +20,6 @@ import torch
 from hypothesis import HealthCheck, settings
 from mmengine.utils import ManagerMixin
 
-from tests import warm
 from tests.browser import _chromium, browser  # noqa: F401  # fixtures
 from tests.server import server  # noqa: F401  # a fixture
 
@@ -29,8 +28,6 @@ _shared = dict(deadline=None, suppress_health_check=[HealthCheck.function_scoped
 settings.register_profile('quick', max_examples=50, **_shared)
 settings.register_profile('long', max_examples=5000, **_shared)
 settings.load_profile('quick')
-
-warm.remember_formatted_configs()
 
 TRAIN_ANN = 'annotations/instances_train2017.json'
 VAL_ANN = 'annotations/instances_val2017.json'

@@ -106,7 +106,6 @@ def serve(address: str, owner: int) -> list[str]:
     """Fork a process for each request until the process ``owner`` ends. Returns, in that process, the words after ``python``."""
     for name in PACKAGES:
         importlib.import_module(name)
-    remember_formatted_configs()
     gc.freeze()  # a collection in a process would copy the memory that all share
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those that wait
     listener = socket.socket(socket.AF_UNIX)
@@ -132,21 +131,6 @@ def serve(address: str, owner: int) -> list[str]:
         connection.close()
     shutil.rmtree(Path(address).parent, ignore_errors=True)
     sys.exit()
-
-
-def remember_formatted_configs() -> None:
-    """A run asks eight times for the text of its config, and formatting it takes longer than a small step."""
-    from mmengine.config import config
-
-    format_code, known = config.FormatCode, {}
-
-    def remembered(text: str, **style: object) -> tuple[str, bool]:
-        key = text, repr(style)
-        if key not in known:
-            known[key] = format_code(text, **style)
-        return known[key]
-
-    config.FormatCode = remembered
 
 
 def wait(process: int, connection: socket.socket) -> None:

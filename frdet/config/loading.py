@@ -60,11 +60,6 @@ def load_config(
     return cfg
 
 
-def dump_config(cfg: Config) -> str:
-    """The whole config as Python text. Reading the text gives the same config."""
-    return cfg.pretty_text
-
-
 def _read(path: Path) -> Config:
     for file in base_files(path):
         try:

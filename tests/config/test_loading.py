@@ -1,7 +1,7 @@
 import pytest
 from mmengine.config import Config
 
-from frdet.config import dump_config, load_config
+from frdet.config import load_config
 from frdet.errors import ConfigError
 
 
@@ -45,12 +45,6 @@ def test_config_may_import(tmp_path):
 
 def test_yaml_is_read(tmp_path):
     assert load_config(write(tmp_path, 'c.yaml', 'a:\n  x: [1, 2]\n'), ['a.x.0=5']).a.x == [5, 2]
-
-
-def test_dump_reads_back(tmp_path):
-    cfg = load_config(write(tmp_path, 'c.py', "a = dict(x=(1, 2), y=None, z=[dict(type='A', p=0.5)])\n"))
-    again = write(tmp_path, 'again.py', dump_config(cfg))
-    assert load_config(again).to_dict() == cfg.to_dict()
 
 
 def test_overrides_may_be_strings_or_a_dict(tmp_path):

@@ -9,6 +9,7 @@ from matplotlib.ticker import NullFormatter
 from mmengine.config import Config
 from torch import Tensor
 
+from frdet.config import dump_config
 from frdet.insight.page import Page
 from frdet.insight.plots import Plot
 from frdet.insight.step.record import Record
@@ -48,7 +49,7 @@ def add_parts(page: Page, record: Record) -> None:
     head = ['part', 'type', 'trained parameters', 'frozen', 'output', 'ms', 'what it is']
     section.table(head, rows, caption='Parts, parameters, outputs (images x channels x height x width) and time')
     section.text('The config of the model:')
-    section.code(Config({'model': record.prepared.cfg.model.to_dict()}).pretty_text.strip(), label="The config's model")
+    section.code(dump_config(Config({'model': record.prepared.cfg.model.to_dict()})).strip(), label="The config's model")
 
 
 def add_losses(page: Page, record: Record) -> None:
