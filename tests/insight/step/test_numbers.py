@@ -8,8 +8,7 @@ from torchvision.ops import box_iou, nms
 from torchvision.ops.poolers import LevelMapper
 
 from frdet.datasets.shapes import write_shapes
-from frdet.insight.step import inspect_step
-from frdet.insight.step.preparing import prepare
+from frdet.insight.step import inspect_step, prepare
 from tests.insight.step.steps import anchors_by_hand, coco_config, shapes_config, table
 
 CLASSES = ['circle', 'square', 'triangle', 'star', 'ring', 'cross']
