@@ -54,18 +54,6 @@ def browse_dataset(cfg: Config, out: str | Path, *, split: str = 'train', num: i
     facts = {'config': cfg.filename or 'given as an object', 'split': split, 'images': len(dataset), 'shown': count}
     warnings: list[str] = []
     page = Page('Data before and after the pipeline', facts=facts, warnings=warnings)
-    _add_images(page, dataset, count, seed, warnings)
-    if statistics is not None:
-        if absent := [name for name, n in zip(statistics['classes'], statistics['objects'], strict=True) if not n]:
-            few = f'{", ".join(absent[:10])}{", ..." if len(absent) > 10 else ""}'
-            warnings.append(f'{len(absent)} of {len(statistics["classes"])} classes have no box in this split: {few}')
-        section = page.section('Labels', 'Boxes by class, by size and by image; crowds are left out.')
-        show_labels(section, split, statistics)
-    page.write(out)
-    return Path(out)
-
-
-def _add_images(page: Page, dataset: Any, count: int, seed: int, warnings: list[str]) -> None:
     steps = pipeline_in_words(dataset)
     section = page.section(
         'Images',
@@ -80,6 +68,14 @@ def _add_images(page: Page, dataset: Any, count: int, seed: int, warnings: list[
         item, record = dataset[index], dataset.get_data_info(index)
         warnings += item['data_samples'].get('broken_images', [])
         show_image(section, record, item, dataset.metainfo.get('classes') or (), side)
+    if statistics is not None:
+        if absent := [name for name, n in zip(statistics['classes'], statistics['objects'], strict=True) if not n]:
+            few = f'{", ".join(absent[:10])}{", ..." if len(absent) > 10 else ""}'
+            warnings.append(f'{len(absent)} of {len(statistics["classes"])} classes have no box in this split: {few}')
+        section = page.section('Labels', 'Boxes by class, by size and by image; crowds are left out.')
+        show_labels(section, split, statistics)
+    page.write(out)
+    return Path(out)
 
 
 def pipeline_in_words(dataset: Any) -> str:

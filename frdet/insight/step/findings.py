@@ -87,7 +87,7 @@ def _samples(record: Record) -> Iterator[str]:
                 'truth itself, which joins the proposals.'
             )
     for image, selection in enumerate(record.selections):
-        if len(selection.proposals) == 0:
+        if not selection.kept.any():
             yield f'No proposal of {record.image_name(image)} survived: the second stage sees none of the first.'
 
 

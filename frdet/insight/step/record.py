@@ -64,8 +64,7 @@ class Selection:
     clipped: Tensor  # (n,) bool, like the next three
     small: Tensor
     suppressed: Tensor
-    kept: Tensor
-    proposals: Tensor  # (P, 4) boxes for the second stage
+    kept: Tensor  # the second stage gets it as a proposal
 
 
 @dataclass(frozen=True)

@@ -137,10 +137,10 @@ def record_step(prepared: Prepared) -> Record:
     input_shape = (inputs.shape[2], inputs.shape[3]) if isinstance(inputs, Tensor) and inputs.dim() == 4 else (0, 0)
     if not all(input_shape) or not all('gt_instances' in sample for sample in samples):
         absent = dict.fromkeys((DATA, ANCHORS, PROPOSALS, ROIS), 'the batch is no images with gt_instances')
-    features, objectness, anchors = _or_absent(absent, ANCHORS, _anchors, watch, anchor_head, len(samples))
+    predictions, objectness, anchors = _or_absent(absent, ANCHORS, _anchors, watch, anchor_head, len(samples))
     if ANCHORS in absent:
         absent[PROPOSALS] = absent[ANCHORS]
-    selections, *_ = _or_absent(absent, PROPOSALS, _selections, watch, anchor_head, samples)
+    selections, *_ = _or_absent(absent, PROPOSALS, _selections, anchor_head, samples, predictions)
     pyramid, matched, rois = _or_absent(absent, ROIS, _rois, watch, roi_head, len(samples))
     parts = {name: watch.calls(part) for name, part in model.named_children() if watch.calls(part)}
     values = {name: mean.item() for name, mean in means.items()}
@@ -150,7 +150,9 @@ def record_step(prepared: Prepared) -> Record:
         input_shape=input_shape,
         seconds={part: sum(call.seconds for call in calls) for part, calls in parts.items()},
         shapes={part: [tuple(t.shape) for t in _tensors(calls[-1].result)] for part, calls in parts.items()},
-        level_names=[f'p{round(math.log2(input_shape[0] / f.shape[2]))}' for f in features or pyramid],
+        level_names=[
+            f'p{round(math.log2(input_shape[0] / f.shape[2]))}' for f in (predictions[0] if predictions else pyramid)
+        ],
         objectness=objectness,
         anchors=anchors,
         selections=selections,
@@ -180,40 +182,38 @@ def _or_absent(absent: dict[str, str], section: str, make: Callable[..., tuple],
     return [], [], []
 
 
-def _anchors(watch: Watch, head: Any, batch: int) -> tuple[Sequence[Tensor], list[Tensor], list[Matching]]:
-    """Feature maps, objectness of each level, and matchings of a head that assigns anchors."""
+def _anchors(watch: Watch, head: Any, batch: int) -> tuple[tuple, list[Tensor], list[Matching]]:
+    """The predictions of a head that assigns anchors, objectness of each level, and matchings.
+
+    Predictions are, for each level, its map (B, C, H, W), N = H * W * A anchors (N, 4), logits (B, N[, K]) and deltas
+    (B, N, 4).
+    """
     if head is None:
         raise Absent('no part has an anchor_generator and an assigner')
-    features, grid, logits, _ = _dense(watch, head)
-    sampler = getattr(head, 'sampler', None)
-    last = watch.first(sampler, 'sample_batch') if sampler else watch.first(head.assigner, 'assign_batch')
-    assigned = last.args[0] if sampler else last.result
-    counts = torch.tensor([len(anchors) for anchors in grid])
-    if assigned.label.shape != (batch, counts.sum()):
-        raise Absent(f'{type(head).__name__} does not assign all its anchors together')
-    best = [(x if x.dim() == 2 else x.amax(dim=2)).detach().sigmoid().cpu() for x in logits]
-    per_cell = head.anchor_generator.num_anchors
-    level = torch.repeat_interleave(torch.arange(len(grid)), counts)
-    return (
-        features,
-        [x.unflatten(1, (*f.shape[2:], per_cell)) for x, f in zip(best, features, strict=True)],
-        [_matching(watch, sampler, assigned, i, torch.cat(grid), level) for i in range(batch)],
-    )
-
-
-def _dense(watch: Watch, head: Any) -> tuple[Sequence[Tensor], list[Tensor], Sequence[Tensor], Sequence[Tensor]]:
-    """Feature maps (B, C, H, W), anchors (H * W * A, 4), logits (B, H * W * A[, K]) and deltas, for each level."""
     call = watch.first(head)
     features = call.args[0]
     grid = head.anchor_generator.grid([(f.shape[2], f.shape[3]) for f in features], features[0].device)
+    counts = [len(anchors) for anchors in grid]
     try:
         logits, deltas = call.result
-        is_dense = [x.shape[1] for x in logits] == [len(anchors) for anchors in grid]
+        is_dense = [x.shape[1] for x in logits] == counts
     except (TypeError, ValueError, AttributeError):
         is_dense = False
     if not is_dense:
         raise Absent(f'{type(head).__name__}.forward does not give logits and deltas of every anchor by levels')
-    return features, grid, logits, deltas
+    sampler = getattr(head, 'sampler', None)
+    last = watch.first(sampler, 'sample_batch') if sampler else watch.first(head.assigner, 'assign_batch')
+    assigned = last.args[0] if sampler else last.result
+    if assigned.label.shape != (batch, sum(counts)):
+        raise Absent(f'{type(head).__name__} does not assign all its anchors together')
+    best = [(x if x.dim() == 2 else x.amax(dim=2)).detach().sigmoid().cpu() for x in logits]
+    per_cell = head.anchor_generator.num_anchors
+    level = torch.repeat_interleave(torch.arange(len(grid)), torch.tensor(counts))
+    return (
+        (features, grid, logits, deltas),
+        [x.unflatten(1, (*f.shape[2:], per_cell)) for x, f in zip(best, features, strict=True)],
+        [_matching(watch, sampler, assigned, i, torch.cat(grid), level) for i in range(batch)],
+    )
 
 
 def _matching(watch: Watch, sampler: Any, assigned: AssignResult, image: int, boxes: Tensor, level: Tensor) -> Matching:
@@ -226,11 +226,11 @@ def _matching(watch: Watch, sampler: Any, assigned: AssignResult, image: int, bo
     return Matching(boxes.detach().cpu(), level, label, gt_index, iou, sampled, torch.zeros_like(sampled))
 
 
-def _selections(watch: Watch, head: Any, samples: Sequence[Any]) -> tuple[list[Selection]]:
-    """The steps from anchors to proposals, repeated with the predictions of the recorded step."""
+def _selections(head: Any, samples: Sequence[Any], predictions: tuple) -> tuple[list[Selection]]:
+    """The steps from anchors to proposals, repeated with the predictions of the recorded step; see ``_anchors``."""
     if getattr(type(head), '_propose', None) is not RPNHead._propose:
         raise Absent('no part proposes boxes as RPNHead does')
-    _, grid, logits, deltas = _dense(watch, head)
+    _, grid, logits, deltas = predictions
     best = [best_scores(x.detach(), head.pre_nms[True]) for x in logits]
     boxes = [
         head.box_coder.decode(anchors[index], moves.detach().gather(1, index[..., None].expand(-1, -1, 4)))
@@ -254,7 +254,6 @@ def _selections(watch: Watch, head: Any, samples: Sequence[Any]) -> tuple[list[S
             small=small,
             suppressed=~small & ~survived,
             kept=torch.zeros_like(survived).index_fill(0, chosen, True),
-            proposals=clipped[chosen],
         )
         selections.append(Selection(**{name: x.cpu() for name, x in selection.items()}))
     return (selections,)
