@@ -23,11 +23,8 @@ def find_warnings(record: Record) -> list[str]:
 
 def best_iou(boxes: Tensor, gt_boxes: Tensor) -> Tensor:
     """(G,) the best IoU of each ground truth (G, 4) with the boxes (N, 4)."""
-    best = torch.zeros(len(gt_boxes))
-    for some in boxes.split(100_000):
-        if len(some):
-            best = torch.maximum(best, box_iou(gt_boxes, some).amax(dim=1))
-    return best
+    found = [box_iou(gt_boxes, some).amax(dim=1) for some in boxes.split(100_000) if len(some)]
+    return torch.stack([torch.zeros(len(gt_boxes)), *found]).amax(dim=0)
 
 
 def _non_finite(record: Record) -> Iterator[str]:
