@@ -4,9 +4,7 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
-import uuid
 from pathlib import Path
 
 import pytest
@@ -14,11 +12,10 @@ import torch
 from mmengine.hooks import Hook
 
 from frdet.registry import DATASETS, HOOKS
+from tests import warm
 from tests.engine import toy
 from tests.signals import heed_ctrl_c
 from tests.tools.test_train_and_test import run_tool
-
-MINE = 'FRDET_TEST_RUN'  # an environment variable that marks a run and all that it starts
 
 
 @DATASETS.register_module(force=True)
@@ -64,13 +61,13 @@ def test_memory_does_not_grow(tmp_path, hooks):
     assert (100 < grown < 140) if hooks else grown < 20
 
 
-def running(mark):
-    """Ids of the living processes that a marked command has started."""
+def running(log):
+    """Ids of the living processes that may write to ``log``: a command and all that it has started."""
     found = set()
     for folder in Path('/proc').glob('[0-9]*'):
         try:
             alive = folder.joinpath('stat').read_text().rpartition(')')[2].split()[0] != 'Z'
-            if alive and f'{MINE}={mark}'.encode() in folder.joinpath('environ').read_bytes().split(b'\0'):
+            if alive and folder.joinpath('fd', '1').samefile(log):
                 found.add(int(folder.name))
         except OSError:  # ended meanwhile, or another user's
             continue
@@ -82,24 +79,24 @@ def running(mark):
 )
 def test_nothing_is_left_behind(tmp_path, stop, persistent):
     """Three epochs with two workers; or many, ended from outside. Workers see by themselves that they are alone."""
-    mark = uuid.uuid4().hex
     loader = {'train_dataloader.num_workers': 2, 'train_dataloader.persistent_workers': persistent}
     path = write(tmp_path / 'a.py', **loader, **{'train_cfg.max_epochs': 3 if stop is None else 1000})
-    command = [sys.executable, 'tools/train.py', path, '--no-validate', '--work-dir', tmp_path / 'work']
-    env = {**os.environ, MINE: mark, 'PYTHONPATH': str(toy.ROOT)}
-    with open(tmp_path / 'log', 'w') as log:
-        run = subprocess.Popen(command, cwd=toy.ROOT, env=env, stdout=log, stderr=log, preexec_fn=heed_ctrl_c)
+    command = [warm.python(), 'tools/train.py', path, '--no-validate', '--work-dir', tmp_path / 'work']
+    log = tmp_path / 'log'
+    with open(log, 'w') as out:
+        env = {**os.environ, 'PYTHONPATH': str(toy.ROOT)}
+        run = subprocess.Popen(command, cwd=toy.ROOT, env=env, stdout=out, stderr=out, preexec_fn=heed_ctrl_c)
     seen: set[int] = set()
     deadline = time.monotonic() + 90
     while run.poll() is None:
-        assert time.monotonic() < deadline, (tmp_path / 'log').read_text()
-        seen |= running(mark)
+        assert time.monotonic() < deadline, log.read_text()
+        seen |= running(log)
         if stop is not None and (tmp_path / 'work' / 'epoch_2.pth').exists():
             run.send_signal(stop)
             stop = None
         time.sleep(0.2)
-    assert len(seen) >= 3, 'the process and its two workers'
-    while running(mark):
+    assert len(seen) >= 4, 'the executable, the process and its two workers'
+    while running(log):
         assert time.monotonic() < deadline, 'workers outlive the run'
         time.sleep(0.2)
     assert not [f.name for f in Path('/dev/shm').iterdir() if any(str(pid) in f.name.split('_') for pid in seen)]

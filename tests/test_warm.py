@@ -51,13 +51,13 @@ def test_it_is_as_python(script, tmp_path, way):
 
 
 @pytest.mark.parametrize(
-    ('body', 'code'), [('1 / 0', 1), ('pass', 0), ('import os; os.kill(os.getpid(), 9)', -9), ('exit(137)', 137)]
+    ('body', 'code'), [('1 / 0', 1), ('pass', 0), ('import os; os.kill(os.getpid(), 9)', -9), ('exit(137)', 137), ("exit('why')", 1)]
 )
 def test_exit_code(tmp_path, body, code):
     (tmp_path / 'a.py').write_text(body)
     done = subprocess.run([warm.python(), tmp_path / 'a.py'], capture_output=True, text=True)
     assert done.returncode == code
-    assert ('ZeroDivisionError' in done.stderr) == (code == 1)
+    assert ('ZeroDivisionError' in done.stderr) == ('/' in body) and ('why\n' == done.stderr) == ('why' in body)
 
 
 HEEDS = """
@@ -107,8 +107,17 @@ def test_a_signal_that_the_caller_ignores():
 
 
 def test_what_ends_at_exit(tmp_path):
-    (tmp_path / 'a.py').write_text("import atexit; atexit.register(print, 'ended'); print('begun')")
-    assert subprocess.check_output([warm.python(), tmp_path / 'a.py'], text=True) == 'begun\nended\n'
+    """Threads end first, then what is registered; a process of multiprocessing does not outlive them."""
+    (tmp_path / 'a.py').write_text("""
+import atexit, multiprocessing, threading, time
+multiprocessing.get_context('fork').Process(target=time.sleep, args=(60,), daemon=True).start()
+atexit.register(print, 'ended')
+threading.Thread(target=lambda: (time.sleep(0.3), print('thread'))).start()
+print('begun')
+""")
+    begun = time.monotonic()
+    assert subprocess.check_output([warm.python(), tmp_path / 'a.py'], text=True) == 'begun\nthread\nended\n'
+    assert time.monotonic() - begun < 30
 
 
 def test_in_a_pipe(tmp_path):
@@ -125,8 +134,7 @@ def test_files_import_what_they_use():
     ``a.b`` means a module only after ``import a``; the other forms of import name the module in full. What ``import a``
     alone gives is no mistake.
     """
-    code = f'import sys, {", ".join(warm.PACKAGES)}; print(*sys.modules)'
-    loaded = set(subprocess.check_output([sys.executable, '-c', code], text=True).split())
+    loaded = set(subprocess.check_output([warm.python(), '-c', 'import sys; print(*sys.modules)'], text=True).split())
     used: set[str] = {'torch.nn'}
     for path in (path for folder in ('frdet', 'tools') for path in (ROOT / folder).rglob('*.py')):
         nodes = list(ast.walk(ast.parse(path.read_text())))
