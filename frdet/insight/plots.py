@@ -94,19 +94,14 @@ def _painted(plot: Plot) -> Iterator[Figure]:
     """matplotlib's figure; the fonts that it needs are set within the context."""
     figure = Figure(figsize=plot.size)
     plot.paint(figure.subplots(plot.rows, plot.columns))
-    families = font_families(_texts(figure))
+    for axis in figure.axes:  # asking for the labels of ticks makes them
+        axis.get_xticklabels()
+        axis.get_yticklabels()
+    texts = figure.findobj(Text)
+    families = font_families(text.get_text() for text in texts)
+    for text in texts:
+        text.set_fontfamily(families)
     with matplotlib.rc_context({'font.family': families}), warnings.catch_warnings():
         # A browser has more fonts, and `legible` has warned already.
         warnings.filterwarnings('ignore', 'Glyph .* missing')
-        if families != [PLOTS]:  # texts keep the fonts that were set as they were made
-            figure = Figure(figsize=plot.size)
-            plot.paint(figure.subplots(plot.rows, plot.columns))
         yield figure
-
-
-def _texts(figure: Figure) -> list[str]:
-    """All texts of a figure. Asking for the labels of ticks makes them."""
-    for axis in figure.axes:
-        axis.get_xticklabels()
-        axis.get_yticklabels()
-    return [text.get_text() for text in figure.findobj(Text)]

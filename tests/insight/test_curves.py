@@ -6,7 +6,7 @@ from mmengine.logging import MMLogger
 
 from frdet.evaluation import CocoMetric
 from frdet.evaluation.backends import CocoEval
-from frdet.insight.errors import class_table, f1_curve, precision_curve
+from frdet.insight.curves import class_table, f1_curve, precision_curve
 from tests.evaluation.test_coco_metric import drawn
 
 

@@ -54,26 +54,22 @@ def precision_curve(evaluation: CocoEval, *, iou: float | None = None) -> np.nda
 
     nan if there are no objects.
     """
-    precision = _defined(evaluation.precision[:, :, :, 0, -1])
+    precision = evaluation.precision[:, :, :, 0, -1]
     if iou is not None:
         precision = precision[np.isclose(evaluation.iou_thresholds, iou)]
-    return _mean(precision, (0, 2))
+    return _means(precision, (0, 2))
 
 
 def class_table(evaluation: CocoEval) -> np.ndarray:
     """(K, 6) metric values of ``COLUMNS`` for each class; nan if it has no object of that size."""
-    precision = _defined(evaluation.precision[..., -1])  # (T, R, K, A)
+    precision = evaluation.precision[..., -1]  # (T, R, K, A)
     at = [precision[np.isclose(evaluation.iou_thresholds, iou)][..., 0] for iou in (0.5, 0.75)]
     columns = [precision[..., 0], *at, *(precision[..., area] for area in (1, 2, 3))]
-    return np.stack([_mean(column, (0, 1)) for column in columns], axis=1)
+    return np.stack([_means(column, (0, 1)) for column in columns], axis=1)
 
 
-def _defined(values: np.ndarray) -> np.ndarray:
-    return np.where(values > -1, values, np.nan)
-
-
-def _mean(values: np.ndarray, axes: tuple[int, int]) -> np.ndarray:
-    """Mean of the values that are not nan; unlike numpy's nanmean, it does not warn if all are nan."""
-    there = ~np.isnan(values)
-    total, count = np.where(there, values, 0).sum(axis=axes), there.sum(axis=axes)
+def _means(precision: np.ndarray, axes: tuple[int, int]) -> np.ndarray:
+    """Means of the values that are not -1; nan if there are none."""
+    there = precision > -1
+    total, count = np.where(there, precision, 0).sum(axis=axes), there.sum(axis=axes)
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
