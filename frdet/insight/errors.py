@@ -1,5 +1,8 @@
-"""A validation's detections and objects, their matches, and kinds of errors (Bolya et al., TIDE: A General Toolbox for
-Identifying Object Detection Errors, ECCV 2020). hotcoco computes the matches and the cost of each kind."""
+"""Analysis of a validation: its detections and objects, their matches, kinds of errors, and curves.
+
+The kinds are those of Bolya et al., TIDE: A General Toolbox for Identifying Object Detection Errors, ECCV 2020. hotcoco
+computes the matches and the cost of each kind.
+"""
 
 import json
 from collections.abc import Sequence
@@ -11,8 +14,7 @@ import numpy as np
 from frdet.datasets.annotations import Id
 from frdet.datasets.formats.coco import read_coco
 from frdet.errors import DataError
-from frdet.evaluation.backends import Columns, Numbered, hotcoco_evaluator
-from frdet.moved import moved_names
+from frdet.evaluation.backends import CocoEval, Columns, Numbered, hotcoco_evaluator
 
 #: Kinds of errors and hotcoco's names for them. Five are errors of detections, the last is an error of objects.
 _TIDE = {
@@ -25,25 +27,17 @@ _TIDE = {
 }
 KINDS = tuple(_TIDE)
 FOREGROUND, BACKGROUND = 0.5, 0.1  # IoU
-
-_CURVES = dict.fromkeys(('F1Curve', 'class_table', 'f1_curve', 'precision_curve'), 'frdet.insight.curves')
-__getattr__ = moved_names(__name__, {**_CURVES, 'label_statistics': 'frdet.insight.store'})
+#: Columns of ``class_table``.
+COLUMNS = ('AP', 'AP50', 'AP75', 'AP_s', 'AP_m', 'AP_l')
 
 
 class Objects(NamedTuple):
-    """N annotated objects.
+    """N annotated objects."""
 
-    Attributes:
-        image: (N,) int64, index into the list of images.
-        label: (N,) int64, index into the list of classes.
-        boxes: (N, 4) float64 xyxy in pixels of the image.
-        crowd: (N,) bool, crowds and ignored objects, which do not count as found or missed.
-    """
-
-    image: np.ndarray
-    label: np.ndarray
-    boxes: np.ndarray
-    crowd: np.ndarray
+    image: np.ndarray  #: (N,) int64, index into the list of images
+    label: np.ndarray  #: (N,) int64, index into the list of classes
+    boxes: np.ndarray  #: (N, 4) float64 xyxy in pixels of the image
+    crowd: np.ndarray  #: (N,) bool, crowds and ignored objects, which do not count as found or missed
 
 
 class Detected(NamedTuple):
@@ -56,17 +50,11 @@ class Detected(NamedTuple):
 
 
 class Results(NamedTuple):
-    """Objects and detections of a list of images.
+    """Objects and detections of a list of images."""
 
-    Attributes:
-        images: COCO's record of every image, sorted by id.
-        classes: names in label order.
-        cat_ids: category id of each class.
-    """
-
-    images: list[dict[str, Any]]
-    classes: list[str]
-    cat_ids: list[Id]
+    images: list[dict[str, Any]]  #: COCO's record of every image, sorted by id
+    classes: list[str]  #: names in label order
+    cat_ids: list[Id]  #: category id of each class
     truth: Objects
     found: Detected
 
@@ -77,15 +65,10 @@ class Results(NamedTuple):
 
 
 class Match(NamedTuple):
-    """The objects that N detections found.
+    """The objects that N detections found."""
 
-    Attributes:
-        truth: (N,) int64, index of the object found, -1 if none.
-        ignored: (N,) bool, whether the detection lies in a crowd and so is neither right nor wrong.
-    """
-
-    truth: np.ndarray
-    ignored: np.ndarray
+    truth: np.ndarray  #: (N,) int64, index of the object found, -1 if none
+    ignored: np.ndarray  #: (N,) bool, whether the detection lies in a crowd and so is neither right nor wrong
 
     @property
     def right(self) -> np.ndarray:
@@ -99,21 +82,32 @@ class Match(NamedTuple):
 
 
 class ErrorSplit(NamedTuple):
-    """Errors among N detections and the objects.
+    """Errors among N detections and the objects."""
 
-    Attributes:
-        found: (N,) int64, index into ``KINDS`` for every wrong detection; -1 if it is right or in a crowd.
-        about: (N,) int64, index of the object of a classification or localisation error, else -1.
-        ap: AP at IoU 0.5, mean over the classes that have objects.
-        counts: number of errors of every kind.
-        cost: for every kind, the AP that would be gained without its errors.
-    """
+    found: np.ndarray  #: (N,) int64, index into ``KINDS`` for every wrong detection; -1 if it is right or in a crowd
+    about: np.ndarray  #: (N,) int64, index of the object of a classification or localisation error, else -1
+    ap: float  #: AP at IoU 0.5, mean over the classes that have objects
+    counts: dict[str, int]  #: number of errors of every kind
+    cost: dict[str, float]  #: for every kind, the AP that would be gained without its errors
 
-    found: np.ndarray
-    about: np.ndarray
-    ap: float
-    counts: dict[str, int]
-    cost: dict[str, float]
+
+class F1Curve(NamedTuple):
+    """Precision, recall and F1 of the detections whose score reaches one of S thresholds. All arrays are (S,)."""
+
+    scores: np.ndarray  #: the thresholds: the scores that occur, descending
+    precision: np.ndarray
+    recall: np.ndarray
+    f1: np.ndarray
+
+    @property
+    def best(self) -> int:
+        """Index of the greatest F1, with the highest score among equals; an error if there are no scores."""
+        return int(np.argmax(self.f1))
+
+    @property
+    def threshold(self) -> float:
+        """The score of the greatest F1, 0 without detections."""
+        return float(self.scores[self.best]) if len(self.scores) else 0.0
 
 
 def read_results(
@@ -266,3 +260,44 @@ def _xywh(boxes: np.ndarray) -> np.ndarray:
 
 def _xyxy(boxes: np.ndarray) -> np.ndarray:
     return np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
+
+
+def f1_curve(scores: np.ndarray, right: np.ndarray, count: int) -> F1Curve:
+    """F1 = 2 TP / (detections + objects) for each threshold.
+
+    Args:
+        scores: (N,) scores of the detections of one class or of all classes.
+        right: (N,) bool, whether the detection found an object.
+        count: number of objects.
+    """
+    order = np.argsort(-scores, kind='stable')
+    scores, found = scores[order], np.cumsum(right[order])
+    last = np.flatnonzero(np.append(scores[1:] != scores[:-1], True)) if len(scores) else np.zeros(0, dtype=int)
+    found, kept = found[last], last + 1
+    return F1Curve(scores[last], found / kept, found / max(count, 1), 2 * found / (kept + count))
+
+
+def precision_curve(evaluation: CocoEval, *, iou: float | None = None) -> np.ndarray:
+    """(R,) precision at COCO's recalls: the mean over classes that have objects, at one IoU or over all of them.
+
+    nan if there are no objects.
+    """
+    precision = evaluation.precision[:, :, :, 0, -1]
+    if iou is not None:
+        precision = precision[np.isclose(evaluation.iou_thresholds, iou)]
+    return _means(precision, (0, 2))
+
+
+def class_table(evaluation: CocoEval) -> np.ndarray:
+    """(K, 6) metric values of ``COLUMNS`` for each class; nan if it has no object of that size."""
+    precision = evaluation.precision[..., -1]  # (T, R, K, A)
+    at = [precision[np.isclose(evaluation.iou_thresholds, iou)][..., 0] for iou in (0.5, 0.75)]
+    columns = [precision[..., 0], *at, *(precision[..., area] for area in (1, 2, 3))]
+    return np.stack([_means(column, (0, 1)) for column in columns], axis=1)
+
+
+def _means(precision: np.ndarray, axes: tuple[int, int]) -> np.ndarray:
+    """Means of the values that are not -1; nan if there are none."""
+    there = precision > -1
+    total, count = np.where(there, precision, 0).sum(axis=axes), there.sum(axis=axes)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)

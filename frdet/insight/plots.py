@@ -54,17 +54,11 @@ _count = itertools.count()
 
 
 class Plot(NamedTuple):
-    """A plot that is not drawn yet.
+    """A plot that is not drawn yet."""
 
-    Attributes:
-        paint: draws on matplotlib axes; it gets one, or an array where ``rows`` or ``columns`` is greater than 1.
-        size: width and height in inches of 96 pixels.
-        rows, columns: size of the grid of axes.
-    """
-
-    paint: Callable[[Any], None]
-    size: tuple[float, float] = (7.0, 3.0)
-    rows: int = 1
+    paint: Callable[[Any], None]  #: draws on matplotlib axes: on one, or on an array if there is more than one
+    size: tuple[float, float] = (7.0, 3.0)  #: width and height in inches of 96 pixels
+    rows: int = 1  #: of the grid of axes
     columns: int = 1
 
 

@@ -26,14 +26,14 @@ SMALL, LARGE = 32**2, 96**2  # COCO's areas
 class RunFacts(NamedTuple):
     """Facts that are known at the start of a training, as plain data for ``run.json``."""
 
-    command: str  # as it was typed
-    versions: list[list[str]]  # names and values, as tools/doctor.py prints them
-    iters_per_epoch: int | None  # None if the training does not count epochs
-    classes: list[str]  # names by label
-    ann_file: str | None  # annotations of the validation; None without a validation by CocoMetric
-    image_dir: str | None  # folder of the validation images
-    img_ids: list[int] | None  # of the validation images
-    labels: dict[str, dict]  # label_statistics of 'training' and 'validation'
+    command: str  #: as it was typed
+    versions: list[list[str]]  #: names and values, as tools/doctor.py prints them
+    iters_per_epoch: int | None  #: None if the training does not count epochs
+    classes: list[str]  #: names by label
+    ann_file: str | None  #: annotations of the validation; None without a validation by CocoMetric
+    image_dir: str | None  #: folder of the validation images
+    img_ids: list[int] | None  #: of the validation images
+    labels: dict[str, dict]  #: label_statistics of 'training' and 'validation'
 
 
 def gather_facts(train: Any, val: Any, *, ann_file: str | None, iters_per_epoch: int | None) -> RunFacts:

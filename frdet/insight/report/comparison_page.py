@@ -1,7 +1,7 @@
 """The page that compares several trainings."""
 
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -87,15 +87,17 @@ def _with_differences(
     rows: Sequence[Mapping[str, Any]], compared: Collection[str]
 ) -> tuple[list[str], list[list[Any]]]:
     """Head and cells; each ``compared`` column is followed by its differences from the first row."""
-    head = [title for name in rows[0] for title in ([name, 'Δ'] if name in compared else [name])]
-    cells: list[list[Any]] = [[] for _ in rows]
-    for row, line in zip(rows, cells, strict=True):
+    base = rows[0]
+
+    def cells(row: Mapping[str, Any]) -> Iterator[Any]:
         for name, value in row.items():
-            line.append(value)
+            yield value
             if name in compared:
-                base = rows[0][name] if row is not rows[0] else None
-                line.append(None if value is None or base is None else f'{value - base:+.4f}')
-    return head, cells
+                has_both = row is not base and value is not None and base[name] is not None
+                yield f'{value - base[name]:+.4f}' if has_both else None
+
+    head = [title for name in base for title in ([name, 'Δ'] if name in compared else [name])]
+    return head, [list(cells(row)) for row in rows]
 
 
 def differences(configs: Sequence[Mapping[str, Any]]) -> list[list[Any]]:

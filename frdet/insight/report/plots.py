@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.colors import LinearSegmentedColormap, to_rgb
 
 from frdet.evaluation.backends import CocoEval
-from frdet.insight.curves import COLUMNS, class_table, precision_curve
+from frdet.insight.errors import COLUMNS, class_table, precision_curve
 from frdet.insight.plots import COLOURS, Plot, save
 from frdet.insight.report.run import Analysis, Log, Run, read_run
 from frdet.insight.store import SIZE_EDGES
@@ -129,8 +129,9 @@ def precision_recall(evaluation: CocoEval | None, analysis: Analysis | None) -> 
         axes[0].set(title='Mean over classes', xlabel='recall', ylabel='precision', xlim=(0, 1), ylim=(0, 1.02))
         if analysis is not None and len(analysis.f1.scores):
             f1 = analysis.f1
+            step = max(1, len(f1.scores) // 400)  # about 400 points suffice
             for name, values in (('F1', f1.f1), ('precision', f1.precision), ('recall', f1.recall)):
-                axes[1].plot(*_thinned(f1.scores, values), label=name)
+                axes[1].plot(f1.scores[::step], values[::step], label=name)
             axes[1].axvline(f1.threshold, color=COLOURS['grey'], linestyle='--')
             axes[1].legend(fontsize='small')
         axes[1].set(title='All classes together, IoU 0.5', xlabel='least score', xlim=(0, 1), ylim=(0, 1.02))
@@ -239,9 +240,3 @@ def labels(statistics: Mapping[str, Any]) -> Plot:
 def _short(names: Sequence[str]) -> list[str]:
     """Names, cut so that they leave room for the plot."""
     return [name if len(name) <= MOST_LETTERS else f'{name[: MOST_LETTERS - 3]}...' for name in names]
-
-
-def _thinned(x: np.ndarray, y: np.ndarray, most: int = 400) -> tuple[np.ndarray, np.ndarray]:
-    """At most about ``most`` points of a curve."""
-    step = max(1, len(x) // most)
-    return x[::step], y[::step]

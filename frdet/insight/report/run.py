@@ -14,8 +14,17 @@ from frdet.errors import ConfigError, DataError
 from frdet.evaluation.backends import CocoEval
 from frdet.evaluation.defined import is_defined
 from frdet.insight import store
-from frdet.insight.curves import F1Curve, f1_curve
-from frdet.insight.errors import ErrorSplit, Match, Results, confusion_matrix, match, read_results, split_errors
+from frdet.insight.errors import (
+    ErrorSplit,
+    F1Curve,
+    Match,
+    Results,
+    confusion_matrix,
+    f1_curve,
+    match,
+    read_results,
+    split_errors,
+)
 
 Record = dict[str, Any]
 
@@ -30,10 +39,10 @@ class Log(NamedTuple):
     Validations have no ``TIMES``. A metric without a defined value is None.
     """
 
-    train: list[Record]  # lr, losses, time and others
+    train: list[Record]  #: lr, losses, time and others
     val: list[Record]
-    by_epoch: bool  # whether ``epoch`` counts passes over the data
-    folders: list[Path]  # vis_data of the pieces, the oldest first
+    by_epoch: bool  #: whether ``epoch`` counts passes over the data
+    folders: list[Path]  #: vis_data of the pieces, the oldest first
 
     def series(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         """(n,) iterations and (n,) values that the training logged under ``name``."""
@@ -88,12 +97,12 @@ def _summary(name: str, values: list[float]) -> float | None:
 class Analysis(NamedTuple):
     """Analysis of the last validation's detections."""
 
-    results: Results  # objects and detections
-    matched: Match  # at IoU 0.5
-    f1: F1Curve  # of all classes together
+    results: Results  #: objects and detections
+    matched: Match  #: at IoU 0.5
+    f1: F1Curve  #: of all classes together
     class_f1: list[F1Curve]
-    confusion: np.ndarray  # (K + 1, K + 1), the background last; of detections from ``score`` on
-    errors: ErrorSplit  # by kind
+    confusion: np.ndarray  #: (K + 1, K + 1), the background last; of detections from ``score`` on
+    errors: ErrorSplit  #: by kind
 
     @property
     def score(self) -> float:

@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from frdet.insight.curves import COLUMNS, class_table
-from frdet.insight.errors import KINDS
+from frdet.insight.errors import COLUMNS, KINDS, class_table
 from frdet.insight.page import Page, Section
 from frdet.insight.report import pictures, plots
 from frdet.insight.report.run import Analysis, Run, read_run
