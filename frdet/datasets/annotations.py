@@ -3,6 +3,7 @@
 import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,16 +55,13 @@ class Annotations:
     def __post_init__(self) -> None:
         self.images = checked_images(self.images)
         self.categories = _categories(self.categories)
-        if self.xywh is None:
-            count = len(self.boxes)
-            boxes = _numbers('boxes', self.boxes, (count, 4), FAR)
-            self.xywh = boxes.astype(np.float64)
+        kind = 'boxes' if self.xywh is None else 'xywh'
+        count = len(getattr(self, kind))
+        self.xywh = _numbers(kind, getattr(self, kind), (count, 4), FAR).astype(np.float64)
+        boxes = self.xywh.astype(np.float32)
+        if kind == 'boxes':
             self.xywh[:, 2:] -= self.xywh[:, :2]
-            boxes = boxes.astype(np.float32)
         else:
-            count = len(self.xywh)
-            self.xywh = _numbers('xywh', self.xywh, (count, 4), FAR).astype(np.float64)
-            boxes = self.xywh.astype(np.float32)
             boxes[:, 2:] += boxes[:, :2]
         for name, section in (('image_index', self.images), ('category_index', self.categories)):
             places = _numbers(name, getattr(self, name), (count,), FAR)
@@ -106,7 +104,7 @@ def checked_images(images: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     for index, image in enumerate(images):
         if isinstance(image, dict) and 'id' not in image and 'file_name' in image:
             image = {'id': image['file_name'], **image}
-        check_fields(f'images[{index}]', image, **IMAGE_FIELDS)
+        check_image(f'images[{index}]', image)
         if (first := seen.setdefault(image['id'], index)) != index:
             raise ValueError(f'images[{index}] repeats the id {short(image["id"])} of images[{first}]')
         sizes = {key: whole(image[key]) for key in ('id', 'height', 'width')}
@@ -121,7 +119,7 @@ def _categories(categories: Any) -> dict[str, Id]:
         if len(categories) < len(names):
             raise ValueError(f'categories names a class twice: {short(names)}')
     for name, number in categories.items():
-        check_fields('a category', {'id': number, 'name': name}, **CATEGORY_FIELDS)
+        check_category('a category', {'id': number, 'name': name})
     if not categories or len(set(categories.values())) < len(categories):
         raise ValueError(f'categories is {short(categories)}: expected at least one class, and an id for each')
     return {name: whole(number) for name, number in categories.items()}
@@ -183,8 +181,8 @@ def is_name(value: Any) -> str:
     return '' if isinstance(value, str) and value else 'a text'
 
 
-IMAGE_FIELDS = dict(id=is_id, file_name=is_name, height=is_side, width=is_side)
-CATEGORY_FIELDS = dict(id=is_id, name=is_name)
+check_image = partial(check_fields, id=is_id, file_name=is_name, height=is_side, width=is_side)
+check_category = partial(check_fields, id=is_id, name=is_name)
 
 
 def short(value: Any) -> str:

@@ -36,9 +36,8 @@ def near_file(path: str, folder: str | None = None) -> str | None:
     It may differ by / and \, case, ending or Unicode form, or lack some folders. Only a few folders are listed.
     """
     base = folder or next((str(f) for f in Path(path).parents if f.is_dir() and str(f) != '.'), '')
-    rest = path[len(base) :] if path.startswith(base) else path
-    if address := _address(path):
-        rest = re.split('[?#]', address)[0]
+    address = _address(path)
+    rest = re.split('[?#]', address)[0] if address else path.removeprefix(base)
     parts = [part for part in rest.replace('\\', '/').split('/') if part not in ('', '.', '..')]
     places = [base or '.', os.path.dirname(base) or '.']  # the second if the folder of all images is wrong
     for place, start in itertools.product(places, range(len(parts))):

@@ -14,8 +14,7 @@ from terminaltables import AsciiTable
 
 from frdet.datasets.annotations import id_order
 from frdet.datasets.base import UNUSED_CLASS
-from frdet.datasets.coco import CocoDataset
-from frdet.datasets.formats.coco import read_coco, write_coco
+from frdet.datasets.coco import CocoDataset, read_coco, write_coco
 from frdet.errors import ConfigError, DataError
 from frdet.evaluation.backends import BACKENDS, CocoEval, Numbered, checked_backend
 from frdet.evaluation.detections import Detections, numbered, results_of, write_results

@@ -68,6 +68,21 @@ def batch_ground_truth(data_samples: list[DetDataSample]) -> GroundTruth:
     return GroundTruth(boxes, labels, valid.to(boxes.device, non_blocking=True))
 
 
+def check_scale(sample: DetDataSample) -> None:
+    """Raise DataError for a sample that was cut or padded after loading: only resizing and flipping can be undone."""
+    scale = sample.get('scale_factor')
+    if scale is None:
+        return
+    expected = [round(side * factor) for side, factor in zip(sample.ori_shape[:2], scale[::-1], strict=True)]
+    if any(abs(found - side) > 1 for found, side in zip(sample.img_shape[:2], expected, strict=True)):
+        raise DataError(
+            f'{sample.get("img_path") or "An image"}: img_shape is {tuple(sample.img_shape[:2])}, and ori_shape '
+            f'{tuple(sample.ori_shape[:2])} times scale_factor {tuple(scale)} is {tuple(expected)} (height, width), so '
+            'detections cannot be brought back to the original. A transform that resizes must set all three. Cut and '
+            'pad in training only, or set ori_shape to the image size that detections are for'
+        )
+
+
 def check_truth(data_samples: Iterable[DetDataSample], num_classes: int | None = None) -> None:
     """Refuse ground truth that would train a detector wrongly in silence.
 

@@ -2,7 +2,7 @@
 
 import argparse
 
-from frdet.datasets.shapes.writing import IMAGE_SIZE, NUM_TRAIN, NUM_VAL, write_shapes
+from frdet.datasets.shapes.dataset import IMAGE_SIZE, NUM_TRAIN, NUM_VAL, write_shapes
 from frdet.errors import UserError
 
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from frdet.datasets.annotations import Annotations, Id
-from frdet.datasets.formats.coco import read_coco
+from frdet.datasets.coco import read_coco
 from frdet.errors import DataError
 
 
