@@ -1,7 +1,7 @@
 """The ground truth and results of an image, and the ground truth of a batch as padded tensors."""
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from mmengine.structures import BaseDataElement, InstanceData
@@ -12,22 +12,14 @@ from torch.nn.utils.rnn import pad_sequence
 from frdet.errors import DataError
 
 
-def _instances(name: str, doc: str) -> property:
-    """A field of a sample, which must be an ``InstanceData``."""
-
-    def put(sample: BaseDataElement, value: InstanceData) -> None:
-        sample.set_field(value, f'_{name}', dtype=InstanceData)
-
-    return property(lambda sample: getattr(sample, f'_{name}'), put, doc=doc)
-
-
 class DetDataSample(BaseDataElement):
     """An image's ground truth, made by the pipeline, and its detections, added by the model.
 
     Fields, each an ``InstanceData``:
         gt_instances: ``bboxes`` (n, 4) xyxy in pixels of the network's input, ``labels`` (n,) int64 in 0..K-1.
-        ignored_instances: ``bboxes`` and ``labels`` of crowd regions.
-        pred_instances: ``bboxes`` (n, 4) xyxy in pixels of the original image, ``scores`` (n,), ``labels`` (n,).
+        ignored_instances: ``bboxes`` and ``labels`` of crowd regions, which are neither object nor background.
+        pred_instances: ``bboxes`` (n, 4) xyxy in pixels of the original image, ``scores`` (n,), ``labels`` (n,); the
+            best score first.
 
     Metainfo: ``img_id``, ``img_path``, ``img_shape`` (height, width) after resizing, ``ori_shape`` (height, width)
     before, ``scale_factor`` (x, y) from original to network input, ``flip`` (whether the input is mirrored left to
@@ -35,9 +27,13 @@ class DetDataSample(BaseDataElement):
     ``to_network`` convert boxes between the two images.
     """
 
-    gt_instances = _instances('gt_instances', 'Ground truth that the model is trained on.')
-    ignored_instances = _instances('ignored_instances', "Neither object nor background: COCO's crowds.")
-    pred_instances = _instances('pred_instances', 'Detections, best score first.')
+    gt_instances: InstanceData
+    ignored_instances: InstanceData
+    pred_instances: InstanceData
+
+    def set_field(self, value: Any, name: str, dtype: Any = None, field_type: str = 'data') -> None:
+        """Set a field, which ``sample.name = value`` does, too. The three fields above must be ``InstanceData``."""
+        super().set_field(value, name, InstanceData if name in DetDataSample.__annotations__ else dtype, field_type)
 
 
 class GroundTruth(NamedTuple):

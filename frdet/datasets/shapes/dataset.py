@@ -97,11 +97,7 @@ def is_absent(root: Path) -> bool:
 
 
 def _is_drawn(root: Path, recipe: dict[str, Any]) -> bool:
-    """Whether ``root`` holds the data set of ``recipe``; False if it is absent.
-
-    Raises:
-        DataError: ``root`` holds something else.
-    """
+    """Whether ``root`` holds the data set of ``recipe``; False if it is absent. Anything else is a DataError."""
     if is_absent(root):
         return False
     try:

@@ -93,10 +93,9 @@ def read_image(
 
 
 def check_size(found: tuple[int, int], stated: tuple[int, int], name: str, turned: int = 1) -> None:
-    """Raise ImageSizeError unless an image has the size of its record; both sizes are (height, width).
+    """Raise ImageSizeError unless an image, turned by the EXIF orientation ``turned``, has the size of its record.
 
-    Args:
-        turned: the EXIF orientation by which the image was turned.
+    Both sizes are (height, width).
     """
     if found == stated:
         return
