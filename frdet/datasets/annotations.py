@@ -143,7 +143,7 @@ def whole(value: Any) -> Any:
     return int(value) if isinstance(value, (float, np.number)) else value
 
 
-def id_order(value: Id) -> tuple[bool, Id]:
+def id_key(value: Id) -> tuple[bool, Id]:
     """The key that sorts ids: first numbers by size, then texts by their characters."""
     return isinstance(value, str), value
 
@@ -164,7 +164,7 @@ def check_fields(where: str, item: Any, **fields: Callable[[Any], str]) -> None:
 
 
 def is_id(value: Any) -> str:
-    """A check for ``check_fields``, like ``is_side`` and ``is_name``."""
+    """A check for ``check_fields``, like the other functions ``is_...`` here."""
     if isinstance(value, str):
         return '' if value else 'an id, which is not empty'
     fits = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
@@ -181,8 +181,33 @@ def is_name(value: Any) -> str:
     return '' if isinstance(value, str) and value else 'a text'
 
 
+def is_flag(value: Any) -> str:
+    return '' if isinstance(value, (int, float)) and value in (0, 1) else '0 or 1'
+
+
+def is_area(value: Any) -> str:
+    """Tools write null, or NaN in tables with a gap, for a missing area."""
+    fits = value is None or (isinstance(value, (int, float)) and not abs(value) > FAR**2)
+    return '' if fits else 'a finite number of square pixels'
+
+
+def is_xywh(value: Any) -> str:
+    fits = isinstance(value, list) and len(value) == 4
+    fits = fits and all(isinstance(v, (int, float)) and not isinstance(v, bool) and abs(v) <= FAR for v in value)
+    return '' if fits else 'four finite numbers, [x, y, width, height] in pixels'
+
+
 check_image = partial(check_fields, id=is_id, file_name=is_name, height=is_side, width=is_side)
 check_category = partial(check_fields, id=is_id, name=is_name)
+
+
+def check_annotation(where: str, annotation: Any) -> None:
+    """Raise ValueError, which begins with ``where``, unless ``annotation`` is an item of annotations."""
+    check_fields(where, annotation, image_id=is_id, category_id=is_id, bbox=is_xywh)
+    optional = {'iscrowd': 0, 'ignore': None, 'area': None, **annotation}
+    check_fields(where, optional, iscrowd=is_flag, area=is_area)
+    if optional['ignore'] is not None:
+        check_fields(where, optional, ignore=is_flag)
 
 
 def short(value: Any) -> str:

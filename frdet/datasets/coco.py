@@ -6,21 +6,10 @@ import json
 import math
 import zlib
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from frdet.datasets.annotations import (
-    FAR,
-    Annotations,
-    Id,
-    check_category,
-    check_fields,
-    checked_images,
-    id_order,
-    is_id,
-    short,
-)  # fmt: skip
+from frdet.datasets.annotations import Annotations, Id, check_annotation, check_category, checked_images, id_key, short
 from frdet.datasets.base import DetDataset
 from frdet.errors import DataError
 from frdet.registry import DATASETS
@@ -65,7 +54,7 @@ def read_coco(path: str | Path) -> Annotations:
 
 
 def _annotations(images: list, annotations: list, categories: list) -> Annotations:
-    images = sorted(checked_images(images), key=lambda image: id_order(image['id']))
+    images = sorted(checked_images(images), key=lambda image: id_key(image['id']))
     ids = _categories(categories)
     image_place = {image['id']: place for place, image in enumerate(images)}
     category_place = {cat_id: place for place, cat_id in enumerate(ids.values())}
@@ -174,7 +163,7 @@ def _categories(categories: list) -> dict[str, Id]:
         seen[category['name']] = category['id']
     if not seen:
         raise ValueError('it has no category: categories needs one item for every class, {"id": 1, "name": "..."}')
-    return dict(sorted(seen.items(), key=lambda item: id_order(item[1])))
+    return dict(sorted(seen.items(), key=lambda item: id_key(item[1])))
 
 
 def _check_annotations(annotations: list, image_ids: dict[Id, int], category_ids: dict[Id, int]) -> None:
@@ -190,28 +179,3 @@ def _check_annotations(annotations: list, image_ids: dict[Id, int], category_ids
             hint = f', where {other!r} is one: numbers and texts differ' if other in known else ''
             name = f'{where} (id {short(annotation.get("id"))})'
             raise ValueError(f'{name} has {field} {short(value)}, which no item of {section} has{hint}')
-
-
-def check_annotation(where: str, annotation: Any) -> None:
-    """Raise ValueError, which begins with ``where``, unless ``annotation`` is an item of annotations."""
-    check_fields(where, annotation, image_id=is_id, category_id=is_id, bbox=_is_xywh)
-    optional = {'iscrowd': 0, 'ignore': None, 'area': None, **annotation}
-    check_fields(where, optional, iscrowd=_is_flag, area=_is_area)
-    if optional['ignore'] is not None:
-        check_fields(where, optional, ignore=_is_flag)
-
-
-def _is_flag(value: Any) -> str:
-    return '' if isinstance(value, (int, float)) and value in (0, 1) else '0 or 1'
-
-
-def _is_area(value: Any) -> str:
-    """Tools write null, or NaN in tables with a gap, for a missing area."""
-    fits = value is None or (isinstance(value, (int, float)) and not abs(value) > FAR**2)
-    return '' if fits else 'a finite number of square pixels'
-
-
-def _is_xywh(value: Any) -> str:
-    fits = isinstance(value, list) and len(value) == 4
-    fits = fits and all(isinstance(v, (int, float)) and not isinstance(v, bool) and abs(v) <= FAR for v in value)
-    return '' if fits else 'four finite numbers, [x, y, width, height] in pixels'

@@ -5,10 +5,10 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
-from frdet.datasets.annotations import Id, check_category, check_image, short
+from frdet.datasets.annotations import Id, check_annotation, check_category, check_image, short
 from frdet.datasets.base import DetDataset
 from frdet.datasets.checking import Findings
-from frdet.datasets.coco import SECTIONS, CocoDataset, check_annotation, load_sections
+from frdet.datasets.coco import SECTIONS, CocoDataset, load_sections
 from frdet.errors import DataError
 
 FEW = 10  # so many boxes may leave their images, even if they are most of all boxes
