@@ -38,7 +38,7 @@ VAL_ANN = 'annotations/instances_val2017.json'
 LONG = (
     'test_docs_commands.py', 'test_examples.py', 'tools/test_benchmark.py', 'test_memory.py', 'test_overfit.py',
     'ops/test_both_ways.py',
-    'tools/test_train_and_test.py', 'tools/test_export_onnx.py', 'apis/export/test_exporting.py',
+    'tools/test_train_and_test.py', 'apis/export/test_exporting.py',
     'engine/hooks/test_stop.py', 'models/test_same_losses.py', 'test_determinism.py', 'tools/test_bad_input.py',
     'tools/test_stop_and_resume.py', 'models/test_compiling.py', 'tools/test_dist.py', 'apis/test_launch.py',
     'tools/test_detect.py', 'test_configs.py', 'engine/hooks/test_val_loss.py', 'tools/test_convert_checkpoint.py',

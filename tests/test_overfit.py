@@ -1,4 +1,4 @@
-"""A small detector learns four photographs by heart: everything between the file and the figure works together."""
+"""A small detector learns three photographs by heart: everything between the file and the figure works together."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,7 @@ from frdet.apis import train_detector
 from frdet.config import load_config
 
 ROOT = Path(__file__).resolve().parents[1]
-IMAGES, ITERATIONS = 4, 100
+IMAGES, ITERATIONS = 3, 70
 
 
 def few_large_objects(root: Path, ann_file: str, out: Path) -> int:
@@ -30,9 +30,9 @@ def few_large_objects(root: Path, ann_file: str, out: Path) -> int:
     return len(content['categories'])
 
 
-def test_learns_four_images_by_heart(coco_root, tmp_path, monkeypatch):
+def test_learns_three_images_by_heart(coco_root, tmp_path, monkeypatch):
     monkeypatch.setenv('FRDET_DATA_ROOT', str(coco_root.root))
-    ann_file = tmp_path / 'four.json'
+    ann_file = tmp_path / 'three.json'
     num_classes = few_large_objects(coco_root.root, coco_root.val_ann, ann_file)
     side = dict(short_side=96, max_size=144)
     cfg = load_config(

@@ -78,7 +78,9 @@ def python() -> Path:
     if torch.cuda.is_available():  # CUDA does not survive a fork
         return Path(sys.executable)
     shared = os.environ.get('PYTEST_XDIST_TESTRUNUID')
-    owner = os.getppid() if shared else os.getpid()  # with xdist, the process that starts and outlives the test processes
+    owner = (
+        os.getppid() if shared else os.getpid()
+    )  # with xdist, the process that starts and outlives the test processes
     folder = Path(tempfile.gettempdir()) / f'frdet-{shared or uuid.uuid4().hex}'
     folder.mkdir(mode=0o700, exist_ok=True)
     address, executable = folder / 'server', folder / 'bin' / 'python'
@@ -103,7 +105,7 @@ def launching() -> dict[str, str]:
 
 
 def serve(address: str, owner: int) -> list[str]:
-    """Fork a process for each request until the process ``owner`` ends. Returns, in that process, the words after ``python``."""
+    """Fork a process for each request until ``owner`` ends. Returns, in the new process, the words after ``python``."""
     for name in PACKAGES:
         importlib.import_module(name)
     gc.freeze()  # a collection in a process would copy the memory that all share

@@ -45,7 +45,9 @@ def test_text():
     """What fits stays in a line; the type comes first, the other keys are sorted."""
     hooks = dict(b=dict(interval=1, type='B'), a=dict(type='A', names=['n' * 50, 'm' * 40]))
     text = dump_config(Config(dict(lr=0.1, hooks=dict(hooks, type='Hooks'), sizes=((32,), (64,)), **{'class': 1})))
-    assert text == f'''\
+    assert (
+        text
+        == f"""\
 class = 1
 hooks = dict(
     type='Hooks',
@@ -57,7 +59,8 @@ hooks = dict(
 )
 lr = 0.1
 sizes = ((32,), (64,))
-'''
+"""
+    )
 
 
 @pytest.mark.parametrize(('count', 'is_broken'), [(97, False), (98, True)])

@@ -1,9 +1,14 @@
 """A detector of torchvision's rules on a user's backbone, exported, on real images."""
 
+import contextlib
 import functools
+import importlib.util
+import io
 import json
 import logging
 import re
+import shutil
+import sys
 
 import numpy as np
 import onnx
@@ -14,7 +19,7 @@ from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 
-from frdet.apis import check_exported, export_detector
+from frdet.apis import check_exported, export_detector, inference_detector
 from frdet.apis.export import exporting, load_exported
 from frdet.apis.export.exporting import plain_copy
 from frdet.config import load_config
@@ -89,14 +94,44 @@ def model(images):
 
 
 @pytest.fixture(scope='module')
-def exported(model, tmp_path_factory):
-    """The folder of both files, of one tracing."""
+def written(model, files, tmp_path_factory):
+    """The folder of a.onnx and a.pt2, of one tracing, and what the tool printed that wrote them."""
     folder = tmp_path_factory.mktemp('exported')
-    with pytest.MonkeyPatch.context() as patch:
+    spec = importlib.util.spec_from_file_location('export_onnx', ROOT / 'tools/export_onnx.py')
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    printed = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
         patch.setattr(exporting, 'export_program', functools.cache(exporting.export_program))
+        patch.setattr(tool, 'init_detector', lambda *args: model)
         for name in ('a.onnx', 'a.pt2'):
-            export_detector(model, folder / name)
-    return folder
+            words = ['a.py', 'a.pth', '--out', folder / name, '--images', *files]
+            patch.setattr(sys, 'argv', ['export_onnx.py', *map(str, words)])
+            assert tool.main() == 0
+    return folder, printed.getvalue()
+
+
+@pytest.fixture(scope='module')
+def exported(written):
+    return written[0]
+
+
+LINE = (
+    r'same +(.*), [\d x]+(?: and [\d x]+)?: (\d+) detections, '
+    r'boxes within (\S+) pixels, scores within (\S+), \d unpaired'
+)
+
+
+def test_what_the_tool_compares(written, model):
+    """For each of both files. The ONNX file holds every number of the model, and the graph."""
+    folder, printed = written
+    lines = re.findall(LINE, printed)
+    assert [name for name, *_ in lines] == ['image 1', 'image 2', 'image 1, smaller', 'images 1 and 2', 'grey'] * 2
+    counts = [int(count) for _, count, *_ in lines]
+    assert min(counts[:3]) > 5 and counts[3] > 10 and counts[4] == 0 and counts[:5] == counts[5:]
+    assert all(float(box) <= 0.1 and float(score) <= 1e-3 for *_, box, score in lines)
+    size, needed = (folder / 'a.onnx').stat().st_size, 4 * sum(p.numel() for p in model.parameters())
+    assert needed < size < 1.2 * needed + 5e5 and f'a.onnx: {size / 1e6:.1f} MB' in printed
 
 
 @pytest.fixture(scope='module', params=['a.onnx', 'a.pt2'])
@@ -165,15 +200,36 @@ def test_the_onnx_file_needs_nothing_else(exported):
     assert {entry.key: json.loads(entry.value) for entry in file.metadata_props} == {'classes': list(CLASSES)}
 
 
-def test_the_code_of_the_documentation(exported, images, model, monkeypatch):
-    """The part on .pt2; tests/tools/test_export_onnx.py has the rest."""
+def code_of_the_page(word):
     page = (ROOT / 'docs/export.md').read_text()
-    (code,) = (block for block in re.findall(r'```python\n(.*?)```', page, re.S) if 'model.pt2' in block)
+    (code,) = (block for block in re.findall(r'```python\n(.*?)```', page, re.S) if word in block)
+    return code
+
+
+def test_the_code_of_the_documentation_for_pt2(exported, images, model, monkeypatch):
     names = {'images': images, 'image_sizes': torch.tensor([[128, 128]] * 2)}
     monkeypatch.chdir(exported)
-    exec(code.replace('model.pt2', 'a.pt2'), names)
+    exec(code_of_the_page('model.pt2').replace('model.pt2', 'a.pt2'), names)
     for scores, expected in zip(names['scores'], by_model(model, images), strict=True):
         torch.testing.assert_close(scores[: len(expected)], expected.scores, rtol=0, atol=1e-3)
+
+
+def test_the_code_of_the_documentation_for_onnx(exported, model, files, tmp_path, monkeypatch, capsys):
+    """Boxes in pixels of the image, as ``inference_detector`` gives them; a line for each."""
+    code = code_of_the_page('onnxruntime')
+    assert code.count('800') == code.count('1333') == 1
+    shutil.copy(exported / 'a.onnx', tmp_path / 'model.onnx')
+    shutil.copy(files[0], tmp_path / 'street.jpg')
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(code.replace('800', '112').replace('1333', '160'), names)
+    expected = inference_detector(model, files[0]).pred_instances
+    count = len(expected)
+    assert count > 5
+    np.testing.assert_allclose(names['boxes'][:count], expected.bboxes, rtol=0, atol=0.1)
+    np.testing.assert_allclose(names['scores'][0, :count], expected.scores, rtol=0, atol=1e-3)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == [CLASSES[label] for label in expected.labels]
 
 
 def test_the_check(model, exported, files):
@@ -274,7 +330,7 @@ def test_a_file_that_cannot_be_written(model, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize('package', ['onnx', 'onnxscript', 'onnxruntime'])
 def test_a_missing_package(model, exported, files, tmp_path, monkeypatch, package):
-    monkeypatch.setitem(__import__('sys').modules, package, None)
+    monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(ExportError, match=rf'needs {package}, .*pip install "frdet\[export\]"'):
         if package == 'onnxruntime':
             check_exported(model, exported / 'a.onnx', files)
