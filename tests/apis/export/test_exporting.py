@@ -46,6 +46,7 @@ SMALL = {
     'model.roi_head.score_thr': 0.5,
     'test_dataloader.dataset.pipeline.1.short_side': 112,
     'test_dataloader.dataset.pipeline.1.max_size': 160,
+    'test_dataloader.dataset.pipeline.1.backend': 'pillow',  # as in the code of the page
 }
 CLASSES = ('a', 'b', 'c', 'd', 'e')
 
@@ -131,7 +132,7 @@ def test_what_the_tool_compares(written, model):
     assert min(counts[:3]) > 5 and counts[3] > 10 and counts[4] == 0 and counts[:5] == counts[5:]
     assert all(float(box) <= 0.1 and float(score) <= 1e-3 for *_, box, score in lines)
     size, needed = (folder / 'a.onnx').stat().st_size, 4 * sum(p.numel() for p in model.parameters())
-    assert needed < size < 1.2 * needed + 5e5 and f'a.onnx: {size / 1e6:.1f} MB' in printed
+    assert needed < size < needed + 1e6 and f'a.onnx: {size / 1e6:.1f} MB' in printed
 
 
 @pytest.fixture(scope='module', params=['a.onnx', 'a.pt2'])
