@@ -20,16 +20,19 @@ class Declared(NamedTuple):
     default: Any = NOTHING
 
 
-def declared(target: Callable, name: str) -> Declared:
-    """The declaration of the argument ``name`` of ``target``, or of a base class of it."""
-    for cls in inspect.getmro(target) if inspect.isclass(target) else (target,):
-        function = cls.__dict__.get('__init__') if inspect.isclass(cls) else cls
-        if inspect.isfunction(function) and name in (parameters := inspect.signature(function).parameters):
-            return Declared(_annotations(function).get(name, NOTHING), parameters[name].default)
-    return Declared()
-
-
 @lru_cache(maxsize=1024)
+def declared(target: Callable) -> dict[str, Declared]:
+    """The declarations of the arguments of ``target``, the arguments of its base classes included."""
+    found: dict[str, Declared] = {}
+    for cls in reversed(inspect.getmro(target)) if inspect.isclass(target) else (target,):
+        function = vars(cls).get('__init__') if inspect.isclass(cls) else cls
+        if inspect.isfunction(function):
+            parameters, hints = inspect.signature(function).parameters, _annotations(function)
+            found.update({name: Declared(hints.get(name, NOTHING), p.default) for name, p in parameters.items()})
+    found.pop('self', None)
+    return found
+
+
 def _annotations(function: Callable) -> dict[str, Any]:
     raw = getattr(inspect.unwrap(function), '__annotations__', {})
     found = {}
@@ -45,11 +48,8 @@ def _annotations(function: Callable) -> dict[str, Any]:
 def mismatch(value: Any, said: Declared, old: Any = NOTHING) -> str | None:
     """In words, what was expected instead of ``value``. None if ``value`` fits, or if no type is known.
 
-    Args:
-        value: the value in the config.
-        said: the declaration. ``x: str = None`` allows None, too.
-        old: the value that is replaced. If it contradicts the annotation, its own type is expected, because the config
-            worked with it.
+    The declaration ``x: str = None`` allows None, too. If the value ``old``, which is replaced, contradicts the
+    annotation, its own type is expected, because the config worked with it.
     """
     if value is None and (said.default is None or old is None):
         return None
