@@ -3,7 +3,6 @@
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,8 +15,9 @@ from torch import nn
 from frdet.apis.classes import resolve_num_classes
 from frdet.checkpoints import load_strictly
 from frdet.config import check_config
-from frdet.engine import DetRunner, load_checkpoint, with_layout
+from frdet.engine import load_checkpoint, with_layout
 from frdet.engine.hooks.check_setup import check_classes
+from frdet.engine.optim import scale_lr
 from frdet.errors import ConfigError, DataError
 from frdet.models.detectors import Detector
 from frdet.progress import track
@@ -57,11 +57,7 @@ def prepare(cfg: Config, checkpoint: str | None, images: Sequence[str], seed: in
     model, weights = _model(cfg, checkpoint)
     check_classes(model, dataset, 'train_dataloader')
     wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
-    # The Runner's method needs only these three attributes of a Runner.
-    runner: Any = SimpleNamespace(
-        _train_dataloader={'batch_size': batch_size(cfg)}, world_size=1, logger=SimpleNamespace(info=lambda text: None)
-    )
-    DetRunner.scale_lr(runner, wrapper, cfg.get('auto_scale_lr'))
+    scale_lr(wrapper, cfg.get('auto_scale_lr'), batch_size(cfg))
     return Prepared(
         cfg=cfg,
         model=model,
