@@ -138,16 +138,16 @@ def parts_of(component: Callable) -> dict[str, Registry]:
     found: dict[str, Registry] = {}
     for cls in reversed(inspect.getmro(component)) if inspect.isclass(component) else ():
         declared = vars(cls).get('parts')
-        if not issubclass(cls, nn.Module) and not isinstance(declared, dict):
+        if declared is None or not (isinstance(declared, dict) or issubclass(cls, nn.Module)):
             continue  # a class that is not a module may use the name for something else
-        given = declared.items() if isinstance(declared, dict) else [('it', declared)] if declared is not None else []
-        wrong = [f'{name}={kind!r}' for name, kind in given if not isinstance(kind, MMEngineRegistry)]
+        given = declared if isinstance(declared, dict) else {'it': declared}
+        wrong = [f'{name}={kind!r}' for name, kind in given.items() if not isinstance(kind, MMEngineRegistry)]
         if wrong:
             raise ConfigError(
                 f'{cls.__name__}.parts in {inspect.getsourcefile(cls)} has {", ".join(wrong)}: expected the '
                 'registry of each part, as parts = dict(assigner=ASSIGNERS), from frdet.registry'
             )
-        found.update(declared or {})
+        found.update(given)
     return found
 
 

@@ -69,47 +69,36 @@ def apply_overrides(cfg: Config, overrides: dict[str, Any]) -> None:
         ConfigError: a key does not exist, or a value has neither the declared type nor the type of the former value.
     """
     for key, value in sorted(overrides.items(), key=lambda item: not item[0].endswith('.type')):
-        _apply(cfg, key, value)
+        _place(cfg, key.split('.'), value, key, Declared())
         mark_overridden(cfg, key, value)
 
 
-def _apply(cfg: Config, key: str, value: Any) -> None:
-    node: Any = cfg
-    inside = Declared()  # the declared type of node
-    *path, last = key.split('.')
-    for depth, part in enumerate(path):
-        key_path = '.'.join(path[:depth])
-        inside = declared_at(node, part, key_path) if isinstance(node, (dict, Config)) else Declared()
-        node = _step(node, part, key_path, key)
-    key_path = '.'.join(path)
+def _place(node: Any, path: Sequence[str], value: Any, key: str, said: Declared, key_path: str = '') -> Any:
+    """``node``, at ``key_path`` and declared as ``said``, with ``value`` at ``path`` inside it."""
+    if not path:
+        return _checked(node, value, key, said)
+    part, *rest = path
+    inner = f'{key_path}.{part}' if key_path else part
     if isinstance(node, (list, tuple)):
-        index = _index(node, last, key_path, key)
-        changed = _checked(node[index], value, key, Declared())
-        if isinstance(node, list):
-            node[index] = changed
-        else:
-            _apply(cfg, key_path, (*node[:index], changed, *node[index + 1 :]))
-    elif isinstance(node, (dict, Config)):
-        _set(node, last, value, key_path, key, inside)
-    else:
-        raise ConfigError(f'Override {key}: {key_path} is {node!r}, and has no {last!r} inside')
-
-
-def _step(node: Any, part: str, key_path: str, key: str) -> Any:
-    """The value under ``part`` in ``node``. An empty dict is put there if there is none, and a dict is allowed."""
-    if isinstance(node, (list, tuple)):
-        return node[_index(node, part, key_path, key)]
-    if not isinstance(node, (dict, Config)):
+        index = _index(node, part, key_path, key)
+        changed = _place(node[index], rest, value, key, Declared(), inner)
+        if isinstance(node, tuple):
+            return _checked(node, (*node[:index], changed, *node[index + 1 :]), key_path, said)
+        node[index] = changed
+    elif not isinstance(node, (dict, Config)):
         raise ConfigError(f'Override {key}: {key_path} is {node!r}, and has no {part!r} inside')
-    if node.get(part) is None:
-        if part not in node and part not in keys_at(node, key_path):
-            raise _unknown(part, node, key_path, key)
-        said = declared_at(node, part, key_path)
-        if said.annotation is not NOTHING and not fits({}, said.annotation) and not fits({'type': ''}, said.annotation):
-            inner = f'{key_path}.{part}' if key_path else part
-            raise ConfigError(f'Override {key}: {inner} is {node.get(part)!r}, and has no keys')
-        node[part] = ConfigDict()
-    return node[part]
+    elif not rest:
+        _set(node, part, value, key_path, key, said)
+    else:
+        own = declared_at(node, part, key_path)
+        if node.get(part) is None:  # an empty dict is put there if a dict is allowed
+            if part not in node and part not in keys_at(node, key_path):
+                raise _unknown(part, node, key_path, key)
+            if own.annotation is not NOTHING and not any(fits(one, own.annotation) for one in ({}, {'type': ''})):
+                raise ConfigError(f'Override {key}: {inner} is {node.get(part)!r}, and has no keys')
+            node[part] = ConfigDict()
+        node[part] = _place(node[part], rest, value, key, own, inner)
+    return node
 
 
 def _set(node: Any, name: str, value: Any, key_path: str, key: str, inside: Declared) -> None:

@@ -56,13 +56,14 @@ def mismatch(value: Any, said: Declared, old: Any = NOTHING) -> str | None:
     believed = old is NOTHING or old is None or fits(old, said.annotation)
     if said.annotation is not NOTHING and believed:
         return None if fits(value, said.annotation) else _shown(said.annotation)
-    if old is not NOTHING:
-        return None if _same_kind(old, value) else _like(old)
-    # A default says little: stride=1 may allow a pair, too. But a number and a string never replace each other.
-    scalar = (int, float, str)
-    if isinstance(said.default, scalar) and isinstance(value, scalar) and not isinstance(said.default, bool):
-        return None if _same_kind(said.default, value) else _like(said.default)
-    return None
+    if old is NOTHING:
+        # A default says little: stride=1 may allow a pair, too. But a number and a string never replace each other.
+        old, scalar = said.default, (int, float, str)
+        if isinstance(old, bool) or not (isinstance(old, scalar) and isinstance(value, scalar)):
+            return None
+    if _same_kind(old, value):
+        return None
+    return 'a dict' if isinstance(old, dict) else f'{type(old).__name__}, as {reprlib.repr(old)}'
 
 
 def fields_of(annotation: Any) -> tuple[dict[str, Any], set[str]] | None:
@@ -118,10 +119,6 @@ def _same_kind(old: Any, new: Any) -> bool:
         if isinstance(old, kinds):
             return isinstance(new, kinds) and (kinds is bool or not isinstance(new, bool))
     return True
-
-
-def _like(old: Any) -> str:
-    return 'a dict' if isinstance(old, dict) else f'{type(old).__name__}, as {reprlib.repr(old)}'
 
 
 def _shown(annotation: Any) -> str:

@@ -1,8 +1,8 @@
 """A training step whose loss or gradient is not finite: refusing it, computing it again, keeping it in a file."""
 
 import functools
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -190,18 +190,19 @@ def diagnose(
         if not _is_finite(output):
             found.append(name)
 
-    after = rng_state()
-    set_rng_state(rng)
-    with _buffers_kept(model), ExitStack() as hooks, torch.enable_grad():
+    with ExitStack() as afterwards, torch.enable_grad():
+        afterwards.callback(set_rng_state, rng_state())
+        # BatchNorm updates its statistics in every forward pass.
+        afterwards.callback(restore_buffers, model, [buffer.clone() for buffer in model.buffers()])
+        set_rng_state(rng)
         for name, module in model.named_modules():
             if name:
-                hooks.enter_context(module.register_forward_hook(functools.partial(note, name)))
+                afterwards.enter_context(module.register_forward_hook(functools.partial(note, name)))
         with autocast or nullcontext():
             losses = model(**model.data_preprocessor(batch, True), mode='loss')
         total, logged = model.parse_losses(losses)
         named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
         gradients = torch.autograd.grad(total, [p for _, p in named], allow_unused=True)
-    set_rng_state(after)
     bad = [name for (name, _), g in zip(named, gradients, strict=True) if g is not None and not _is_finite(g)]
     return Diagnosis(
         losses={name: float(value.detach()) for name, value in logged.items() if 'loss' in name},
@@ -209,14 +210,6 @@ def diagnose(
         module=found[0] if found else None,
         gradient=bad[-1] if bad else None,
     )
-
-
-@contextmanager
-def _buffers_kept(model: nn.Module) -> Iterator[None]:
-    """Restore the buffers afterwards, because BatchNorm updates its statistics in every forward pass."""
-    kept = [buffer.clone() for buffer in model.buffers()]
-    yield
-    restore_buffers(model, kept)
 
 
 def restore_buffers(model: nn.Module, kept: list[Tensor]) -> None:
