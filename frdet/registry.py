@@ -104,8 +104,7 @@ class Registry(MMEngineRegistry):
         kind = cfg['type']
         target: Callable = kind if callable(kind) else self.get(kind)
         check_arguments(self.name, target, {k for k in cfg if k not in ('type', '_scope_')} | set(defaults))
-        scope = kind.rpartition('.')[0] if isinstance(kind, str) else ''
-        scope = scope or _scope_of_config.get()
+        scope = (kind.rpartition('.')[0] if isinstance(kind, str) else '') or _scope_of_config.get()
         current = DefaultScope.get_current_instance()
         is_there = current is not None and current.scope_name == scope
         with DefaultScope.overwrite_default_scope(None if is_there else scope):  # it sleeps if the scope changes
@@ -115,8 +114,10 @@ class Registry(MMEngineRegistry):
         name = key.rpartition('.')[2]
         here = set(self.module_dict) | set(self.parent.module_dict if self.parent else ())
         message = f'{key!r} is not in the registry of {self.plural}'
-        if holders := [r for r in Registry.all if r is not self and name in _names(r)]:
-            return f'{message}: it is {_a(holders[0].name)}, and stands where {_a(self.name)} belongs'
+        for other in Registry.all:
+            other.import_from_location()
+            if other is not self and name in other.module_dict:
+                return f'{message}: it is {_a(other.name)}, and stands where {_a(self.name)} belongs'
         if near := did_you_mean(name, here):
             message += f': {near}'
         return (
@@ -178,11 +179,6 @@ def build_parts(component: Any, **parts: Any) -> None:
 
 def _a(name: str) -> str:
     return f'{"an" if name[0] in "aeiou" else "a"} {name}'
-
-
-def _names(registry: Registry) -> set[str]:
-    registry.import_from_location()
-    return set(registry.module_dict)
 
 
 def _from_other_package(key: str, package: str, registry: Registry) -> type | None:
