@@ -87,7 +87,7 @@ def test_component_where_any_may_stand():
         find_component('L1Loss', registry.BACKBONES)
 
 
-def test_known_keys():
+def test_keys_at_a_key_path():
     assert {'batch_size', 'dataset', 'collate_fn', 'num_batch_per_epoch'} <= set(keys_at({}, 'train_dataloader'))
     assert {'seed', 'deterministic', 'diff_rank_seed'} == set(keys_at({}, 'randomness'))
     assert {'type', 'loss_weight'} <= set(keys_at({'type': 'L1Loss'}, 'model.roi_head.loss_bbox'))
