@@ -48,7 +48,9 @@ def add_parts(page: Page, record: Record) -> None:
     head = ['part', 'type', 'trained parameters', 'frozen', 'output', 'ms', 'what it is']
     section.table(head, rows, caption='Parts, parameters, outputs (images x channels x height x width) and time')
     section.text('The config of the model:')
-    section.code(dump_config(Config({'model': record.prepared.cfg.model.to_dict()})).strip(), label="The config's model")
+    section.code(
+        dump_config(Config({'model': record.prepared.cfg.model.to_dict()})).strip(), label="The config's model"
+    )
 
 
 def add_losses(page: Page, record: Record) -> None:
