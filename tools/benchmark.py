@@ -16,9 +16,9 @@ Images come from FRDET_DATA_ROOT, or are drawn. `--json FILE` also writes the ta
 """
 
 import argparse
-import importlib
 import sys
 from pathlib import Path
+from pkgutil import resolve_name
 
 import torch
 
@@ -28,22 +28,20 @@ from frdet.errors import ConfigError
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-#: Module of each command.
-MODULES = {
-    'train': 'steps',
-    'infer': 'steps',
-    'ops': 'operators',
-    'gpu': 'gpu',
-    'input': 'reading',
-    'memory': 'workers',
-    'leak': 'leak',
-    'eval': 'evaluation',
-    'start': 'start',
-    'growth': 'growth',
-    'determinism': 'determinism',
+#: The function of each command, and its help.
+COMMANDS = {
+    'train': ('steps:compare', 'a training step'),
+    'infer': ('steps:compare', 'inference of a batch'),
+    'ops': ('operators:measure', "operators, against torchvision's"),
+    'gpu': ('steps:gpu', 'the part of a training step in which the GPU computes'),
+    'input': ('data:reading', 'from the file to the tensor'),
+    'memory': ('data:workers', 'memory of data loader workers'),
+    'leak': ('training:leak', 'growth of the memory of a training; exit code 1 above the limit'),
+    'eval': ('evaluation:measure', 'evaluation of drawn detections'),
+    'start': ('training:start', 'imports, model, first training step'),
+    'growth': ('steps:growth', 'time of a training step by batch, image, ground truth and classes'),
+    'determinism': ('steps:determinism', 'what --deterministic costs a training step'),
 }
-#: Functions for processes that a command starts.
-CHILDREN = {'_memory': ('steps', 'memory_child'), '_first_step': ('start', 'first_step_child')}
 
 
 def _device(text: str) -> torch.device:
@@ -71,48 +69,40 @@ def _scale(text: str) -> float:
 def parse_args(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest='command', required=True)
-    for name, text in (('train', 'a training step'), ('infer', 'inference of a batch')):
-        sub = commands.add_parser(name, help=text)
-        sub.add_argument('--against', choices=('torchvision',), help='also time this, in turn')
-        sub.add_argument('--batch', type=_positive, default=2 if name == 'train' else 1, help='images')
-        sub.add_argument('--short-side', type=_positive, default=800, help='short side of the images, in pixels')
-        sub.add_argument('--amp', action='store_true', help='bfloat16 autocast')
-        sub.add_argument('--warmup', type=_positive, help='steps before the first timed one (1; CUDA: 5)')
-        sub.add_argument('--no-memory', action='store_true', help='do not measure the peak memory on the CPU')
-    sub = commands.add_parser('ops', help="operators, against torchvision's")
-    sub.add_argument('--only', default='', help='run the rows whose name holds this')
-    sub = commands.add_parser('gpu', help='the part of a training step in which the GPU computes')
-    sub.add_argument('--config', default='configs/faster_rcnn/r50_fpn_1x_coco.py')
-    sub.add_argument('--batch', type=_positive, nargs='+', default=[6, 16], help='images in a step')
-    sub = commands.add_parser('input', help='from the file to the tensor')
-    sub.add_argument('--images', type=Path, help="folder of images; default: FRDET_DATA_ROOT's val2017")
-    sub.add_argument('--count', type=_positive, default=40, help='images')
-    sub.add_argument('--short-side', type=_positive, default=800, help='in pixels')
-    sub = commands.add_parser('memory', help='memory of data loader workers')
-    sub.add_argument('--records', type=_positive, default=118_000)
-    sub.add_argument('--workers', type=_positive, default=8)
-    sub.add_argument('--epochs', type=_positive, default=4)
-    sub = commands.add_parser('leak', help='growth of the memory of a training; exit code 1 above the limit')
-    add_config(sub)
-    sub.add_argument('--iterations', type=_positive, default=2000)
-    sub.add_argument('--warm-up', type=_positive, default=100, metavar='N', help='iterations before the comparison')
-    sub.add_argument('--limit', type=float, default=50, metavar='MiB', help='growth allowed after the warm-up')
-    sub = commands.add_parser('eval', help='evaluation of drawn detections')
-    sub.add_argument('--count', type=_positive, default=5000, help='images')
-    sub.add_argument('--detections', type=_positive, default=100, help='in each image')
-    sub = commands.add_parser('start', help='imports, model, first training step')
-    sub.add_argument('--steps', type=_positive, default=20, help="steps of the quick start's training")
-    sub = commands.add_parser('growth', help='time of a training step by batch, image, ground truth and classes')
-    sub.add_argument('--plot', type=Path, help='also draw the table here')
-    sub = commands.add_parser('determinism', help='what --deterministic costs a training step')
+    sub = {name: commands.add_parser(name, help=text) for name, (_, text) in COMMANDS.items()}
+    for name in ('train', 'infer'):
+        add = sub[name].add_argument
+        add('--against', choices=('torchvision',), help='also time this, in turn')
+        add('--batch', type=_positive, default=2 if name == 'train' else 1, help='images')
+        add('--short-side', type=_positive, default=800, help='short side of the images, in pixels')
+        add('--amp', action='store_true', help='bfloat16 autocast')
+        add('--warmup', type=_positive, help='steps before the first timed one (1; CUDA: 5)')
+        add('--no-memory', action='store_true', help='do not measure the peak memory on the CPU')
+    sub['ops'].add_argument('--only', default='', help='run the rows whose name holds this')
+    sub['gpu'].add_argument('--config', default='configs/faster_rcnn/r50_fpn_1x_coco.py')
+    sub['gpu'].add_argument('--batch', type=_positive, nargs='+', default=[6, 16], help='images in a step')
+    sub['input'].add_argument('--images', type=Path, help="folder of images; default: FRDET_DATA_ROOT's val2017")
+    sub['input'].add_argument('--count', type=_positive, default=40, help='images')
+    sub['input'].add_argument('--short-side', type=_positive, default=800, help='in pixels')
+    sub['memory'].add_argument('--records', type=_positive, default=118_000)
+    sub['memory'].add_argument('--workers', type=_positive, default=8)
+    sub['memory'].add_argument('--epochs', type=_positive, default=4)
+    add_config(sub['leak'])
+    sub['leak'].add_argument('--iterations', type=_positive, default=2000)
+    sub['leak'].add_argument('--warm-up', type=_positive, default=100, metavar='N', help='before the comparison')
+    sub['leak'].add_argument('--limit', type=float, default=50, metavar='MiB', help='growth allowed after the warm-up')
+    sub['eval'].add_argument('--count', type=_positive, default=5000, help='images')
+    sub['eval'].add_argument('--detections', type=_positive, default=100, help='in each image')
+    sub['start'].add_argument('--steps', type=_positive, default=20, help="steps of the quick start's training")
+    sub['growth'].add_argument('--plot', type=Path, help='also draw the table here')
     for name in ('growth', 'determinism'):
-        commands.choices[name].add_argument('--scale', type=_scale, default=1.0, help='factor for all image sides')
+        sub[name].add_argument('--scale', type=_scale, default=1.0, help='factor for all image sides')
     for name in ('train', 'infer', 'ops', 'growth', 'determinism'):
-        commands.choices[name].add_argument('--device', type=_device, default=torch.device('cpu'))
-    for name, sub in commands.choices.items():
-        sub.add_argument('--json', help='also write the table here')
+        sub[name].add_argument('--device', type=_device, default=torch.device('cpu'))
+    for name in COMMANDS:
+        sub[name].add_argument('--json', help='also write the table here')
         if name not in ('memory', 'leak', 'gpu'):
-            sub.add_argument('--rounds', type=_positive, help='timings of each side; medians are reported')
+            sub[name].add_argument('--rounds', type=_positive, help='timings of each side; medians are reported')
     args = parser.parse_args(argv)
     on_gpu = args.command == 'gpu' or ('device' in args and args.device.type == 'cuda')
     if on_gpu and not torch.cuda.is_available():
@@ -126,14 +116,9 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
 
 
 def main() -> int:
-    name, *words = sys.argv[1:] or ['--help']
-    if name in CHILDREN:
-        module, function = CHILDREN[name]
-        getattr(importlib.import_module(f'benchmarks.{module}'), function)(*words)
-        return 0
-    args = parse_args([name, *words])
-    # Only the command's module is imported: `start` measures imports, and child processes should stay small.
-    report = importlib.import_module(f'benchmarks.{MODULES[args.command]}').measure(args)
+    args = parse_args(sys.argv[1:] or ['--help'])
+    # Only the command's module is imported, so that the process stays small.
+    report = resolve_name(f'benchmarks.{COMMANDS[args.command][0]}')(args)
     report.end(args.json)
     return int(report.failed)
 

@@ -1,5 +1,6 @@
-"""R50-FPN of frdet and of torchvision with the same rules and the same random weights, and images for them."""
+"""R50-FPN of frdet and of torchvision with the same rules and the same random weights, their steps, and images."""
 
+import argparse
 import os
 import tempfile
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.ops import FrozenBatchNorm2d
 
+from benchmarks.timing import ROOT
 from frdet.checkpoints import convert_state_dict
 from frdet.config import load_config
 from frdet.datasets import CocoDataset, write_shapes
@@ -20,10 +22,17 @@ from frdet.errors import DataError
 from frdet.registry import DETECTORS
 from frdet.structures import DetDataSample
 
-CONFIG = Path(__file__).resolve().parents[2] / 'configs/interop/torchvision_r50_fpn.py'
 NUM_CLASSES = 90  # torchvision's
-ANN_FILE, FOLDER = 'annotations/instances_val2017.json', 'val2017/'
+#: The losses of torchvision, and frdet's names for them.
+LOSSES = {
+    'loss_objectness': 'loss_rpn_cls',
+    'loss_rpn_box_reg': 'loss_rpn_bbox',
+    'loss_classifier': 'loss_cls',
+    'loss_box_reg': 'loss_bbox',
+}
 Data = dict[str, Any]
+Values = dict[str, Tensor]
+Step = Callable[[], Values]
 
 
 def load_images(count: int, short_side: int) -> tuple[Data, str]:
@@ -32,63 +41,66 @@ def load_images(count: int, short_side: int) -> tuple[Data, str]:
     Returns:
         A batch like one of a data loader, ``inputs`` and ``data_samples``, and the source of the images in words.
     """
-    root = os.environ.get('FRDET_DATA_ROOT')
-    if root:
-        return _first_images(root, count, short_side), f'images of {FOLDER}'
-    with tempfile.TemporaryDirectory() as name:
-        drawn = write_shapes(Path(name, 'shapes'), num_train=1, num_val=count)
-        return _first_images(str(drawn), count, short_side), 'drawn images'
-
-
-def _first_images(root: str, count: int, short_side: int) -> Data:
-    pipeline = [
-        dict(type='LoadImage'),
-        dict(type='ResizeShortestEdge', short_side=short_side, max_size=2 * short_side),
-        dict(type='PackDetInputs'),
-    ]
-    dataset = CocoDataset(
-        data_root=root,
-        ann_file=ANN_FILE,
-        data_prefix=dict(img=FOLDER),
-        filter_cfg=dict(filter_empty_gt=True),
-        pipeline=pipeline,
-    )
-    if len(dataset) < count:
-        raise DataError(f'{root} has {len(dataset)} images with boxes: expected at least --batch, {count}')
-    items = [dataset[i] for i in range(count)]
-    return {key: [item[key] for item in items] for key in ('inputs', 'data_samples')}
+    with tempfile.TemporaryDirectory() as folder:
+        given = os.environ.get('FRDET_DATA_ROOT')
+        root = given or str(write_shapes(Path(folder, 'shapes'), num_train=1, num_val=count))
+        dataset = CocoDataset(
+            data_root=root,
+            ann_file='annotations/instances_val2017.json',
+            data_prefix=dict(img='val2017/'),
+            filter_cfg=dict(filter_empty_gt=True),
+            pipeline=[
+                dict(type='LoadImage'),
+                dict(type='ResizeShortestEdge', short_side=short_side, max_size=2 * short_side),
+                dict(type='PackDetInputs'),
+            ],
+        )
+        if len(dataset) < count:
+            raise DataError(f'{root} has {len(dataset)} images with boxes: expected at least --batch, {count}')
+        items = [dataset[i] for i in range(count)]
+    data = {key: [item[key] for item in items] for key in ('inputs', 'data_samples')}
+    return data, 'images of val2017/' if given else 'drawn images'
 
 
 def draw_images(count: int, height: int, width: int, num_boxes: int, num_classes: int) -> Data:
     """Noise with random boxes whose sides are from 16 pixels to half of the image's side."""
-    samples, size = [], torch.tensor([width, height])
-    for _ in range(count):
-        sides = 16 + torch.rand(num_boxes, 2) * (size / 2 - 16).clamp(min=0)
-        corners = torch.rand(num_boxes, 2) * (size - sides).clamp(min=0)
-        sample = DetDataSample(metainfo=dict(img_shape=(height, width), ori_shape=(height, width)))
-        boxes = torch.cat([corners, corners + sides], dim=1)
-        sample.gt_instances = InstanceData(bboxes=boxes, labels=torch.randint(num_classes, (num_boxes,)))
-        samples.append(sample)
+    size, shapes = torch.tensor([width, height]), dict(img_shape=(height, width), ori_shape=(height, width))
+    sides = 16 + torch.rand(count, num_boxes, 2) * (size / 2 - 16).clamp(min=0)
+    corners = torch.rand(count, num_boxes, 2) * (size - sides).clamp(min=0)
+    boxes = torch.cat([corners, corners + sides], dim=2)
+    labels = torch.randint(num_classes, (count, num_boxes))
+    truth = [InstanceData(bboxes=b, labels=n) for b, n in zip(boxes, labels, strict=True)]
     images = torch.randint(256, (count, 3, height, width), dtype=torch.uint8)
-    return {'inputs': list(images), 'data_samples': samples}
+    return {
+        'inputs': list(images),
+        'data_samples': [DetDataSample(metainfo=shapes, gt_instances=instances) for instances in truth],
+    }
 
 
 def to_torchvision(data: Data, device: torch.device) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
     """The batch for torchvision: RGB from 0 to 1, labels from 1."""
-    targets = [
-        {'boxes': s.gt_instances.bboxes.to(device), 'labels': s.gt_instances.labels.to(device) + 1}
-        for s in data['data_samples']
-    ]
+    found = [sample.gt_instances.to(device) for sample in data['data_samples']]
+    targets = [{'boxes': truth.bboxes, 'labels': truth.labels + 1} for truth in found]
     return [image.flip(0).to(device) / 255 for image in data['inputs']], targets
 
 
 def build_torchvision(num_classes: int = NUM_CLASSES) -> FasterRCNN:
     """``fasterrcnn_resnet50_fpn`` with frozen norms and three trained stages, which does not resize images."""
     backbone = resnet_fpn_backbone(backbone_name='resnet50', weights=None, trainable_layers=3)
-    return FasterRCNN(backbone, num_classes=num_classes + 1, min_size=1, max_size=10**6)
+    model = FasterRCNN(backbone, num_classes=num_classes + 1)
+    model.transform.resize = lambda image, target: (image, target)
+    return model
 
 
-def random_weights(data: Data, device: torch.device, num_classes: int = NUM_CLASSES) -> dict[str, Tensor]:
+def build_frdet(weights: Values, device: torch.device, num_classes: int = NUM_CLASSES) -> nn.Module:
+    """frdet's model with torchvision's ``weights``."""
+    options = {'model.backbone.init_cfg': None, 'model.roi_head.bbox_head.num_classes': num_classes}
+    model = DETECTORS.build(load_config(ROOT / 'configs/interop/torchvision_r50_fpn.py', options).model)
+    model.load_state_dict(convert_state_dict(weights, source='torchvision'))
+    return model.to(device)
+
+
+def random_weights(data: Data, device: torch.device, num_classes: int = NUM_CLASSES) -> Values:
     """torchvision's state dict of random weights whose activations are like those of a trained detector.
 
     Norms take their statistics from the first image. The last norm of a block has the weight 0.3, because activations
@@ -97,55 +109,96 @@ def random_weights(data: Data, device: torch.device, num_classes: int = NUM_CLAS
     """
     torch.manual_seed(0)
     model = build_torchvision(num_classes).to(device).eval()
-    handles = []
+    rpn, predictor = model.rpn.head, model.roi_heads.box_predictor
+    spreads = {rpn.cls_logits: 0.3, rpn.bbox_pred: 0.2, predictor.cls_score: 1.5, predictor.bbox_pred: 0.5}
+
+    def take_statistics(norm: FrozenBatchNorm2d, inputs: tuple[Tensor]) -> None:
+        norm.running_var, norm.running_mean = torch.var_mean(inputs[0], dim=(0, 2, 3))
+
+    def scale(layer: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
+        """At the first call, give each output channel the layer's standard deviation in ``spreads`` and the mean 0."""
+        if layer in spreads:
+            channels = output.transpose(0, 1).flatten(1)
+            factor = spreads.pop(layer) / channels.std(dim=1)
+            layer.weight.mul_(factor.view(-1, *[1] * (layer.weight.dim() - 1)))
+            layer.bias.sub_(channels.mean(dim=1)).mul_(factor)
+
     for name, module in model.named_modules():
         if isinstance(module, FrozenBatchNorm2d):
             module.weight.fill_(0.3 if name.endswith('bn3') else 1.0)
-            handles.append(module.register_forward_pre_hook(_take_statistics))
-    rpn, predictor = model.rpn.head, model.roi_heads.box_predictor
-    spreads = {rpn.cls_logits: 0.3, rpn.bbox_pred: 0.2, predictor.cls_score: 1.5, predictor.bbox_pred: 0.5}
-    handles += [layer.register_forward_hook(_scale_once(spread)) for layer, spread in spreads.items()]
+            module.register_forward_pre_hook(take_statistics)
+        if module in spreads:
+            module.register_forward_hook(scale)
     with torch.no_grad():
-        keep_size(model, data)
         model(to_torchvision(data, device)[0][:1])
-    for handle in handles:
-        handle.remove()
     return model.cpu().state_dict()
 
 
-def keep_size(model: FasterRCNN, data: Data) -> None:
-    """Make torchvision's transform keep the size of images."""
-    model.transform.min_size = (min(min(image.shape[1:]) for image in data['inputs']),)
+def make_sgd(model: nn.Module) -> torch.optim.Optimizer:
+    """The learning rate is so small that the losses of all steps can be compared."""
+    params = [p for p in model.parameters() if p.requires_grad]
+    return torch.optim.SGD(params, lr=1e-6, momentum=0.9, weight_decay=1e-4)
 
 
-def _take_statistics(norm: FrozenBatchNorm2d, inputs: tuple[Tensor]) -> None:
-    norm.running_var, norm.running_mean = torch.var_mean(inputs[0], dim=(0, 2, 3))
+def training_step(
+    losses: Callable[[], Values], optimizer: torch.optim.Optimizer, device: torch.device, amp: bool = False
+) -> Step:
+    """A function that makes a step and returns its losses."""
+
+    def step() -> Values:
+        with torch.autocast(device.type, torch.bfloat16, enabled=amp):
+            found = {key: value for key, value in losses().items() if 'loss' in key}
+            total = torch.stack(list(found.values())).sum()
+        optimizer.zero_grad()
+        total.backward()
+        optimizer.step()
+        return {key: value.detach() for key, value in {'loss': total, **found}.items()}
+
+    return step
 
 
-def _scale_once(spread: float) -> Callable[[nn.Module, tuple[Tensor], Tensor], None]:
-    """A hook. At its first call each output channel gets the standard deviation ``spread`` and the mean 0."""
-    found: list[Tensor] = []
+def _inference(predict: Callable[[], list[Tensor]], args: argparse.Namespace) -> Step:
+    """A function that makes an inference and returns the number of detections and their mean score."""
 
-    def hook(layer: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
-        if found:
-            return
-        channels = output.transpose(0, 1).flatten(1)
-        found.append(spread / channels.std(dim=1))
-        layer.weight.mul_(found[0].view(-1, *[1] * (layer.weight.dim() - 1)))
-        layer.bias.sub_(channels.mean(dim=1)).mul_(found[0])
+    def step() -> Values:
+        with torch.inference_mode(), torch.autocast(args.device.type, torch.bfloat16, enabled=args.amp):
+            scores = torch.cat(predict())
+        return {'detections': torch.tensor(len(scores)), 'mean score': scores.mean()}
 
-    return hook
+    return step
 
 
-def load_frdet(weights: dict[str, Tensor], device: torch.device, num_classes: int = NUM_CLASSES) -> nn.Module:
-    options = {'model.backbone.init_cfg': None, 'model.roi_head.bbox_head.num_classes': num_classes}
-    model = DETECTORS.build(load_config(CONFIG, options).model)
-    model.load_state_dict(convert_state_dict(weights, source='torchvision'))
-    return model.to(device)
+def frdet_step(weights: Values, data: Data, args: argparse.Namespace) -> Step:
+    model = build_frdet(weights, args.device).train(args.command == 'train')
+    prepare = model.data_preprocessor
+    data = prepare.cast_data(data)
+    if args.command == 'train':
+        return training_step(lambda: model(**prepare(data, True), mode='loss'), make_sgd(model), args.device, args.amp)
+    batch = prepare(data, False)
+    return _inference(lambda: [s.pred_instances.scores for s in model(**batch, mode='predict')], args)
 
 
-def load_torchvision(weights: dict[str, Tensor], data: Data, device: torch.device) -> FasterRCNN:
+def torchvision_step(weights: Values, data: Data, args: argparse.Namespace) -> Step:
     model = build_torchvision()
     model.load_state_dict(weights)
-    keep_size(model, data)
-    return model.to(device)
+    model.to(args.device).train(args.command == 'train')
+    images, targets = to_torchvision(data, args.device)
+
+    def losses() -> Values:
+        found = model(images, targets)
+        return {ours: found[theirs] for theirs, ours in LOSSES.items()}
+
+    if args.command == 'train':
+        return training_step(losses, make_sgd(model), args.device, args.amp)
+    batch = model.transform(images)[0]
+
+    def predict() -> list[Tensor]:
+        features = model.backbone(batch.tensors)
+        found, _ = model.roi_heads(features, model.rpn(batch, features)[0], batch.image_sizes)
+        found = model.transform.postprocess(found, batch.image_sizes, batch.image_sizes)
+        return [detections['scores'] for detections in found]
+
+    return _inference(predict, args)
+
+
+SIDES = {'frdet': frdet_step, 'torchvision': torchvision_step}

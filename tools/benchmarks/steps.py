@@ -1,167 +1,89 @@
-"""One training step, or the inference of one batch, compared with torchvision with the same weights and images."""
+"""The time of a step: beside torchvision, with growing sizes, under ``--deterministic``, and the GPU's part of it."""
 
 import argparse
-import contextlib
 import json
 import re
-import subprocess
-import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
-from torch.profiler import ProfilerActivity, profile
+from mmengine.optim import OptimWrapper
+from torch import nn
+from torch.autograd import DeviceType
+from torch.profiler import profile
 
-from benchmarks.models import load_frdet, load_images, load_torchvision, random_weights, to_torchvision
-from benchmarks.timing import Report, alternate, machine, process_mib
+from benchmarks import models
+from benchmarks.timing import Report, Run, alternate, machine, process_mib, run_python, seconds
+from frdet.config import load_config
+from frdet.engine import AutocastOptimWrapper
+from frdet.progress import track
+from frdet.registry import DETECTORS
 
-Values = dict[str, Tensor]
-Step = Callable[[], Values]
-TOOL = Path(__file__).resolve().parents[1] / 'benchmark.py'
+_OPERATORS = ('aten::', 'frdet::', 'torchvision::', 'mkldnn')
 _PRODUCTS = re.compile(r'convolution|conv2d|linear|::(add|b|badd)?b?mm$')
 
-
-def _autocast(args: argparse.Namespace) -> contextlib.AbstractContextManager:
-    return torch.autocast(args.device.type, torch.bfloat16, enabled=args.amp)
-
-
-def _training(model: nn.Module, losses: Callable[[], Values], args: argparse.Namespace) -> Step:
-    model.train()
-    params = [p for p in model.parameters() if p.requires_grad]
-    # The learning rate is so small that the losses of all steps can be compared.
-    optimizer = torch.optim.SGD(params, lr=1e-6, momentum=0.9, weight_decay=1e-4)
-
-    def step() -> Values:
-        with _autocast(args):
-            found = losses()
-            total = torch.stack([value for key, value in found.items() if 'loss' in key]).sum()
-        optimizer.zero_grad()
-        total.backward()
-        optimizer.step()
-        return {'loss': total.detach(), **{k: v.detach() for k, v in found.items() if 'loss' in k}}
-
-    return step
+# The steps of ``gpu``.
+CUDA = torch.device('cuda')
+HEIGHT, WIDTH, BOXES = 800, 1216, 8
+WARMUP, STEPS = 5, 10
 
 
-def _inference(model: nn.Module, predict: Callable[[], list[Tensor]], args: argparse.Namespace) -> Step:
-    model.eval()
+class Point(NamedTuple):
+    """The sizes of a training step. Images are a third wider than high."""
 
-    def step() -> Values:
-        with torch.inference_mode(), _autocast(args):
-            scores = torch.cat(predict())
-        return {'detections': torch.tensor(len(scores)), 'mean score': scores.mean()}
-
-    return step
+    batch: int = 1
+    side: int = 800
+    boxes: int = 10
+    classes: int = 80
 
 
-def frdet_step(weights: dict[str, Tensor], data: dict[str, Any], args: argparse.Namespace) -> Step:
-    model = load_frdet(weights, args.device)
-    data = model.data_preprocessor.cast_data(data)
-    if args.command == 'train':
-        return _training(model, lambda: model(**model.data_preprocessor(data, True), mode='loss'), args)
-    batch = model.data_preprocessor(data, False)
-    return _inference(model, lambda: [s.pred_instances.scores for s in model(**batch, mode='predict')], args)
+#: The name of each size in the table, and its values.
+SWEEPS: dict[str, tuple[str, tuple[int, ...]]] = {
+    'batch': ('images', (1, 2, 4)),
+    'side': ('short side', (400, 800, 1200)),
+    'boxes': ('boxes an image', (1, 10, 100, 1000)),
+    'classes': ('classes', (1, 80, 1203)),
+}
 
 
-def torchvision_step(weights: dict[str, Tensor], data: dict[str, Any], args: argparse.Namespace) -> Step:
-    model = load_torchvision(weights, data, args.device)
-    images, targets = to_torchvision(data, args.device)
-    if args.command == 'train':
-        return _training(model, lambda: model(images, targets), args)
-    batch = model.transform.eval()(images)[0]
-
-    def predict() -> list[Tensor]:
-        features = model.backbone(batch.tensors)
-        found, _ = model.roi_heads(features, model.rpn(batch, features)[0], batch.image_sizes)
-        found = model.transform.postprocess(found, batch.image_sizes, batch.image_sizes)
-        return [detections['scores'] for detections in found]
-
-    return _inference(model, predict, args)
-
-
-SIDES = {'frdet': frdet_step, 'torchvision': torchvision_step}
-
-
-def share_outside_products(step: Step, device: torch.device) -> float:
-    """Percentage of the operators' time on the device that is not spent in convolutions and matrix products."""
-    activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if device.type == 'cuda' else [])
-    with profile(activities=activities) as found:
-        step()
-    products = total = 0.0
-    for event in found.key_averages():
-        # For CUDA the time of the kernels that an operator launches.
-        time = event.self_cpu_time_total if device.type == 'cpu' else event.self_device_time_total
-        if not event.key.startswith(('aten::', 'frdet::', 'torchvision::', 'mkldnn')):
-            continue
-        total += time
-        products += time * bool(_PRODUCTS.search(event.key))
-    return 100 * (1 - products / max(total, 1e-9))
-
-
-def _memory_of(name: str, setting: Path) -> float:
-    """The largest resident size, in MiB, of a process that makes two steps of one side."""
-    done = subprocess.run([sys.executable, str(TOOL), '_memory', name, str(setting)], capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(f'the process that measures the memory of {name} failed:\n{done.stderr}')
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-def memory_child(name: str, setting: str) -> None:
-    """The process of ``_memory_of``."""
-    weights, data, args = torch.load(setting, weights_only=False)
-    torch.set_num_threads(args.threads)
-    step = SIDES[name](weights, data, args)
-    for _ in range(2):
-        step()
-    # A process would inherit the value of getrusage from its parent.
-    print(json.dumps(process_mib('VmHWM')))
-
-
-def measure(args: argparse.Namespace) -> Report:
-    """The table of ``train`` and ``infer``."""
-    data, source = load_images(args.batch, args.short_side)
-    weights = random_weights(data, args.device)
-    names = ['frdet', *([args.against] if args.against else [])]
-    steps, memory, values = {}, {}, {}
+def compare(args: argparse.Namespace) -> Report:
+    """The table of ``train`` and ``infer``: one side, or both in turn, with the same weights and images."""
+    data, source = models.load_images(args.batch, args.short_side)
+    weights = models.random_weights(data, args.device)
+    names = [name for name in ('frdet', args.against) if name]
+    on_gpu, steps, memory, values = args.device.type == 'cuda', {}, {}, {}
     for name in names:
-        if args.device.type == 'cuda':
+        if on_gpu:
             before = torch.cuda.memory_allocated()
             torch.cuda.reset_peak_memory_stats()
-        steps[name] = SIDES[name](weights, data, args)
+        steps[name] = models.SIDES[name](weights, data, args)
         for _ in range(args.warmup):
-            values[name] = _same_names(steps[name]())
-        if args.device.type == 'cuda':
+            values[name] = steps[name]()
+        if on_gpu:
             memory[name] = (torch.cuda.max_memory_allocated() - before) / 2**20
     times = alternate(steps, args.rounds, args.device, warmup=0)
-    if args.device.type == 'cpu' and not args.no_memory:
-        with tempfile.TemporaryDirectory() as folder:
-            setting = Path(folder, 'setting.pt')
-            args.threads = torch.get_num_threads()
-            torch.save((weights, data, args), setting)
-            memory = {name: _memory_of(name, setting) for name in names}
+    if not on_gpu and not args.no_memory:
+        with tempfile.NamedTemporaryFile(suffix='.pt') as setting:
+            torch.save((weights, data, args), setting.name)
+            code = f'from benchmarks import steps\nsteps.print_peak({setting.name!r}, %r)'
+            memory = {name: run_python(code % name) for name in names}
     height, width = (max(image.shape[i] for image in data['inputs']) for i in (1, 2))
-    dtype = 'bfloat16' if args.amp else 'float32'
     what = 'Training step' if args.command == 'train' else 'Inference'
-    report = Report(
-        f'{what} of R50-FPN, {args.batch} {source} of up to {height} x {width}, {dtype}; {machine(args.device)}'
-    )
+    images = f'{args.batch} {source} of up to {height} x {width}, {"bfloat16" if args.amp else "float32"}'
+    report = Report(f'{what} of R50-FPN, {images}; {machine(args.device)}')
     for name in names:
-        median = times[name].median
-        report.add(
-            {
-                'what': name,
-                'median s': median,
-                'min-max s': times[name].spread,
-                's/image': median / args.batch,
-                'ratio': times[names[-1]].median / median,
-                'peak MiB': memory.get(name),
-                '% outside products': share_outside_products(steps[name], args.device),
-                **{key: float(value) for key, value in values[name].items()},
-            }
-        )
+        row = {
+            'what': name,
+            **times[name].cells,
+            's/image': times[name].median / args.batch,
+            'ratio': times[names[-1]].median / times[name].median,
+            'peak MiB': memory.get(name),
+            '% outside products': share_outside_products(steps[name], args.device),
+        }
+        report.add({**row, **{key: float(value) for key, value in values[name].items()}})
     report.notes.append(
         f'{args.rounds} rounds, in turn. Ratio: time over that of frdet. Samples of anchors and proposals are random: '
         'losses agree, but not to the digit.'
@@ -171,13 +93,161 @@ def measure(args: argparse.Namespace) -> Report:
     return report
 
 
-def _same_names(values: Values) -> Values:
-    """The losses of torchvision under frdet's names."""
-    names = {
-        'loss_objectness': 'loss_rpn_cls',
-        'loss_rpn_box_reg': 'loss_rpn_bbox',
-        'loss_classifier': 'loss_cls',
-        'loss_box_reg': 'loss_bbox',
+def share_outside_products(step: models.Step, device: torch.device) -> float:
+    """Percentage of the operators' time on the device that is not spent in convolutions and matrix products."""
+    with profile() as found:
+        step()
+    # For CUDA the time of the kernels that an operator launches.
+    key = 'self_cpu_time_total' if device.type == 'cpu' else 'self_device_time_total'
+    times = [(event.key, getattr(event, key)) for event in found.key_averages() if event.key.startswith(_OPERATORS)]
+    products = sum(time for name, time in times if _PRODUCTS.search(name))
+    return 100 * (1 - products / max(sum(time for _, time in times), 1e-9))
+
+
+def print_peak(setting: str, name: str) -> None:
+    """Print the largest resident size of this process, in MiB, after two steps of one side."""
+    # What is loaded counts too, as in the tables of docs/benchmarks.md.
+    weights, data, args = torch.load(setting, weights_only=False)
+    step = models.SIDES[name](weights, data, args)
+    for _ in range(2):
+        step()
+    # A process would inherit the value of getrusage from its parent.
+    print(json.dumps(process_mib('VmHWM')))
+
+
+def steps_of(args: argparse.Namespace) -> Callable[[Point], Run]:
+    """A function that gives the training step of a point. Points with the same classes share a model."""
+
+    @cache
+    def model_of(classes: int) -> tuple[nn.Module, torch.optim.Optimizer]:
+        weights = models.random_weights(models.draw_images(1, 128, 160, 1, classes), args.device, classes)
+        model = models.build_frdet(weights, args.device, classes).train()
+        return model, models.make_sgd(model)
+
+    def step_of(point: Point) -> Run:
+        model, optimizer = model_of(point.classes)
+        prepare, height = model.data_preprocessor, round(point.side * args.scale)
+        data = prepare.cast_data(models.draw_images(point.batch, height, height * 4 // 3, point.boxes, point.classes))
+        return models.training_step(lambda: model(**prepare(data, True), mode='loss'), optimizer, args.device)
+
+    return step_of
+
+
+def growth(args: argparse.Namespace) -> Report:
+    """A table with the time of each size, and the growth of time and work from the smallest size."""
+    report = Report(f'A training step of R50-FPN, float32, image sides times {args.scale:g}; {machine(args.device)}')
+    step_of = steps_of(args)
+    for size, (name, values) in track(SWEEPS.items(), 'Growth', total=len(SWEEPS), delay=0):
+        steps = {value: step_of(Point(**{size: value})) for value in values}
+        times = alternate(steps, args.rounds, args.device)
+        for value, found in times.items():
+            shown, power = (round(value * args.scale), 2) if size == 'side' else (value, 1)
+            factor, work = found.median / times[values[0]].median, (value / values[0]) ** power
+            row = {'what': name, 'value': shown, **found.cells}
+            report.add({**row, 'times the smallest': factor, 'linear growth would be': work})
+    _, side, boxes, classes = Point()
+    report.notes.append(
+        f'{args.rounds} rounds, in turn. The other sizes are 1 image, a short side of {round(side * args.scale)}, '
+        f'{boxes} boxes and {classes} classes. Growth with the side is linear in the number of pixels.'
+    )
+    if args.plot:
+        draw(report, args.plot)
+    return report
+
+
+def draw(report: Report, path: Path) -> None:
+    """Plot one panel for each size. The dotted line is linear growth."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 2.8), layout='constrained')
+    for axes, (name, _) in zip(figure.subplots(1, len(SWEEPS)), SWEEPS.values(), strict=True):
+        rows = [row for row in report.rows if row['what'] == name]
+        values, medians = [row['value'] for row in rows], [row['median s'] for row in rows]
+        axes.plot(values, medians, marker='o')
+        axes.plot(values, [medians[0] * row['linear growth would be'] for row in rows], ':', color='grey')
+        axes.set(xlabel=name, xscale='log', xticks=values, xticklabels=values, ylim=(0, 1.3 * max(medians)))
+        axes.minorticks_off()
+    figure.axes[0].set_ylabel('seconds a step')
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)
+
+
+def determinism(args: argparse.Namespace) -> Report:
+    """The time of steps with and without ``--deterministic``, in turn, on the same images with the same model."""
+    step = steps_of(args)(Point(batch=2))
+    sides: dict[str, Run] = {'as usual': step, '--deterministic': partial(_run_deterministically, step)}
+    times = alternate(sides, args.rounds, args.device)
+    report = Report(f'A training step of R50-FPN, float32, 2 images; {machine(args.device)}')
+    for name, found in times.items():
+        report.add({'what': name, **found.cells, 'times': found.median / times['as usual'].median})
+    report.notes.append(f'{args.rounds} rounds, in turn; a short side of {round(Point().side * args.scale)}.')
+    return report
+
+
+def _run_deterministically(step: Run) -> None:
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.deterministic = True
+    step()
+    torch.use_deterministic_algorithms(False)
+    torch.backends.cudnn.deterministic = False
+
+
+def gpu(args: argparse.Namespace) -> Report:
+    """Each batch size in float32 (TF32 if the GPU has it) and in bfloat16. The loss is not looked at."""
+    torch.set_float32_matmul_precision('high')
+    report = Report(f'{machine(CUDA)}, {HEIGHT} x {WIDTH} pixels')
+    rows = [(count, wrapper) for count in args.batch for wrapper in (OptimWrapper, AutocastOptimWrapper)]
+    for count, wrapper in track(rows, 'Profiling', delay=0):
+        report.add(_gpu_row(args.config, count, wrapper))
+    return report
+
+
+def _gpu_row(config: str, count: int, wrapper: type[OptimWrapper]) -> dict[str, Any]:
+    """One row of the table. Random images and boxes are on the GPU before the clock starts.
+
+    The weights are random. Like trained blocks, the model's blocks change their input little: numbers stay finite.
+    """
+    model = DETECTORS.build(load_config(config, {'model.backbone.init_cfg': None}).model)
+    for name, module in model.backbone.named_modules():
+        if name.endswith('bn3'):
+            nn.init.constant_(module.weight, 0.2)
+    model.cuda().train()
+    data = model.data_preprocessor.cast_data(models.draw_images(count, HEIGHT, WIDTH, BOXES, 80))
+    optim = wrapper(optimizer=models.make_sgd(model))
+
+    def steps(number: int = STEPS) -> None:
+        for _ in range(number):
+            model.train_step(data, optim)
+
+    torch.cuda.reset_peak_memory_stats()
+    steps(WARMUP)
+    # Several steps in a row, where the host may run ahead, as in training.
+    took, memory = seconds(steps, CUDA) / STEPS, torch.cuda.max_memory_allocated() / 2**30
+    busy, kernels = computing(steps)
+    return {
+        'images': count,
+        'dtype': 'bfloat16' if wrapper is AutocastOptimWrapper else 'float32',
+        'step ms': 1e3 * took,
+        'images/s': count / took,
+        '% GPU busy': 100 * busy / took,
+        'kernels': kernels,
+        'memory GiB': memory,
     }
-    renamed = {names.get(key, key): value for key, value in values.items()}
-    return {key: renamed[key] for key in ('loss', *names.values()) if key in renamed} or renamed
+
+
+def computing(steps: Run) -> tuple[float, int]:
+    """Seconds of a step in which the GPU computes or copies, and the number of kernels and copies."""
+    with profile() as found:
+        seconds(steps, CUDA)
+    # An annotation, for example of the optimiser's step, includes the pauses between kernels.
+    on_gpu = [e for e in found.events() if e.device_type == DeviceType.CUDA and not e.is_user_annotation]
+    return covered((e.time_range.start, e.time_range.end) for e in on_gpu) / STEPS / 1e6, len(on_gpu) // STEPS
+
+
+def covered(intervals: Iterable[tuple[float, float]]) -> float:
+    """Length of the union of intervals: kernels at the same time on two streams count once."""
+    total, reached = 0.0, -float('inf')
+    for start, end in sorted(intervals):
+        total += max(0.0, end - max(start, reached))
+        reached = max(reached, end)
+    return total

@@ -1,8 +1,11 @@
-"""Timing several functions in turn, and tables of the results."""
+"""What all measurements share: timing several functions in turn, processes of their own, and tables."""
 
 import json
+import os
 import platform
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -11,55 +14,66 @@ from typing import Any
 
 import torch
 
-from frdet.progress import Bar
+from frdet.progress import track
 
+ROOT = Path(__file__).resolve().parents[2]
+CPU = torch.device('cpu')
 Run = Callable[[], object]
 
 
-@dataclass(frozen=True)
-class Times:
+class Times(list[float]):
     """Seconds of several runs of one function."""
-
-    all: list[float]
 
     @property
     def median(self) -> float:
-        return statistics.median(self.all)
+        return statistics.median(self)
 
     @property
     def spread(self) -> str:
-        return f'{min(self.all):.3g}-{max(self.all):.3g}'
+        return f'{min(self):.3g}-{max(self):.3g}'
+
+    @property
+    def cells(self) -> dict[str, Any]:
+        """Two columns of a table."""
+        return {'median s': self.median, 'min-max s': self.spread}
 
 
 def seconds(run: Run, device: torch.device) -> float:
     """Seconds of ``run``, including the work that it starts on a GPU."""
-    if device.type == 'cuda':
-        torch.cuda.synchronize()
+    synchronize = torch.cuda.synchronize if device.type == 'cuda' else torch.cpu.synchronize
+    synchronize()
     start = time.perf_counter()
     run()
-    if device.type == 'cuda':
-        torch.cuda.synchronize()
+    synchronize()
     return time.perf_counter() - start
 
 
 def alternate(sides: Mapping[Any, Run], rounds: int, device: torch.device, warmup: int = 1) -> dict[Any, Times]:
     """Run each side once in every round, so that other load on the machine affects all sides."""
-    found: dict[Any, list[float]] = {name: [] for name in sides}
-    with Bar('Timing', (warmup + rounds) * len(sides), delay=2) as bar:
-        for number in range(warmup + rounds):
-            for name, run in sides.items():
-                time_ = seconds(run, device)
-                found[name] += [time_] if number >= warmup else []
-                bar.advance()
-    return {name: Times(times) for name, times in found.items()}
+    found = {name: Times() for name in sides}
+    runs = [(number, name) for number in range(warmup + rounds) for name in sides]
+    for number, name in track(runs, 'Timing'):
+        took = seconds(sides[name], device)
+        if number >= warmup:
+            found[name].append(took)
+    return found
+
+
+def run_python(code: str, folder: str | Path = ROOT) -> Any:
+    """The JSON that ``code`` prints in its last line, run by a new process that imports from where this one does."""
+    env = {**os.environ, 'PYTHONPATH': os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, '-c', code], cwd=folder, env=env, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f'A process of the measurement failed:\n{code}\n{done.stderr}')
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def machine(device: torch.device) -> str:
     """The software and hardware of a measurement."""
+    found = f'{platform.machine()}, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}'
     if device.type == 'cuda':
-        return f'torch {torch.__version__} on {torch.cuda.get_device_name(device)}'
-    cpu = f'{platform.machine()}, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}'
-    return f'torch {torch.__version__} on {cpu}'
+        found = torch.cuda.get_device_name(device)
+    return f'torch {torch.__version__} on {found}'
 
 
 def process_mib(key: str, path: Path = Path('/proc/self/status')) -> float:
