@@ -1,17 +1,12 @@
 """Evaluate a checkpoint: python tools/test.py CONFIG CHECKPOINT [--out results.json] [--show-dir DIR]"""
 
-import argparse
-
-from frdet.apis import run_tool, test_detector
-from frdet.apis.running import add_config, add_run
+from frdet.apis import test_detector
+from frdet.apis.running import add_run, config_parser, run_tool
 from frdet.config import load_config
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description="Evaluate a checkpoint; print COCO's 12 metric values and AP per class."
-    )
-    add_config(parser)
+    parser = config_parser("Evaluate a checkpoint; print COCO's 12 metric values and AP per class.")
     parser.add_argument('checkpoint', help='path or URL of the weights')
     parser.add_argument('--out', metavar='FILE', help="write the detections as COCO's results JSON")
     parser.add_argument('--show-dir', metavar='DIR', help='write pictures of the detections')

@@ -1,15 +1,12 @@
 """Train a detector: python tools/train.py CONFIG [--cfg-options KEY=VALUE ...]"""
 
-import argparse
-
-from frdet.apis import run_tool, train_detector
-from frdet.apis.running import add_config, add_run
+from frdet.apis import train_detector
+from frdet.apis.running import add_run, config_parser, run_tool
 from frdet.config import load_config
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description='Train a detector.')
-    add_config(parser)
+    parser = config_parser('Train a detector.')
     parser.add_argument(
         '--resume',
         nargs='?',
@@ -22,9 +19,7 @@ def main() -> None:
         '--overwrite', action='store_true', help='start in a work dir that holds a run, and move this run to old_1'
     )
     parser.add_argument('--seed', type=int, help='seed of the random generators; drawn and logged if not given')
-    parser.add_argument(
-        '--deterministic', action='store_true', help='only algorithms that give the same result each time'
-    )
+    parser.add_argument('--deterministic', action='store_true', help='only algorithms whose result is always the same')
     parser.add_argument('--no-validate', action='store_true', help='do not evaluate during training')
     add_run(parser)
     args = parser.parse_args()

@@ -12,6 +12,13 @@ from frdet.errors import UserError
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
 
+def config_parser(description: str) -> argparse.ArgumentParser:
+    """A parser with the arguments of ``add_config``."""
+    parser = argparse.ArgumentParser(description=description)
+    add_config(parser)
+    return parser
+
+
 def add_config(parser: argparse.ArgumentParser) -> None:
     """Add the arguments ``config`` and ``--cfg-options``."""
     parser.add_argument('config', help='path of the config')
