@@ -1,8 +1,7 @@
 """Train a detector: python tools/train.py CONFIG [--cfg-options KEY=VALUE ...]"""
 
 from frdet.apis import train_detector
-from frdet.apis.running import add_run, config_parser, run_tool
-from frdet.config import load_config
+from frdet.apis.running import config_parser, parse_run, run_tool
 
 
 def main() -> None:
@@ -20,20 +19,9 @@ def main() -> None:
     )
     parser.add_argument('--seed', type=int, help='seed of the random generators; drawn and logged if not given')
     parser.add_argument('--deterministic', action='store_true', help='only algorithms whose result is always the same')
-    parser.add_argument('--no-validate', action='store_true', help='do not evaluate during training')
-    add_run(parser)
-    args = parser.parse_args()
-    train_detector(
-        load_config(args.config, args.cfg_options, safe=args.safe_config),
-        work_dir=args.work_dir,
-        resume=args.resume,
-        amp=args.amp,
-        seed=args.seed,
-        deterministic=args.deterministic,
-        validate=not args.no_validate,
-        launcher=args.launcher,
-        overwrite=args.overwrite,
-    )
+    parser.add_argument('--no-validate', dest='validate', action='store_false', help='do not evaluate during training')
+    cfg, arguments = parse_run(parser)
+    train_detector(cfg, **arguments)
 
 
 if __name__ == '__main__':
