@@ -18,8 +18,7 @@ from torch import nn
 from frdet.apis.classes import declared_classes, resolve_num_classes, tested_data
 from frdet.checkpoints import load_strictly
 from frdet.config import check_config, load_config
-from frdet.datasets.transforms.loading import to_bgr
-from frdet.datasets.transforms.orientation import decode_turned
+from frdet.datasets.transforms.loading import decode_turned, to_bgr
 from frdet.datasets.wrappers import entry, leaves
 from frdet.engine import load_checkpoint, predict_in_bfloat16, with_layout
 from frdet.errors import BrokenImageError, ConfigError, DataError

@@ -19,7 +19,7 @@ from pycocotools.cocoeval import COCOeval
 from frdet.errors import ConfigError, DataError
 from frdet.evaluation import CocoMetric
 from frdet.structures import DetDataSample
-from tests.datasets.formats.test_coco import layouts, nearly_right
+from tests.datasets.test_coco_reading import layouts, nearly_right
 from tests.ops.test_any_boxes import any_boxes, coordinates
 
 NAMES = (
