@@ -22,8 +22,8 @@ from frdet.config import check_config
 from frdet.config.schema import HOOK_SLOTS
 from frdet.datasets import resolve_workers
 from frdet.engine import DetRunner, predict_in_bfloat16
-from frdet.engine.diagnosis import Diagnosis, diagnose, load_step
 from frdet.engine.hooks import FitCheckpointHook, NonFiniteError, StartFromCheckpointHook, StopHook, WorkFolderHook
+from frdet.engine.hooks.non_finite import Diagnosis, diagnose, load_step
 from frdet.engine.hooks.work_folder import is_run_in_the_way
 from frdet.engine.optim import DTYPES
 from frdet.errors import CheckpointError, ConfigError, UserError
