@@ -54,14 +54,16 @@ class MovedModules(MetaPathFinder, Loader):
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         """A spec for a module or package in ``MOVED``, or inside one."""
-        return ModuleSpec(name, self) if _now(name) is not None else None
+        for former, now in MOVED.items():
+            if f'{name}.'.startswith(f'{former}.'):
+                return ModuleSpec(name, self, loader_state=now + name[len(former) :])
+        return None
 
     def exec_module(self, module: ModuleType) -> None:
         """Give the module its former name, too."""
-        now = _now(module.__name__)
-        assert now is not None
-        warnings.warn(f'{module.__name__} is {now} now; the former name ends with the next release', FutureWarning, 2)
-        sys.modules[module.__name__] = importlib.import_module(now)
+        name, now = module.__name__, module.__spec__.loader_state  # type: ignore[union-attr]
+        warnings.warn(f'{name} is {now} now; the former name ends with the next release', FutureWarning, 2)
+        sys.modules[name] = importlib.import_module(now)
 
 
 def moved_names(package: str, names: Mapping[str, str]) -> Callable[[str], Any]:
@@ -76,13 +78,6 @@ def moved_names(package: str, names: Mapping[str, str]) -> Callable[[str], Any]:
         return getattr(importlib.import_module(module), now or name)
 
     return find
-
-
-def _now(name: str) -> str | None:
-    for former, now in MOVED.items():
-        if name == former or name.startswith(f'{former}.'):
-            return now + name[len(former) :]
-    return None
 
 
 sys.meta_path.insert(0, MovedModules())

@@ -28,10 +28,9 @@ class _Eta(TimeRemainingColumn):
     """The estimate that a task has, or else rich's estimate."""
 
     def render(self, task: Task) -> Text:
-        seconds = task.fields['eta']
-        known = seconds is not None
-        time = Text(str(timedelta(seconds=int(seconds))), 'progress.remaining') if known else super().render(task)
-        return Text('ETA ') + time
+        if (seconds := task.fields['eta']) is None:
+            return Text('ETA ') + super().render(task)
+        return Text('ETA ') + Text(str(timedelta(seconds=int(seconds))), 'progress.remaining')
 
 
 class _Display(Progress):
@@ -83,16 +82,15 @@ class Bar:
         delay: seconds before the bar appears; short work then shows none.
     """
 
-    _display: ClassVar[_Display | None] = None
+    _display: ClassVar[_Display | None] = None  # while a bar is open
+    _task: TaskID | None = None  # while this bar is open
 
     def __init__(self, description: str, total: float | None = None, *, delay: float = 0.0):
         self._due = time.monotonic() + delay
-        self._task: TaskID | None = None
-        if not sys.stderr.isatty() or not Console(stderr=True).is_interactive:
-            return
-        Bar._display = Bar._display or _Display()
-        self._task = Bar._display.add_task(description, total=total, visible=False, eta=None, note='')
-        self.advance(0)
+        if sys.stderr.isatty() and Console(stderr=True).is_interactive:
+            Bar._display = Bar._display or _Display()
+            self._task = Bar._display.add_task(description, total=total, visible=False, eta=None, note='')
+            self.advance(0)
 
     def advance(self, count: float = 1, **changes: Any) -> None:
         """``count`` more parts are done. ``changes`` are a new ``description``, ``note`` (text under the bars) or

@@ -8,7 +8,7 @@ import torch
 
 from frdet.apis import test_detector as evaluate_detector
 from frdet.apis import train_detector
-from frdet.apis.replay import replay_step
+from frdet.apis.training import replay_step
 from frdet.errors import CheckpointError
 from tests.apis.test_training import ToyWithBackbone  # noqa: F401  registers itself
 from tests.checkpoints.test_reading import Trap

@@ -1,16 +1,7 @@
 """Measure training, inference, input, evaluation, memory and more; print Markdown tables.
 
     python tools/benchmark.py train --against torchvision [--amp] [--device cuda --batch 16]
-    python tools/benchmark.py infer --against torchvision
-    python tools/benchmark.py ops            # operators, against torchvision's [--device cuda] [--only nms]
-    python tools/benchmark.py gpu            # the part of a training step in which the GPU computes
-    python tools/benchmark.py input          # reading images, against plain Pillow and NumPy
-    python tools/benchmark.py memory         # memory of data loader workers with COCO's number of records
-    python tools/benchmark.py leak CONFIG    # does training need more memory the longer it runs?
-    python tools/benchmark.py eval           # evaluation, against pycocotools
-    python tools/benchmark.py start          # imports, model, first training step
     python tools/benchmark.py growth --scale 0.5 --plot docs/pictures/growth.svg
-    python tools/benchmark.py determinism    # what `--deterministic` costs
 
 Images come from FRDET_DATA_ROOT, or are drawn. `--json FILE` also writes the table as JSON.
 """
@@ -22,8 +13,7 @@ from pkgutil import resolve_name
 
 import torch
 
-from frdet.apis import run_tool
-from frdet.apis.running import add_config
+from frdet.apis.running import add_config, run_tool
 from frdet.errors import ConfigError
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
@@ -34,10 +24,10 @@ COMMANDS = {
     'infer': ('steps:compare', 'inference of a batch'),
     'ops': ('operators:measure', "operators, against torchvision's"),
     'gpu': ('steps:gpu', 'the part of a training step in which the GPU computes'),
-    'input': ('data:reading', 'from the file to the tensor'),
-    'memory': ('data:workers', 'memory of data loader workers'),
+    'input': ('data:reading', 'reading images, from the file to the tensor, against plain Pillow and NumPy'),
+    'memory': ('data:workers', "memory of data loader workers with COCO's number of records"),
     'leak': ('training:leak', 'growth of the memory of a training; exit code 1 above the limit'),
-    'eval': ('evaluation:measure', 'evaluation of drawn detections'),
+    'eval': ('evaluation:measure', 'evaluation of drawn detections, against pycocotools'),
     'start': ('training:start', 'imports, model, first training step'),
     'growth': ('steps:growth', 'time of a training step by batch, image, ground truth and classes'),
     'determinism': ('steps:determinism', 'what --deterministic costs a training step'),
@@ -89,7 +79,7 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
     sub['memory'].add_argument('--epochs', type=_positive, default=4)
     add_config(sub['leak'])
     sub['leak'].add_argument('--iterations', type=_positive, default=2000)
-    sub['leak'].add_argument('--warm-up', type=_positive, default=100, metavar='N', help='before the comparison')
+    sub['leak'].add_argument('--warm-up', type=_positive, default=100, metavar='N', help='steps not compared')
     sub['leak'].add_argument('--limit', type=float, default=50, metavar='MiB', help='growth allowed after the warm-up')
     sub['eval'].add_argument('--count', type=_positive, default=5000, help='images')
     sub['eval'].add_argument('--detections', type=_positive, default=100, help='in each image')

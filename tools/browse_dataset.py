@@ -1,22 +1,14 @@
-"""Show the images of a config on an HTML page, both from disk and after the pipeline.
+"""Show the images of a config on an HTML page, from disk and after the pipeline: tools/browse_dataset.py CONFIG"""
 
-python tools/browse_dataset.py CONFIG [--out FILE] [--num N] [--split train] [--cfg-options KEY=VALUE ...]
-"""
-
-import argparse
 from pathlib import Path
 
-from frdet.apis import run_tool
-from frdet.apis.running import add_config
+from frdet.apis.running import config_parser, run_tool
 from frdet.config import load_config
 from frdet.insight.browse import browse_dataset
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description='Show the images and labels of a config, before and after its pipeline, on an HTML page.'
-    )
-    add_config(parser)
+    parser = config_parser('Show the images and labels of a config, before and after its pipeline, on an HTML page.')
     parser.add_argument('--out', metavar='FILE', help='default: work_dirs/browse/<config>_<split>.html')
     parser.add_argument('--num', type=int, default=16, help='images (default: %(default)s)')
     parser.add_argument('--split', choices=('train', 'val', 'test'), default='train', help='(default: %(default)s)')

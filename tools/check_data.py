@@ -3,21 +3,15 @@
 It reports all mistakes. The exit code is 1 if a mistake would stop a run or make it wrong.
 """
 
-import argparse
-
-from frdet.apis import run_tool
 from frdet.apis.checking import check_data
-from frdet.apis.running import add_config
+from frdet.apis.running import config_parser, run_tool
 from frdet.config import check_config, load_config
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description='Report all mistakes in the data of a config.')
-    add_config(parser)
+    parser = config_parser('Report all mistakes in the data of a config.')
     parser.add_argument('--images', action='store_true', help='open every image, too')
-    parser.add_argument(
-        '--workers', type=int, metavar='N', help='processes that open images; default: one for each core'
-    )
+    parser.add_argument('--workers', type=int, metavar='N', help='processes for the images; default: one for each core')
     args = parser.parse_args()
     cfg = load_config(args.config, args.cfg_options)
     check_config(cfg)

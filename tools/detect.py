@@ -1,7 +1,6 @@
 """Draw and save the detections of a detector: python tools/detect.py IMAGE|VIDEO|FOLDER|GLOB|LIST CONFIG CHECKPOINT"""
 
 import argparse
-import collections
 import glob
 import itertools
 import json
@@ -15,8 +14,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from frdet.apis import Detected, DetInferencer, run_tool
-from frdet.apis.running import add_config
+from frdet.apis import Detected, DetInferencer
+from frdet.apis.running import add_config, run_tool
 from frdet.errors import BrokenImageError, DataError
 from frdet.progress import track
 from frdet.visualization.drawing import save_image
@@ -59,30 +58,23 @@ def main() -> int:
     )  # fmt: skip
     ids, number = detector.category_ids(), itertools.count(1)
     records: list[dict] = []
-    broken: list[Path] = []
+    broken: list[BrokenImageError] = []
     images = [file for file in files if file.suffix.lower() not in VIDEOS]
-    in_work: collections.deque[Path] = collections.deque()
-
-    def remembered() -> Iterator[Path]:
-        for file in track(images, 'Images'):
-            in_work.append(file)
-            yield file
 
     def skip(error: BrokenImageError) -> None:
         print(f'Skipped: {error}', file=sys.stderr)
-        broken.append(in_work.pop())
+        broken.append(error)
 
-    for found in detector.stream(remembered(), args.batch_size, on_broken=skip):
-        file = in_work.popleft()
+    for found in detector.stream(track(images, 'Images'), args.batch_size, on_broken=skip):
+        file = images[found.number]
         save_image(found.draw(), drawn[file])
         records += found.to_coco(next(number), ids, file_name=str(file))
     for file in sorted({*files} - {*images}):
         try:
-            for frame, found in enumerate(detect_video(detector, file, drawn[file], args.batch_size)):
-                records += found.to_coco(next(number), ids, file_name=str(file), frame=frame)
+            for found in detect_video(detector, file, drawn[file], args.batch_size):
+                records += found.to_coco(next(number), ids, file_name=str(file), frame=found.number)
         except BrokenImageError as error:
-            print(f'Skipped: {error}', file=sys.stderr)
-            broken.append(file)
+            skip(error)
     (out / JSON).write_text(json.dumps(records, indent=1))
     done = f'{len(records)} detections in {next(number) - 1} images; drawn, and listed in {out / JSON}'
     print(f'{done}. Unreadable: {len(broken)}' if broken else done)
@@ -178,15 +170,13 @@ def detect_video(detector: DetInferencer, file: Path, drawn: Path, batch_size: i
 
 def read_frames(video: cv2.VideoCapture, file: Path) -> Iterator[np.ndarray]:
     count = int(video.get(cv2.CAP_PROP_FRAME_COUNT))
-    is_empty = True
-    for _ in track(itertools.count(), file.name, total=count if count > 0 else None):
+    for number in track(itertools.count(), file.name, total=count if count > 0 else None):
         there, frame = video.read()
+        if not there and number == 0:
+            raise BrokenImageError(f'video {file} cannot be decoded: no frame could be read')
         if not there:
-            break
-        is_empty = False
+            return
         yield frame
-    if is_empty:
-        raise BrokenImageError(f'video {file} cannot be decoded: no frame could be read')
 
 
 if __name__ == '__main__':

@@ -12,9 +12,7 @@ from frdet.datasets.download import BASE_URL, SPLITS, download_coco
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description='Download COCO 2017. An interrupted download continues where it stopped.'
-    )
+    parser = argparse.ArgumentParser(description='Download COCO 2017. An interrupted one continues where it stopped.')
     parser.add_argument('--root', default='data/coco', help='folder to fill (default: %(default)s)')
     parser.add_argument('--splits', nargs='+', choices=list(SPLITS), default=list(SPLITS), help='images to download')
     parser.add_argument('--base-url', default=BASE_URL, help='server, or a mirror of it (default: %(default)s)')

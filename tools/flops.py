@@ -4,29 +4,15 @@ The numbers are for the inference of one image. A multiply-add is 2 FLOPs and 1 
 MMDetection, fvcore and torchvision call MACs FLOPs.
 """
 
-import argparse
 import json
 from pathlib import Path
 
 from terminaltables import AsciiTable
 
-from frdet.apis import run_tool
+from frdet.apis.running import config_parser, run_tool
 from frdet.config import load_config
 from frdet.errors import UserError
 from frdet.insight.flops import Stage, count_flops
-
-
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description='Count the FLOPs and parameters of each stage of a detector.')
-    parser.add_argument('config', help='path of the config')
-    parser.add_argument(
-        '--size', type=int, nargs=2, default=(800, 1333), metavar=('H', 'W'), help='pixels (default: 800 1333)'
-    )
-    parser.add_argument('--json', metavar='FILE', help='also write the numbers here')
-    parser.add_argument(
-        '--cfg-options', nargs='+', default=[], metavar='KEY=VALUE', help='change the config: a.b.0.c=VALUE'
-    )
-    return parser.parse_args()
 
 
 def table(stages: list[Stage]) -> str:
@@ -43,7 +29,12 @@ def table(stages: list[Stage]) -> str:
 
 
 def main() -> None:
-    args = parse_args()
+    parser = config_parser('Count the FLOPs and parameters of each stage of a detector.')
+    parser.add_argument(
+        '--size', type=int, nargs=2, default=(800, 1333), metavar=('H', 'W'), help='pixels (default: 800 1333)'
+    )
+    parser.add_argument('--json', metavar='FILE', help='also write the numbers here')
+    args = parser.parse_args()
     stages = count_flops(load_config(args.config, args.cfg_options), tuple(args.size))
     print(table(stages))
     print(

@@ -3,26 +3,18 @@
 python tools/inspect_step.py CONFIG [--checkpoint FILE] [--image ID ...] [--out step.html] [--cfg-options KEY=VALUE ...]
 """
 
-import argparse
-
-from frdet.apis import run_tool
+from frdet.apis.running import config_parser, run_tool
 from frdet.config import load_config
 from frdet.insight.step import inspect_step
 
 
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description='Make one training step and show all of it on one HTML page.')
-    parser.add_argument('config', help='path of a config')
+def main() -> None:
+    parser = config_parser('Make one training step and show all of it on one HTML page.')
     parser.add_argument('--checkpoint', help='weights (default: the weights that training starts from)')
     parser.add_argument('--image', nargs='+', default=[], metavar='ID', help='image ids (default: the first image)')
     parser.add_argument('--out', default='step.html', help='path of the page (default: %(default)s)')
     parser.add_argument('--seed', type=int, default=0, help='seed of the random generators (default: %(default)s)')
-    parser.add_argument('--cfg-options', nargs='+', metavar='KEY=VALUE', help='overrides of the config')
-    return parser.parse_args()
-
-
-def main() -> None:
-    args = parse_args()
+    args = parser.parse_args()
     cfg = load_config(args.config, args.cfg_options)
     page, record = inspect_step(cfg, checkpoint=args.checkpoint, images=args.image, seed=args.seed)
     page.write(args.out)

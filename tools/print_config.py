@@ -1,15 +1,11 @@
 """Print a config with all inherited values: python tools/print_config.py CONFIG [--origin] [--cfg-options ...]"""
 
-import argparse
-
-from frdet.apis import run_tool
-from frdet.apis.running import add_config
+from frdet.apis.running import config_parser, run_tool
 from frdet.config import check_config, dump_config, load_config, origin_table
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description='Print a config with all inherited values.')
-    add_config(parser)
+    parser = config_parser('Print a config with all inherited values.')
     parser.add_argument('--origin', action='store_true', help='print each value with the file and line that set it')
     parser.add_argument('--safe-config', action='store_true', help='read the config as data, without running it')
     args = parser.parse_args()

@@ -3,17 +3,13 @@
 The exit code is 1 if the step is still not finite, and 0 if it is finite now.
 """
 
-import argparse
-
-from frdet.apis import run_tool
-from frdet.apis.replay import replay_step
-from frdet.apis.running import add_config
+from frdet.apis.running import config_parser, run_tool
+from frdet.apis.training import replay_step
 from frdet.config import load_config
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description='Repeat a training step that was not finite.')
-    add_config(parser)
+    parser = config_parser('Repeat a training step that was not finite.')
     parser.add_argument('file', help='the non_finite_iter_N.pth in the work dir')
     args = parser.parse_args()
     found = replay_step(load_config(args.config, args.cfg_options), args.file)

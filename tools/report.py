@@ -11,17 +11,13 @@ from frdet.apis import run_tool
 from frdet.insight.report import write_comparison, write_page
 
 
-def parse_args() -> argparse.Namespace:
+def main() -> None:
     parser = argparse.ArgumentParser(description='Write a page about a training run, or a page that compares several.')
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument('work_dir', nargs='?', help='work dir of a training, finished or not')
     which.add_argument('--compare', nargs='+', metavar='WORK_DIR', help='work dirs; the first is the base')
     parser.add_argument('--out', metavar='FILE', help='default: WORK_DIR/report.html, or comparison.html here')
-    return parser.parse_args()
-
-
-def main() -> None:
-    args = parse_args()
+    args = parser.parse_args()
     if args.compare:
         path = write_comparison(args.compare, args.out or 'comparison.html')
     else:

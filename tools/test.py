@@ -1,31 +1,16 @@
 """Evaluate a checkpoint: python tools/test.py CONFIG CHECKPOINT [--out results.json] [--show-dir DIR]"""
 
-import argparse
-
-from frdet.apis import run_tool, test_detector
-from frdet.apis.running import add_config, add_run
-from frdet.config import load_config
+from frdet.apis import test_detector
+from frdet.apis.running import config_parser, parse_run, run_tool
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description="Evaluate a checkpoint; print COCO's 12 metric values and AP per class."
-    )
-    add_config(parser)
+    parser = config_parser("Evaluate a checkpoint; print COCO's 12 metric values and AP per class.")
     parser.add_argument('checkpoint', help='path or URL of the weights')
     parser.add_argument('--out', metavar='FILE', help="write the detections as COCO's results JSON")
     parser.add_argument('--show-dir', metavar='DIR', help='write pictures of the detections')
-    add_run(parser)
-    args = parser.parse_args()
-    test_detector(
-        load_config(args.config, args.cfg_options, safe=args.safe_config),
-        args.checkpoint,
-        work_dir=args.work_dir,
-        out=args.out,
-        show_dir=args.show_dir,
-        amp=args.amp,
-        launcher=args.launcher,
-    )
+    cfg, arguments = parse_run(parser)
+    test_detector(cfg, **arguments)
 
 
 if __name__ == '__main__':

@@ -1,15 +1,11 @@
 """Train a detector: python tools/train.py CONFIG [--cfg-options KEY=VALUE ...]"""
 
-import argparse
-
-from frdet.apis import run_tool, train_detector
-from frdet.apis.running import add_config, add_run
-from frdet.config import load_config
+from frdet.apis import train_detector
+from frdet.apis.running import config_parser, parse_run, run_tool
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description='Train a detector.')
-    add_config(parser)
+    parser = config_parser('Train a detector.')
     parser.add_argument(
         '--resume',
         nargs='?',
@@ -22,23 +18,10 @@ def main() -> None:
         '--overwrite', action='store_true', help='start in a work dir that holds a run, and move this run to old_1'
     )
     parser.add_argument('--seed', type=int, help='seed of the random generators; drawn and logged if not given')
-    parser.add_argument(
-        '--deterministic', action='store_true', help='only algorithms that give the same result each time'
-    )
-    parser.add_argument('--no-validate', action='store_true', help='do not evaluate during training')
-    add_run(parser)
-    args = parser.parse_args()
-    train_detector(
-        load_config(args.config, args.cfg_options, safe=args.safe_config),
-        work_dir=args.work_dir,
-        resume=args.resume,
-        amp=args.amp,
-        seed=args.seed,
-        deterministic=args.deterministic,
-        validate=not args.no_validate,
-        launcher=args.launcher,
-        overwrite=args.overwrite,
-    )
+    parser.add_argument('--deterministic', action='store_true', help='only algorithms whose result is always the same')
+    parser.add_argument('--no-validate', dest='validate', action='store_false', help='do not evaluate during training')
+    cfg, arguments = parse_run(parser)
+    train_detector(cfg, **arguments)
 
 
 if __name__ == '__main__':

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-import numpy as np
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 
@@ -71,9 +70,8 @@ def check_data(cfg: Config, *, images: bool = False, workers: int | None = None)
     if not splits_of:
         raise ConfigError('The config has no data loader with a dataset: nothing to check')
     workers = workers or len(os.sched_getaffinity(0))
-    files = track(splits_of.values(), 'Checking annotation files', total=len(splits_of), delay=0)
     reports, groups = [], []
-    for dataset, splits in files:
+    for dataset, splits in track(splits_of.values(), 'Checking annotation files', delay=0):
         findings, folder = Findings(), dataset.data_prefix['img']
         dataset.prepare_files()
         records, counts = check_annotations(dataset, findings)
@@ -102,24 +100,20 @@ def check_data(cfg: Config, *, images: bool = False, workers: int | None = None)
 def _check_together(cfg: Config, findings: Findings, *, refused: bool) -> None:
     """Build the data sets, the model and the evaluators, and add their errors to ``findings``.
 
-    Args:
-        refused: an annotation file was refused already, so an error of its data set is not repeated.
+    If an annotation file was ``refused`` already, the errors of data sets are not repeated.
     """
     built: dict[str, Any] = {}
-    for split in SPLITS:
-        if (loader := cfg.get(f'{split}_dataloader')) is None:
-            continue
+    for split in (split for split in SPLITS if cfg.get(f'{split}_dataloader') is not None):
         with _noting(Findings() if refused else findings, 'data set refused', f'{split}_dataloader: '):
-            config = copy.deepcopy(loader['dataset'])
+            config = copy.deepcopy(cfg[f'{split}_dataloader']['dataset'])
             for leaf in leaves(config):
                 leaf['pipeline'] = []  # no image is read
             built[split] = DATASETS.build(config)
         for leaf in leaves(built.get(split)):
             _check_boxes(leaf, split, findings)
     _check_classes(cfg, built, findings)
-    for split in ('val', 'test'):
-        if split in built:
-            _check_evaluators(cfg.get(f'{split}_evaluator'), built[split], split, findings)
+    for split, dataset in built.items():
+        _check_evaluators(cfg.get(f'{split}_evaluator'), dataset, split, findings)
 
 
 @contextmanager
@@ -132,12 +126,10 @@ def _noting(findings: Findings, kind: str, where: str = '') -> Iterator[None]:
 
 
 def _check_boxes(dataset: DetDataset, split: str, findings: Findings) -> None:
-    counts = np.zeros(len(dataset.metainfo['classes']), dtype=int)
-    for index in range(len(dataset)):
-        record = dataset.get_data_info(index)
-        np.add.at(counts, record['gt_labels'][~record['gt_crowd']], 1)
-    for label in np.flatnonzero(counts == 0):
-        if (name := dataset.metainfo['classes'][label]) != UNUSED_CLASS or dataset.cat_ids[label] is not None:
+    records = map(dataset.get_data_info, range(len(dataset)))
+    boxed = {label for record in records for label in record['gt_labels'][~record['gt_crowd']].tolist()}
+    for label, name in enumerate(dataset.metainfo['classes']):
+        if label not in boxed and (name != UNUSED_CLASS or dataset.cat_ids[label] is not None):
             findings.add('class without a box', f'{split}_dataloader: {name!r} in {dataset.ann_file}')
     for reason, count in dataset.left_out.items():
         findings.add('image left out of training', f'{split}_dataloader: {count} {reason}')
@@ -153,7 +145,7 @@ def _check_classes(cfg: Config, built: dict[str, Any], findings: Findings) -> No
         for split in built:
             with _noting(findings, 'classes refused'):
                 check_classes(model, built[split], f'{split}_dataloader')
-    for split in (name for name in built if name != 'train' and 'train' in built):
+    for split in built if 'train' in built else ():  # training is equal to itself
         with _noting(findings, 'classes refused'):
             compare_classes(classes['train'], 'train_dataloader', built[split], f'{split}_dataloader')
 
@@ -161,9 +153,7 @@ def _check_classes(cfg: Config, built: dict[str, Any], findings: Findings) -> No
 def _check_evaluators(evaluators: Any, dataset: Any, split: str, findings: Findings) -> None:
     if isinstance(evaluators, dict) and 'metrics' in evaluators:
         evaluators = evaluators['metrics']
-    for evaluator in evaluators if isinstance(evaluators, (list, tuple)) else [evaluators]:
-        if evaluator is None:
-            continue
+    for evaluator in filter(None, evaluators if isinstance(evaluators, (list, tuple)) else [evaluators]):
         with _noting(findings, 'evaluation refused', f'{split}_evaluator: '):
             metric = METRICS.build(evaluator)
             if hasattr(metric, 'use_dataset'):

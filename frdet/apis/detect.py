@@ -1,6 +1,7 @@
 """A trained detector for files, PIL images and arrays, with pictures and COCO results of the detections."""
 
 import difflib
+import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -12,8 +13,7 @@ import torch
 from mmengine.config import Config
 
 from frdet.apis.classes import category_ids
-from frdet.apis.images import ChannelOrder, Image, as_record, is_single, named_as_given
-from frdet.apis.inference import batches, build_pipeline, init_detector, predict
+from frdet.apis.inference import ChannelOrder, Image, batches, init_detector, is_single, pipeline_of, predict, prepare
 from frdet.datasets.annotations import Id
 from frdet.errors import BrokenImageError, ConfigError
 from frdet.visualization.drawing import READABLE_SIDE, draw_boxes
@@ -28,6 +28,7 @@ class Detected(NamedTuple):
         scores: (n,) float32.
         labels: (n,) int64, positions in ``classes``.
         classes: names of all labels.
+        number: position of the image among the given ones.
     """
 
     image: np.ndarray
@@ -35,6 +36,7 @@ class Detected(NamedTuple):
     scores: np.ndarray
     labels: np.ndarray
     classes: Sequence[str]
+    number: int = 0
 
     def __repr__(self) -> str:
         found = ', '.join(f'{self.classes[k]} {s:.2f}' for k, s in zip(self.labels[:5], self.scores, strict=False))
@@ -105,7 +107,10 @@ class DetInferencer:
         self.model = model
         self.classes: tuple[str, ...] = tuple(model.dataset_meta['classes'])
         self.score_thr = score_thr
-        self._kept = self._labels(classes)
+        if unknown := [name for name in classes or () if name not in self.classes]:
+            near = difflib.get_close_matches(unknown[0], self.classes, n=3) or list(self.classes)[:10]
+            raise ConfigError(f'No class is named {unknown[0]!r}: did you mean {", ".join(near)}?')
+        self._kept = torch.tensor([i for i, name in enumerate(self.classes) if classes is None or name in classes])
 
     @overload
     def __call__(  # type: ignore[overload-overlap]  # a path is a str, and an Iterable of str, too
@@ -143,55 +148,30 @@ class DetInferencer:
             on_broken: is called with the error of an image that is missing or cannot be decoded, and the image is
                 skipped. None raises the error.
         """
-        every: Any = [images] if is_single(images) else images
-        prepared = self._prepare(every, channel_order, on_broken)
+        through = functools.partial(_through, pipeline_of(self.model.cfg).transforms)
+        prepared = prepare(images, through, channel_order, on_broken)
         return itertools.chain.from_iterable(map(self._detect, batches(prepared, batch_size)))
 
     def category_ids(self) -> list[Id | None]:
         """The category id of every class; see ``frdet.apis.classes.category_ids``."""
         return category_ids(self.model.cfg, self.classes)
 
-    def _prepare(
-        self,
-        images: Iterable[Image],
-        channel_order: ChannelOrder,
-        on_broken: Callable[[BrokenImageError], None] | None,
-    ) -> Iterator[tuple[np.ndarray, dict[str, Any]]]:
-        """Each image, (H, W, 3) uint8 RGB, and the same image after the test pipeline."""
-        steps = build_pipeline(self.model.cfg).transforms
-        for number, image in enumerate(images):
-            try:
-                with named_as_given(image, number):
-                    prepared = _through(steps, as_record(image, number, channel_order))
-            except BrokenImageError as error:
-                if on_broken is None:
-                    raise
-                on_broken(error)
-            else:
-                yield prepared
-
-    def _detect(self, batch: list[tuple[np.ndarray, dict[str, Any]]]) -> Iterator[Detected]:
-        pictures, data = zip(*batch, strict=True)
-        for picture, sample in zip(pictures, predict(self.model, data), strict=True):
+    def _detect(self, batch: list[tuple[int, np.ndarray, dict[str, Any]]]) -> Iterator[Detected]:
+        numbers, pictures, data = zip(*batch, strict=True)
+        for number, picture, sample in zip(numbers, pictures, predict(self.model, data), strict=True):
             found = sample.pred_instances
             keep = (found.scores >= self.score_thr) & torch.isin(found.labels, self._kept.to(found.labels.device))
             boxes, scores = (found[key][keep].float().cpu().numpy() for key in ('bboxes', 'scores'))
-            yield Detected(picture, boxes, scores, found.labels[keep].cpu().numpy(), self.classes)
-
-    def _labels(self, names: Sequence[str] | None) -> torch.Tensor:
-        for name in names or ():
-            if name not in self.classes:
-                near = difflib.get_close_matches(name, self.classes, n=3) or list(self.classes)[:10]
-                raise ConfigError(f'No class is named {name!r}: did you mean {", ".join(near)}?')
-        return torch.tensor([i for i, name in enumerate(self.classes) if names is None or name in names])
+            yield Detected(picture, boxes, scores, found.labels[keep].cpu().numpy(), self.classes, number)
 
 
-def _through(steps: Sequence[Callable], results: Any) -> tuple[np.ndarray, dict[str, Any]]:
-    """The loaded image, (H, W, 3) uint8 RGB, and the result of all ``steps``."""
+def _through(steps: Sequence[Callable], results: Any) -> tuple[int, np.ndarray, dict[str, Any]]:
+    """The number of the image, its pixels (H, W, 3) uint8 RGB as loaded, and the result of all ``steps``."""
+    number: int = results['img_id']
     pixels: Any = None
     for step in steps:
         results = step(results)
         if pixels is None and 'img' in results:
             # A copy, because the next frame of a video may use the same memory, and a transform may write to it.
             pixels = np.ascontiguousarray(results['img'][..., ::-1])
-    return pixels, results
+    return number, pixels, results

@@ -14,8 +14,12 @@ from torch.nn.parallel import DistributedDataParallel
 from frdet.errors import ConfigError
 
 DDP = 'MMDistributedDataParallel'
-LAUNCHERS = ('none', 'pytorch', 'slurm')
-_RANK_VARIABLES = {'pytorch': ('RANK', 'LOCAL_RANK', 'WORLD_SIZE'), 'slurm': ('SLURM_PROCID', 'SLURM_NTASKS')}
+#: Launcher -> the commands that start it, and the variables that it sets.
+_STARTED_BY = {
+    'pytorch': ('torchrun or tools/dist_train.sh', ('RANK', 'LOCAL_RANK', 'WORLD_SIZE')),
+    'slurm': ('srun or tools/slurm_train.sh', ('SLURM_PROCID', 'SLURM_NTASKS')),
+}
+LAUNCHERS = ('none', *_STARTED_BY)
 
 
 def resolve_launcher(cfg: Config, launcher: str) -> None:
@@ -31,8 +35,8 @@ def resolve_launcher(cfg: Config, launcher: str) -> None:
     cfg.launcher = launcher
     if launcher == 'none':
         return
-    if missing := [name for name in _RANK_VARIABLES[launcher] if name not in os.environ]:
-        how = {'pytorch': 'torchrun or tools/dist_train.sh', 'slurm': 'srun or tools/slurm_train.sh'}[launcher]
+    how, variables = _STARTED_BY[launcher]
+    if missing := [name for name in variables if name not in os.environ]:
         raise ConfigError(f'--launcher {launcher}, but {", ".join(missing)} is not set: start it with {how}')
     cfg.model_wrapper_cfg = _wrapper(cfg)
     if torch.cuda.is_available():
@@ -78,6 +82,5 @@ def _set_slurm_environment() -> None:
         except (OSError, subprocess.CalledProcessError, IndexError):
             os.environ['MASTER_ADDR'] = nodes.split(',')[0]
     os.environ.setdefault('MASTER_PORT', '29500')
-    os.environ['RANK'] = os.environ['SLURM_PROCID']
-    os.environ['WORLD_SIZE'] = os.environ['SLURM_NTASKS']
-    os.environ['LOCAL_RANK'] = os.environ.get('SLURM_LOCALID', '0')
+    for name, its_name in (('RANK', 'SLURM_PROCID'), ('WORLD_SIZE', 'SLURM_NTASKS'), ('LOCAL_RANK', 'SLURM_LOCALID')):
+        os.environ[name] = os.environ.get(its_name, '0')

@@ -5,11 +5,22 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
+from typing import Any
+
+from mmengine.config import Config
 
 from frdet.apis.launch import LAUNCHERS
+from frdet.config import load_config
 from frdet.errors import UserError
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+
+
+def config_parser(description: str) -> argparse.ArgumentParser:
+    """A parser with the arguments of ``add_config``."""
+    parser = argparse.ArgumentParser(description=description)
+    add_config(parser)
+    return parser
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:
@@ -20,12 +31,19 @@ def add_config(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_run(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of both training and testing."""
+def parse_run(parser: argparse.ArgumentParser) -> tuple[Config, dict[str, Any]]:
+    """Parse the arguments of ``parser`` and those of both training and testing.
+
+    Returns:
+        The config, and the other arguments for ``train_detector`` or ``test_detector``.
+    """
     parser.add_argument('--work-dir', help='folder of checkpoints and logs; default: work_dirs/<name of the config>')
     parser.add_argument('--amp', action='store_true', help='bfloat16 where it is safe, on CPU and GPU')
     parser.add_argument('--safe-config', action='store_true', help='read the config as data, without running it')
     parser.add_argument('--launcher', choices=LAUNCHERS, default='none', help='starter of several processes, if any')
+    arguments = vars(parser.parse_args())
+    path, options, safe = (arguments.pop(name) for name in ('config', 'cfg_options', 'safe_config'))
+    return load_config(path, options, safe=safe), arguments
 
 
 def run_tool(main: Callable[[], int | None]) -> None:

@@ -1,4 +1,4 @@
-"""Training and testing a config: the last settings, then the Runner."""
+"""Training and testing a config: the last settings, then the Runner. Also repeating a step that was not finite."""
 
 import contextlib
 import errno
@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import torch
 from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.runner import BaseLoop
@@ -15,25 +16,22 @@ from torch import nn
 
 from frdet.apis.classes import classes_of_split, resolve_num_classes
 from frdet.apis.launch import resolve_launcher
+from frdet.checkpoints.fit import load_strictly
 from frdet.checkpoints.saving import newest_whole
 from frdet.config import check_config
 from frdet.config.schema import HOOK_SLOTS
 from frdet.datasets import resolve_workers
 from frdet.engine import DetRunner, predict_in_bfloat16
-from frdet.engine.hooks import (
-    FitCheckpointHook,
-    NonFiniteError,
-    StartFromCheckpointHook,
-    StopHook,
-    WorkFolderHook,
-)
+from frdet.engine.hooks import FitCheckpointHook, NonFiniteError, StartFromCheckpointHook, StopHook, WorkFolderHook
+from frdet.engine.hooks.non_finite import Diagnosis, diagnose, load_step
 from frdet.engine.hooks.work_folder import is_run_in_the_way
+from frdet.engine.optim import DTYPES
 from frdet.errors import CheckpointError, ConfigError, UserError
 from frdet.models.wrapping import bare
-from frdet.registry import in_config_scope
+from frdet.progress import Bar
+from frdet.registry import DETECTORS, in_config_scope
 
 GRACE = 3  # seconds
-TRAINING = ('train_dataloader', 'train_cfg', 'optim_wrapper')
 VALIDATION = ('val_dataloader', 'val_cfg', 'val_evaluator')
 
 
@@ -76,32 +74,37 @@ def train_detector(
         KeyboardInterrupt: Ctrl-C stopped the run. After the first iteration a checkpoint is saved.
     """
     check_config(cfg)
-    _need(cfg, 'Training', 'model', *TRAINING)
+    _need(cfg, 'Training', 'model', 'train_dataloader', 'train_cfg', 'optim_wrapper')
     if validate and any(cfg.get(key) is not None for key in VALIDATION):
         _need(cfg, 'Validation', *VALIDATION)
     if resume or isinstance(resume, str):
         cfg.load_from, cfg.resume = None if resume in (True, 'auto') else resume, True
     if amp:
-        _set_amp(cfg)
+        kind = cfg.optim_wrapper.get('type', 'OptimWrapper')
+        if kind not in ('OptimWrapper', 'AutocastOptimWrapper'):
+            raise ConfigError(
+                f'--amp replaces OptimWrapper, found optim_wrapper.type={kind!r}: drop --amp, or that type'
+            )
+        cfg.optim_wrapper.type = 'AutocastOptimWrapper'
     _set_randomness(cfg, seed, deterministic)
     if not validate:
         cfg.val_dataloader = cfg.val_cfg = cfg.val_evaluator = None
     if overwrite and cfg.get('resume') and cfg.get('load_from') is None:
         raise ConfigError('--resume continues the run in the work dir, --overwrite moves it away: choose one')
     source = _resolve(cfg, work_dir)
-    move = is_run_in_the_way(cfg, overwrite=overwrite)
+    folder = WorkFolderHook(cfg, move=is_run_in_the_way(cfg, overwrite=overwrite))
     resolve_num_classes(cfg, lambda: classes_of_split(cfg, 'train'))
-    with _no_leftovers(cfg.work_dir) as run:
-        resolve_launcher(cfg, launcher)
-        folder = WorkFolderHook(cfg, move=move)
-        runner = DetRunner.from_cfg(cfg)
-        run.append(runner)
-        if cfg.get('resume') and source is not None:
-            runner.register_hook(FitCheckpointHook(source=source, resume=True))
-        elif source is not None:
-            runner.register_hook(StartFromCheckpointHook(source=source))
+    with _runner(cfg, launcher) as runner:
         if source is not None:
-            _without_pretrained(runner.model)
+            if cfg.get('resume'):
+                runner.register_hook(FitCheckpointHook(source=source, resume=True))
+            else:
+                runner.register_hook(StartFromCheckpointHook(source=source))
+            # A checkpoint gives all weights, so the files in ``init_cfg`` are neither needed nor downloaded.
+            for module in runner.model.modules():
+                init_cfg = getattr(module, 'init_cfg', None)
+                if isinstance(init_cfg, dict) and init_cfg.get('type') == 'Pretrained':
+                    module.init_cfg = None
         stop = StopHook()
         runner.register_hook(stop)
         runner.register_hook(folder)
@@ -139,7 +142,11 @@ def test_detector(
     _need(cfg, 'Testing', 'model', 'test_dataloader', 'test_cfg', 'test_evaluator')
     cfg.load_from, cfg.resume = str(checkpoint), False
     if out is not None:
-        _set_out(cfg, out)
+        evaluators = cfg.test_evaluator if isinstance(cfg.test_evaluator, (list, tuple)) else [cfg.test_evaluator]
+        coco = next((evaluator for evaluator in evaluators if evaluator.get('type') == 'CocoMetric'), None)
+        if coco is None:
+            raise ConfigError('--out needs a CocoMetric in test_evaluator: add one, or drop --out')
+        coco.outfile = out
     if show_dir is not None:
         hooks = cfg.get('default_hooks') or {}
         drawing = {**(hooks.get('visualization') or dict(type='DrawDetectionsHook')), 'out_dir': show_dir}
@@ -148,10 +155,7 @@ def test_detector(
     # Without these settings the Runner builds no training data.
     cfg.train_dataloader = cfg.train_cfg = cfg.optim_wrapper = cfg.param_scheduler = None
     _resolve(cfg, work_dir)
-    with _no_leftovers(cfg.work_dir) as run:
-        resolve_launcher(cfg, launcher)
-        runner = DetRunner.from_cfg(cfg)
-        run.append(runner)
+    with _runner(cfg, launcher) as runner:
         runner.register_hook(FitCheckpointHook(source=str(checkpoint)))
         if amp:
             predict_in_bfloat16(bare(runner.model))
@@ -161,12 +165,25 @@ def test_detector(
 test_detector.__test__ = False  # type: ignore[attr-defined]  # for pytest the name looks like a test
 
 
-def _without_pretrained(model: nn.Module) -> None:
-    """A checkpoint gives all weights, so the files in ``init_cfg`` are neither needed nor downloaded."""
-    for module in model.modules():
-        init_cfg = getattr(module, 'init_cfg', None)
-        if isinstance(init_cfg, dict) and init_cfg.get('type') == 'Pretrained':
-            module.init_cfg = None  # type: ignore[assignment]
+@in_config_scope
+def replay_step(cfg: Config, path: str) -> Diagnosis:
+    """Compute the step of a ``non_finite_iter_N.pth`` again with its weights, random numbers and precision.
+
+    A step of a GPU runs on a GPU if there is one, otherwise on the CPU.
+
+    Raises:
+        ConfigError: the config is wrong.
+        CheckpointError: the file holds no such step, or does not fit the config's model.
+    """
+    check_config(cfg)
+    with Bar('Reading the step', 2) as bar:
+        step = load_step(path)
+        model = DETECTORS.build(cfg.model)
+        load_strictly(model, step['state_dict'], path)
+        bar.advance(description='Computing it')
+        device = 'cuda' if 'cuda' in step['rng'] and torch.cuda.is_available() else 'cpu'
+        autocast = torch.autocast(device, DTYPES[step['autocast']]) if step['autocast'] else None
+        return diagnose(model.to(device).train(), step['batch'], step['rng'], autocast)
 
 
 def _need(cfg: Config, what: str, *keys: str) -> None:
@@ -177,43 +194,23 @@ def _need(cfg: Config, what: str, *keys: str) -> None:
         )
 
 
-def _set_amp(cfg: Config) -> None:
-    kind = cfg.optim_wrapper.get('type', 'OptimWrapper')
-    if kind not in ('OptimWrapper', 'AutocastOptimWrapper'):
-        raise ConfigError(f'--amp replaces OptimWrapper, found optim_wrapper.type={kind!r}: drop --amp, or that type')
-    cfg.optim_wrapper.type = 'AutocastOptimWrapper'
-
-
 def _set_randomness(cfg: Config, seed: int | None, deterministic: bool) -> None:
-    randomness = dict(cfg.get('randomness') or {})
+    cfg.randomness = {'seed': None, **(cfg.get('randomness') or {})}
     if seed is not None:
-        randomness['seed'] = seed
+        cfg.randomness.seed = seed
     if deterministic:
-        randomness['deterministic'] = True
-    if randomness.get('deterministic'):
+        cfg.randomness.deterministic = True
+    if cfg.randomness.get('deterministic'):
         os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')  # without it cuBLAS is not deterministic
-    cfg.randomness = {'seed': None, **randomness}
-
-
-def _set_out(cfg: Config, out: str) -> None:
-    evaluators = cfg.test_evaluator if isinstance(cfg.test_evaluator, (list, tuple)) else [cfg.test_evaluator]
-    for evaluator in evaluators:
-        if evaluator.get('type') == 'CocoMetric':
-            evaluator.outfile = out
-            return
-    raise ConfigError('--out needs a CocoMetric in test_evaluator: add one, or drop --out')
 
 
 def _resolve(cfg: Config, work_dir: str | None) -> str | None:
     """Resolve the settings that training and testing share. Returns the checkpoint to load, if it is known."""
-    if work_dir is not None:
-        cfg.work_dir = work_dir
-    if not cfg.get('work_dir'):
-        cfg.work_dir = str(Path('work_dirs') / Path(cfg.filename or 'config').stem)
+    cfg.work_dir = work_dir or cfg.get('work_dir') or str(Path('work_dirs', Path(cfg.filename or 'config').stem))
     resolve_workers(cfg)
     # MMEngine drops its own hooks that are None, and stops at other hooks that are None.
-    for slot in [slot for slot, hook in (cfg.get('default_hooks') or {}).items() if hook is None]:
-        if slot not in HOOK_SLOTS:
+    for slot, hook in list((cfg.get('default_hooks') or {}).items()):
+        if hook is None and slot not in HOOK_SLOTS:
             del cfg.default_hooks[slot]
     source = cfg.get('load_from')
     if source is None and cfg.get('resume'):
@@ -240,27 +237,25 @@ def _failing_disk(work_dir: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _no_leftovers(work_dir: str) -> Iterator[list[DetRunner]]:
-    """Remove a folder that is made inside the context if a UserError ends it before the first step.
-
-    Yields:
-        A list to put the Runner in, which knows the position.
-    """
+def _runner(cfg: Config, launcher: str) -> Iterator[DetRunner]:
+    """The Runner of ``cfg``. A UserError before the first step removes the work dir that was made for it."""
     # Before the processes join, so that no process sees the folder of another one.
-    path = Path(work_dir).resolve()
+    path = Path(cfg.work_dir).resolve()
     made = [p for p in (path, *path.parents) if not p.exists()]
-    run: list[DetRunner] = []
+    runner = None
     try:
-        yield run
+        resolve_launcher(cfg, launcher)
+        runner = DetRunner.from_cfg(cfg)
+        yield runner
     except UserError as error:
         # runner.iter would build the data, which may just have failed.
-        loop = run[0]._train_loop if run else None
+        loop = runner._train_loop if runner is not None else None
         begun = isinstance(error, NonFiniteError) or (isinstance(loop, BaseLoop) and getattr(loop, 'iter', 0) > 0)
         if not is_main_process():
             # Launchers kill all processes when one ends, so the main process gets time to clean up.
             time.sleep(GRACE)
         elif made and not begun:
-            for runner in run:
+            if runner is not None:
                 runner.visualizer.close()  # open files would be written at the end of the process
             shutil.rmtree(path, ignore_errors=True)
             with contextlib.suppress(OSError):  # another run may be in the parent folder by now

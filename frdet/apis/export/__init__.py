@@ -1,8 +1,7 @@
 """Exporting detectors for use without frdet: ONNX and ``torch.export``."""
 
 from frdet.apis.export.checking import Difference, check_exported, load_exported
-from frdet.apis.export.exporting import export_detector, export_program
-from frdet.apis.export.module import ExportedDetector
+from frdet.apis.export.exporting import ExportedDetector, export_detector, export_program
 
 __all__ = [
     'Difference',

@@ -5,13 +5,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from mmengine.dataset import pseudo_collate
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from frdet.apis.export.exporting import INPUTS, MISSING, plain_copy
-from frdet.apis.images import Image
-from frdet.apis.inference import prepare
+from frdet.apis.inference import Image, pipeline_of, predict, prepare
 from frdet.errors import ExportError
 from frdet.structures import DetDataSample
 
@@ -68,7 +66,8 @@ def check_exported(model: nn.Module, path: str | Path, images: Sequence[Image]) 
     """
     run, plain = load_exported(path), plain_copy(model)
     differences = []
-    for name, batch in _batches([data['inputs'].float() for data in prepare(model.cfg, images)]):
+    prepared = prepare(images, pipeline_of(model.cfg))
+    for name, batch in _batches([data['inputs'].float() for data in prepared]):
         expected = _by_model(plain, batch)
         found, places = _by_file(run, batch)
         pairs = [_compare(*pair, _least_score(plain, pair[0], places)) for pair in zip(expected, found, strict=True)]
@@ -112,15 +111,12 @@ def _batches(images: list[Tensor]) -> Iterator[tuple[str, list[Tensor]]]:
         yield f'{name}, {sizes}', batch
 
 
-@torch.no_grad()
 def _by_model(model: Any, batch: list[Tensor]) -> list[Found]:
     """Detections as in testing."""
-    data = []
-    for image in batch:
-        shape = tuple(image.shape[1:])
-        data.append({'inputs': image, 'data_samples': DetDataSample(metainfo=dict(img_shape=shape, ori_shape=shape))})
-    found = [sample.pred_instances for sample in model.test_step(pseudo_collate(data))]
-    return [(x.bboxes, x.scores, x.labels) for x in found]
+    shapes = [tuple(image.shape[1:]) for image in batch]
+    samples = [DetDataSample(metainfo=dict(img_shape=shape, ori_shape=shape)) for shape in shapes]
+    data = [{'inputs': image, 'data_samples': sample} for image, sample in zip(batch, samples, strict=True)]
+    return [(x.bboxes, x.scores, x.labels) for x in (sample.pred_instances for sample in predict(model, data))]
 
 
 @torch.no_grad()
@@ -150,16 +146,13 @@ def _compare(expected: Found, found: Found, least: float) -> tuple[float, float,
 
     A detection's pair is the nearest box of its label, because rounding may exchange detections of equal scores.
     """
-    box, score, unpaired = 0.0, 0.0, [0, 0]
-    for side, (one, other) in enumerate(((expected, found), (found, expected))):
-        for its_box, its_score, its_label in zip(*one, strict=True):
-            if its_score <= least:
-                continue
-            distance = (other[0] - its_box).abs().amax(dim=1).masked_fill(other[2] != its_label, torch.inf)
-            nearest = int(distance.argmin()) if len(distance) else -1
-            if nearest < 0 or distance[nearest] > PAIRED:
-                unpaired[side] += 1
-                continue
-            box = max(box, float(distance[nearest]))
-            score = max(score, float((other[1][nearest] - its_score).abs()))
-    return box, score, max(unpaired)
+    box, score, unpaired = [0.0], [0.0], []
+    for one, other in ((expected, found), (found, expected)):
+        boxes, scores, labels = (values[one[1] > least] for values in one)
+        apart = (boxes[:, None] - other[0]).abs().amax(dim=2).masked_fill(labels[:, None] != other[2], torch.inf)
+        distance, nearest = F.pad(apart, (0, 1), value=torch.inf).min(dim=1)  # without another box it is inf
+        has_pair = distance <= PAIRED
+        unpaired.append(int((~has_pair).sum()))
+        box += distance[has_pair].tolist()
+        score += (other[1][nearest[has_pair]] - scores[has_pair]).abs().tolist()
+    return max(box), max(score), max(unpaired)

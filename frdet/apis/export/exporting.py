@@ -1,4 +1,7 @@
-"""Writing a detector as an ONNX file or as a program of ``torch.export``."""
+"""Writing a detector as an ONNX file or as a program of ``torch.export``.
+
+Shapes: N images, H x W pixels, D detections an image.
+"""
 
 import copy
 import io
@@ -8,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
+from torch.nn import functional as F
 
-from frdet.apis.export.module import ExportedDetector
 from frdet.errors import ExportError, UserError
 from frdet.files import write_file
 from frdet.models.detectors import Detector
@@ -23,6 +26,38 @@ INPUTS, OUTPUTS = ('images', 'image_sizes'), ('boxes', 'scores', 'labels')
 #: Dimensions of the inputs that may have any size.
 AXES = {'images': {0: 'batch', 2: 'height', 3: 'width'}, 'image_sizes': {0: 'batch'}}
 MISSING = 'Exporting to ONNX needs {}, which cannot be imported: pip install "frdet[export]"'
+
+
+class ExportedDetector(nn.Module):
+    """A ``Detector`` with its preprocessing, whose inputs and outputs are tensors; see ``forward``."""
+
+    def __init__(self, detector: Any):
+        super().__init__()
+        self.detector = detector
+
+    def forward(self, images: Tensor, image_sizes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Boxes (N, D, 4), scores (N, D) and labels (N, D) in a batch, as ``Detector.predict`` finds them.
+
+        Args:
+            images: (N, 3, H, W) float32, BGR from 0 to 255, resized as in testing. Images of several sizes lie at the
+                top left; the padding is not used.
+            image_sizes: (N, 2) int64, (height, width) of each image.
+        """
+        features = self.detector.extract_features(self._normalised(images, image_sizes))
+        return tuple(self.detector.detect(features, image_sizes.float()))
+
+    def _normalised(self, images: Tensor, image_sizes: Tensor) -> Tensor:
+        """The batch after ``DetPreprocessor``."""
+        rule = self.detector.data_preprocessor
+        if rule.bgr_to_rgb:
+            images = images.flip(1)
+        height, width = images.shape[2:]
+        y = torch.arange(height, device=images.device) < image_sizes[:, :1]
+        x = torch.arange(width, device=images.device) < image_sizes[:, 1:]
+        inputs = ((images - rule.mean) / rule.std).masked_fill(~(y[:, None, :, None] & x[:, None, None, :]), 0)
+        d = rule.pad_size_divisor
+        inputs = F.pad(inputs, (0, (width + d - 1) // d * d - width, 0, (height + d - 1) // d * d - height))
+        return inputs.to(memory_format=rule.memory_format)
 
 
 def export_detector(model: nn.Module, path: str | Path) -> None:
@@ -67,7 +102,13 @@ def check_target(path: str | Path) -> Path:
 
 def export_program(model: nn.Module) -> ExportedProgram:
     """``ExportedDetector`` of a model as a program of ``torch.export``, on the CPU in float32. Raises ExportError."""
-    _check_model(model)
+    preprocessor = getattr(model, 'data_preprocessor', None)
+    for part, method, expected in ((model, 'predict', Detector), (preprocessor, 'forward', DetPreprocessor)):
+        if getattr(type(part), method, None) is not getattr(expected, method):
+            raise ExportError(
+                f'{type(part).__name__}.{method} is not that of {expected.__name__}, which an export computes: '
+                f'do not override {method}'
+            )
     if 'cpu' not in loading.status().loaded:
         raise ExportError(
             f"Exporting needs frdet's operators, {loading.status().missing['cpu']}: `python tools/doctor.py` says more"
@@ -95,17 +136,6 @@ def plain_copy(model: nn.Module) -> Any:
     plain: Any = copy.deepcopy(model).float().cpu().eval()
     plain.compile_features = plain.predicts_in_bfloat16 = False
     return plain
-
-
-def _check_model(model: nn.Module) -> None:
-    """Refuse a model that overrides the methods whose result an export computes itself."""
-    preprocessor = getattr(model, 'data_preprocessor', None)
-    for part, method, expected in ((model, 'predict', Detector), (preprocessor, 'forward', DetPreprocessor)):
-        if getattr(type(part), method, None) is not getattr(expected, method):
-            raise ExportError(
-                f'{type(part).__name__}.{method} is not that of {expected.__name__}, which an export computes: '
-                f'do not override {method}'
-            )
 
 
 def _as_onnx(program: ExportedProgram, classes: Any) -> bytes:

@@ -63,7 +63,14 @@ def multiscale_roi_align(
     """One RoiAlign for each map and the RoIs of its level. The results are put back into the order of the RoIs."""
     image = op.Cast(op.Gather(rois, 0, axis=1), to=INT64.dtype)
     boxes = op.Slice(rois, [1], [5], [1])
-    level = _level(boxes, len(features), canonical_size, canonical_level, min_level, eps_inside, eps_outside)
+    # The index of each RoI's map, (K,), with the rule and the rounding of ``choose_level`` in ops/geometry.h.
+    x1, y1, x2, y2 = (op.Gather(boxes, i, axis=1) for i in range(4))
+    side = op.Sqrt(op.Max((x2 - x1) * (y2 - y1), 0.0))
+    log_ratio = op.Log(op.Cast(side / canonical_size + eps_inside, to=DOUBLE.dtype))
+    log_two = op.Log(op.Cast(op.Constant(value_float=2.0), to=DOUBLE.dtype))
+    level = op.Cast(op.Div(log_ratio, log_two), to=FLOAT.dtype)
+    level = op.Floor(level + canonical_level + eps_outside) - float(min_level)
+    level = op.Clip(level, 0.0, float(len(features) - 1))
     chosen, pooled = [], []
     for i, (feature, scale) in enumerate(zip(features, spatial_scales, strict=True)):
         chosen.append(op.Squeeze(op.NonZero(op.Equal(level, float(i))), [0]))
@@ -82,22 +89,3 @@ def multiscale_roi_align(
     order = op.Concat(*chosen, axis=0)
     place = op.Range(0, op.Squeeze(op.Shape(order)), 1)
     return op.Gather(op.Concat(*pooled, axis=0), op.ScatterElements(place, order, place))
-
-
-def _level(
-    boxes: FLOAT,
-    levels: int,
-    canonical_size: float,
-    canonical_level: float,
-    min_level: int,
-    eps_inside: float,
-    eps_outside: float,
-) -> FLOAT:
-    """(K,), the index of each RoI's map, with the rule and the rounding of ``choose_level`` in ops/geometry.h."""
-    x1, y1, x2, y2 = (op.Gather(boxes, i, axis=1) for i in range(4))
-    side = op.Sqrt(op.Max((x2 - x1) * (y2 - y1), 0.0))
-    log_ratio = op.Log(op.Cast(side / canonical_size + eps_inside, to=DOUBLE.dtype))
-    log_two = op.Log(op.Cast(op.Constant(value_float=2.0), to=DOUBLE.dtype))
-    level = op.Cast(op.Div(log_ratio, log_two), to=FLOAT.dtype)
-    level = op.Floor(level + canonical_level + eps_outside) - float(min_level)
-    return op.Clip(level, 0.0, float(levels - 1))

@@ -7,7 +7,7 @@ import torch
 from mmengine.hooks import Hook
 from torch import nn
 
-from frdet.apis.replay import replay_step
+from frdet.apis.training import replay_step
 from frdet.engine.hooks import NonFiniteError, NonFiniteHook
 from frdet.engine.hooks.non_finite import load_step
 from frdet.errors import CheckpointError, ConfigError, UserError
