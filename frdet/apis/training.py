@@ -15,7 +15,7 @@ from torch import nn
 
 from frdet.apis.classes import classes_of_split, resolve_num_classes
 from frdet.apis.launch import resolve_launcher
-from frdet.checkpoints.saving import newest_whole
+from frdet.checkpoints.runs import newest_whole
 from frdet.config import check_config
 from frdet.config.schema import HOOK_SLOTS
 from frdet.datasets import resolve_workers
@@ -23,13 +23,12 @@ from frdet.engine import DetRunner, predict_in_bfloat16
 from frdet.engine.hooks import (
     FitCheckpointHook,
     NonFiniteError,
-    StartFromCheckpointHook,
     StopHook,
     WorkFolderHook,
 )
 from frdet.engine.hooks.work_folder import is_run_in_the_way
 from frdet.errors import CheckpointError, ConfigError, UserError
-from frdet.models.wrapping import bare
+from frdet.models.detectors import bare
 from frdet.registry import in_config_scope
 
 GRACE = 3  # seconds
@@ -96,11 +95,9 @@ def train_detector(
         folder = WorkFolderHook(cfg, move=move)
         runner = DetRunner.from_cfg(cfg)
         run.append(runner)
-        if cfg.get('resume') and source is not None:
-            runner.register_hook(FitCheckpointHook(source=source, resume=True))
-        elif source is not None:
-            runner.register_hook(StartFromCheckpointHook(source=source))
         if source is not None:
+            resume = bool(cfg.get('resume'))
+            runner.register_hook(FitCheckpointHook(source=source, resume=resume, start=not resume))
             _without_pretrained(runner.model)
         stop = StopHook()
         runner.register_hook(stop)

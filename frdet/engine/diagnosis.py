@@ -12,7 +12,7 @@ from mmengine.structures import BaseDataElement, InstanceData
 from torch import Tensor
 
 from frdet.checkpoints import load_file
-from frdet.checkpoints.loading import to_plain
+from frdet.checkpoints.runs import to_plain
 from frdet.engine.optim import DTYPES
 from frdet.errors import CheckpointError
 from frdet.structures import DetDataSample

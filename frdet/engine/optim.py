@@ -14,8 +14,7 @@ from torch import nn
 from frdet.checkpoints.fit import warn
 from frdet.engine.freezing import freeze, is_meant, nearest
 from frdet.errors import ConfigError
-from frdet.models.detectors import Detector
-from frdet.models.wrapping import bare
+from frdet.models.detectors import Detector, bare
 from frdet.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS
 
 DTYPES = {'bfloat16': torch.bfloat16, 'float16': torch.float16}

@@ -20,7 +20,7 @@ from frdet.engine.resuming import position_of, resume_state
 from frdet.engine.schedules import settings_of
 from frdet.engine.setup import SETUP, Setup, setup_of
 from frdet.errors import CheckpointError, ConfigError
-from frdet.models.wrapping import bare
+from frdet.models.detectors import bare
 
 # MMEngine's visualizer backends, such as WandbVisBackend, import these packages at their first use.
 PACKAGES = ('wandb', 'mlflow', 'tensorboard', 'clearml', 'neptune', 'dvclive', 'aim')

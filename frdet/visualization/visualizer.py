@@ -10,7 +10,7 @@ from mmengine.structures import InstanceData
 from mmengine.visualization import LocalVisBackend, Visualizer
 from torch import Tensor
 
-from frdet.evaluation.defined import is_defined
+from frdet.evaluation.coco_metric import is_defined
 from frdet.registry import VISUALIZERS
 from frdet.structures import DetDataSample, flip_boxes, scale_boxes
 from frdet.visualization.drawing import draw_boxes, save_image

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from frdet.engine.diagnosis import diagnose, restore_buffers, rng_state, save_step
 from frdet.errors import ConfigError, UserError
-from frdet.models.wrapping import bare
+from frdet.models.detectors import bare
 from frdet.registry import HOOKS
 
 

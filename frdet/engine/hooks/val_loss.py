@@ -9,7 +9,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import Tensor
 
-from frdet.models.wrapping import bare
+from frdet.models.detectors import bare
 from frdet.registry import HOOKS
 from frdet.structures import DetDataSample
 

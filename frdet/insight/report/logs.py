@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from frdet.errors import ConfigError
-from frdet.evaluation.defined import is_defined
+from frdet.evaluation.coco_metric import is_defined
 from frdet.insight.store import RUN, RunFacts, load_facts
 
 SCALARS = 'scalars.json'

@@ -22,7 +22,7 @@ from frdet.insight.step.preparing import Prepared
 from frdet.insight.step.record import ANCHORS, DATA, PROPOSALS, ROIS, Loss, Matching, Record, RoIs, Selection
 from frdet.models.dense_heads import RPNHead
 from frdet.models.task_modules import AssignResult, best_scores, select_proposals
-from frdet.models.task_modules.assigners import IGNORED
+from frdet.models.task_modules.targets import IGNORED
 from frdet.registry import LOSSES
 from frdet.structures import clip_boxes
 

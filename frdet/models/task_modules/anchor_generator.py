@@ -53,13 +53,8 @@ class AnchorGenerator:
 
     @staticmethod
     def _around_origin(sizes: Sequence[float], ratios: Sequence[float]) -> Tensor:
-        anchors = []
-        for size in sizes:
-            for ratio in ratios:
-                width = (size**2 / ratio) ** 0.5
-                height = ratio * width
-                anchors.append([-width / 2, -height / 2, width / 2, height / 2])
-        return torch.tensor(anchors, dtype=torch.float32)
+        sides = [(width, ratio * width) for size in sizes for ratio in ratios for width in [(size**2 / ratio) ** 0.5]]
+        return torch.tensor([[-w / 2, -h / 2, w / 2, h / 2] for w, h in sides], dtype=torch.float32)
 
     def grid(self, shapes: Sequence[tuple[int, int]], device: torch.device | str = 'cpu') -> list[Tensor]:
         """Anchors of every level for feature maps of ``shapes`` (height, width).
