@@ -5,15 +5,13 @@ from frdet.checkpoints.converting import (
     BGR,
     RGB,
     change_input,
-    class_names,
-    layout_in_words,
     map_coco_classes,
     map_coco_names,
     read_detector,
     write_detector,
 )
 from frdet.checkpoints.detectors import LAYOUTS, convert_state_dict, recognise
-from frdet.checkpoints.fit import Pretrained, check_fit, load_strictly
+from frdet.checkpoints.fit import Pretrained, load_strictly
 from frdet.checkpoints.reading import load_file, resolve, unwrap
 
 __all__ = [
@@ -22,11 +20,8 @@ __all__ = [
     'RGB',
     'Pretrained',
     'change_input',
-    'check_fit',
-    'class_names',
     'convert_backbone',
     'convert_state_dict',
-    'layout_in_words',
     'load_file',
     'load_strictly',
     'map_coco_classes',

@@ -1,7 +1,6 @@
 """Parts of heads that have no weights: anchors, matching, sampling, box coding, selection."""
 
-from frdet.models.task_modules.anchor_generator import AnchorGenerator
-from frdet.models.task_modules.box_coder import DeltaXYWHCoder
+from frdet.models.task_modules.anchors import AnchorGenerator, DeltaXYWHCoder
 from frdet.models.task_modules.selection import Detections, Proposals, best_scores, select_batch, select_proposals
 from frdet.models.task_modules.targets import (
     AssignResult,
