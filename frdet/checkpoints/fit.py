@@ -5,6 +5,7 @@ import logging
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from mmengine.logging import print_log
@@ -117,6 +118,7 @@ def few(names: Sequence[str]) -> str:
 
 
 @WEIGHT_INITIALIZERS.register_module()
+@dataclass(kw_only=True, eq=False)
 class Pretrained:
     """Loads the weights of a file into a backbone. Every parameter must be in the file and have the same shape.
 
@@ -134,10 +136,9 @@ class Pretrained:
     #: MMEngine sets it where an ``override`` names a part of the module.
     wholemodule = False
 
-    def __init__(self, *, checkpoint: str, prefix: str | None = None, map_location: Any = 'cpu'):
-        self.checkpoint = checkpoint
-        self.prefix = prefix
-        self.map_location = map_location
+    checkpoint: str
+    prefix: str | None = None
+    map_location: Any = 'cpu'
 
     def __call__(self, module: nn.Module) -> None:
         """Load into ``module``.

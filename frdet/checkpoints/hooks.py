@@ -1,6 +1,7 @@
 """Hooks that save checkpoints, remove old ones, and check that a loaded checkpoint fits the model."""
 
 from collections import deque
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +157,7 @@ class PlainCheckpointHook(Hook):
 
 
 @HOOKS.register_module()
+@dataclass(kw_only=True, eq=False)
 class FitCheckpointHook(Hook):
     """Refuses a checkpoint that does not fit the model; MMEngine would only warn and keep random weights.
 
@@ -169,10 +171,9 @@ class FitCheckpointHook(Hook):
 
     priority = 'VERY_LOW'
 
-    def __init__(self, *, source: str, resume: bool = False, start: bool = False):
-        self.source = source
-        self.resume = resume
-        self.start = start
+    source: str
+    resume: bool = False
+    start: bool = False
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Raise CheckpointError unless every parameter is there and has the right shape."""

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from frdet.registry import ANCHOR_GENERATORS, BOX_CODERS
 
 
 @ANCHOR_GENERATORS.register_module()
+@dataclass(kw_only=True, eq=False)
 class AnchorGenerator:
     """Boxes of given sizes and aspect ratios centred on every cell (Faster R-CNN, section 3.1.1; FPN, section 4.1).
 
@@ -28,34 +30,29 @@ class AnchorGenerator:
             cells in p6, which are 61 pixels apart instead of 64.
     """
 
-    def __init__(
-        self,
-        *,
-        strides: Sequence[int],
-        sizes: Sequence[Sequence[float]],
-        ratios: Sequence[float],
-        offset: float = 0.0,
-        round_to_pixels: bool = False,
-        strides_from_maps: bool = False,
-    ):
-        if len(strides) != len(sizes):
-            raise ConfigError(f'AnchorGenerator: {len(strides)} strides but {len(sizes)} sizes; each level needs both')
-        counts = {len(level) for level in sizes}
+    strides: Sequence[int]
+    sizes: Sequence[Sequence[float]]
+    ratios: Sequence[float]
+    offset: float = 0.0
+    round_to_pixels: bool = False
+    strides_from_maps: bool = False
+
+    def __post_init__(self) -> None:
+        if len(self.strides) != len(self.sizes):
+            found = f'{len(self.strides)} strides but {len(self.sizes)} sizes'
+            raise ConfigError(f'AnchorGenerator: {found}; each level needs both')
+        counts = {len(level) for level in self.sizes}
         if len(counts) != 1:
             raise ConfigError(f'AnchorGenerator: levels have {sorted(counts)} sizes; a shared head needs one count')
-        self.strides = tuple(strides)
-        self.offset = offset
-        self.strides_from_maps = strides_from_maps
         #: A, the number of anchors of a cell: all ratios of the first size, then of the next.
-        self.num_anchors = counts.pop() * len(ratios)
-        self.cell_anchors = [self._around_origin(level, ratios) for level in sizes]
-        if round_to_pixels:
-            self.cell_anchors = [anchors.round() for anchors in self.cell_anchors]
+        self.num_anchors = counts.pop() * len(self.ratios)
+        self.cell_anchors = [self._around_origin(level) for level in self.sizes]
 
-    @staticmethod
-    def _around_origin(sizes: Sequence[float], ratios: Sequence[float]) -> Tensor:
-        sides = [(width, ratio * width) for size in sizes for ratio in ratios for width in [(size**2 / ratio) ** 0.5]]
-        return torch.tensor([[-w / 2, -h / 2, w / 2, h / 2] for w, h in sides], dtype=torch.float32)
+    def _around_origin(self, sizes: Sequence[float]) -> Tensor:
+        widths = [((size**2 / ratio) ** 0.5, ratio) for size in sizes for ratio in self.ratios]
+        corners = [[-w / 2, -ratio * w / 2, w / 2, ratio * w / 2] for w, ratio in widths]
+        anchors = torch.tensor(corners, dtype=torch.float32)
+        return anchors.round() if self.round_to_pixels else anchors
 
     def grid(self, shapes: Sequence[tuple[int, int]], device: torch.device | str = 'cpu') -> list[Tensor]:
         """Anchors of every level for feature maps of ``shapes`` (height, width).
@@ -80,6 +77,7 @@ class AnchorGenerator:
 
 
 @BOX_CODERS.register_module()
+@dataclass(kw_only=True, eq=False)
 class DeltaXYWHCoder:
     """Deltas (dx, dy, dw, dh) = (shift of the centre / size, log of the size's ratio), times ``weights``.
 
@@ -92,16 +90,13 @@ class DeltaXYWHCoder:
         limit_shrinking: sides also shrink at most by this factor (MMDetection).
     """
 
-    def __init__(
-        self,
-        *,
-        weights: Sequence[float] = (1.0, 1.0, 1.0, 1.0),
-        max_ratio: float = 1000.0 / 16,
-        limit_shrinking: bool = False,
-    ):
-        self.weights = tuple(weights)
-        self.max_log = math.log(max_ratio)
-        self.min_log = -self.max_log if limit_shrinking else None
+    weights: Sequence[float] = (1.0, 1.0, 1.0, 1.0)
+    max_ratio: float = 1000.0 / 16
+    limit_shrinking: bool = False
+
+    def __post_init__(self) -> None:
+        self.max_log = math.log(self.max_ratio)
+        self.min_log = -self.max_log if self.limit_shrinking else None
 
     def encode(self, boxes: Tensor, targets: Tensor) -> Tensor:
         """Deltas (..., 4) that take ``boxes`` (..., 4) to ``targets`` (..., 4); both need sides above 0."""

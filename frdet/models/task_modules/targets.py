@@ -4,6 +4,7 @@ Assigners make every box positive, negative or ignored, and give it a ground tru
 that count.
 """
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -56,6 +57,7 @@ class BaseAssigner:
 
 
 @ASSIGNERS.register_module()
+@dataclass(kw_only=True, eq=False)
 class MaxIoUAssigner(BaseAssigner):
     """Assign by the largest IoU (Faster R-CNN, section 3.1.2).
 
@@ -71,20 +73,11 @@ class MaxIoUAssigner(BaseAssigner):
             not to the ground truth that it overlaps most (detectron2, torchvision).
     """
 
-    def __init__(
-        self,
-        *,
-        pos_iou_thr: float,
-        neg_iou_thr: float,
-        match_low_quality: bool,
-        min_pos_iou: float = 0.0,
-        reassign_low_quality: bool = False,
-    ):
-        self.pos_iou_thr = pos_iou_thr
-        self.neg_iou_thr = neg_iou_thr
-        self.match_low_quality = match_low_quality
-        self.min_pos_iou = min_pos_iou
-        self.reassign_low_quality = reassign_low_quality
+    pos_iou_thr: float
+    neg_iou_thr: float
+    match_low_quality: bool
+    min_pos_iou: float = 0.0
+    reassign_low_quality: bool = False
 
     def assign(self, boxes: Tensor, gt_boxes: Tensor, gt_labels: Tensor) -> AssignResult:
         """See ``BaseAssigner.assign``."""
@@ -121,6 +114,7 @@ class SampleResult(NamedTuple):
     valid: Tensor
 
 
+@dataclass(kw_only=True, eq=False)
 class BaseSampler:
     """Interface. A custom sampler overrides ``sample``; ``sample_batch`` then loops over the images.
 
@@ -129,9 +123,8 @@ class BaseSampler:
         pos_fraction: at most int(pos_fraction * num) of them are positive.
     """
 
-    def __init__(self, *, num: int, pos_fraction: float):
-        self.num = num
-        self.pos_fraction = pos_fraction
+    num: int
+    pos_fraction: float
 
     def sample(self, assigned: AssignResult) -> tuple[Tensor, Tensor]:
         """Choose among one image's boxes.
@@ -192,6 +185,7 @@ class RandomSampler(BaseSampler):
 
 
 @SAMPLERS.register_module()
+@dataclass(kw_only=True, eq=False)
 class IoUBalancedSampler(BaseSampler):
     """Negatives drawn evenly from bins of their IoU, so that hard negatives are not rare (Libra R-CNN, section 3.1).
 
@@ -200,9 +194,7 @@ class IoUBalancedSampler(BaseSampler):
         num_bins: bins between 0 and the largest IoU of a negative.
     """
 
-    def __init__(self, *, num: int, pos_fraction: float, num_bins: int = 3):
-        super().__init__(num=num, pos_fraction=pos_fraction)
-        self.num_bins = num_bins
+    num_bins: int = 3
 
     def sample(self, assigned: AssignResult) -> tuple[Tensor, Tensor]:
         """See ``BaseSampler.sample``."""
