@@ -12,7 +12,7 @@ from frdet.datasets import write_shapes
 from frdet.errors import ConfigError
 from frdet.insight.browse import browse_dataset
 from frdet.insight.flops import count_flops
-from frdet.insight.step.preparing import prepare
+from frdet.insight.step import prepare
 from frdet.registry import DETECTORS, in_config_scope
 from tests.engine.toy import ROOT
 from tests.rival import rival_scope  # noqa: F401  # a fixture

@@ -1,7 +1,8 @@
 """A page that shows the input of the model: the images of a data set after its pipeline."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -53,16 +54,6 @@ def browse_dataset(cfg: Config, out: str | Path, *, split: str = 'train', num: i
     facts = {'config': cfg.filename or 'given as an object', 'split': split, 'images': len(dataset), 'shown': count}
     warnings: list[str] = []
     page = Page('Data before and after the pipeline', facts=facts, warnings=warnings)
-    _add_images(page, dataset, count, seed, warnings)
-    if statistics is not None:
-        warnings += _absent(statistics)
-        section = page.section('Labels', 'Boxes by class, by size and by image; crowds are left out.')
-        show_labels(section, split, statistics)
-    page.write(out)
-    return Path(out)
-
-
-def _add_images(page: Page, dataset: Any, count: int, seed: int, warnings: list[str]) -> None:
     steps = pipeline_in_words(dataset)
     section = page.section(
         'Images',
@@ -77,6 +68,14 @@ def _add_images(page: Page, dataset: Any, count: int, seed: int, warnings: list[
         item, record = dataset[index], dataset.get_data_info(index)
         warnings += item['data_samples'].get('broken_images', [])
         show_image(section, record, item, dataset.metainfo.get('classes') or (), side)
+    if statistics is not None:
+        if absent := [name for name, n in zip(statistics['classes'], statistics['objects'], strict=True) if not n]:
+            few = f'{", ".join(absent[:10])}{", ..." if len(absent) > 10 else ""}'
+            warnings.append(f'{len(absent)} of {len(statistics["classes"])} classes have no box in this split: {few}')
+        section = page.section('Labels', 'Boxes by class, by size and by image; crowds are left out.')
+        show_labels(section, split, statistics)
+    page.write(out)
+    return Path(out)
 
 
 def pipeline_in_words(dataset: Any) -> str:
@@ -98,19 +97,27 @@ def show_image(section: Section, record: Mapping[str, Any], item: Mapping[str, A
     sample = item['data_samples']
     path = sample.get('img_path')
     name = f'{Path(path).name if path else "image"} (id {sample.get("img_id", record.get("img_id"))})'
-    groups = [(truth.bboxes.cpu(), truth.labels.cpu()) for truth in (sample.gt_instances, sample.ignored_instances)]
-    boxes, labels = (np.concatenate([group[k].numpy() for group in groups]) for k in (0, 1))
-    crowd = np.arange(len(boxes)) >= len(groups[0][0])
-    more = ', mirrored' if sample.get('flip') else ''
-    _add(section, network_input(item), (boxes, labels, crowd), classes, side, f'{name}, after the pipeline', more)
+    groups = (sample.gt_instances, sample.ignored_instances)
+    boxes, labels = (np.concatenate([group[key].cpu().numpy() for group in groups]) for key in ('bboxes', 'labels'))
+    crowd, more = np.arange(len(boxes)) >= len(groups[0]), ', mirrored' if sample.get('flip') else ''
+    pictures = [(network_input(item), boxes, labels, crowd, f'{name}, after the pipeline', more)]
     if {'img_path', 'gt_bboxes', 'gt_labels'} <= set(record):
-        try:
-            image = np.ascontiguousarray(read_image(record['img_path'])[:, :, ::-1])
-        except BrokenImageError:
-            return  # the pipeline took another image instead, and a warning says so
-        boxes, labels = record['gt_bboxes'], record['gt_labels']
-        crowd = record.get('gt_crowd', np.zeros(len(boxes), dtype=bool))
-        _add(section, image, (boxes, labels, crowd), classes, side, f'{Path(record["img_path"]).name}, on disk')
+        with suppress(BrokenImageError):  # the pipeline took another image instead, and a warning says so
+            raw = np.ascontiguousarray(read_image(record['img_path'])[:, :, ::-1])
+            boxes, labels = record['gt_bboxes'], record['gt_labels']
+            crowd = record.get('gt_crowd', np.zeros(len(boxes), dtype=bool))
+            pictures.append((raw, boxes, labels, crowd, f'{Path(record["img_path"]).name}, on disk', ''))
+    for image, boxes, labels, crowd, what, more in pictures:
+        caption = f'{what}: {image.shape[1]} x {image.shape[0]} pixels, {len(boxes)} boxes{more}'
+        small, scale = shrunk(image, side)
+        marks = []
+        for box, label, is_crowd in zip(boxes, labels, crowd, strict=True):
+            name = classes[label] if 0 <= label < len(classes) else str(label)
+            x1, y1, x2, y2 = box.tolist()
+            tip = f'{name}{", crowd" if is_crowd else ""}\n{x2 - x1:.0f} x {y2 - y1:.0f} pixels at ({x1:.0f}, {y1:.0f})'
+            line = 'dashed' if is_crowd else 'solid'
+            marks.append(Mark(box * scale, tip, css_colour(int(label)), line, name, tags={'class': name}))
+        section.picture(small, caption, marks=marks, filtered=True)
 
 
 def network_input(item: Mapping[str, Any]) -> np.ndarray:
@@ -121,31 +128,3 @@ def network_input(item: Mapping[str, Any]) -> np.ndarray:
 def css_colour(label: int) -> str:
     """The colour of a class in CSS."""
     return 'rgb({}, {}, {})'.format(*class_colour(label))
-
-
-def _add(
-    section: Section,
-    image: np.ndarray,
-    objects: tuple[np.ndarray, np.ndarray, np.ndarray],
-    classes: Sequence[str],
-    side: float,
-    what: str,
-    more: str = '',
-) -> None:
-    """Add a picture of an image (H, W, 3) uint8 RGB with its objects: boxes (n, 4), labels (n,), crowd (n,) bool."""
-    caption = f'{what}: {image.shape[1]} x {image.shape[0]} pixels, {len(objects[0])} boxes{more}'
-    image, scale = shrunk(image, side)
-    marks = []
-    for box, label, is_crowd in zip(*objects, strict=True):
-        name = classes[label] if 0 <= label < len(classes) else str(label)
-        x1, y1, x2, y2 = box.tolist()
-        tip = f'{name}{", crowd" if is_crowd else ""}\n{x2 - x1:.0f} x {y2 - y1:.0f} pixels at ({x1:.0f}, {y1:.0f})'
-        line = 'dashed' if is_crowd else 'solid'
-        marks.append(Mark(box * scale, tip, css_colour(int(label)), line, name, tags={'class': name}))
-    section.picture(image, caption, marks=marks, filtered=True)
-
-
-def _absent(statistics: dict[str, Any]) -> list[str]:
-    absent = [name for name, n in zip(statistics['classes'], statistics['objects'], strict=True) if not n]
-    few = f'{", ".join(absent[:10])}{", ..." if len(absent) > 10 else ""}'
-    return [f'{len(absent)} of {len(statistics["classes"])} classes have no box in this split: {few}'] if absent else []

@@ -74,10 +74,8 @@ def count_flops(cfg: Config, size: tuple[int, int]) -> list[Stage]:
                 f'{type(model).__name__} cannot be counted ({str(error).strip().partition(chr(10))[0]}): its detect '
                 "may use only operations that torch's meta device knows, and shapes that do not depend on values"
             ) from error
-    prefix = f'{_Finding.__name__}.detector.'
-    return _stages(
-        model, {name.removeprefix(prefix): sum(ops.values()) for name, ops in counter.get_flop_counts().items()}
-    )
+    prefix, counts = f'{_Finding.__name__}.detector.', counter.get_flop_counts()
+    return _stages(model, {name.removeprefix(prefix): sum(ops.values()) for name, ops in counts.items()})
 
 
 class _Finding(nn.Module):
@@ -125,9 +123,8 @@ def _beside(parts: list[Stage], name: str, whole: Stage) -> Stage:
 
 
 def _stage(name: str, module: nn.Module, flops: Mapping[str, int]) -> Stage:
-    sizes = [(p.numel(), p.requires_grad) for p in module.parameters()]
-    trained = sum(size for size, is_trained in sizes if is_trained)
-    return Stage(name, _flops(name, module, flops), trained, sum(size for size, _ in sizes) - trained)
+    trained, frozen = (sum(p.numel() for p in module.parameters() if p.requires_grad is on) for on in (True, False))
+    return Stage(name, _flops(name, module, flops), trained, frozen)
 
 
 def _flops(name: str, module: nn.Module, flops: Mapping[str, int]) -> int:

@@ -18,7 +18,6 @@ import math
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -44,14 +43,10 @@ class Tagged:
     score: float | None = None
 
     @property
-    def attributes(self) -> Markup:
-        """Attributes of the HTML element."""
-        text = Markup('')
-        if self.tags:
-            text += Markup(' data-tags="{}"').format(json.dumps(dict(self.tags)))
-        if self.score is not None:
-            text += Markup(' data-score="{}"').format(f'{self.score:.4f}')
-        return text
+    def attributes(self) -> dict[str, str | None]:
+        """Attributes of the HTML element; None is one that it does not get."""
+        tags = json.dumps(dict(self.tags)) if self.tags else None
+        return {'data-tags': tags, 'data-score': None if self.score is None else f'{self.score:.4f}'}
 
 
 @dataclass(frozen=True)
@@ -122,10 +117,6 @@ class Section:
     least: float = 0.0
     blocks: list[dict[str, Any]] = field(default_factory=list)
 
-    @property
-    def paragraphs(self) -> list[str]:
-        return [line for line in self.about.split('\n') if line.strip()]
-
     def heading(self, text: str) -> None:
         """A heading inside the section."""
         self.blocks.append({'kind': 'heading', 'text': text})
@@ -146,23 +137,13 @@ class Section:
         titles = list(zip(head, right, strict=True))
         self.blocks.append({'kind': 'table', 'head': head, 'titles': titles, 'items': filled, 'caption': caption})
 
-    def picture(
-        self,
-        image: np.ndarray,
-        caption: str,
-        *,
-        alt: str = '',
-        marks: Iterable[Mark] = (),
-        lossless: bool = False,
-        filtered: bool = False,
-    ) -> None:
-        """An image (H, W, 3) uint8 RGB with marks; ``alt`` describes it (the caption if empty).
+    def picture(self, image: np.ndarray, caption: str, *, marks: Iterable[Mark] = (), filtered: bool = False) -> None:
+        """An image (H, W, 3) uint8 RGB with marks; its caption is also its text alternative.
 
         A ``filtered`` image is hidden while a checkbox is off and none of its marks is shown.
         """
-        block = {'alt': alt or caption, 'caption': caption, 'items': list(marks), 'size': image.shape[1::-1]}
-        uri = data_uri(image, lossless=lossless)
-        self.blocks.append({'kind': 'picture', 'uri': uri, 'filtered': filtered, **block})
+        block = {'uri': data_uri(image), 'caption': caption, 'items': list(marks), 'size': image.shape[1::-1]}
+        self.blocks.append({'kind': 'picture', 'filtered': filtered, **block})
 
     def gallery(self, tiles: Iterable[Tile], *, caption: str) -> None:
         """Small pictures side by side."""
@@ -173,13 +154,13 @@ class Section:
         self.blocks.append({'kind': 'plot', 'svg': Markup(draw(plot)), 'caption': caption, 'alt': alt or caption})
 
     @property
-    def toggles(self) -> dict[str, list[tuple[str, bool]]]:
+    def toggles(self) -> dict[str, dict[str, bool]]:
         """For every tag in the section its values, in the order they appear, and whether they are on at first."""
         found: dict[str, dict[str, bool]] = {}
         for item in self._items():
             for key, value in item.tags.items():
                 found.setdefault(key, {})[value] = value not in self.off.get(key, ())
-        return {key: list(values.items()) for key, values in found.items()}
+        return found
 
     def swatch(self, key: str, value: str) -> Mark | None:
         """A mark that looks like all marks with this tag; it has the colour of the text if their colours differ.
@@ -230,7 +211,15 @@ class Page:
         for block in (block for section in self.sections for block in section.blocks if block['kind'] == 'picture'):
             block['is_first'] = block['uri'] not in names
             block['name'] = names.setdefault(block['uri'], f'i{len(names)}')
-        return self._environment.get_template('page.html').render(page=self)
+        environment = jinja2.Environment(
+            loader=jinja2.PackageLoader('frdet.insight'),
+            autoescape=True,
+            undefined=jinja2.StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        environment.filters.update(number=number, uri=data_uri, is_number=_reads_as_number)
+        return environment.get_template('page.html').render(page=self)
 
     def write(self, path: str | Path) -> None:
         """Write the page; its folder is made if it is missing.
@@ -245,26 +234,14 @@ class Page:
         except OSError as error:
             raise ConfigError(f'The page {path} cannot be written ({error.strerror}): choose another path') from None
 
-    @cached_property
-    def _environment(self) -> jinja2.Environment:
-        environment = jinja2.Environment(
-            loader=jinja2.PackageLoader('frdet.insight'),
-            autoescape=True,
-            undefined=jinja2.StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
-        environment.filters.update(number=number, uri=data_uri, is_number=_reads_as_number)
-        return environment
-
 
 def number(value: Any) -> str:
     """Text of a table's cell: integers have separators, other numbers 4 digits, None is a dash."""
     if value is None:
         return '–'
-    if not _is_number(value) or isinstance(value, (bool, np.bool_)):
+    if isinstance(value, bool) or not _is_number(value):
         return str(value)
-    if float(value).is_integer() and abs(value) < 1e15 and not isinstance(value, (float, np.floating)):
+    if isinstance(value, (int, np.integer)) and abs(int(value)) < 1e15:
         return f'{int(value):,}'
     return f'{float(value):.4g}'
 
@@ -278,11 +255,10 @@ def _reads_as_number(value: Any) -> bool:
     return _is_number(value) or bool(isinstance(value, str) and re.fullmatch(r'[+-]?\d[\d.,]*(e-?\d+)? ?%?', value))
 
 
-def data_uri(image: np.ndarray, *, lossless: bool = False) -> str:
-    """An image (H, W, 3) uint8 RGB as a data URI: PNG if ``lossless`` or not larger than JPEG, else JPEG."""
+def data_uri(image: np.ndarray) -> str:
+    """An image (H, W, 3) uint8 RGB as a data URI: PNG if that is not larger than JPEG, else JPEG."""
     content = {kind: io.BytesIO() for kind in ('png', 'jpeg')}
-    picture = Image.fromarray(image)
-    picture.save(content['png'], 'PNG')
-    picture.save(content['jpeg'], 'JPEG', quality=85)
-    kind = 'png' if lossless or content['png'].tell() <= content['jpeg'].tell() else 'jpeg'
+    for kind, stream in content.items():
+        Image.fromarray(image).save(stream, kind, quality=85)  # PNG has no quality
+    kind = 'png' if content['png'].tell() <= content['jpeg'].tell() else 'jpeg'
     return f'data:image/{kind};base64,{base64.b64encode(content[kind].getvalue()).decode()}'

@@ -6,7 +6,6 @@ from statistics import median
 import torch
 from torch import Tensor
 
-from frdet.insight.step.preparing import batch_size
 from frdet.insight.step.record import DATA, Record
 from frdet.models.layers import has_untouched_frozen_norm
 from frdet.structures import box_iou
@@ -24,11 +23,8 @@ def find_warnings(record: Record) -> list[str]:
 
 def best_iou(boxes: Tensor, gt_boxes: Tensor) -> Tensor:
     """(G,) the best IoU of each ground truth (G, 4) with the boxes (N, 4)."""
-    best = torch.zeros(len(gt_boxes))
-    for some in boxes.split(100_000):
-        if len(some):
-            best = torch.maximum(best, box_iou(gt_boxes, some).amax(dim=1))
-    return best
+    found = [box_iou(gt_boxes, some).amax(dim=1) for some in boxes.split(100_000) if len(some)]
+    return torch.stack([torch.zeros(len(gt_boxes)), *found]).amax(dim=0)
 
 
 def _non_finite(record: Record) -> Iterator[str]:
@@ -88,14 +84,14 @@ def _samples(record: Record) -> Iterator[str]:
                 'truth itself, which joins the proposals.'
             )
     for image, selection in enumerate(record.selections):
-        if len(selection.proposals) == 0:
+        if not selection.kept.any():
             yield f'No proposal of {record.image_name(image)} survived: the second stage sees none of the first.'
 
 
 def _learning_rate(record: Record) -> Iterator[str]:
-    cfg = record.prepared.cfg
-    rule = cfg.get('auto_scale_lr') or {}
-    base, images = rule.get('base_batch_size'), batch_size(cfg) * record.prepared.optim_wrapper._accumulative_counts
+    rule = record.prepared.cfg.get('auto_scale_lr') or {}
+    base = rule.get('base_batch_size')
+    images = record.prepared.batch_size * record.prepared.optim_wrapper._accumulative_counts
     if base and not rule.get('enable') and images != base:
         yield (
             f'The learning rate does not fit this batch: {record.lr:g} is for {base} images in a step, this config '
@@ -107,10 +103,10 @@ def _layers(record: Record) -> Iterator[str]:
     spreads: dict[str, list[float]] = {}
     for name, stats in record.layers.items():
         dead = stats.dead(name)
-        if dead == stats.channels:
+        if dead == stats.shape[1]:
             yield f'A dead ReLU layer: no value of {name} is above 0 in this step, and no gradient passes it.'
-        elif dead is not None and dead > DEAD_SHARE * stats.channels:
-            yield f'{dead} of {stats.channels} channels of {name} are never above 0 in this step.'
+        elif dead is not None and dead > DEAD_SHARE * stats.shape[1]:
+            yield f'{dead} of {stats.shape[1]} channels of {name} are never above 0 in this step.'
         earlier = spreads.setdefault(name.split('.')[0], [])
         if earlier and stats.std > NOISY * median(earlier) > 0:
             yield (

@@ -1,7 +1,7 @@
 """Numbers of layers and stages: activations, weights, gradients, updates."""
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -14,50 +14,38 @@ _VALUES = 20_000  # about so many values of a tensor are kept for its histogram
 _BEFORE_RELU = ('rpn_head.rpn_conv', 'roi_head.bbox_head.shared_fcs')
 
 
+@dataclass
 class LayerStats:
-    """Activations of a layer over all its calls in a step.
+    """Activations of a layer over all its calls in a step. Statistics are those of the finite values."""
 
-    Attributes:
-        calls: number of calls.
-        shape: shape of the last output.
-        mean, std, low, high: statistics of all finite values.
-        zeros: share of the finite values that are 0 or below.
-        channels, dead: number of channels, and of channels without a value above 0 (``dead``: only with a ReLU).
-        non_finite: number of values that are NaN or infinite.
-        values: some of the values.
-    """
+    shape: tuple[int, ...] = ()  # of the last output (N, C, ...); empty before the first
+    low: float = float('inf')
+    high: float = float('-inf')
+    non_finite: int = 0  # number of values that are NaN or infinite
+    values: Tensor = field(default_factory=lambda: torch.zeros(0))  # some of the values
+    channel_high: Tensor = field(default_factory=lambda: torch.tensor(-torch.inf))  # (C,) NaN if a value is
+    _count: int = 0
+    _sum: float = 0.0
+    _squares: float = 0.0
+    _below: int = 0  # number of values that are 0 or below
 
-    def __init__(self) -> None:
-        self.calls = 0
-        self.shape: tuple[int, ...] = ()
-        self.non_finite = 0
-        self.values = torch.zeros(0)
-        self._count = 0
-        self._sum = self._square = 0.0
-        self._below = 0
-        self.low, self.high = float('inf'), float('-inf')
-        self._channel_high: Tensor | None = None
-
+    @torch.no_grad()
     def update(self, output: Any) -> None:
         """Add the output (N, C, ...) of one call; an output of another form is ignored."""
         if not isinstance(output, Tensor) or output.dim() < 2:
             return
-        with torch.no_grad():
-            x = output.detach().float()
-            finite = x[x.isfinite()]
-            self.calls += 1
-            self.shape = tuple(x.shape)
-            self.non_finite += x.numel() - finite.numel()
-            self._count += finite.numel()
-            self._sum += float(finite.sum())
-            self._square += float(finite.double().square().sum())
-            self._below += int((finite <= 0).sum())
-            if finite.numel():
-                self.low, self.high = min(self.low, float(finite.min())), max(self.high, float(finite.max()))
-            high = x.transpose(0, 1).flatten(1).amax(dim=1).cpu()
-            self._channel_high = high if self._channel_high is None else torch.maximum(self._channel_high, high)
-            step = max(1, finite.numel() // _VALUES)
-            self.values = torch.cat([self.values, finite[::step].cpu()])
+        x = output.float()
+        finite = x[x.isfinite()]
+        self.shape = tuple(x.shape)
+        self.non_finite += x.numel() - finite.numel()
+        self._count += finite.numel()
+        self._sum += float(finite.sum())
+        self._squares += float(finite.double().square().sum())
+        self._below += int((finite <= 0).sum())
+        if finite.numel():
+            self.low, self.high = min(self.low, float(finite.min())), max(self.high, float(finite.max()))
+        self.channel_high = torch.maximum(self.channel_high, x.transpose(0, 1).flatten(1).amax(dim=1).cpu())
+        self.values = torch.cat([self.values, _some(finite)])
 
     @property
     def mean(self) -> float:
@@ -65,21 +53,17 @@ class LayerStats:
 
     @property
     def std(self) -> float:
-        return max(self._square / max(self._count, 1) - self.mean**2, 0.0) ** 0.5
+        return max(self._squares / max(self._count, 1) - self.mean**2, 0.0) ** 0.5
 
     @property
     def zeros(self) -> float:
+        """Share of the values that are 0 or below."""
         return self._below / max(self._count, 1)
 
     def dead(self, name: str) -> int | None:
         """Number of channels without a value above 0; None if the layer called ``name`` has no ReLU."""
-        if self._channel_high is None or not (self.low >= 0 or name.startswith(_BEFORE_RELU)):
-            return None
-        return int((self._channel_high <= 0).sum())
-
-    @property
-    def channels(self) -> int:
-        return self.shape[1]
+        has_relu = self.low >= 0 or name.startswith(_BEFORE_RELU)
+        return int((self.channel_high <= 0).sum()) if has_relu else None
 
 
 @dataclass(frozen=True)
@@ -99,12 +83,6 @@ class StageStats:
         return self.update / self.weight if self.trained and self.weight else None
 
 
-def stage_of(parameter: str) -> str:
-    """The stage of a parameter, such as ``backbone.layer1`` or, in a list, ``bbox_heads.0.fc_cls``."""
-    parts = parameter.removeprefix('roi_head.').split('.')[:-1] or [parameter]
-    return '.'.join(parts[: 3 if parts[1:2] and parts[1].isdigit() else 2])
-
-
 def layers_to_watch(model: nn.Module) -> list[str]:
     """Names of the backbone's blocks, and of the convolutions and linear layers of the other parts."""
     names = []
@@ -122,16 +100,11 @@ def layers_to_watch(model: nn.Module) -> list[str]:
     return names
 
 
-def weights_before(model: nn.Module) -> dict[str, Tensor]:
-    """A copy of every parameter."""
-    return {name: p.detach().clone() for name, p in model.named_parameters()}
-
-
 def stages_after(model: nn.Module, before: dict[str, Tensor], gradients: dict[str, Tensor]) -> dict[str, StageStats]:
-    """Statistics of every stage, in the model's order."""
+    """Statistics of every stage, in the model's order, from the parameters ``before`` the step and their gradients."""
     groups: dict[str, list[tuple[str, nn.Parameter]]] = defaultdict(list)
     for name, parameter in model.named_parameters():
-        groups[stage_of(name)].append((name, parameter))
+        groups[_stage_of(name)].append((name, parameter))
     return {
         stage: StageStats(
             trained=sum(p.numel() for _, p in members if p.requires_grad),
@@ -143,6 +116,12 @@ def stages_after(model: nn.Module, before: dict[str, Tensor], gradients: dict[st
         )
         for stage, members in groups.items()
     }
+
+
+def _stage_of(parameter: str) -> str:
+    """The stage of a parameter, such as ``backbone.layer1`` or, in a list, ``bbox_heads.0.fc_cls``."""
+    parts = parameter.removeprefix('roi_head.').split('.')[:-1] or [parameter]
+    return '.'.join(parts[: 3 if parts[1:2] and parts[1].isdigit() else 2])
 
 
 def _norm(tensors: list[Tensor]) -> float:

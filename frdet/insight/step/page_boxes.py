@@ -13,14 +13,12 @@ from torch import Tensor
 from frdet.insight.browse import css_colour, network_input, pipeline_in_words, show_image
 from frdet.insight.page import Mark, Page, Row, Section, Tile
 from frdet.insight.step.findings import best_iou
-from frdet.insight.step.record import ANCHORS, DATA, PROPOSALS, ROIS, Matching, Record, RoIs
+from frdet.insight.step.record import ANCHORS, DATA, PROPOSALS, ROIS, Matching, Record, RoIs, Selection
 from frdet.structures import box_iou
 
 DRAWN = 60  # the most boxes of one kind, level and image on a picture
 CLEAR = 20  # proposals an image that are shown at first
 CROPS = {'positive': 16, 'negative': 8}  # RoIs an image whose pixels and features are shown
-_KINDS = {1: 'positive', -1: 'ignored', 0: 'negative'}
-_COLOURS = {'positive': 'green', 'ignored': 'orange', 'negative': 'red'}
 
 
 def add_data(page: Page, record: Record) -> None:
@@ -55,10 +53,35 @@ def add_anchors(page: Page, record: Record) -> None:
     )
     for image, matching in enumerate(record.anchors):
         section.heading(record.image_name(image))
-        _matching_table(section, record, matching)
+        level, sampled = matching.level, matching.sampled
+        positive, negative, ignored = (matching.label == label for label in (1, 0, -1))
+        counted = {
+            'anchors': level,
+            'positive': level[positive],
+            'ignored': level[ignored],
+            'negative': level[negative],
+            'sampled positive': level[positive & sampled],
+            'sampled negative': level[negative & sampled],
+        }
+        _level_table(section, record, counted, 'Anchors by level')
         _truth_table(section, record, image, matching, 'anchors')
-        # The ground truth last, so that it lies on top.
-        marks = [*_matching_marks(record, image, matching), *_truth_marks(record, image)]
+        kinds = {
+            'positive, sampled': (positive & sampled, 'green', 'solid'),
+            'positive, not sampled': (positive & ~sampled, 'green', 'dashed'),
+            'ignored': (ignored, 'orange', 'dashed'),
+            'negative, sampled': (negative & sampled, 'red', 'solid'),  # the others are nearly all anchors
+        }
+        scores = torch.cat([scores[image].flatten() for scores in record.objectness]).nan_to_num(0)
+        marks = []
+        for kind, (mask, colour, line) in kinds.items():
+            for name, i in _best(record, matching, mask, matching.iou):
+                tip = f'{kind}, {name}\nIoU {matching.iou[i]:.3f}, score {scores[i]:.3f}'
+                tip += f'\n{_size_in_words(matching.boxes[i])}'
+                if positive[i]:
+                    tip += f'\nanswers for {record.describe(image, int(matching.gt_index[i]))}'
+                tags, score = {'level': name, 'kind': kind}, float(scores[i])
+                marks.append(Mark(matching.boxes[i].tolist(), tip, colour, line, tags=tags, score=score))
+        marks += _truth_marks(record, image)  # the last, so that they lie on top
         caption = f'Anchors and ground truth; at most {DRAWN} of a kind and level, the best IoU first'
         section.picture(network_input(record.prepared.items[image]), caption, marks=marks)
 
@@ -76,56 +99,36 @@ def add_proposals(page: Page, record: Record) -> None:
     )
     for image, selection in enumerate(record.selections):
         section.heading(record.image_name(image))
-        height, width = record.samples[image].img_shape[:2]
-        tiles = []
-        for name, scores in zip(record.level_names, record.objectness, strict=True):
-            best = scores[image].amax(dim=2)
-            seen = best[: _cells(height, record, best.shape[0], 0), : _cells(width, record, best.shape[1], 1)]
-            tip = f'{seen.shape[1]}x{seen.shape[0]} cells\nlowest {seen.min():.3f}\nhighest {seen.max():.3f}'
-            caption = f'{name}: {seen.min():.2f} to {seen.max():.2f}'
-            tiles.append(Tile(_heat_map(seen, side=180), caption, tip, tags={'level': name}))
+        tiles = _objectness_tiles(record, image)
         section.gallery(tiles, caption='Objectness, dark is the lowest of a level and bright the highest')
-        masks = {
-            'clipped': selection.clipped,
-            'small dropped': selection.small,
-            'suppressed by NMS': selection.suppressed,
-            'outscored': ~(selection.small | selection.suppressed | selection.kept),
-            'kept': selection.kept,
+        level, kept = selection.level, selection.kept
+        counted = {
+            'anchors': record.anchors[image].level,
+            'after top-k': level,
+            'clipped': level[selection.clipped],
+            'small dropped': level[selection.small],
+            'suppressed by NMS': level[selection.suppressed],
+            'outscored': level[~(selection.small | selection.suppressed | kept)],
+            'kept': level[kept],
         }
-        rows = []
-        for level, name in enumerate(record.level_names):
-            here = selection.level == level
-            anchors = int((record.anchors[image].level == level).sum())
-            counts = [int((mask & here).sum()) for mask in masks.values()]
-            rows.append(Row([name, anchors, int(here.sum()), *counts], tags={'level': name}))
-        total = [len(record.anchors[image].boxes), len(selection.level), *(int(m.sum()) for m in masks.values())]
-        rows.append(Row(['all', *total]))
-        section.table(
-            ['level', 'anchors', 'after top-k', *masks],
-            rows,
-            caption='Proposals at every step; clipped: reached beyond the image and were cut; outscored: survived '
-            'NMS, but others had better scores',
+        caption = (
+            'Proposals at every step; clipped: reached beyond the image and were cut; outscored: survived NMS, but '
+            'others had better scores'
         )
+        _level_table(section, record, counted, caption)
         marks = []
-        for level, name in enumerate(record.level_names):
-            for kind, colour, mask in (
-                ('before NMS', 'orange', ~selection.small & ~selection.kept),
-                ('after NMS', 'green', selection.kept),
-            ):
-                index = (mask & (selection.level == level)).nonzero().squeeze(1)
-                for i in index[selection.scores[index].argsort(descending=True)][:DRAWN].tolist():
-                    tip = f'{kind}, {name}\nscore {selection.scores[i]:.3f}\n{_size_in_words(selection.boxes[i])}'
-                    tags, score = {'level': name, 'kind': kind}, float(selection.scores[i].nan_to_num(0))
-                    marks.append(Mark(selection.boxes[i].tolist(), tip, colour, tags=tags, score=score))
+        kinds = {'before NMS': (~selection.small & ~kept, 'orange'), 'after NMS': (kept, 'green')}
+        for kind, (mask, colour) in kinds.items():
+            for name, i in _best(record, selection, mask, selection.scores):
+                tip = f'{kind}, {name}\nscore {selection.scores[i]:.3f}\n{_size_in_words(selection.boxes[i])}'
+                tags, score = {'level': name, 'kind': kind}, float(selection.scores[i].nan_to_num(0))
+                marks.append(Mark(selection.boxes[i].tolist(), tip, colour, tags=tags, score=score))
+        marks += _truth_marks(record, image)
         caption = f'Proposals; at most {DRAWN} of a kind and level, the best scores first'
-        section.picture(
-            network_input(record.prepared.items[image]), caption, marks=[*marks, *_truth_marks(record, image)]
-        )
-    kept = torch.cat([s.scores[s.kept] for s in record.selections]).nan_to_num(0)
+        section.picture(network_input(record.prepared.items[image]), caption, marks=marks)
     # All proposals together would hide the image.
-    section.least = (
-        float(kept.sort(descending=True).values[: CLEAR * len(record.selections)].min()) if len(kept) else 0.0
-    )
+    scores = torch.cat([s.scores[s.kept] for s in record.selections]).nan_to_num(0).sort(descending=True).values
+    section.least = min(scores[: CLEAR * len(record.selections)].tolist(), default=0.0)
 
 
 def add_rois(page: Page, record: Record) -> None:
@@ -142,22 +145,12 @@ def add_rois(page: Page, record: Record) -> None:
     )
     for image, (matching, rois) in enumerate(zip(record.matched, record.rois, strict=True)):
         section.heading(record.image_name(image))
-        rows = []
-        for level, name in enumerate(record.level_names):
-            here = rois.level == level
-            if here.any():
-                positives = int((rois.positive & here).sum())
-                rows.append(Row([name, int(here.sum()), positives, int(here.sum()) - positives], tags={'level': name}))
-        rows.append(Row(['all', len(rois.level), int(rois.positive.sum()), int((~rois.positive).sum())]))
-        section.table(['level', 'RoIs', 'positive', 'negative'], rows, caption='Sampled RoIs by level')
-        joined = bool(matching.is_truth.any())
-        _truth_table(
-            section, record, image, matching, 'proposals',
-            more='; it is one of the positives itself, but does not count for the best IoU' if joined else '',
-        )  # fmt: skip
+        kinds = {'positive': rois.positive, 'negative': ~rois.positive}
+        counted = {'RoIs': rois.level, **{kind: rois.level[mask] for kind, mask in kinds.items()}}
+        _level_table(section, record, counted, 'Sampled RoIs by level')
+        _truth_table(section, record, image, matching, 'proposals')
         caption = f'Sampled RoIs: all positives, and at most {DRAWN} negatives'
         section.picture(network_input(record.prepared.items[image]), caption, marks=list(_roi_marks(record, rois)))
-        kinds = {'positive': rois.positive, 'negative': ~rois.positive}
         order = torch.cat([mask.nonzero().squeeze(1)[: CROPS[kind]] for kind, mask in kinds.items()])
         tiles = [_crop(record, image, rois, i) for i in order.tolist()]
         caption = (
@@ -167,66 +160,60 @@ def add_rois(page: Page, record: Record) -> None:
         section.gallery(tiles, caption=caption)
 
 
-def _matching_table(section: Section, record: Record, matching: Matching) -> None:
-    rows = []
-    columns = {kind: matching.label == value for value, kind in _KINDS.items()}
-    columns |= {f'sampled {kind}': columns[kind] & matching.sampled for kind in ('positive', 'negative')}
+def _level_table(section: Section, record: Record, counted: dict[str, Tensor], caption: str) -> None:
+    """Numbers of boxes by level; ``counted`` has the levels (n,) of the boxes of each column.
+
+    A level without boxes of the first column is left out.
+    """
+    rows = [
+        Row([name, *(int((levels == i).sum()) for levels in counted.values())], tags={'level': name})
+        for i, name in enumerate(record.level_names)
+    ]
+    total = Row(['all', *map(len, counted.values())])
+    section.table(['level', *counted], [*(row for row in rows if row.cells[1]), total], caption=caption)
+
+
+def _objectness_tiles(record: Record, image: int) -> list[Tile]:
+    """The best score of each cell, level by level; the padding is left out."""
+    tiles = []
+    for name, scores in zip(record.level_names, record.objectness, strict=True):
+        best = scores[image].amax(dim=2)
+        sizes = zip(record.samples[image].img_shape[:2], best.shape, record.input_shape, strict=True)
+        height, width = (-(-pixels * cells // padded) for pixels, cells, padded in sizes)
+        seen = best[:height, :width]
+        tip = f'{seen.shape[1]}x{seen.shape[0]} cells\nlowest {seen.min():.3f}\nhighest {seen.max():.3f}'
+        caption = f'{name}: {seen.min():.2f} to {seen.max():.2f}'
+        tiles.append(Tile(_heat_map(seen, side=180), caption, tip, tags={'level': name}))
+    return tiles
+
+
+def _best(record: Record, found: Matching | Selection, mask: Tensor, rank: Tensor) -> Iterator[tuple[str, int]]:
+    """The ``DRAWN`` boxes of ``mask`` (N,) on each level whose ``rank`` (N,) is best: name of the level, and index."""
     for level, name in enumerate(record.level_names):
-        here = matching.level == level
-        counts = [int((mask & here).sum()) for mask in columns.values()]
-        rows.append(Row([name, int(here.sum()), *counts], tags={'level': name}))
-    rows.append(Row(['all', len(matching.label), *(int(mask.sum()) for mask in columns.values())]))
-    section.table(['level', 'anchors', *columns], rows, caption='Anchors by level')
-
-
-def _matching_marks(record: Record, image: int, matching: Matching) -> Iterator[Mark]:
-    scores = torch.cat([scores[image].flatten() for scores in record.objectness]).nan_to_num(0)
-    for value, kind in _KINDS.items():
-        for sampled in (True, False) if value >= 0 else (False,):
-            if kind == 'negative' and not sampled:
-                continue  # these are nearly all anchors
-            named = f'{kind}, sampled' if sampled else kind if value < 0 else f'{kind}, not sampled'
-            for level, name in enumerate(record.level_names):
-                mask = (matching.label == value) & (matching.level == level) & (matching.sampled == sampled)
-                index = mask.nonzero().squeeze(1)
-                for i in index[matching.iou[index].argsort(descending=True)][:DRAWN].tolist():
-                    tip = f'{named}, {name}\nIoU {matching.iou[i]:.3f}, score {scores[i]:.3f}'
-                    tip += f'\n{_size_in_words(matching.boxes[i])}'
-                    if value == 1:
-                        tip += f'\nanswers for {record.describe(image, int(matching.gt_index[i]))}'
-                    line = 'solid' if sampled else 'dashed'
-                    tags, score = {'level': name, 'kind': named}, float(scores[i])
-                    yield Mark(matching.boxes[i].tolist(), tip, _COLOURS[kind], line, tags=tags, score=score)
-
-
-def _cells(length: int, record: Record, cells: int, axis: int) -> int:
-    """Number of cells along ``axis`` that lie on the image of ``length`` pixels and not on padding."""
-    return max(1, min(cells, -(-length * cells // record.input_shape[axis])))
+        index = (mask & (found.level == level)).nonzero().squeeze(1)
+        for i in index[rank[index].argsort(descending=True)][:DRAWN].tolist():
+            yield name, i
 
 
 def _roi_marks(record: Record, rois: RoIs) -> Iterator[Mark]:
     before, after = (box_iou(x[:, None], rois.targets[:, None]).flatten() for x in (rois.boxes, rois.refined))
-    negatives = 0
-    for i in range(len(rois.boxes)):
-        name, label = record.level_names[int(rois.level[i])], int(rois.label[i])
-        best = int(rois.scores[i].argmax())
+    shown = rois.positive | ((~rois.positive).cumsum(dim=0) <= DRAWN)
+    for i in shown.nonzero().squeeze(1).tolist():
+        name, label, best = record.level_names[int(rois.level[i])], int(rois.label[i]), int(rois.scores[i].argmax())
         score = float(rois.scores[i, label].nan_to_num(0))
         tip = f'{record.class_name(label)}: probability {score:.3f}\npooled from {name}'
         tip += f'\n{_size_in_words(rois.boxes[i])}\nbest guess {record.class_name(best)} {rois.scores[i, best]:.3f}'
-        if not rois.positive[i]:
-            negatives += 1
-            if negatives <= DRAWN:
-                yield Mark(rois.boxes[i].tolist(), tip, 'red', tags={'level': name, 'kind': 'negative'}, score=score)
-            continue
-        tip += f'\nIoU {before[i]:.3f}, refined {after[i]:.3f}'
-        colour = css_colour(label)
-        for kind, box, line, shade in (
-            ('before', rois.boxes[i], 'dotted', colour),
-            ('after', rois.refined[i], 'solid', colour),
-            ('ground truth', rois.targets[i], 'dashed', 'blue'),
-        ):
+        boxes = [('negative', rois.boxes[i], 'red', 'solid')]
+        if rois.positive[i]:
+            tip += f'\nIoU {before[i]:.3f}, refined {after[i]:.3f}'
+            boxes = [
+                ('before', rois.boxes[i], css_colour(label), 'dotted'),
+                ('after', rois.refined[i], css_colour(label), 'solid'),
+                ('ground truth', rois.targets[i], 'blue', 'dashed'),
+            ]
+        for kind, box, colour, line in boxes:
             tags = {'level': name, 'kind': kind}
-            yield Mark(box.tolist(), f'{kind}, {tip}', shade, line, tags=tags, score=score)
+            yield Mark(box.tolist(), f'{kind}, {tip}', colour, line, tags=tags, score=score)
 
 
 def _crop(record: Record, image: int, rois: RoIs, i: int) -> Tile:
@@ -242,8 +229,8 @@ def _crop(record: Record, image: int, rois: RoIs, i: int) -> Tile:
     return Tile(both, f'{label}, {name}', tip, tags={'level': name, 'crops': kind})
 
 
-def _truth_table(section: Section, record: Record, image: int, matching: Matching, what: str, more: str = '') -> None:
-    """A table of the boxes that match each ground truth; ``what`` names the boxes, ``more`` ends the caption."""
+def _truth_table(section: Section, record: Record, image: int, matching: Matching, what: str) -> None:
+    """A table of the boxes that match each ground truth; ``what`` names the boxes."""
     truth = record.samples[image].gt_instances
     boxes, labels = truth.bboxes.cpu(), truth.labels.tolist()
     rows = []
@@ -257,7 +244,10 @@ def _truth_table(section: Section, record: Record, image: int, matching: Matchin
         rows.append(Row([*row, where or 'none'] if what == 'anchors' else row))
     head = ['ground truth', 'class', 'pixels', 'best IoU', f'positive {what}', 'sampled']
     head += ['by level'] if what == 'anchors' else []
-    section.table(head, rows, caption=f'The {what} that answer for each ground truth{more}')
+    caption = f'The {what} that answer for each ground truth'
+    if matching.is_truth.any():
+        caption += '; it is one of the positives itself, but does not count for the best IoU'
+    section.table(head, rows, caption=caption)
 
 
 def _truth_marks(record: Record, image: int) -> list[Mark]:

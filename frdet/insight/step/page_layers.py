@@ -38,8 +38,7 @@ def add_parts(page: Page, record: Record) -> None:
     )
     rows = []
     for name, part in record.prepared.model.named_children():
-        trained = sum(p.numel() for p in part.parameters() if p.requires_grad)
-        frozen = sum(p.numel() for p in part.parameters()) - trained
+        trained, frozen = (sum(p.numel() for p in part.parameters() if p.requires_grad is on) for on in (True, False))
         shapes = ['x'.join(map(str, shape)) for shape in record.shapes.get(name, [])]
         shown = '; '.join([*shapes[:_SHAPES], *(['...'] if len(shapes) > _SHAPES else [])])
         ms = record.seconds[name] * 1000 if name in record.seconds else None
@@ -73,10 +72,10 @@ def add_losses(page: Page, record: Record) -> None:
     if record.logged:
         rows = [[name, value, _LOGGED.get(name, '') if record.rois else ''] for name, value in record.logged.items()]
         section.table(['name', 'value', 'what it is'], rows, caption='Numbers that are logged and are no losses')
-    finite = [(x.name, x.value) for x in record.losses if np.isfinite(x.value)]
+    finite = {x.name: x.value for x in record.losses if np.isfinite(x.value)}
 
     def paint(axes: Any) -> None:
-        axes.barh([name for name, _ in finite], [value for _, value in finite])
+        axes.barh(list(finite), list(finite.values()))
         axes.invert_yaxis()
         axes.set_xlabel('value')
 
@@ -96,23 +95,14 @@ def add_activations(page: Page, record: Record) -> None:
         for n, s in record.layers.items()
     ]
     head = ['layer', 'output', 'mean', 'spread', 'lowest', 'highest', '≤ 0', 'dead channels', 'not finite']
-    section.table(
-        head,
-        rows,
-        caption='Layers; if a layer serves several levels, the output is that of its last call',
-    )
+    caption = 'Layers; if a layer serves several levels, the output is that of its last call'
+    section.table(head, rows, caption=caption)
     shown = {name: stats.values for name, stats in record.layers.items() if len(stats.values)}
-    section.plot(
-        _histograms(shown),
-        'Activations of the layers: shares of values',
-        alt=f'Histograms of activations: {", ".join(shown)}',
-    )
+    alt = f'Histograms of activations: {", ".join(shown)}'
+    section.plot(_histograms(shown), 'Activations of the layers: shares of values', alt=alt)
     weights = {name: stage.values for name, stage in record.stages.items() if stage.values.isfinite().any()}
-    section.plot(
-        _histograms(weights),
-        'Weights of the stages before the step, without norms and biases',
-        alt=f'Histograms of weights: {", ".join(weights)}',
-    )
+    alt = f'Histograms of weights: {", ".join(weights)}'
+    section.plot(_histograms(weights), 'Weights of the stages before the step, without norms and biases', alt=alt)
 
 
 def add_updates(page: Page, record: Record) -> None:

@@ -3,17 +3,39 @@
 Shapes: B images, L levels, N boxes an image (anchors, or proposals with the ground truth), R sampled RoIs.
 """
 
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any
 
+from mmengine.config import Config
+from mmengine.optim import OptimWrapper
 from torch import Tensor
 
 from frdet.insight.step.layers import LayerStats, StageStats
-from frdet.insight.step.preparing import Prepared
 
 #: Titles of the sections that some models do not have.
 DATA, ANCHORS, PROPOSALS = 'Data', 'Anchors and their matches', 'Objectness and proposals'
 ROIS = 'RoIs and their refinement'
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A training step before it is made."""
+
+    cfg: Config
+    model: Any  # in training mode, on its device
+    weights: str  # their origin, in words
+    optim_wrapper: OptimWrapper  # its learning rate is scaled as in training
+    dataset: Any
+    records: list[dict[str, Any]]  # the data of each image before the pipeline
+    items: list[dict[str, Any]]  # results of the pipeline: ``inputs`` and ``data_samples``
+    classes: tuple[str, ...]  # names of the labels
+
+    @property
+    def batch_size(self) -> int:
+        """Number of images that one process loads for an iteration of training."""
+        loader = self.cfg.train_dataloader
+        return int(loader.get('batch_size') or (loader.get('batch_sampler') or {}).get('batch_size') or 1)
 
 
 @dataclass(frozen=True)
@@ -42,8 +64,7 @@ class Selection:
     clipped: Tensor  # (n,) bool, like the next three
     small: Tensor
     suppressed: Tensor
-    kept: Tensor
-    proposals: Tensor  # (P, 4) boxes for the second stage
+    kept: Tensor  # the second stage gets it as a proposal
 
 
 @dataclass(frozen=True)
@@ -105,9 +126,9 @@ class Record:
     @property
     def not_shown(self) -> str:
         """The sections that the page lacks and the reasons, in a line; empty if it has all."""
-        titles: dict[str, list[str]] = {}
+        titles: dict[str, list[str]] = defaultdict(list)
         for title, reason in self.absent.items():
-            titles.setdefault(reason, []).append(title)
+            titles[reason].append(title)
         return '; '.join(f'{", ".join(several)} ({reason})' for reason, several in titles.items())
 
     def image_name(self, image: int) -> str:

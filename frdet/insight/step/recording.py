@@ -17,11 +17,10 @@ from torch import Tensor, nn
 
 from frdet import ops
 from frdet.errors import ConfigError
-from frdet.insight.step.layers import LayerStats, layers_to_watch, stages_after, weights_before
-from frdet.insight.step.preparing import Prepared
-from frdet.insight.step.record import ANCHORS, DATA, PROPOSALS, ROIS, Loss, Matching, Record, RoIs, Selection
+from frdet.insight.step.layers import LayerStats, layers_to_watch, stages_after
+from frdet.insight.step.record import ANCHORS, DATA, PROPOSALS, ROIS, Loss, Matching, Prepared, Record, RoIs, Selection
 from frdet.models.dense_heads import RPNHead
-from frdet.models.task_modules import AssignResult, best_scores, select_proposals
+from frdet.models.task_modules import AssignResult, best_scores
 from frdet.models.task_modules.targets import IGNORED
 from frdet.registry import LOSSES
 from frdet.structures import clip_boxes
@@ -53,9 +52,6 @@ class Watch(ExitStack):
         """Record a module's calls, or pass its results to ``digest``, whose time counts for no module."""
         begins: list[float] = []
 
-        def before(module: nn.Module, args: tuple) -> None:
-            begins.append(_now() - self._own_time)
-
         def after(module: nn.Module, args: tuple, kwargs: dict[str, Any], result: Any) -> None:
             end = _now()
             seconds = end - self._own_time - begins.pop()
@@ -65,7 +61,7 @@ class Watch(ExitStack):
                 digest(result)
             self._own_time += _now() - end
 
-        self.enter_context(module.register_forward_pre_hook(before))
+        self.enter_context(module.register_forward_pre_hook(lambda *called: begins.append(_now() - self._own_time)))
         self.enter_context(module.register_forward_hook(after, with_kwargs=True))
 
     def method(self, owner: Any, name: str) -> None:
@@ -93,9 +89,9 @@ class Watch(ExitStack):
 
     def first(self, owner: Any, name: str = 'forward') -> Call:
         """The first call. Raises Absent if there was none."""
-        for call in self.calls(owner, name):
-            return call
-        raise Absent(f'{type(owner).__name__}.{name} was not called')
+        if not (calls := self.calls(owner, name)):
+            raise Absent(f'{type(owner).__name__}.{name} was not called')
+        return calls[0]
 
 
 def record_step(prepared: Prepared) -> Record:
@@ -128,8 +124,8 @@ def record_step(prepared: Prepared) -> Record:
                 if 'more than 1 value per channel' not in str(error):
                     raise
                 raise ConfigError('BN sees one value a channel: take more images (--image), or larger ones') from error
-    loss, _ = model.parse_losses(outputs)
-    before = weights_before(model)
+    loss, means = model.parse_losses(outputs)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
     wrapper.backward(wrapper.scale_loss(loss))
     gradients = {name: p.grad.detach().clone() for name, p in model.named_parameters() if p.grad is not None}
     wrapper.step()
@@ -141,27 +137,30 @@ def record_step(prepared: Prepared) -> Record:
     input_shape = (inputs.shape[2], inputs.shape[3]) if isinstance(inputs, Tensor) and inputs.dim() == 4 else (0, 0)
     if not all(input_shape) or not all('gt_instances' in sample for sample in samples):
         absent = dict.fromkeys((DATA, ANCHORS, PROPOSALS, ROIS), 'the batch is no images with gt_instances')
-    features, objectness, anchors = _or_absent(absent, ANCHORS, _anchors, watch, anchor_head, len(samples))
+    predictions, objectness, anchors = _or_absent(absent, ANCHORS, _anchors, watch, anchor_head, len(samples))
     if ANCHORS in absent:
         absent[PROPOSALS] = absent[ANCHORS]
-    selections, *_ = _or_absent(absent, PROPOSALS, _selections, watch, anchor_head, samples)
+    selections, *_ = _or_absent(absent, PROPOSALS, _selections, anchor_head, samples, predictions)
     pyramid, matched, rois = _or_absent(absent, ROIS, _rois, watch, roi_head, len(samples))
     parts = {name: watch.calls(part) for name, part in model.named_children() if watch.calls(part)}
+    values = {name: mean.item() for name, mean in means.items()}
     return Record(
         prepared=prepared,
         samples=samples,
         input_shape=input_shape,
         seconds={part: sum(call.seconds for call in calls) for part, calls in parts.items()},
         shapes={part: [tuple(t.shape) for t in _tensors(calls[-1].result)] for part, calls in parts.items()},
-        level_names=[f'p{round(math.log2(input_shape[0] / f.shape[2]))}' for f in features or pyramid],
+        level_names=[
+            f'p{round(math.log2(input_shape[0] / f.shape[2]))}' for f in (predictions[0] if predictions else pyramid)
+        ],
         objectness=objectness,
         anchors=anchors,
         selections=selections,
         matched=matched,
         rois=rois,
-        losses=[_loss(name, value, watch, losses) for name, value in outputs.items() if 'loss' in name],
-        logged={name: _mean(value) for name, value in outputs.items() if 'loss' not in name},
-        layers={name: stats for name, stats in layers.items() if stats.calls},
+        losses=[_loss(name, values[name], output, watch, losses) for name, output in outputs.items() if 'loss' in name],
+        logged={name: values[name] for name in outputs if 'loss' not in name},
+        layers={name: stats for name, stats in layers.items() if stats.shape},
         stages=stages_after(model, before, gradients),
         lr=float(wrapper.optimizer.param_groups[0]['lr']),
         absent=absent,
@@ -183,81 +182,70 @@ def _or_absent(absent: dict[str, str], section: str, make: Callable[..., tuple],
     return [], [], []
 
 
-def _anchors(watch: Watch, head: Any, batch: int) -> tuple[Sequence[Tensor], list[Tensor], list[Matching]]:
-    """Feature maps, objectness of each level, and matchings of a head that assigns anchors."""
+def _anchors(watch: Watch, head: Any, batch: int) -> tuple[tuple, list[Tensor], list[Matching]]:
+    """The predictions of a head that assigns anchors, objectness of each level, and matchings.
+
+    Predictions are, for each level, its map (B, C, H, W), N = H * W * A anchors (N, 4), logits (B, N[, K]) and deltas
+    (B, N, 4).
+    """
     if head is None:
         raise Absent('no part has an anchor_generator and an assigner')
-    features, grid, logits, _ = _dense(watch, head)
-    if (sampler := getattr(head, 'sampler', None)) is not None:
-        assigned = watch.first(sampler, 'sample_batch').args[0]
-    else:
-        assigned = watch.first(head.assigner, 'assign_batch').result
-    counts = torch.tensor([len(anchors) for anchors in grid])
-    if assigned.label.shape != (batch, counts.sum()):
+    call = watch.first(head)
+    features = call.args[0]
+    grid = head.anchor_generator.grid([(f.shape[2], f.shape[3]) for f in features], features[0].device)
+    counts = [len(anchors) for anchors in grid]
+    try:
+        logits, deltas = call.result
+        is_dense = [x.shape[1] for x in logits] == counts
+    except (TypeError, ValueError, AttributeError):
+        is_dense = False
+    if not is_dense:
+        raise Absent(f'{type(head).__name__}.forward does not give logits and deltas of every anchor by levels')
+    sampler = getattr(head, 'sampler', None)
+    last = watch.first(sampler, 'sample_batch') if sampler else watch.first(head.assigner, 'assign_batch')
+    assigned = last.args[0] if sampler else last.result
+    if assigned.label.shape != (batch, sum(counts)):
         raise Absent(f'{type(head).__name__} does not assign all its anchors together')
     best = [(x if x.dim() == 2 else x.amax(dim=2)).detach().sigmoid().cpu() for x in logits]
     per_cell = head.anchor_generator.num_anchors
-    level = torch.repeat_interleave(torch.arange(len(grid)), counts)
+    level = torch.repeat_interleave(torch.arange(len(grid)), torch.tensor(counts))
     return (
-        features,
+        (features, grid, logits, deltas),
         [x.unflatten(1, (*f.shape[2:], per_cell)) for x, f in zip(best, features, strict=True)],
         [_matching(watch, sampler, assigned, i, torch.cat(grid), level) for i in range(batch)],
     )
 
 
-def _dense(watch: Watch, head: Any) -> tuple[Sequence[Tensor], list[Tensor], Sequence[Tensor], Sequence[Tensor]]:
-    """Feature maps (B, C, H, W), anchors (H * W * A, 4), logits (B, H * W * A[, K]) and deltas, for each level."""
-    call = watch.first(head)
-    features = call.args[0]
-    grid = head.anchor_generator.grid([(f.shape[2], f.shape[3]) for f in features], features[0].device)
-    try:
-        logits, deltas = call.result
-        is_dense = [x.shape[1] for x in logits] == [len(anchors) for anchors in grid]
-    except (TypeError, ValueError, AttributeError):
-        is_dense = False
-    if not is_dense:
-        raise Absent(f'{type(head).__name__}.forward does not give logits and deltas of every anchor by levels')
-    return features, grid, logits, deltas
-
-
-def _matching(
-    watch: Watch, sampler: Any, assigned: AssignResult, image: int, boxes: Tensor, level: Tensor | None = None
-) -> Matching:
+def _matching(watch: Watch, sampler: Any, assigned: AssignResult, image: int, boxes: Tensor, level: Tensor) -> Matching:
     label, gt_index, iou = (x[image].cpu() for x in assigned)
     sampled = label != IGNORED
     if sampler is not None:
         result = watch.first(sampler, 'sample_batch').result
-        sampled = torch.zeros_like(label, dtype=torch.bool)
-        sampled[result.index[image][result.valid[image]].cpu()] = True
-    level = torch.zeros_like(label) if level is None else level
+        chosen = result.index[image][result.valid[image]].cpu()
+        sampled = torch.zeros_like(sampled).index_fill(0, chosen, True)
     return Matching(boxes.detach().cpu(), level, label, gt_index, iou, sampled, torch.zeros_like(sampled))
 
 
-def _selections(watch: Watch, head: Any, samples: Sequence[Any]) -> tuple[list[Selection]]:
-    """The steps from anchors to proposals, repeated with the predictions of the recorded step."""
+def _selections(head: Any, samples: Sequence[Any], predictions: tuple) -> tuple[list[Selection]]:
+    """The steps from anchors to proposals, repeated with the predictions of the recorded step; see ``_anchors``."""
     if getattr(type(head), '_propose', None) is not RPNHead._propose:
         raise Absent('no part proposes boxes as RPNHead does')
-    _, grid, logits, deltas = _dense(watch, head)
+    _, grid, logits, deltas = predictions
     best = [best_scores(x.detach(), head.pre_nms[True]) for x in logits]
     boxes = [
         head.box_coder.decode(anchors[index], moves.detach().gather(1, index[..., None].expand(-1, -1, 4)))
         for anchors, moves, (_, index) in zip(grid, deltas, best, strict=True)
     ]
-    scores = [s for s, _ in best]
-    sizes = torch.tensor([s.img_shape[:2] for s in samples], dtype=torch.float32, device=scores[0].device)
-    rule = dict(nms_iou_thr=head.nms_iou_thr, num=head.post_nms[True], min_side=head.min_side)
-    proposals = select_proposals(boxes, scores, sizes, **rule)
-    level = torch.cat([torch.full_like(s[0], i, dtype=torch.long) for i, s in enumerate(scores)])
+    level = torch.cat([torch.full_like(index[0], i) for i, (_, index) in enumerate(best)])
     selections = []
-    for image in range(len(samples)):
-        reached, score = torch.cat([b[image] for b in boxes]), torch.cat([s[image] for s in scores])
-        clipped = clip_boxes(reached, sizes[image])
+    for image, sample in enumerate(samples):
+        reached, score = torch.cat([b[image] for b in boxes]), torch.cat([s[image] for s, _ in best])
+        clipped = clip_boxes(reached, torch.tensor(sample.img_shape[:2], dtype=torch.float32, device=score.device))
         small = ~((clipped[:, 2:] - clipped[:, :2] > head.min_side).all(dim=1) & score.isfinite())
         survived = ops.batched_nms_mask(clipped, score.masked_fill(small, -torch.inf), level, head.nms_iou_thr) & ~small
-        valid = proposals.valid[image]
         # The best survivors of all levels become proposals.
-        kept = torch.zeros_like(survived)
-        kept[torch.where(survived, score, -torch.inf).topk(len(valid)).indices[valid]] = True
+        order = torch.where(survived, score, -torch.inf).topk(min(head.post_nms[True], len(score))).indices
+        chosen = order[survived[order]]
         selection = dict(
             boxes=clipped,
             scores=score.sigmoid(),
@@ -265,8 +253,7 @@ def _selections(watch: Watch, head: Any, samples: Sequence[Any]) -> tuple[list[S
             clipped=(clipped != reached).any(dim=1),
             small=small,
             suppressed=~small & ~survived,
-            kept=kept,
-            proposals=proposals.boxes[image][valid],
+            kept=torch.zeros_like(survived).index_fill(0, chosen, True),
         )
         selections.append(Selection(**{name: x.cpu() for name, x in selection.items()}))
     return (selections,)
@@ -297,7 +284,8 @@ def _rois(watch: Watch, head: Any, batch: int) -> tuple[Sequence[Tensor], list[M
         pooled=pool.result.detach().float(),
     )
     masks = [(rois[:, 0] == i) & valid for i in range(batch)]
-    matched = [_matching(watch, head.sampler, assigned, i, proposed[i]) for i in range(batch)]
+    level = torch.zeros(proposed.shape[1], dtype=torch.long)  # proposals have no level before they are pooled
+    matched = [_matching(watch, head.sampler, assigned, i, proposed[i], level) for i in range(batch)]
     if getattr(head, 'add_gt_as_proposals', False):
         for matching in matched:
             matching.is_truth[len(matching.is_truth) - truth.boxes.shape[1] :] = True
@@ -310,19 +298,15 @@ def pooled_from(extractor: Any, features: Sequence[Tensor], rois: Tensor) -> Ten
     return (extractor(maps, rois).flatten(1).amax(dim=1).round().long() - 1).clamp(min=0)
 
 
-def _loss(name: str, value: Any, watch: Watch, modules: dict[str, nn.Module]) -> Loss:
+def _loss(name: str, value: float, output: Any, watch: Watch, modules: dict[str, nn.Module]) -> Loss:
+    """The loss that the model gives as ``output``, and the module that made it."""
     for part, module in modules.items():
         for args, result, _ in watch.calls(module):
-            if result is value:
+            if result is output:
                 weight = float(getattr(module, 'loss_weight', 1.0))
                 terms = (float(args[3]), weight, int(args[2].sum())) if len(args) == 4 else ()
-                return Loss(name, _mean(value), part, type(module).__name__, *terms)
-    return Loss(name, _mean(value))
-
-
-def _mean(value: Any) -> float:
-    """The mean of a tensor, or the sum of the means of a list, as in ``parse_losses``."""
-    return sum(float(t.detach().float().mean()) for t in _tensors(value))
+                return Loss(name, value, part, type(module).__name__, *terms)
+    return Loss(name, value)
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:

@@ -8,9 +8,8 @@ from torchvision.ops import box_iou
 from frdet.datasets.shapes import write_shapes
 from frdet.errors import ConfigError
 from frdet.insight.flops import unwrapped
-from frdet.insight.step import inspect_step
+from frdet.insight.step import inspect_step, prepare
 from frdet.insight.step.layers import layers_to_watch
-from frdet.insight.step.preparing import prepare
 from frdet.insight.step.recording import record_step
 from frdet.models.dense_heads import rpn_head
 from frdet.models.task_modules.selection import select_proposals

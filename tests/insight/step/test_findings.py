@@ -8,9 +8,8 @@ import torch
 from frdet.datasets import CocoDataset
 from frdet.datasets.shapes import write_shapes
 from frdet.errors import CheckpointError, ConfigError, DataError
-from frdet.insight.step import inspect_step
+from frdet.insight.step import inspect_step, prepare
 from frdet.insight.step.findings import find_warnings
-from frdet.insight.step.preparing import prepare
 from frdet.insight.step.recording import record_step
 from tests.insight.step.steps import coco_config, shapes_config
 
