@@ -32,6 +32,7 @@ MOVED: dict[str, str] = {
     'frdet.engine.hooks.report': 'frdet.insight.hook',
     'frdet.evaluation.figures': 'frdet.evaluation.coco_metric',
     'frdet.visualization.browse': 'frdet.insight.browse',
+    'frdet.visualization.layout': 'frdet.visualization.drawing',
     'frdet.visualization.page': 'frdet.insight.page',
     'frdet.visualization.plots': 'frdet.insight.plots',
     'frdet.visualization.report.figures': 'frdet.insight.report.plots',

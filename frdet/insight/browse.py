@@ -17,8 +17,7 @@ from frdet.insight.report.training_page import show_labels
 from frdet.insight.store import count_labels
 from frdet.progress import track
 from frdet.registry import DATASETS, in_config_scope
-from frdet.visualization.drawing import class_colour
-from frdet.visualization.layout import shrunk
+from frdet.visualization.drawing import class_colour, shrunk
 
 MOST = 300  # images on a page
 SIDE = 640  # pixels of the longer side of a picture; less where ``BYTES`` would not suffice

@@ -67,7 +67,7 @@ class ReportHook(Hook):
         """Draw the first batches."""
         if self._drawn < self.batches:
             self._drawn += 1  # before it is drawn, so that a failure is not tried again
-            classes = (getattr(runner.train_dataloader.dataset, 'metainfo', None) or {}).get('classes')
+            classes = store.class_names(runner.train_dataloader.dataset)
             store.save_batch(data_batch, _folder(runner) / store.BATCH.format(self._drawn), classes)
 
     @_never_fails
@@ -90,9 +90,8 @@ class ReportHook(Hook):
 
 
 def _coco_metric(runner: Runner) -> CocoMetric | None:
-    if runner.val_loop is None:
-        return None
-    return next((metric for metric in runner.val_evaluator.metrics if isinstance(metric, CocoMetric)), None)
+    metrics = runner.val_evaluator.metrics if runner.val_loop is not None else ()
+    return next((metric for metric in metrics if isinstance(metric, CocoMetric)), None)
 
 
 def _folder(runner: Runner) -> Path:

@@ -54,17 +54,11 @@ _count = itertools.count()
 
 
 class Plot(NamedTuple):
-    """A plot that is not drawn yet.
+    """A plot that is not drawn yet."""
 
-    Attributes:
-        paint: draws on matplotlib axes; it gets one, or an array where ``rows`` or ``columns`` is greater than 1.
-        size: width and height in inches of 96 pixels.
-        rows, columns: size of the grid of axes.
-    """
-
-    paint: Callable[[Any], None]
-    size: tuple[float, float] = (7.0, 3.0)
-    rows: int = 1
+    paint: Callable[[Any], None]  #: draws on matplotlib axes: on one, or on an array if there is more than one
+    size: tuple[float, float] = (7.0, 3.0)  #: width and height in inches of 96 pixels
+    rows: int = 1  #: of the grid of axes
     columns: int = 1
 
 
@@ -94,19 +88,14 @@ def _painted(plot: Plot) -> Iterator[Figure]:
     """matplotlib's figure; the fonts that it needs are set within the context."""
     figure = Figure(figsize=plot.size)
     plot.paint(figure.subplots(plot.rows, plot.columns))
-    families = font_families(_texts(figure))
+    for axis in figure.axes:  # asking for the labels of ticks makes them
+        axis.get_xticklabels()
+        axis.get_yticklabels()
+    texts = figure.findobj(Text)
+    families = font_families(text.get_text() for text in texts)
+    for text in texts:
+        text.set_fontfamily(families)
     with matplotlib.rc_context({'font.family': families}), warnings.catch_warnings():
         # A browser has more fonts, and `legible` has warned already.
         warnings.filterwarnings('ignore', 'Glyph .* missing')
-        if families != [PLOTS]:  # texts keep the fonts that were set as they were made
-            figure = Figure(figsize=plot.size)
-            plot.paint(figure.subplots(plot.rows, plot.columns))
         yield figure
-
-
-def _texts(figure: Figure) -> list[str]:
-    """All texts of a figure. Asking for the labels of ticks makes them."""
-    for axis in figure.axes:
-        axis.get_xticklabels()
-        axis.get_yticklabels()
-    return [text.get_text() for text in figure.findobj(Text)]

@@ -1,8 +1,7 @@
 """Pictures: boxes on images, contact sheets, MMEngine's visualizer."""
 
 from frdet.moved import moved_names
-from frdet.visualization.drawing import class_colour, draw_boxes, save_image
-from frdet.visualization.layout import draw_side_by_side, grid
+from frdet.visualization.drawing import class_colour, draw_boxes, draw_side_by_side, grid, save_image
 from frdet.visualization.visualizer import DetVisualizer
 
 __all__ = ['DetVisualizer', 'class_colour', 'draw_boxes', 'draw_side_by_side', 'grid', 'save_image']

@@ -1,20 +1,25 @@
-"""Drawing boxes on an image: one fixed colour for each class, and readable labels."""
+"""Boxes on an image, with one fixed colour for each class and readable labels; pictures next to each other."""
 
 import bisect
 import colorsys
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 from frdet.visualization.fonts import Lettering, legible
 
 GOLDEN_RATIO = 0.618034
 READABLE_SIDE = 640  # images whose sides are all shorter are enlarged, so that text fits between objects
+PAPER, INK = (24, 26, 30), (235, 235, 235)  # of sheets
+
+Colour = tuple[int, int, int]
+Box = tuple[float, float, float, float]
 
 
-def class_colour(label: int) -> tuple[int, int, int]:
+def class_colour(label: int) -> Colour:
     """The RGB colour of a class. Hues are a golden section apart, so that neighbours and the first classes differ."""
     hue = (0.02 + label * GOLDEN_RATIO) % 1.0
     saturation, value = ((0.85, 0.95), (0.6, 1.0), (0.95, 0.7))[label // 7 % 3]
@@ -67,15 +72,12 @@ def draw_boxes(
     areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     for index in np.argsort(-areas, kind='stable'):
         _outline(draw, boxes[index], class_colour(int(labels[index])), line, dashed)
-    taken: list[tuple[float, float, float, float]] = []
-    order = range(len(boxes)) if scores is None else np.argsort(-scores, kind='stable')
-    chips = []
-    for index in order:
+    chips: list[tuple[Box, str, Colour]] = []
+    for index in range(len(boxes)) if scores is None else np.argsort(-scores, kind='stable'):
         label = int(labels[index])
         name = names[label] if 0 <= label < len(names) else str(label)
         text = _fitted(name, '' if scores is None else f' {scores[index]:.2f}', letters, picture.width)
-        place = _place_chip(boxes[index], text, letters, picture.size, taken)
-        taken.append(place)
+        place = _place_chip(boxes[index], text, letters, picture.size, [place for place, _, _ in chips])
         chips.append((place, text, class_colour(label)))
     for place, text, colour in reversed(chips):
         _chip(draw, place, text, letters, colour)
@@ -91,7 +93,7 @@ def _array(values: Any) -> np.ndarray:
     return values.detach().cpu().numpy() if hasattr(values, 'detach') else np.asarray(values)
 
 
-def _outline(draw: ImageDraw.ImageDraw, box: np.ndarray, colour: tuple[int, int, int], line: int, dashed: bool) -> None:
+def _outline(draw: ImageDraw.ImageDraw, box: np.ndarray, colour: Colour, line: int, dashed: bool) -> None:
     """The frame of a box, ``line`` pixels wide, inside it."""
     x1, y1, x2, y2 = (round(float(v)) for v in box)
     x2, y2 = max(x1, x2 - 1), max(y1, y2 - 1)
@@ -111,25 +113,19 @@ def _outline(draw: ImageDraw.ImageDraw, box: np.ndarray, colour: tuple[int, int,
 
 def _fitted(name: str, score: str, letters: Lettering, width: int) -> str:
     """The text of a label. A name wider than the picture is shortened, so that the score stays visible."""
-
-    def is_too_wide(count: int) -> bool:
-        return letters.width(f'{name[:count]}...{score}') + _side_space(letters) > width
-
-    if letters.width(name + score) + _side_space(letters) <= width:
+    if _chip_width(name + score, letters) <= width:
         return name + score
-    count = bisect.bisect_left(range(len(name) + 1), True, key=is_too_wide) - 1
+
+    def width_of(count: int) -> float:
+        return _chip_width(f'{name[:count]}...{score}', letters)
+
+    count = bisect.bisect_right(range(len(name) + 1), float(width), key=width_of) - 1
     return f'{name[:count].rstrip()}...{score}' if count > 0 else name + score
 
 
-def _place_chip(
-    box: np.ndarray,
-    text: str,
-    letters: Lettering,
-    size: tuple[int, int],
-    taken: list[tuple[float, float, float, float]],
-) -> tuple[float, float, float, float]:
+def _place_chip(box: np.ndarray, text: str, letters: Lettering, size: tuple[int, int], taken: Sequence[Box]) -> Box:
     """The position of a label, xyxy: the first one that hides no other label, or else above the box."""
-    width, height = letters.width(text) + _side_space(letters), sum(letters.metrics(text))
+    width, height = _chip_width(text, letters), sum(letters.metrics(text))
     x1, y1, x2, y2 = (float(v) for v in box)
     corners = [(x1, y1 - height), (x1, y1), (x2 - width, y1 - height), (x2 - width, y1), (x1, y2), (x1, y2 - height)]
     places = []
@@ -139,19 +135,72 @@ def _place_chip(
     return next((p for p in places if not any(_overlap(p, other) for other in taken)), places[0])
 
 
-def _side_space(letters: Lettering) -> int:
-    """Space left and right of a label's text, together, in pixels."""
-    return max(6, round(0.6 * letters.size))
+def _chip_width(text: str, letters: Lettering) -> float:
+    """Pixels of a label: its text, and some space left and right of it."""
+    return letters.width(text) + max(6, round(0.6 * letters.size))
 
 
-def _overlap(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> bool:
+def _overlap(a: Box, b: Box) -> bool:
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
-def _chip(draw: ImageDraw.ImageDraw, place: Any, text: str, letters: Lettering, colour: tuple[int, int, int]) -> None:
+def _chip(draw: ImageDraw.ImageDraw, place: Box, text: str, letters: Lettering, colour: Colour) -> None:
     """A filled label with black or white text, whichever contrasts more."""
     x1, y1, x2, y2 = place
     draw.rounded_rectangle([x1, y1, x2 - 1, y2 - 1], radius=(y2 - y1) / 6, fill=colour)
     red, green, blue = colour
     ink = (0, 0, 0) if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else (255, 255, 255)
     letters.write(draw, ((x1 + x2) / 2, (y1 + y2) / 2), text, ink)
+
+
+def draw_side_by_side(truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
+    """Two pictures (H, W, 3) uint8 RGB of one image with titles. The second is resized to the height of the first."""
+    first, second = Image.fromarray(truth), Image.fromarray(prediction)
+    size = (max(1, round(second.width * first.height / second.height)), first.height)
+    if second.size != size:
+        second = second.resize(size, Image.Resampling.BICUBIC)
+    text_size = max(14, round(max(first.size) / 40))
+    font, gap, head = ImageFont.load_default(text_size), max(4, text_size // 3), 2 * text_size
+    sheet = Image.new('RGB', (first.width + gap + second.width, first.height + head), PAPER)
+    draw = ImageDraw.Draw(sheet)
+    for left, picture, title in ((0, first, 'ground truth'), (first.width + gap, second, 'detections')):
+        sheet.paste(picture, (left, head))
+        draw.text((left + picture.width / 2, head / 2), title, fill=INK, font=font, anchor='mm')
+    return np.asarray(sheet)
+
+
+def shrunk(image: np.ndarray, side: float) -> tuple[np.ndarray, float]:
+    """A picture (H, W, 3) uint8 RGB whose longer side is at most ``side``, and the factor of shrinking."""
+    scale = side / max(image.shape[:2])
+    if scale >= 1:
+        return image, 1.0
+    size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS)), scale
+
+
+def grid(images: Sequence[np.ndarray], *, columns: int | None = None, cell: tuple[int, int] = (360, 480)) -> np.ndarray:
+    """A contact sheet of pictures (H_i, W_i, 3) uint8 RGB, each centred and as large as its cell allows.
+
+    Args:
+        images: at least one.
+        columns: cells in a row; None makes about as many columns as rows.
+        cell: (height, width) in pixels.
+
+    Raises:
+        ValueError: there is no image.
+    """
+    if not images:
+        raise ValueError('a contact sheet needs at least one image')
+    height, width = cell
+    columns = min(columns or math.ceil(math.sqrt(len(images))), len(images))
+    rows = math.ceil(len(images) / columns)
+    gap = max(4, width // 60)
+    sheet = Image.new('RGB', (columns * (width + gap) + gap, rows * (height + gap) + gap), PAPER)
+    for number, image in enumerate(images):
+        scale = min(height / image.shape[0], width / image.shape[1])
+        size = (max(1, int(image.shape[1] * scale)), max(1, int(image.shape[0] * scale)))
+        picture = Image.fromarray(image).resize(size, Image.Resampling.LANCZOS)
+        left = gap + number % columns * (width + gap) + (width - size[0]) // 2
+        top = gap + number // columns * (height + gap) + (height - size[1]) // 2
+        sheet.paste(picture, (left, top))
+    return np.asarray(sheet)

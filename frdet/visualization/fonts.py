@@ -133,32 +133,28 @@ def _cover(characters: frozenset[str], font: str) -> tuple[tuple[str, ...], froz
     """Paths of fonts that together have ``characters``, in the order of use, and the characters that no font has."""
     if not font and characters <= _ASCII:
         return (USUAL,), frozenset()
-    paths = [font, USUAL] if font else [USUAL]
+    paths = [font, USUAL, _dejavu()] if font else [USUAL, _dejavu()]
     lacking = characters.difference(*map(_charset, paths))
-    if lacking & _charset(_dejavu()):
-        paths.append(_dejavu())
-        lacking -= _charset(_dejavu())
-    found, lacking = _search(lacking) if lacking else ([], lacking)
-    return (*paths, *found), lacking
+    having = _of_system(lacking) if lacking else {}
+    while lacking and having:
+        path = max(having, key=lambda path: len(having[path] & lacking))  # the first of equals
+        there = having.pop(path) & lacking
+        if there and _draws(path, min(there)):
+            paths.append(path)
+            lacking -= there
+    return tuple(paths), lacking
 
 
-def _search(lacking: frozenset[str]) -> tuple[list[str], frozenset[str]]:
-    """Fonts of the system with as many of these characters as possible, and the characters that no font has."""
+def _of_system(characters: frozenset[str]) -> dict[str, frozenset[str]]:
+    """Paths of fonts of the system, plain ones first, and which of ``characters`` each has."""
     from matplotlib import font_manager
 
     having = {}
     for path in sorted(font_manager.findSystemFonts(), key=_rank):
         with suppress(Exception):  # a damaged font, or a format that FreeType cannot read
-            if _PLACEHOLDER not in Path(path).name.lower() and (there := lacking & _read_charset(path)):
+            if _PLACEHOLDER not in Path(path).name.lower() and (there := characters & _read_charset(path)):
                 having[path] = there
-    found: list[str] = []
-    while lacking and having:
-        path = max(having, key=lambda path: len(having[path] & lacking))  # the first of equals
-        there = having.pop(path) & lacking
-        if there and _draws(path, min(there)):
-            found.append(path)
-            lacking -= there
-    return found, lacking
+    return having
 
 
 def _rank(path: str) -> tuple[int, str]:

@@ -6,15 +6,13 @@ from typing import Any
 
 import numpy as np
 from mmengine.dist import master_only
-from mmengine.structures import InstanceData
 from mmengine.visualization import LocalVisBackend, Visualizer
 from torch import Tensor
 
 from frdet.evaluation.coco_metric import is_defined
 from frdet.registry import VISUALIZERS
 from frdet.structures import DetDataSample, flip_boxes, scale_boxes
-from frdet.visualization.drawing import draw_boxes, save_image
-from frdet.visualization.layout import draw_side_by_side
+from frdet.visualization.drawing import draw_boxes, draw_side_by_side, save_image
 
 #: Attributes that MMEngine draws with. Making them imports matplotlib.
 _FIGURE = ('fig_save_canvas', 'fig_save', 'ax_save', 'dpi')
@@ -104,23 +102,21 @@ class DetVisualizer(Visualizer):
         return (self.dataset_meta or {}).get('classes')
 
     def _truth(self, image: np.ndarray, sample: DetDataSample) -> np.ndarray:
-        truth = sample.gt_instances
-        drawn = draw_boxes(image, boxes_on(image, sample, truth.bboxes), truth.labels, classes=self._classes)
-        ignored: InstanceData | None = sample.get('ignored_instances')
-        if ignored is None or len(ignored) == 0:
-            return drawn
-        factor = drawn.shape[0] / image.shape[0]
-        boxes = boxes_on(image, sample, ignored.bboxes) * factor
-        return draw_boxes(drawn, boxes, ignored.labels, classes=self._classes, dashed=True)
+        drawn = image
+        for name, dashed in (('gt_instances', False), ('ignored_instances', True)):
+            if name in sample:
+                truth = sample.get(name)
+                boxes = boxes_on(image, sample, truth.bboxes) * (drawn.shape[0] / image.shape[0])
+                drawn = draw_boxes(drawn, boxes, truth.labels, classes=self._classes, dashed=dashed)
+        return drawn
 
     def _detections(self, image: np.ndarray, sample: DetDataSample, least_score: float) -> np.ndarray:
-        found = sample.pred_instances
-        keep = found.scores >= least_score
-        boxes = found.bboxes[keep]
+        found = sample.pred_instances[sample.pred_instances.scores >= least_score]
+        boxes = found.bboxes
         if image.shape[:2] != sample.get('ori_shape', image.shape[:2]) and 'scale_factor' in sample:
             boxes = scale_boxes(boxes, sample.scale_factor)
             boxes = flip_boxes(boxes, image.shape[1]) if sample.get('flip', False) else boxes
-        return draw_boxes(image, boxes, found.labels[keep], found.scores[keep], self._classes)
+        return draw_boxes(image, boxes, found.labels, found.scores, self._classes)
 
 
 def boxes_on(image: np.ndarray, sample: DetDataSample, boxes: Tensor) -> Tensor:

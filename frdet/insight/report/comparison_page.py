@@ -1,7 +1,7 @@
 """The page that compares several trainings."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ def write_comparison(work_dirs: Sequence[str | Path], out: str | Path) -> Path:
         raise ConfigError(f'{len(work_dirs)} run to compare: give two or more work dirs')
     paths = dict(zip(run_names(work_dirs), work_dirs, strict=True))
     runs = {name: read_run(path) for name, path in track(paths.items(), 'Reading the runs', total=len(paths))}
-    configs = [dict(leaves('', run.config)) if run.config is not None else {} for run in runs.values()]
+    configs = [dict(leaves('', run.config)) if run.config else {} for run in runs.values()]
     for run in runs.values():
         run.note_its_end()
     missing = [f'{name}: {sentence}' for name, run in runs.items() for sentence in run.missing]
@@ -59,54 +59,52 @@ def write_comparison(work_dirs: Sequence[str | Path], out: str | Path) -> Path:
 
 def ablation(runs: Sequence[Run]) -> tuple[list[str], list[list[Any]]]:
     """Head and a row for every run: AP and its difference from the first run, iterations, time and memory."""
-    head, cells = _with_differences(
-        {
-            'best AP': [run.metric(run.best, 'bbox_mAP') for run in runs],
-            'last AP': [run.metric(run.last, 'bbox_mAP') for run in runs],
-            'last AP50': [run.metric(run.last, 'bbox_mAP_50') for run in runs],
+    rows = []
+    for run in runs:
+        time, waiting, memory = (run.log.series(name)[1] for name in ('time', 'data_time', 'memory'))
+        row = {
+            'best AP': run.metric(run.best, 'bbox_mAP'),
+            'last AP': run.metric(run.last, 'bbox_mAP'),
+            'last AP50': run.metric(run.last, 'bbox_mAP_50'),
+            'iterations': run.log.train[-1]['iter'] if run.log.train else None,
+            's / iteration': float(np.median(time)) if len(time) else None,
+            'waiting for data': f'{np.mean(waiting) / np.mean(time):.1%}' if len(waiting) else None,
+            'hours': run.log.seconds / 3600 if run.log.train else None,
+            'memory, MB': float(memory.max()) if len(memory) else None,
         }
-    )
-    logged = [{name: run.log.series(name)[1] for name in ('time', 'data_time', 'memory')} for run in runs]
-    rest: dict[str, list[Any]] = {
-        'iterations': [run.log.train[-1]['iter'] if run.log.train else None for run in runs],
-        's / iteration': [float(np.median(x['time'])) if len(x['time']) else None for x in logged],
-        'waiting for data': [
-            f'{np.mean(x["data_time"]) / np.mean(x["time"]):.1%}' if len(x['data_time']) else None for x in logged
-        ],
-        'hours': [run.log.seconds / 3600 if run.log.train else None for run in runs],
-        'memory, MB': [float(x['memory'].max()) if len(x['memory']) else None for x in logged],
-    }
-    return [*head, *rest], [list(row) for row in zip(*cells, *rest.values(), strict=True)]
+        rows.append(row)
+    return _with_differences(rows, ('best AP', 'last AP', 'last AP50'))
 
 
 def last_metrics(runs: Sequence[Run]) -> tuple[list[str], list[list[Any]]]:
     """Head and a row for every run: other metrics of its last validation, with differences from the first run."""
-    columns = {name: [run.metric(run.last, ending) for run in runs] for ending, name in LAST.items()}
-    head, cells = _with_differences({name: x for name, x in columns.items() if any(value is not None for value in x)})
-    return head, [list(row) for row in zip(*cells, strict=True)]
+    rows = [{name: run.metric(run.last, ending) for ending, name in LAST.items()} for run in runs]
+    known = [name for name in LAST.values() if any(row[name] is not None for row in rows)]
+    return _with_differences([{name: row[name] for name in known} for row in rows], known)
 
 
-def _with_differences(columns: Mapping[str, Sequence[float | None]]) -> tuple[list[str], list[list[Any]]]:
-    """Head and columns; each column is followed by its differences from the first value."""
-    head: list[str] = []
-    cells: list[list[Any]] = []
-    for name, values in columns.items():
-        base = values[0]
-        differences = [None if value is None or base is None else f'{value - base:+.4f}' for value in values[1:]]
-        head += [name, 'Δ']
-        cells += [[*values], [None, *differences]]
-    return head, cells
+def _with_differences(
+    rows: Sequence[Mapping[str, Any]], compared: Collection[str]
+) -> tuple[list[str], list[list[Any]]]:
+    """Head and cells; each ``compared`` column is followed by its differences from the first row."""
+    base = rows[0]
+
+    def cells(row: Mapping[str, Any]) -> Iterator[Any]:
+        for name, value in row.items():
+            yield value
+            if name in compared:
+                has_both = row is not base and value is not None and base[name] is not None
+                yield f'{value - base[name]:+.4f}' if has_both else None
+
+    head = [title for name in base for title in ([name, 'Δ'] if name in compared else [name])]
+    return head, [list(cells(row)) for row in rows]
 
 
 def differences(configs: Sequence[Mapping[str, Any]]) -> list[list[Any]]:
     """A row for every key path whose values differ: the path, and its value in each config as text (None if absent)."""
-    keys = dict.fromkeys(key for config in configs for key in config)
-    rows = []
-    for key in keys:
-        values = [repr(config[key]) if key in config else None for config in configs]
-        if len(set(values)) > 1 and key.split('.')[0] not in PLACES:
-            rows.append([key, *values])
-    return rows
+    keys = dict.fromkeys(key for config in configs for key in config if key.split('.')[0] not in PLACES)
+    rows = [[key, *(repr(config[key]) if key in config else None for config in configs)] for key in keys]
+    return [row for row in rows if len(set(row[1:])) > 1]
 
 
 def run_names(paths: Sequence[str | Path]) -> list[str]:

@@ -1,19 +1,19 @@
-"""The plots of a report; ``frdet.insight.plots`` draws them."""
+"""The plots of a report, and the files of every training; ``frdet.insight.plots`` draws them."""
 
+import csv
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.colors import LinearSegmentedColormap, to_rgb
 
 from frdet.evaluation.backends import CocoEval
-from frdet.insight.errors import class_table, precision_curve
-from frdet.insight.errors.curves import COLUMNS
-from frdet.insight.errors.statistics import SIZE_EDGES
-from frdet.insight.page import COLOURS
-from frdet.insight.plots import Plot
-from frdet.insight.report.logs import Log
-from frdet.insight.report.run import Analysis, Run
+from frdet.insight.errors import COLUMNS, class_table, precision_curve
+from frdet.insight.plots import COLOURS, Plot, save
+from frdet.insight.report.run import Analysis, Log, Run, read_run
+from frdet.insight.store import SIZE_EDGES
+from frdet.visualization.fonts import legible
 
 #: Metrics that are drawn over the iterations: the end of the name in the log, and the name in the plot.
 METRICS = {'bbox_mAP': 'AP', 'bbox_mAP_50': 'AP50', 'bbox_mAP_75': 'AP75'}
@@ -24,25 +24,52 @@ MOST_LETTERS = 32  # of the name of a class in a plot
 _BLUES = LinearSegmentedColormap.from_list('blues', [(*to_rgb(COLOURS['blue']), alpha) for alpha in (0.0, 0.65)])
 
 
+def write_files(work_dir: str | Path) -> list[Path]:
+    """Write ``results.csv``, ``curves.png``, ``labels.png`` of the training data and, after a validation,
+    ``precision_recall.png``, ``classes.png``, ``confusion_matrix.png`` and ``errors.png``.
+
+    Returns:
+        Their paths.
+
+    Raises:
+        ConfigError: ``work_dir`` is no work dir of a training.
+    """
+    run, folder = read_run(work_dir), Path(work_dir)
+    head, rows = run.log.table()
+    with open(folder / 'results.csv', 'w', encoding='utf-8', newline='') as file:
+        csv.writer(file).writerows([head, *rows])  # None becomes an empty cell
+    drawn = {'curves.png': curves(run)}
+    if run.facts is not None and (statistics := run.facts.labels.get('training')):
+        drawn['labels.png'] = labels({**statistics, 'classes': legible(statistics['classes'])})
+    if run.evaluation is not None or run.analysis is not None:
+        drawn['precision_recall.png'] = precision_recall(run.evaluation, run.analysis)
+    if run.analysis is not None:
+        results = run.analysis.results
+        results = results._replace(classes=list(legible(results.classes)))
+        if run.evaluation is not None:
+            drawn['classes.png'] = classes(run.evaluation, results.names_of(run.evaluation.cat_ids))
+        drawn['confusion_matrix.png'] = confusion(run.analysis.confusion, results.classes)
+        drawn['errors.png'] = error_costs(run.analysis.errors.cost)
+    for name, plot in drawn.items():
+        save(plot, folder / name)
+    return [folder / name for name in ('results.csv', *drawn)]
+
+
 def curves(run: Run) -> Plot:
     """Losses, learning rate, AP and seconds an iteration over the iterations."""
-    log = run.log
 
     def paint(axes: np.ndarray) -> None:
         (losses, ap), (rate, time) = axes
-        for name in log.losses:
-            losses.plot(*log.series(name), label=name, **_marked(len(log.train)))
+        for name in run.log.losses:
+            _draw_series(losses, run.log, name, name)
         for ending, label in METRICS.items():
-            ap.plot(*_over_time(run, ending), marker='o', markersize=3, label=label)
-        rate.plot(*log.series('lr'), **_marked(len(log.train)))
-        time.plot(*log.series('time'), label='all', **_marked(len(log.train)))
-        time.plot(*log.series('data_time'), label='waiting for data', **_marked(len(log.train)))
+            _draw_metric(ap, run, ending, label)
+        _draw_series(rate, run.log, 'lr')
+        _draw_series(time, run.log, 'time', 'all')
+        _draw_series(time, run.log, 'data_time', 'waiting for data')
         titles = ('Loss', 'Average precision', 'Learning rate', 'Seconds an iteration')
-        for axis, title in zip((losses, ap, rate, time), titles, strict=True):
-            _from_zero(axis)
-            axis.set(title=title, xlabel='iteration')
-            if axis.get_legend_handles_labels()[0]:
-                axis.legend(fontsize='small')
+        for axis, title in zip(axes.flat, titles, strict=True):
+            _finish(axis, title)
 
     return Plot(paint, (9.0, 5.6), 2, 2)
 
@@ -51,11 +78,43 @@ def memory(log: Log) -> Plot:
     """Memory of the GPU over the iterations."""
 
     def paint(axis: Any) -> None:
-        axis.plot(*log.series('memory'), **_marked(len(log.train)))
-        _from_zero(axis)
-        axis.set(title='Memory of the GPU in MB', xlabel='iteration')
+        _draw_series(axis, log, 'memory')
+        _finish(axis, 'Memory of the GPU in MB')
 
-    return Plot(paint, (7.0, 2.6), 1, 1)
+    return Plot(paint, (7.0, 2.6))
+
+
+def comparison(runs: Mapping[str, Run]) -> Plot:
+    """AP and loss of several runs."""
+
+    def paint(axes: np.ndarray) -> None:
+        for name, run in runs.items():
+            _draw_series(axes[0], run.log, 'loss')
+            _draw_metric(axes[1], run, 'bbox_mAP', name)
+        _finish(axes[0], 'Loss')
+        _finish(axes[1], 'Average precision')
+
+    return Plot(paint, (9.0, 3.4), columns=2)
+
+
+def _draw_series(axis: Any, log: Log, name: str, label: str | None = None) -> None:
+    """A number that the training logged; few points get markers, because a single point draws no line."""
+    axis.plot(*log.series(name), label=label, markersize=3, marker='o' if len(log.train) < 3 else '')
+
+
+def _draw_metric(axis: Any, run: Run, ending: str, label: str) -> None:
+    """The metric whose name ends with ``ending``, where a validation has it."""
+    points = [(r['iter'], value) for r in run.log.val if (value := run.metric(r, ending)) is not None]
+    axis.plot(*np.array(points).reshape(-1, 2).T, marker='o', markersize=3, label=label)
+
+
+def _finish(axis: Any, title: str) -> None:
+    """Title and legend; the vertical axis begins at 0 and ends above all lines, also if they are constant."""
+    highest = [np.nanmax(line.get_ydata(), initial=0.0) for line in axis.get_lines()]
+    axis.set_ylim(0, 1.05 * max(highest, default=0.0) or 1.0)
+    axis.set(title=title, xlabel='iteration')
+    if axis.get_legend_handles_labels()[0]:
+        axis.legend(fontsize='small')
 
 
 def precision_recall(evaluation: CocoEval | None, analysis: Analysis | None) -> Plot:
@@ -70,13 +129,14 @@ def precision_recall(evaluation: CocoEval | None, analysis: Analysis | None) -> 
         axes[0].set(title='Mean over classes', xlabel='recall', ylabel='precision', xlim=(0, 1), ylim=(0, 1.02))
         if analysis is not None and len(analysis.f1.scores):
             f1 = analysis.f1
+            step = max(1, len(f1.scores) // 400)  # about 400 points suffice
             for name, values in (('F1', f1.f1), ('precision', f1.precision), ('recall', f1.recall)):
-                axes[1].plot(*_thinned(f1.scores, values), label=name)
+                axes[1].plot(f1.scores[::step], values[::step], label=name)
             axes[1].axvline(f1.threshold, color=COLOURS['grey'], linestyle='--')
             axes[1].legend(fontsize='small')
         axes[1].set(title='All classes together, IoU 0.5', xlabel='least score', xlim=(0, 1), ylim=(0, 1.02))
 
-    return Plot(paint, (9.0, 3.4), 1, 2)
+    return Plot(paint, (9.0, 3.4), columns=2)
 
 
 def classes(evaluation: CocoEval, names: Sequence[str]) -> Plot:
@@ -103,7 +163,7 @@ def classes(evaluation: CocoEval, names: Sequence[str]) -> Plot:
             axis.set(title=title, xlim=(0, 1))
             axis.margins(y=0.02)
 
-    return Plot(paint, (9.0, max(2.4, 0.8 + 0.2 * len(order))), 1, 2)
+    return Plot(paint, (9.0, max(2.4, 0.8 + 0.2 * len(order))), columns=2)
 
 
 def confusion(matrix: np.ndarray, classes: Sequence[str]) -> Plot:
@@ -121,9 +181,8 @@ def confusion(matrix: np.ndarray, classes: Sequence[str]) -> Plot:
 
     def paint(axis: Any) -> None:
         axis.imshow(share, cmap=_BLUES, vmin=0, vmax=1, aspect='auto')
-        small = {'fontsize': font_size}
-        axis.set_xticks(range(len(names)), names, rotation=90, **small)
-        axis.set_yticks(range(len(names)), names, **small)
+        axis.set_xticks(range(len(names)), names, rotation=90, fontsize=font_size)
+        axis.set_yticks(range(len(names)), names, fontsize=font_size)
         axis.set(xlabel='found', ylabel='annotated', title=title)
         axis.grid(False)
         if len(names) <= MANY_CLASSES:
@@ -132,7 +191,7 @@ def confusion(matrix: np.ndarray, classes: Sequence[str]) -> Plot:
 
     font_size, inches = (9, 0.42) if len(names) <= MANY_CLASSES else (7, 0.14) if len(names) <= 60 else (5, 0.09)
     side = 2.5 + len(names) * inches
-    return Plot(paint, (side + 1, side), 1, 1)
+    return Plot(paint, (side + 1, side))
 
 
 def _most_confused(matrix: np.ndarray, classes: Sequence[str], count: int) -> tuple[np.ndarray, list[str]]:
@@ -142,10 +201,8 @@ def _most_confused(matrix: np.ndarray, classes: Sequence[str], count: int) -> tu
     shown = np.sort(np.lexsort((-matrix[:-1].sum(axis=1), -confused))[:count])  # classes with more objects win ties
     group = np.full(len(matrix), count)
     group[shown], group[-1] = np.arange(count), count + 1
-    rows = np.zeros((count + 2, len(matrix)), dtype=matrix.dtype)
-    np.add.at(rows, group, matrix)
-    grouped = np.zeros((count + 2, count + 2), dtype=matrix.dtype)
-    np.add.at(grouped.T, group, rows.T)
+    member = np.eye(count + 2)[group]
+    grouped = (member.T @ matrix @ member).astype(matrix.dtype)
     return grouped, [*(classes[k] for k in shown), 'all other classes']
 
 
@@ -156,7 +213,7 @@ def error_costs(costs: Mapping[str, float]) -> Plot:
         axis.barh(list(costs)[::-1], list(costs.values())[::-1], color=COLOURS['orange'])
         axis.set(xlabel='AP at IoU 0.5 that is lost')
 
-    return Plot(paint, (7.0, 2.4), 1, 1)
+    return Plot(paint, (7.0, 2.4))
 
 
 def labels(statistics: Mapping[str, Any]) -> Plot:
@@ -177,47 +234,9 @@ def labels(statistics: Mapping[str, Any]) -> Plot:
         axes[2].set(title='Images by number of boxes', xlabel='boxes')
 
     height = 1.6 + 0.15 * min(len(statistics['classes']), MANY_CLASSES)
-    return Plot(paint, (9.0, max(2.6, height)), 1, 3)
-
-
-def comparison(runs: Mapping[str, Run]) -> Plot:
-    """AP and loss of several runs."""
-
-    def paint(axes: np.ndarray) -> None:
-        for name, run in runs.items():
-            axes[0].plot(*run.log.series('loss'), label=name, **_marked(len(run.log.train)))
-            axes[1].plot(*_over_time(run, 'bbox_mAP'), marker='o', markersize=3, label=name)
-        for axis, title in zip(axes, ('Loss', 'Average precision'), strict=True):
-            _from_zero(axis)
-            axis.set(title=title, xlabel='iteration')
-        axes[1].legend(fontsize='small')
-
-    return Plot(paint, (9.0, 3.4), 1, 2)
-
-
-def _over_time(run: Run, ending: str) -> np.ndarray:
-    """(2, n) iterations and values of the metric whose name ends with ``ending``."""
-    points = [(r['iter'], value) for r in run.log.val if (value := run.metric(r, ending)) is not None]
-    return np.array(points).reshape(-1, 2).T
+    return Plot(paint, (9.0, max(2.6, height)), columns=3)
 
 
 def _short(names: Sequence[str]) -> list[str]:
     """Names, cut so that they leave room for the plot."""
     return [name if len(name) <= MOST_LETTERS else f'{name[: MOST_LETTERS - 3]}...' for name in names]
-
-
-def _from_zero(axis: Any) -> None:
-    """Let the vertical axis begin at 0 and end above all lines, also if they are constant."""
-    highest = [np.nanmax(line.get_ydata(), initial=0.0) for line in axis.get_lines()]
-    axis.set_ylim(0, 1.05 * max(highest, default=0.0) or 1.0)
-
-
-def _marked(count: int) -> dict[str, Any]:
-    """Markers if there are few points: a single point draws no line."""
-    return {'marker': 'o', 'markersize': 3} if count < 3 else {}
-
-
-def _thinned(x: np.ndarray, y: np.ndarray, most: int = 400) -> tuple[np.ndarray, np.ndarray]:
-    """At most about ``most`` points of a curve."""
-    step = max(1, len(x) // most)
-    return x[::step], y[::step]

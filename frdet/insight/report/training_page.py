@@ -7,12 +7,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from frdet.insight.errors import KINDS, class_table
-from frdet.insight.errors.curves import COLUMNS
+from frdet.insight.errors import COLUMNS, KINDS, class_table
 from frdet.insight.page import Page, Section
 from frdet.insight.report import pictures, plots
-from frdet.insight.report.logs import table
 from frdet.insight.report.run import Analysis, Run, read_run
+from frdet.insight.store import BATCH
 from frdet.progress import track
 
 TIDE = 'Bolya et al., TIDE: A General Toolbox for Identifying Object Detection Errors, ECCV 2020'
@@ -49,7 +48,7 @@ def write_page(work_dir: str | Path, out: str | Path) -> Path:
     """
     run = read_run(work_dir)
     run.note_its_end()
-    page = Page(f'Training of {run.name}', facts=_facts(run), warnings=run.missing)
+    page = Page(f'Training of {run.work_dir.resolve().name}', facts=_facts(run), warnings=run.missing)
     for add in track((_metrics, _curves, _precision, _detections, _batches, _labels, _settings), 'Drawing', delay=0):
         add(page, run)
     page.write(out)
@@ -89,9 +88,7 @@ def _metrics(page: Page, run: Run) -> None:
     )
     head = ['metric', f'best AP, iteration {best["iter"]:,}', f'last, iteration {last["iter"]:,}', 'what it is']
     names = [name for name in last if name not in ('iter', 'epoch')]
-    rows = [
-        [name, *(record.get(name) for record in (best, last)), MEANINGS.get(name.split('/')[-1], '')] for name in names
-    ]
+    rows = [[name, best.get(name), last[name], MEANINGS.get(name.split('/')[-1], '')] for name in names]
     section.table(head, rows, caption='Validation')
 
 
@@ -104,7 +101,7 @@ def _curves(page: Page, run: Run) -> None:
         section.plot(plots.memory(run.log), 'Memory')
     else:
         section.text('Memory is logged on GPUs only.')
-    head, rows = table(run.log)
+    head, rows = run.log.table()
     section.table(head, rows, caption='Means of the logged numbers, with the validations')
 
 
@@ -136,20 +133,14 @@ def _classes(page: Page, run: Run, analysis: Analysis) -> None:
     if run.evaluation is not None:
         plot = plots.classes(run.evaluation, results.names_of(run.evaluation.cat_ids))
         section.plot(plot, 'AP of each class and by size, last validation')
-    objects = np.bincount(results.truth.label[~results.truth.crowd], minlength=len(results.classes))
-    precisions = np.full((len(results.classes), len(COLUMNS)), np.nan)
-    if run.evaluation is not None:
-        place = {cat_id: row for row, cat_id in enumerate(run.evaluation.cat_ids)}
-        by_class = class_table(run.evaluation)
-        for label, cat_id in enumerate(results.cat_ids):
-            if cat_id in place:
-                precisions[label] = by_class[place[cat_id]]
+    objects = np.bincount(results.truth.label[~results.truth.crowd], minlength=len(results.classes)).tolist()
+    by_category = dict(zip(run.evaluation.cat_ids, class_table(run.evaluation), strict=True)) if run.evaluation else {}
     rows = []
-    for label, (name, f1) in enumerate(zip(results.classes, analysis.class_f1, strict=True)):
-        there = len(f1.scores) and objects[label]
+    for name, cat_id, count, f1 in zip(results.classes, results.cat_ids, objects, analysis.class_f1, strict=True):
+        there = len(f1.scores) and count
         at_best = [values[f1.best] for values in (f1.f1, f1.precision, f1.recall, f1.scores)] if there else [None] * 4
-        values = [None if np.isnan(value) else float(value) for value in precisions[label]]
-        rows.append([name, int(objects[label]), *values, *at_best])
+        precisions = by_category.get(cat_id, np.full(len(COLUMNS), np.nan))
+        rows.append([name, count, *(None if np.isnan(value) else float(value) for value in precisions), *at_best])
     rows.sort(key=lambda row: -1.0 if row[2] is None else row[2], reverse=True)
     head = ['class', 'objects', *COLUMNS, 'best F1', 'precision', 'recall', 'from score']
     section.table(head, rows, caption='Classes, the best first')
@@ -165,7 +156,7 @@ def _confusion(page: Page, analysis: Analysis) -> None:
     section.plot(plots.confusion(matrix, analysis.results.classes), 'Annotated class by found class')
     wrong = matrix * ~np.eye(len(matrix), dtype=bool)
     order = np.argsort(-wrong, axis=None, kind='stable')[:CONFUSIONS]
-    pairs = [np.unravel_index(place, matrix.shape) for place in order]
+    pairs = zip(*np.unravel_index(order, matrix.shape), strict=True)
     rows = [[names[row], names[column], int(wrong[row, column])] for row, column in pairs if wrong[row, column]]
     section.table(['annotated', 'found', 'times'], rows, caption='The most frequent confusions')
 
@@ -191,17 +182,17 @@ def _pictures(page: Page, run: Run, analysis: Analysis) -> None:
         off={'error': [pictures.RIGHT, pictures.ANNOTATED]},
         legend='error',
     )
-    for picture in pictures.worst_images(run, analysis):
-        section.picture(picture.image, picture.caption, marks=picture.marks, filtered=True)
+    pictures.add_worst(section, run, analysis)
     section = page.section('Detections', f'Images spread over the validation; detections from {analysis.score:.2f} on.')
     section.gallery(pictures.samples(run, analysis), caption='Annotated left, found right')
 
 
 def _batches(page: Page, run: Run) -> None:
-    if not run.batches:
+    batches = sorted(path for folder in run.log.folders[:1] for path in folder.glob(BATCH.format('*')))
+    if not batches:
         return
     section = page.section('Training batches', 'What the model was given first, after augmentation.')
-    for number, path in enumerate(run.batches, start=1):
+    for number, path in enumerate(batches, start=1):
         section.picture(np.asarray(Image.open(path).convert('RGB')), f'Batch {number}')
 
 

@@ -8,7 +8,7 @@ from PIL import Image
 
 from frdet.evaluation import CocoMetric
 from frdet.insight import store
-from tests.insight.errors.scene import DETECTIONS, OBJECTS
+from tests.insight.scene import DETECTIONS, OBJECTS
 
 CLASSES = ('cat', 'd<b>og')  # the second needs escaping
 FIRST, SECOND = '20260101_000000/vis_data', '20260102_000000/vis_data'

@@ -1,12 +1,16 @@
+import csv
+
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from PIL import Image
 
+from frdet.engine.hooks.work_folder import REPORT
 from frdet.evaluation.backends import CocoEval
-from frdet.insight.errors.statistics import SIZE_EDGES
-from frdet.insight.report import plots
+from frdet.insight.report import plots, write_files
 from frdet.insight.report.run import read_run
-from tests.insight.report.made import FIRST, scalars, step
+from frdet.insight.store import SIZE_EDGES
+from tests.insight.report.made import FIRST, make_run, scalars, step
 
 
 def test_ap_by_class_and_size():
@@ -93,3 +97,30 @@ def test_level_lines_lie_inside(tmp_path):
     assert axes[1, 0].get_ylim() == pytest.approx((0, 0.0105))  # the rate is 0.01
     assert axes[0, 0].get_ylim() == pytest.approx((0, 4.2))
     assert axes[0, 1].get_ylim() == (0, 1)  # no validation yet
+
+
+def test_table_and_plots(tmp_path):
+    work_dir = make_run(tmp_path)
+    names = [
+        'results.csv', 'curves.png', 'precision_recall.png', 'classes.png', 'confusion_matrix.png', 'errors.png',
+    ]  # fmt: skip
+    assert write_files(work_dir) == [work_dir / name for name in names]
+    assert set(names) < set(REPORT)  # a new training moves them aside
+    with open(work_dir / 'results.csv', newline='') as file:
+        rows = list(csv.DictReader(file))
+    assert [(row['epoch'], row['iter'], float(row['loss']), row['memory']) for row in rows] == [
+        ('1', '2', 3.5, '100'),
+        ('2', '4', 2.25, ''),
+        ('3', '6', 1.0, '120'),
+    ]
+    assert [float(row['coco/bbox_mAP']) for row in rows] == [0.1, 0.3, 0.2]
+    for name in names[1:]:
+        with Image.open(work_dir / name) as image:
+            assert image.format == 'PNG' and min(image.size) > 200
+            assert image.convert('RGB').getpixel((0, 0)) == (255, 255, 255)
+            assert len(image.convert('RGB').getcolors(1 << 20)) > 20  # something is drawn
+
+
+def test_training_without_validation(tmp_path):
+    scalars(tmp_path / FIRST, [step(1, 4.0)])
+    assert [path.name for path in write_files(tmp_path)] == ['results.csv', 'curves.png']

@@ -2,12 +2,17 @@
 
 import re
 
+import numpy as np
 import pytest
 
 from frdet.insight import store
+from frdet.insight.errors import KINDS, Results
 from frdet.insight.report import write_page
+from frdet.insight.report.pictures import shown
+from frdet.insight.report.run import analyse
 from frdet.insight.report.training_page import duration
-from tests.insight.report.made import FIRST, SECOND, make_run, scalars, step
+from tests.insight.report.made import CLASSES, FIRST, SECOND, make_run, scalars, step
+from tests.insight.scene import DETECTIONS, MISSED, scene
 
 
 def table_of(content, caption):
@@ -93,6 +98,14 @@ def test_without_epochs_the_last_steps_are_not_logged(tmp_path, planned, is_told
 )
 def test_durations(seconds, text):
     assert duration(seconds) == text
+
+
+def test_what_a_picture_shows():
+    """F1 is best at the least score, so that all detections are shown."""
+    found, truth = scene()
+    kind, missed = shown(analyse(Results([{}], list(CLASSES), [1, 2], truth, found)))
+    assert [(*KINDS, None)[k] for k in kind] == [row[4] for row in DETECTIONS]
+    assert np.flatnonzero(missed).tolist() == MISSED
 
 
 def test_in_a_browser(browser, tmp_path):

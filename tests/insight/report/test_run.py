@@ -3,7 +3,7 @@ import json
 import pytest
 
 from frdet.errors import ConfigError
-from frdet.insight.report.logs import read_log, table
+from frdet.insight.report.run import read_log
 from frdet.insight.store import RunFacts, save_facts
 from tests.insight.report.made import FIRST, SECOND, make_run, scalars, step, validation
 
@@ -29,7 +29,7 @@ def test_training_that_began_anew(tmp_path):
 
 
 def test_table_of_epochs(tmp_path):
-    head, rows = table(read_log(make_run(tmp_path)))
+    head, rows = read_log(make_run(tmp_path)).table()
     assert head == [
         'epoch', 'iter', 'lr', 'loss', 'loss_cls', 'time', 'memory', 'coco/bbox_mAP', 'coco/bbox_mAP_50',
         'coco/bbox_mAP_l',
@@ -69,7 +69,7 @@ def test_table_of_iterations(tmp_path):
     scalars(tmp_path / FIRST, records)
     log = read_log(tmp_path)
     assert not log.by_epoch
-    head, rows = table(log)
+    head, rows = log.table()
     assert head[:3] == ['iter', 'lr', 'loss']
     assert [(row[0], row[2], row[head.index('coco/bbox_mAP')]) for row in rows] == [
         (20, 3.0, 0.1),

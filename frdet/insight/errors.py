@@ -1,0 +1,303 @@
+"""Analysis of a validation: its detections and objects, their matches, kinds of errors, and curves.
+
+The kinds are those of Bolya et al., TIDE: A General Toolbox for Identifying Object Detection Errors, ECCV 2020. hotcoco
+computes the matches and the cost of each kind.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from frdet.datasets.annotations import Id
+from frdet.datasets.formats.coco import read_coco
+from frdet.errors import DataError
+from frdet.evaluation.backends import CocoEval, Columns, Numbered, hotcoco_evaluator
+
+#: Kinds of errors and hotcoco's names for them. Five are errors of detections, the last is an error of objects.
+_TIDE = {
+    'classification': 'Cls',
+    'localisation': 'Loc',
+    'both': 'Both',
+    'duplicate': 'Dupe',
+    'background': 'Bkg',
+    'missed': 'Miss',
+}
+KINDS = tuple(_TIDE)
+FOREGROUND, BACKGROUND = 0.5, 0.1  # IoU
+#: Columns of ``class_table``.
+COLUMNS = ('AP', 'AP50', 'AP75', 'AP_s', 'AP_m', 'AP_l')
+
+
+class Objects(NamedTuple):
+    """N annotated objects."""
+
+    image: np.ndarray  #: (N,) int64, index into the list of images
+    label: np.ndarray  #: (N,) int64, index into the list of classes
+    boxes: np.ndarray  #: (N, 4) float64 xyxy in pixels of the image
+    crowd: np.ndarray  #: (N,) bool, crowds and ignored objects, which do not count as found or missed
+
+
+class Detected(NamedTuple):
+    """N detections: ``image``, ``label`` and ``boxes`` as for ``Objects``, ``scores`` (N,) float64."""
+
+    image: np.ndarray
+    label: np.ndarray
+    boxes: np.ndarray
+    scores: np.ndarray
+
+
+class Results(NamedTuple):
+    """Objects and detections of a list of images."""
+
+    images: list[dict[str, Any]]  #: COCO's record of every image, sorted by id
+    classes: list[str]  #: names in label order
+    cat_ids: list[Id]  #: category id of each class
+    truth: Objects
+    found: Detected
+
+    def names_of(self, cat_ids: Sequence[Id]) -> list[str]:
+        """Names of categories; the id itself if it has no name."""
+        known = dict(zip(self.cat_ids, self.classes, strict=True))
+        return [known.get(cat_id, str(cat_id)) for cat_id in cat_ids]
+
+
+class Match(NamedTuple):
+    """The objects that N detections found."""
+
+    truth: np.ndarray  #: (N,) int64, index of the object found, -1 if none
+    ignored: np.ndarray  #: (N,) bool, whether the detection lies in a crowd and so is neither right nor wrong
+
+    @property
+    def right(self) -> np.ndarray:
+        """(N,) bool."""
+        return self.truth >= 0
+
+    @property
+    def wrong(self) -> np.ndarray:
+        """(N,) bool."""
+        return (self.truth < 0) & ~self.ignored
+
+
+class ErrorSplit(NamedTuple):
+    """Errors among N detections and the objects."""
+
+    found: np.ndarray  #: (N,) int64, index into ``KINDS`` for every wrong detection; -1 if it is right or in a crowd
+    about: np.ndarray  #: (N,) int64, index of the object of a classification or localisation error, else -1
+    ap: float  #: AP at IoU 0.5, mean over the classes that have objects
+    counts: dict[str, int]  #: number of errors of every kind
+    cost: dict[str, float]  #: for every kind, the AP that would be gained without its errors
+
+
+class F1Curve(NamedTuple):
+    """Precision, recall and F1 of the detections whose score reaches one of S thresholds. All arrays are (S,)."""
+
+    scores: np.ndarray  #: the thresholds: the scores that occur, descending
+    precision: np.ndarray
+    recall: np.ndarray
+    f1: np.ndarray
+
+    @property
+    def best(self) -> int:
+        """Index of the greatest F1, with the highest score among equals; an error if there are no scores."""
+        return int(np.argmax(self.f1))
+
+    @property
+    def threshold(self) -> float:
+        """The score of the greatest F1, 0 without detections."""
+        return float(self.scores[self.best]) if len(self.scores) else 0.0
+
+
+def read_results(
+    ann_file: str | Path,
+    detections: str | Path,
+    *,
+    img_ids: Sequence[Id] | None = None,
+    classes: Sequence[str] | None = None,
+) -> Results:
+    """Read an annotation file, and the detections that ``CocoMetric`` wrote to its ``outfile``.
+
+    Args:
+        ann_file: COCO's annotations.
+        detections: COCO's results JSON.
+        img_ids: the images that were evaluated; None means all.
+        classes: names in label order; None means all of the file, sorted by id. Names not in the file are ignored.
+
+    Raises:
+        DataError: a file cannot be read or has another format.
+    """
+    content = read_coco(ann_file)
+    ids = content.categories
+    names = [name for name in (classes or ids) if name in ids]
+    label_of = {ids[name]: label for label, name in enumerate(names)}
+    wanted = None if img_ids is None else set(img_ids)
+    images = [image for image in content.images if wanted is None or image['id'] in wanted]
+    place_of = {image['id']: place for place, image in enumerate(images)}
+    listed = _read_detections(detections)
+    try:
+        items = [item for item in listed if item['image_id'] in place_of and item['category_id'] in label_of]
+        found = Detected(
+            np.array([place_of[item['image_id']] for item in items], dtype=np.int64),
+            np.array([label_of[item['category_id']] for item in items], dtype=np.int64),
+            _xyxy(np.array([item['bbox'] for item in items], dtype=np.float64).reshape(-1, 4)),
+            np.array([item['score'] for item in items], dtype=np.float64),
+        )
+        image = np.array([place_of.get(image['id'], -1) for image in content.images], dtype=np.int64)
+        image, label = image[content.image_index], content.labels({name: label_of[ids[name]] for name in names})
+        rows = np.flatnonzero((image >= 0) & (label >= 0))
+        crowd = (content.crowd | content.ignored)[rows]
+        truth = Objects(image[rows], label[rows], _xyxy(content.xywh[rows]), crowd)
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(
+            f'{ann_file} and {detections} are not COCO annotations and results ({error}): expected image_id, '
+            'category_id, bbox and score'
+        ) from None
+    return Results(images, names, [ids[name] for name in names], truth, found)
+
+
+def _read_detections(path: str | Path) -> list[dict[str, Any]]:
+    try:
+        content = json.loads(Path(path).read_text(encoding='utf-8'))
+    except OSError as error:
+        raise DataError(f'Detections {path} cannot be read: {error.strerror}') from None
+    except ValueError as error:
+        raise DataError(f"{path} is not JSON ({error}): expected COCO's results") from None
+    if not isinstance(content, list):
+        raise DataError(f"{path} holds a {type(content).__name__}: expected COCO's results, a list of detections")
+    return content
+
+
+def match(found: Detected, truth: Objects, *, num_classes: int) -> Match:
+    """COCO's matching at IoU 0.5: in the order of descending scores, each detection takes the free object of its class
+    that it overlaps most."""
+    matches = _evaluator(found, truth, num_classes).image_diagnostics(iou_thr=FOREGROUND)
+    ids = range(1, len(found.image) + 1)
+    taken = np.array([matches['dt_match'].get(i, 0) - 1 for i in ids], dtype=np.int64)
+    return Match(taken, np.array([i not in matches['dt_status'] for i in ids], dtype=bool))
+
+
+def split_errors(found: Detected, truth: Objects, matched: Match, *, num_classes: int) -> ErrorSplit:
+    """Find the kind of error of every wrong detection, and count and cost each kind. ``matched`` is their ``match``."""
+    tide = _without_crowds(found, truth, matched, num_classes).tide_errors(pos_thr=FOREGROUND, bg_thr=BACKGROUND)
+    counts, cost = ({name: tide[key][short] for name, short in _TIDE.items()} for key in ('counts', 'delta_ap'))
+    return ErrorSplit(*_kinds(found, truth, matched), tide['ap_base'], counts, cost)
+
+
+def confusion_matrix(found: Detected, truth: Objects, matched: Match, *, num_classes: int, score: float) -> np.ndarray:
+    """(K + 1, K + 1) int64 counts of objects by their class (row) and the class they were found as (column).
+
+    The last column counts missed objects, the last row detections without an object. In the order of descending
+    scores, each detection takes the free object of any class that it overlaps most, if their IoU is 0.5 or more. Crowds
+    and detections in them do not count.
+
+    Args:
+        found, truth, matched: detections and objects of the same images, and their ``match``.
+        num_classes: K.
+        score: the least score of detections that count.
+    """
+    evaluator = _without_crowds(found, truth, matched, num_classes)
+    counts = evaluator.confusion_matrix(iou_thr=FOREGROUND, max_det=len(found.image), min_score=score)
+    return counts['matrix'].astype(np.int64)
+
+
+def _evaluator(found: Detected, truth: Objects, num_classes: int) -> Any:
+    """hotcoco's evaluator. Its ids of detections and objects are their rows + 1."""
+    num_images = 1 + max(found.image.max(initial=-1), truth.image.max(initial=-1))
+    area = np.ones(len(truth.image))  # sizes are not told apart
+    columns = Columns(truth.image + 1, truth.label + 1, _xywh(truth.boxes), area, truth.crowd)
+    table = np.column_stack([found.image + 1, _xywh(found.boxes), found.scores, found.label + 1])
+    images, most = list(range(1, num_images + 1)), max(1, len(found.image))
+    return hotcoco_evaluator(Numbered(num_images, num_classes, columns, table, images, [most] * 3))
+
+
+def _without_crowds(found: Detected, truth: Objects, matched: Match, num_classes: int) -> Any:
+    """The evaluator without crowds. TIDE knows none: hotcoco would call a detection near one a localisation error."""
+    counted = Detected(*(column[~matched.ignored] for column in found))
+    return _evaluator(counted, Objects(*(column[~truth.crowd] for column in truth)), num_classes)
+
+
+def _kinds(found: Detected, truth: Objects, matched: Match) -> tuple[np.ndarray, np.ndarray]:
+    """Kind of error of every detection, and its object. The first rule that holds applies, in TIDE's order."""
+    from hotcoco.primitives import bbox_iou
+
+    classification, localisation, both, duplicate, background = range(5)  # as in KINDS
+    kind, about = np.where(matched.wrong, background, -1), np.full(len(found.image), -1)
+    wrong, objects = _by_image(found.image, matched.wrong), _by_image(truth.image, ~truth.crowd)
+    for image in wrong.keys() & objects.keys():
+        rows, columns = wrong[image], objects[image]
+        iou = bbox_iou(_xywh(found.boxes[rows]), _xywh(truth.boxes[columns]), np.zeros(len(columns), dtype=bool))
+        is_same = found.label[rows][:, None] == truth.label[columns]
+        of_same, of_other = iou * is_same, iou * ~is_same
+        same, other = of_same.max(axis=1), of_other.max(axis=1)
+        is_localisation = (same >= BACKGROUND) & (same < FOREGROUND)
+        is_background = np.maximum(same, other) < BACKGROUND
+        kind[rows] = np.select(
+            [is_localisation, other >= FOREGROUND, same >= FOREGROUND, is_background],
+            [localisation, classification, duplicate, background],
+            both,
+        )
+        about[rows] = np.select(
+            [is_localisation, other >= FOREGROUND],
+            [columns[of_same.argmax(axis=1)], columns[of_other.argmax(axis=1)]],
+            -1,
+        )
+    return kind, about
+
+
+def _by_image(image: np.ndarray, chosen: np.ndarray) -> dict[int, np.ndarray]:
+    """The chosen rows of every image that has any."""
+    rows = np.flatnonzero(chosen)
+    rows = rows[np.argsort(image[rows], kind='stable')]
+    images, starts = np.unique(image[rows], return_index=True)
+    return dict(zip(images.tolist(), np.split(rows, starts)[1:], strict=True))
+
+
+def _xywh(boxes: np.ndarray) -> np.ndarray:
+    return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1).astype(np.float64)
+
+
+def _xyxy(boxes: np.ndarray) -> np.ndarray:
+    return np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
+
+
+def f1_curve(scores: np.ndarray, right: np.ndarray, count: int) -> F1Curve:
+    """F1 = 2 TP / (detections + objects) for each threshold.
+
+    Args:
+        scores: (N,) scores of the detections of one class or of all classes.
+        right: (N,) bool, whether the detection found an object.
+        count: number of objects.
+    """
+    order = np.argsort(-scores, kind='stable')
+    scores, found = scores[order], np.cumsum(right[order])
+    last = np.flatnonzero(np.append(scores[1:] != scores[:-1], True)) if len(scores) else np.zeros(0, dtype=int)
+    found, kept = found[last], last + 1
+    return F1Curve(scores[last], found / kept, found / max(count, 1), 2 * found / (kept + count))
+
+
+def precision_curve(evaluation: CocoEval, *, iou: float | None = None) -> np.ndarray:
+    """(R,) precision at COCO's recalls: the mean over classes that have objects, at one IoU or over all of them.
+
+    nan if there are no objects.
+    """
+    precision = evaluation.precision[:, :, :, 0, -1]
+    if iou is not None:
+        precision = precision[np.isclose(evaluation.iou_thresholds, iou)]
+    return _means(precision, (0, 2))
+
+
+def class_table(evaluation: CocoEval) -> np.ndarray:
+    """(K, 6) metric values of ``COLUMNS`` for each class; nan if it has no object of that size."""
+    precision = evaluation.precision[..., -1]  # (T, R, K, A)
+    at = [precision[np.isclose(evaluation.iou_thresholds, iou)][..., 0] for iou in (0.5, 0.75)]
+    columns = [precision[..., 0], *at, *(precision[..., area] for area in (1, 2, 3))]
+    return np.stack([_means(column, (0, 1)) for column in columns], axis=1)
+
+
+def _means(precision: np.ndarray, axes: tuple[int, int]) -> np.ndarray:
+    """Means of the values that are not -1; nan if there are none."""
+    there = precision > -1
+    total, count = np.where(there, precision, 0).sum(axis=axes), there.sum(axis=axes)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
