@@ -13,8 +13,8 @@ from mmengine.logging import MMLogger
 
 from frdet.apis.classes import resolve_num_classes
 from frdet.datasets.base import UNUSED_CLASS, DetDataset
+from frdet.datasets.checking import ERRORS, Findings
 from frdet.datasets.checking.annotations import check_annotations
-from frdet.datasets.checking.findings import ERRORS, Findings
 from frdet.datasets.checking.images import Group, find_copies, find_images, read_images
 from frdet.datasets.wrappers import leaves
 from frdet.engine.hooks.check_setup import check_classes, compare_classes

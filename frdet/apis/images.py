@@ -10,8 +10,7 @@ import numpy as np
 import PIL.Image
 import torch
 
-from frdet.datasets.transforms.loading import to_bgr
-from frdet.datasets.transforms.orientation import decode_turned
+from frdet.datasets.transforms.loading import decode_turned, to_bgr
 from frdet.errors import BrokenImageError, ConfigError, DataError
 
 Image = str | os.PathLike[str] | np.ndarray | PIL.Image.Image

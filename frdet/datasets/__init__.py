@@ -4,8 +4,7 @@ from frdet.datasets import transforms
 from frdet.datasets.annotations import Annotations, image_size
 from frdet.datasets.base import DetDataset
 from frdet.datasets.coco import CocoDataset
-from frdet.datasets.loaders import resolve_workers
-from frdet.datasets.samplers import AspectRatioBatchSampler
+from frdet.datasets.loaders import AspectRatioBatchSampler, resolve_workers
 from frdet.datasets.shapes import ShapesDataset, write_shapes
 from frdet.datasets.wrappers import ConcatDataset
 from frdet.moved import moved_names

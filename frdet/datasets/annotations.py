@@ -3,6 +3,7 @@
 import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,16 +55,13 @@ class Annotations:
     def __post_init__(self) -> None:
         self.images = checked_images(self.images)
         self.categories = _categories(self.categories)
-        if self.xywh is None:
-            count = len(self.boxes)
-            boxes = _numbers('boxes', self.boxes, (count, 4), FAR)
-            self.xywh = boxes.astype(np.float64)
+        kind = 'boxes' if self.xywh is None else 'xywh'
+        count = len(getattr(self, kind))
+        self.xywh = _numbers(kind, getattr(self, kind), (count, 4), FAR).astype(np.float64)
+        boxes = self.xywh.astype(np.float32)
+        if kind == 'boxes':
             self.xywh[:, 2:] -= self.xywh[:, :2]
-            boxes = boxes.astype(np.float32)
         else:
-            count = len(self.xywh)
-            self.xywh = _numbers('xywh', self.xywh, (count, 4), FAR).astype(np.float64)
-            boxes = self.xywh.astype(np.float32)
             boxes[:, 2:] += boxes[:, :2]
         for name, section in (('image_index', self.images), ('category_index', self.categories)):
             places = _numbers(name, getattr(self, name), (count,), FAR)
@@ -106,7 +104,7 @@ def checked_images(images: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     for index, image in enumerate(images):
         if isinstance(image, dict) and 'id' not in image and 'file_name' in image:
             image = {'id': image['file_name'], **image}
-        check_fields(f'images[{index}]', image, **IMAGE_FIELDS)
+        check_image(f'images[{index}]', image)
         if (first := seen.setdefault(image['id'], index)) != index:
             raise ValueError(f'images[{index}] repeats the id {short(image["id"])} of images[{first}]')
         sizes = {key: whole(image[key]) for key in ('id', 'height', 'width')}
@@ -121,7 +119,7 @@ def _categories(categories: Any) -> dict[str, Id]:
         if len(categories) < len(names):
             raise ValueError(f'categories names a class twice: {short(names)}')
     for name, number in categories.items():
-        check_fields('a category', {'id': number, 'name': name}, **CATEGORY_FIELDS)
+        check_category('a category', {'id': number, 'name': name})
     if not categories or len(set(categories.values())) < len(categories):
         raise ValueError(f'categories is {short(categories)}: expected at least one class, and an id for each')
     return {name: whole(number) for name, number in categories.items()}
@@ -145,7 +143,7 @@ def whole(value: Any) -> Any:
     return int(value) if isinstance(value, (float, np.number)) else value
 
 
-def id_order(value: Id) -> tuple[bool, Id]:
+def id_key(value: Id) -> tuple[bool, Id]:
     """The key that sorts ids: first numbers by size, then texts by their characters."""
     return isinstance(value, str), value
 
@@ -166,7 +164,7 @@ def check_fields(where: str, item: Any, **fields: Callable[[Any], str]) -> None:
 
 
 def is_id(value: Any) -> str:
-    """A check for ``check_fields``, like ``is_side`` and ``is_name``."""
+    """A check for ``check_fields``, like the other functions ``is_...`` here."""
     if isinstance(value, str):
         return '' if value else 'an id, which is not empty'
     fits = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
@@ -183,8 +181,33 @@ def is_name(value: Any) -> str:
     return '' if isinstance(value, str) and value else 'a text'
 
 
-IMAGE_FIELDS = dict(id=is_id, file_name=is_name, height=is_side, width=is_side)
-CATEGORY_FIELDS = dict(id=is_id, name=is_name)
+def is_flag(value: Any) -> str:
+    return '' if isinstance(value, (int, float)) and value in (0, 1) else '0 or 1'
+
+
+def is_area(value: Any) -> str:
+    """Tools write null, or NaN in tables with a gap, for a missing area."""
+    fits = value is None or (isinstance(value, (int, float)) and not abs(value) > FAR**2)
+    return '' if fits else 'a finite number of square pixels'
+
+
+def is_xywh(value: Any) -> str:
+    fits = isinstance(value, list) and len(value) == 4
+    fits = fits and all(isinstance(v, (int, float)) and not isinstance(v, bool) and abs(v) <= FAR for v in value)
+    return '' if fits else 'four finite numbers, [x, y, width, height] in pixels'
+
+
+check_image = partial(check_fields, id=is_id, file_name=is_name, height=is_side, width=is_side)
+check_category = partial(check_fields, id=is_id, name=is_name)
+
+
+def check_annotation(where: str, annotation: Any) -> None:
+    """Raise ValueError, which begins with ``where``, unless ``annotation`` is an item of annotations."""
+    check_fields(where, annotation, image_id=is_id, category_id=is_id, bbox=is_xywh)
+    optional = {'iscrowd': 0, 'ignore': None, 'area': None, **annotation}
+    check_fields(where, optional, iscrowd=is_flag, area=is_area)
+    if optional['ignore'] is not None:
+        check_fields(where, optional, ignore=is_flag)
 
 
 def short(value: Any) -> str:

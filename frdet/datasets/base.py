@@ -34,9 +34,6 @@ class ImageFilter(TypedDict, total=False):
     min_size: int
 
 
-FILTERS = tuple(ImageFilter.__annotations__)
-
-
 class DetDataset(BaseDataset):
     """Images with boxes. A format is a subclass with one method, ``read``, which returns ``Annotations``.
 
@@ -86,8 +83,8 @@ class DetDataset(BaseDataset):
         test_mode: bool = False,
         **kwargs: Any,
     ):
-        if unknown := sorted(set(filter_cfg or {}) - set(FILTERS)):
-            raise ConfigError(f'filter_cfg has {", ".join(unknown)}: it takes {", ".join(FILTERS)}')
+        if unknown := sorted(set(filter_cfg or {}) - set(ImageFilter.__annotations__)):
+            raise ConfigError(f'filter_cfg has {", ".join(unknown)}: it takes {", ".join(ImageFilter.__annotations__)}')
         if set(data_prefix) != {'img'}:
             raise ConfigError(f'data_prefix is {dict(data_prefix)!r}: expected dict(img=<folder of the images>)')
         if near := difflib.get_close_matches('classes', set(metainfo or ()) - {'classes'}, n=1, cutoff=0.8):
@@ -154,10 +151,7 @@ class DetDataset(BaseDataset):
         ends = np.searchsorted(content.image_index[chosen], np.arange(1, len(content.images)))
         return [
             {
-                'img_id': image['id'],
-                'file_name': image['file_name'],
-                'height': image['height'],
-                'width': image['width'],
+                **image,
                 'boxes': content.boxes[rows].tobytes(),
                 'labels': labels[rows].tobytes(),
                 'crowd': left_out[rows].tobytes(),
@@ -169,7 +163,7 @@ class DetDataset(BaseDataset):
         """The record of image ``idx`` for the pipeline; see the class."""
         packed = super().get_data_info(idx)
         return {
-            'img_id': packed['img_id'],
+            'img_id': packed['id'],
             'img_path': str(Path(self.data_prefix['img'], packed['file_name'])),
             'height': packed['height'],
             'width': packed['width'],
@@ -212,21 +206,17 @@ class DetDataset(BaseDataset):
         """
         if self.test_mode or not self.filter_cfg:
             return self.data_list
-        kept, reasons = [], Counter[str]()
-        for record in self.data_list:
-            if reason := self._reason_to_drop(record):
-                reasons[reason] += 1
-            else:
-                kept.append(record)
-        counts = ', '.join(f'{count} {reason}' for reason, count in reasons.items())
+        reasons = [self._reason_to_drop(record) for record in self.data_list]
+        kept = [record for record, reason in zip(self.data_list, reasons, strict=True) if not reason]
+        self.left_out = Counter(reason for reason in reasons if reason)
+        counts = ', '.join(f'{count} {reason}' for reason, count in self.left_out.items())
         total = f'{len(kept)} of {len(self.data_list)} images of {self.ann_file} kept'
         if not kept:
             raise DataError(
                 f'{total}: {counts}. Classes: {", ".join(self._metainfo["classes"][:10])}; check metainfo.classes, '
                 f'filter_cfg ({dict(self.filter_cfg)}) and the file'
             )
-        self.left_out = reasons
-        if reasons:
+        if self.left_out:
             print_log(f'{total}: {counts}', logger='current')
         return kept
 
@@ -234,24 +224,19 @@ class DetDataset(BaseDataset):
         min_size = self.filter_cfg.get('min_size', 0)
         if min(record['height'], record['width']) < min_size:
             return f'are smaller than {min_size} pixels'
-        if self.filter_cfg.get('filter_empty_gt', False):
-            if not record['crowd']:
-                return 'have no box of the chosen classes'
-            if 0 not in record['crowd']:
-                return 'have only crowd or ignored boxes'
+        if self.filter_cfg.get('filter_empty_gt', False) and 0 not in record['crowd']:
+            return 'have only crowd or ignored boxes' if record['crowd'] else 'have no box of the chosen classes'
         return ''
 
     def _check_paths(self) -> None:
         root, images = self.data_root or '.', self.data_prefix['img']
-        missing = ''
-        if not Path(root).is_dir():
-            missing = f'No data set: the folder {root} does not exist (expected {self.ann_file}).'
-        elif not Path(self.ann_file).exists():
-            missing = f'No annotation file {self.ann_file} (data_root {root}).'
-        elif not Path(images).is_dir():
-            missing = f'No image folder {images} (data_root {root}).'
-        if missing:
-            raise DataError(f'{missing}\n{self.how_to_get}'.rstrip())
+        for is_there, missing in (
+            (Path(root).is_dir(), f'No data set: the folder {root} does not exist (expected {self.ann_file}).'),
+            (Path(self.ann_file).exists(), f'No annotation file {self.ann_file} (data_root {root}).'),
+            (Path(images).is_dir(), f'No image folder {images} (data_root {root}).'),
+        ):
+            if not is_there:
+                raise DataError(f'{missing}\n{self.how_to_get}'.rstrip())
 
     def _choose_classes(self, categories: dict[str, Id]) -> tuple[tuple[str, ...], list[Id | None]]:
         names = self._metainfo.get('classes', tuple(categories))

@@ -1,9 +1,24 @@
-"""COCO's object detection data set."""
+"""COCO's object detection data set: its annotation file as arrays, or one sentence about the first mistake in it."""
 
-from frdet.datasets.annotations import Annotations
+import gc
+import gzip
+import json
+import math
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from frdet.datasets.annotations import Annotations, Id, check_annotation, check_category, checked_images, id_key, short
 from frdet.datasets.base import DetDataset
-from frdet.datasets.formats.coco import read_coco
+from frdet.errors import DataError
 from frdet.registry import DATASETS
+
+SECTIONS = ('images', 'annotations', 'categories')
+LAYOUT = 'expected COCO\'s object detection layout, {"images": [...], "annotations": [...], "categories": [...]}'
+
+#: First bytes of archives that may hold an annotation file, and the names of these archives.
+ARCHIVES = {b'PK\x03\x04': 'a ZIP archive', b'BZh': 'compressed by bzip2', b'\xfd7zXZ': 'compressed by xz'}
 
 
 @DATASETS.register_module()
@@ -21,3 +36,146 @@ class CocoDataset(DetDataset):
     def read(self) -> Annotations:
         """Read the annotation file."""
         return read_coco(self.ann_file)
+
+
+def read_coco(path: str | Path) -> Annotations:
+    """Read and check the annotation file at ``path``. Images are sorted by id, classes by category id.
+
+    Ids of annotations are not read, because nothing depends on them.
+
+    Raises:
+        DataError: the file is not JSON, is not in COCO's layout, or has a wrong item, which the message names.
+    """
+    content = load_sections(path)
+    try:
+        return _annotations(**{section: content[section] for section in SECTIONS})
+    except ValueError as error:
+        raise DataError(f'{path}: {error}') from None
+
+
+def _annotations(images: list, annotations: list, categories: list) -> Annotations:
+    images = sorted(checked_images(images), key=lambda image: id_key(image['id']))
+    ids = _categories(categories)
+    image_place = {image['id']: place for place, image in enumerate(images)}
+    category_place = {cat_id: place for place, cat_id in enumerate(ids.values())}
+    try:
+        return Annotations(
+            images=images,
+            categories=ids,
+            image_index=np.array([image_place[a['image_id']] for a in annotations]),
+            category_index=np.array([category_place[a['category_id']] for a in annotations]),
+            xywh=np.array([a['bbox'] for a in annotations]),
+            crowd=np.array([a.get('iscrowd', 0) for a in annotations]),
+            ignored=np.array([0 if (v := a.get('ignore')) is None else v for a in annotations]),
+            area=np.array([math.nan if (v := a.get('area')) is None else v for a in annotations]),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError):
+        _check_annotations(annotations, image_place, category_place)
+        raise
+
+
+def write_coco(content: Annotations, path: Path) -> None:
+    """Write COCO's JSON, for tools that read no other format."""
+    image_ids, category_ids = [image['id'] for image in content.images], list(content.categories.values())
+    flags = content.crowd.astype(int), content.ignored.astype(int)
+    columns = (content.image_index, content.category_index, content.xywh, content.area, *flags)
+    rows = zip(*(column.tolist() for column in columns), strict=True)
+    annotations = [
+        dict(id=k, image_id=image_ids[i], category_id=category_ids[c], bbox=box, area=area, iscrowd=crowd, ignore=out)
+        for k, (i, c, box, area, crowd, out) in enumerate(rows, start=1)
+    ]
+    categories = [{'id': number, 'name': name} for name, number in content.categories.items()]
+    text = json.dumps({'images': content.images, 'annotations': annotations, 'categories': categories})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding='utf-8')
+
+
+def load_sections(path: str | Path) -> dict[str, list]:
+    """The three lists of an annotation file, without masks. Their items are not checked.
+
+    The file may be in UTF-8, UTF-16 or UTF-32, with or without a byte order mark, and may be compressed by gzip.
+
+    Raises:
+        DataError: the file cannot be read, is not JSON, or lacks one of the lists.
+    """
+    text = _text(path)
+    if not text.strip():
+        raise DataError(f'{path} is empty: {LAYOUT}')
+    # Millions of objects are made without a reference cycle. Searching for cycles would double the reading time.
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        content = json.loads(text, object_hook=_without_masks)
+    except (ValueError, RecursionError) as error:
+        several = ': it holds several values, one after another' if str(error).startswith('Extra data') else ''
+        raise DataError(f'{path} is not JSON{several} ({error}): {LAYOUT}') from None
+    finally:
+        if was_enabled:
+            gc.enable()
+    if not isinstance(content, dict):
+        raise DataError(f'{path} holds a JSON {type(content).__name__}: {LAYOUT}')
+    if missing := [name for name in SECTIONS if name not in content]:
+        found = ', '.join(list(content)[:8]) or 'nothing'
+        raise DataError(
+            f'{path} is no COCO annotation file, it has no {" and no ".join(missing)} (found {found}): {LAYOUT}'
+        )
+    for name in SECTIONS:
+        if not isinstance(content[name], list):
+            raise DataError(f'{path}: {name} is a {type(content[name]).__name__}: {LAYOUT}')
+    return content
+
+
+def _text(path: str | Path) -> str:
+    try:
+        data = Path(path).read_bytes()
+        if data.startswith(b'\x1f\x8b'):
+            data = gzip.decompress(data)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise DataError(f'{path} is compressed by gzip and broken ({error}): write it again') from None
+    except OSError as error:
+        raise DataError(f'{path} cannot be read: {error.strerror}') from None
+    for magic, kind in ARCHIVES.items():
+        if data.startswith(magic):
+            raise DataError(f'{path} is {kind}: unpack it, or compress it by gzip')
+    try:
+        return data.decode(json.detect_encoding(data))
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f'{path} is not JSON in UTF-8 (byte {data[error.start]:#x} at {error.start}): save it as UTF-8'
+        ) from None
+
+
+def _without_masks(item: dict) -> dict:
+    """Drop the masks while the file is read: they need most of its memory, and boxes do not need them."""
+    item.pop('segmentation', None)
+    return item
+
+
+def _categories(categories: list) -> dict[str, Id]:
+    seen: dict[str, Id] = {}
+    for index, category in enumerate(categories):
+        where = f'categories[{index}]'
+        check_category(where, category)
+        if category['name'] in seen or category['id'] in seen.values():
+            raise ValueError(
+                f'{where} repeats the name {category["name"]!r} or the id {short(category["id"])}: both must be unique'
+            )
+        seen[category['name']] = category['id']
+    if not seen:
+        raise ValueError('it has no category: categories needs one item for every class, {"id": 1, "name": "..."}')
+    return dict(sorted(seen.items(), key=lambda item: id_key(item[1])))
+
+
+def _check_annotations(annotations: list, image_ids: dict[Id, int], category_ids: dict[Id, int]) -> None:
+    """Raise ValueError for the first annotation that is wrong."""
+    for index, annotation in enumerate(annotations):
+        where = f'annotations[{index}]'
+        check_annotation(where, annotation)
+        for field, known, section in (('image_id', image_ids, 'images'), ('category_id', category_ids, 'categories')):
+            if (value := annotation[field]) in known:
+                continue
+            is_number = isinstance(value, str) and value.isdecimal() and len(value) < 20
+            other = int(value) if is_number else str(value)
+            hint = f', where {other!r} is one: numbers and texts differ' if other in known else ''
+            name = f'{where} (id {short(annotation.get("id"))})'
+            raise ValueError(f'{name} has {field} {short(value)}, which no item of {section} has{hint}')

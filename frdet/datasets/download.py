@@ -20,8 +20,8 @@ class Archive(NamedTuple):
     Attributes:
         path: its path on the server.
         size: bytes.
-        folder: the folder to unpack to.
-        members: prefix of the wanted members, which are unpacked without their folder.
+        folder: the folder that it unpacks to.
+        members: prefix of the wanted members, which begins with the folder.
         files: number of the wanted members.
     """
 
@@ -112,12 +112,9 @@ def unpack(path: Path, root: Path, archive: Archive) -> None:
             names = [n for n in file.namelist() if n.startswith(archive.members) and not n.endswith('/')]
             if len(names) != archive.files:
                 raise zipfile.BadZipFile(f'{len(names)} files in {archive.members}, expected {archive.files}')
-            unfinished = Path(folder, archive.folder)
-            unfinished.mkdir()
             for name in track(names, f'Unpacking {path.name}'):
-                with file.open(name) as source, open(unfinished / Path(name).name, 'wb') as target:
-                    shutil.copyfileobj(source, target)
-            unfinished.rename(root / archive.folder)
+                file.extract(name, folder)
+            Path(folder, archive.folder).rename(root / archive.folder)
     except zipfile.BadZipFile as error:
         path.unlink()
         raise DataError(f'{path} is damaged ({error}) and was deleted: run this again to download it') from None

@@ -13,17 +13,11 @@ ENDINGS = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.gif')
 MOST_ENTRIES, MOST_FOLDERS = 200_000, 1_000  # so many of a folder are read
 
 
-def describe_missing(path: str, folder: str | None = None) -> str:
-    """The end of an error for an image that is not on disk: a similar file, if there is one, and what to do.
-
-    Args:
-        path: ``folder`` and ``file_name`` of the image, joined.
-        folder: folder of all images. None takes the longest beginning of ``path`` that is a folder.
-    """
+def describe_missing(path: str) -> str:
+    """The end of an error for the image at ``path``, which is not on disk: a similar file, if any, and what to do."""
     address = _address(path)
-    near = near_file(path, folder)
     found = 'is an address, and images are read from disk' if address else 'is not on disk'
-    if near is not None:
+    if near := near_file(path):
         return f'{found}; {near} is there: correct its name in the annotations'
     if address:
         return f'{found}: fetch the image, and write its path below the image folder into the annotations'
@@ -31,14 +25,17 @@ def describe_missing(path: str, folder: str | None = None) -> str:
 
 
 def near_file(path: str, folder: str | None = None) -> str | None:
-    r"""The path of a file that ``path`` may mean, or None. The arguments are those of ``describe_missing``.
+    r"""The path of a file that ``path`` may mean, or None.
 
     It may differ by / and \, case, ending or Unicode form, or lack some folders. Only a few folders are listed.
+
+    Args:
+        path: folder and ``file_name`` of the image, joined.
+        folder: folder of all images. None takes the longest beginning of ``path`` that is a folder.
     """
     base = folder or next((str(f) for f in Path(path).parents if f.is_dir() and str(f) != '.'), '')
-    rest = path[len(base) :] if path.startswith(base) else path
-    if address := _address(path):
-        rest = re.split('[?#]', address)[0]
+    address = _address(path)
+    rest = re.split('[?#]', address)[0] if address else path.removeprefix(base)
     parts = [part for part in rest.replace('\\', '/').split('/') if part not in ('', '.', '..')]
     places = [base or '.', os.path.dirname(base) or '.']  # the second if the folder of all images is wrong
     for place, start in itertools.product(places, range(len(parts))):

@@ -13,7 +13,7 @@ from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import DataLoader
 
-from frdet.datasets.resumable import ResumableLoader, seed_generators
+from frdet.datasets.loaders import ResumableLoader, seed_generators
 from frdet.registry import LOOPS
 
 

@@ -14,10 +14,9 @@ from mmengine.evaluator import BaseMetric
 from mmengine.logging import MMLogger
 from terminaltables import AsciiTable
 
-from frdet.datasets.annotations import Id, id_order
+from frdet.datasets.annotations import Id, id_key
 from frdet.datasets.base import UNUSED_CLASS
-from frdet.datasets.coco import CocoDataset
-from frdet.datasets.formats.coco import read_coco, write_coco
+from frdet.datasets.coco import CocoDataset, read_coco, write_coco
 from frdet.errors import ConfigError, DataError
 from frdet.evaluation.backends import BACKENDS, CocoEval, Numbered, checked_backend
 from frdet.evaluation.truth import Source, Truth, check_images, classes_lacking, classes_of, parts_of, truth_of
@@ -172,7 +171,7 @@ class CocoMetric(BaseMetric):
         self._check_labels(truth, found, len(cat_ids))
         # COCO averages in the order of the ids. Another order would change the rounding.
         known = {label: cat_id for label, cat_id in enumerate(cat_ids) if cat_id is not None}
-        numbers = {k: number for number, k in enumerate(sorted(known, key=lambda k: id_order(known[k])), start=1)}
+        numbers = {k: number for number, k in enumerate(sorted(known, key=lambda k: id_key(known[k])), start=1)}
         if self.outfile is not None:
             records = list(_results(found, truth, classes, cat_ids))
             Path(self.outfile).parent.mkdir(parents=True, exist_ok=True)

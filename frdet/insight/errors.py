@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from frdet.datasets.annotations import Id
-from frdet.datasets.formats.coco import read_coco
+from frdet.datasets.coco import read_coco
 from frdet.errors import DataError
 from frdet.evaluation.backends import CocoEval, Columns, Numbered, hotcoco_evaluator
 

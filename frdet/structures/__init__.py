@@ -1,8 +1,7 @@
 """Functions on boxes and coordinates, and the sample that carries the ground truth and the results of an image."""
 
-from frdet.structures.boxes import box_area, box_iou, clip_boxes, flip_boxes, scale_boxes
-from frdet.structures.coordinates import check_scale, to_network, to_original
-from frdet.structures.sample import DetDataSample, GroundTruth, batch_ground_truth, check_truth
+from frdet.structures.boxes import box_area, box_iou, clip_boxes, flip_boxes, scale_boxes, to_network, to_original
+from frdet.structures.sample import DetDataSample, GroundTruth, batch_ground_truth, check_scale, check_truth
 
 __all__ = [
     'DetDataSample',

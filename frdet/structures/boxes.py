@@ -1,6 +1,10 @@
-"""Functions on boxes: tensors of shape (..., 4) holding (x1, y1, x2, y2) in pixels, continuous (width = x2 - x1)."""
+"""Functions on boxes, and the way from the pixels of the network's input to those of the original image, and back.
+
+Boxes are tensors of shape (..., 4) holding (x1, y1, x2, y2) in pixels, continuous (width = x2 - x1).
+"""
 
 import torch
+from mmengine.structures import InstanceData
 from torch import Tensor
 
 
@@ -40,3 +44,32 @@ def flip_boxes(boxes: Tensor, width: float) -> Tensor:
     """Boxes (..., 4) mirrored left to right in an image ``width`` pixels wide."""
     x1, y1, x2, y2 = boxes.unbind(-1)
     return torch.stack([width - x2, y1, width - x1, y2], dim=-1)
+
+
+def to_original(
+    found: InstanceData, img_shape: tuple[int, int], ori_shape: tuple[int, int], *, flip: bool = False
+) -> InstanceData:
+    """Detections in pixels of the network's input -> in pixels of the original image, clipped to it.
+
+    Empty boxes are dropped. Mirroring and resizing are undone, in any order. Cutting and padding are not: a sample does
+    not say where the image lies in the input, so it must lie at the top left.
+
+    Args:
+        found: ``bboxes`` (n, 4), ``scores``, ``labels``; it is not changed.
+        img_shape, ori_shape: (height, width) of the resized and of the original image.
+        flip: whether the input is mirrored left to right.
+    """
+    (height, width), (ori_height, ori_width) = img_shape[:2], ori_shape[:2]
+    boxes = flip_boxes(found.bboxes, width) if flip else found.bboxes
+    boxes = scale_boxes(boxes, (ori_width / width, ori_height / height))
+    boxes = clip_boxes(boxes, boxes.new_tensor([ori_height, ori_width]))
+    return found.new(**{**found, 'bboxes': boxes})[(boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])]
+
+
+def to_network(
+    found: InstanceData, img_shape: tuple[int, int], ori_shape: tuple[int, int], *, flip: bool = False
+) -> InstanceData:
+    """The inverse of ``to_original``, with the same arguments. No box is clipped or dropped."""
+    (height, width), (ori_height, ori_width) = img_shape[:2], ori_shape[:2]
+    boxes = scale_boxes(found.bboxes, (width / ori_width, height / ori_height))
+    return found.new(**{**found, 'bboxes': flip_boxes(boxes, width) if flip else boxes})

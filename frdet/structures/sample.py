@@ -1,7 +1,7 @@
 """The ground truth and results of an image, and the ground truth of a batch as padded tensors."""
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from mmengine.structures import BaseDataElement, InstanceData
@@ -12,22 +12,14 @@ from torch.nn.utils.rnn import pad_sequence
 from frdet.errors import DataError
 
 
-def _instances(name: str, doc: str) -> property:
-    """A field of a sample, which must be an ``InstanceData``."""
-
-    def put(sample: BaseDataElement, value: InstanceData) -> None:
-        sample.set_field(value, f'_{name}', dtype=InstanceData)
-
-    return property(lambda sample: getattr(sample, f'_{name}'), put, doc=doc)
-
-
 class DetDataSample(BaseDataElement):
     """An image's ground truth, made by the pipeline, and its detections, added by the model.
 
     Fields, each an ``InstanceData``:
         gt_instances: ``bboxes`` (n, 4) xyxy in pixels of the network's input, ``labels`` (n,) int64 in 0..K-1.
-        ignored_instances: ``bboxes`` and ``labels`` of crowd regions.
-        pred_instances: ``bboxes`` (n, 4) xyxy in pixels of the original image, ``scores`` (n,), ``labels`` (n,).
+        ignored_instances: ``bboxes`` and ``labels`` of crowd regions, which are neither object nor background.
+        pred_instances: ``bboxes`` (n, 4) xyxy in pixels of the original image, ``scores`` (n,), ``labels`` (n,); the
+            best score first.
 
     Metainfo: ``img_id``, ``img_path``, ``img_shape`` (height, width) after resizing, ``ori_shape`` (height, width)
     before, ``scale_factor`` (x, y) from original to network input, ``flip`` (whether the input is mirrored left to
@@ -35,9 +27,13 @@ class DetDataSample(BaseDataElement):
     ``to_network`` convert boxes between the two images.
     """
 
-    gt_instances = _instances('gt_instances', 'Ground truth that the model is trained on.')
-    ignored_instances = _instances('ignored_instances', "Neither object nor background: COCO's crowds.")
-    pred_instances = _instances('pred_instances', 'Detections, best score first.')
+    gt_instances: InstanceData
+    ignored_instances: InstanceData
+    pred_instances: InstanceData
+
+    def set_field(self, value: Any, name: str, dtype: Any = None, field_type: str = 'data') -> None:
+        """Set a field, which ``sample.name = value`` does, too. The three fields above must be ``InstanceData``."""
+        super().set_field(value, name, InstanceData if name in DetDataSample.__annotations__ else dtype, field_type)
 
 
 class GroundTruth(NamedTuple):
@@ -66,6 +62,21 @@ def batch_ground_truth(data_samples: list[DetDataSample]) -> GroundTruth:
         boxes, labels = F.pad(boxes, (0, 0, 0, 1)), F.pad(labels, (0, 1))
     valid = torch.arange(boxes.shape[1]) < counts[:, None]
     return GroundTruth(boxes, labels, valid.to(boxes.device, non_blocking=True))
+
+
+def check_scale(sample: DetDataSample) -> None:
+    """Raise DataError for a sample that was cut or padded after loading: only resizing and flipping can be undone."""
+    scale = sample.get('scale_factor')
+    if scale is None:
+        return
+    expected = [round(side * factor) for side, factor in zip(sample.ori_shape[:2], scale[::-1], strict=True)]
+    if any(abs(found - side) > 1 for found, side in zip(sample.img_shape[:2], expected, strict=True)):
+        raise DataError(
+            f'{sample.get("img_path") or "An image"}: img_shape is {tuple(sample.img_shape[:2])}, and ori_shape '
+            f'{tuple(sample.ori_shape[:2])} times scale_factor {tuple(scale)} is {tuple(expected)} (height, width), so '
+            'detections cannot be brought back to the original. A transform that resizes must set all three. Cut and '
+            'pad in training only, or set ori_shape to the image size that detections are for'
+        )
 
 
 def check_truth(data_samples: Iterable[DetDataSample], num_classes: int | None = None) -> None:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from frdet.apis.checking import check_data
 from frdet.config import load_config
-from frdet.datasets.checking.findings import ERRORS, NOTES, Findings
+from frdet.datasets.checking import ERRORS, NOTES, Findings
 from frdet.engine.hooks.check_setup import compare_classes
 from frdet.errors import ConfigError, DataError, UserError
 from frdet.evaluation import CocoMetric

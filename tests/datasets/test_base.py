@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Subset
 
 from frdet.datasets import Annotations, DetDataset
 from frdet.datasets.base import categories_of
-from frdet.datasets.resumable import ResumableLoader
+from frdet.datasets.loaders import ResumableLoader
 from frdet.errors import BrokenImageError, DataError, defined
 from frdet.evaluation import CocoMetric
 from frdet.registry import DATASETS

@@ -11,7 +11,7 @@ import torch
 from mmengine.runner import Runner
 from torch import nn
 
-from frdet.datasets.resumable import _index, _Reader
+from frdet.datasets.loaders import Place, read_batch
 from frdet.errors import DataError
 from frdet.registry import DATASETS, DETECTORS
 from tests import warm
@@ -192,9 +192,8 @@ def test_an_image_is_not_drawn_alike_in_each_epoch(straight):
     epochs = straight['EpochBased'].losses[:5], straight['EpochBased'].losses[5:]
     assert not set(epochs[0]) & set(epochs[1])
     dataset = NoisyDataset(log='/dev/null', length=1)
-    reader = _Reader(dataset)
     values = [
-        reader([_index(0, position)])[0]['inputs'].item()
+        read_batch(dataset, [Place(0, position)])[0]['inputs'].item()
         for position in [(0, 0, 0, 0), (1, 0, 0, 0), (0, 1, 0, 0), (0, 0, 1, 0), (0, 0, 0, 1), (0, 0, 0, 0)]
     ]  # seed of the run, process, iteration, place
     assert len(set(values)) == 5

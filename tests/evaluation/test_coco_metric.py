@@ -21,7 +21,7 @@ from frdet.errors import ConfigError, DataError
 from frdet.evaluation import CocoMetric
 from frdet.evaluation.coco_metric import is_defined
 from frdet.structures import DetDataSample
-from tests.datasets.formats.test_coco import layouts, nearly_right
+from tests.datasets.test_coco_reading import layouts, nearly_right
 from tests.ops.test_any_boxes import any_boxes, coordinates
 
 NAMES = (

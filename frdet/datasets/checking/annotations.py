@@ -3,14 +3,12 @@
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
-from frdet.datasets.annotations import CATEGORY_FIELDS, IMAGE_FIELDS, Id, check_fields, short
+from frdet.datasets.annotations import Id, check_annotation, check_category, check_image, short
 from frdet.datasets.base import DetDataset
-from frdet.datasets.checking.findings import Findings
-from frdet.datasets.coco import CocoDataset
-from frdet.datasets.formats.coco import SECTIONS, check_annotation, load_sections
+from frdet.datasets.checking import Findings
+from frdet.datasets.coco import SECTIONS, CocoDataset, load_sections
 from frdet.errors import DataError
 
 FEW = 10  # so many boxes may leave their images, even if they are most of all boxes
@@ -18,8 +16,8 @@ THIN, SMALL = 40, 8  # a network sees hardly anything of an image with this rati
 TOLERANCE = 1.0  # a box may leave its image by so many pixels; COCO's own boxes are rounded to hundredths
 #: Section of a COCO file -> the check of an item, and the kind of finding if it fails.
 CHECKS: dict[str, tuple[Callable[[str, Any], None], str]] = {
-    'images': (lambda name, item: check_fields(name, item, **IMAGE_FIELDS), 'wrong image record'),
-    'categories': (lambda name, item: check_fields(name, item, **CATEGORY_FIELDS), 'wrong category record'),
+    'images': (check_image, 'wrong image record'),
+    'categories': (check_category, 'wrong category record'),
     'annotations': (check_annotation, 'wrong annotation'),
 }
 
@@ -42,9 +40,9 @@ def check_annotations(dataset: DetDataset, findings: Findings) -> tuple[list[dic
     Returns:
         The correct image records in the order of the file, and a text that counts the content of the annotations.
     """
-    if isinstance(dataset, CocoDataset):
-        return check_coco(dataset.ann_file, findings)
     try:
+        if isinstance(dataset, CocoDataset):
+            return _check_coco(load_sections(dataset.ann_file), findings)
         content = dataset.annotations()
     except DataError as error:
         findings.add('unreadable annotation file', str(error))
@@ -60,13 +58,7 @@ def check_annotations(dataset: DetDataset, findings: Findings) -> tuple[list[dic
     return content.images, _counts(content.images, content.boxes, content.categories)
 
 
-def check_coco(path: str | Path, findings: Findings) -> tuple[list[dict[str, Any]], str]:
-    """``check_annotations`` of the COCO file at ``path``."""
-    try:
-        content = load_sections(path)
-    except DataError as error:
-        findings.add('unreadable annotation file', str(error))
-        return [], 'nothing read'
+def _check_coco(content: dict[str, list], findings: Findings) -> tuple[list[dict[str, Any]], str]:
     images: dict[Id, dict[str, Any]] = {}
     named = []
     for name, item in _correct(content, 'images', findings):

@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from frdet.datasets.annotations import short
-from frdet.datasets.checking.findings import EXAMPLES, Findings
+from frdet.datasets.checking import EXAMPLES, Findings
 from frdet.datasets.near_files import near_file
-from frdet.datasets.transforms.loading import open_image, read_image
-from frdet.datasets.transforms.orientation import orientation
+from frdet.datasets.transforms.loading import open_image, orientation, read_image
 from frdet.errors import BrokenImageError, DataError, ImageSizeError
 from frdet.progress import track
 

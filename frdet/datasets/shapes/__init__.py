@@ -3,8 +3,7 @@
 python -m frdet.datasets.shapes data/shapes --train 600 --val 150
 """
 
-from frdet.datasets.shapes.dataset import ShapesDataset
+from frdet.datasets.shapes.dataset import ShapesDataset, write_shapes
 from frdet.datasets.shapes.drawing import CLASSES
-from frdet.datasets.shapes.writing import write_shapes
 
 __all__ = ['CLASSES', 'ShapesDataset', 'write_shapes']

@@ -114,14 +114,13 @@ def _polygon(draw: ImageDraw.ImageDraw, centre: float, radii: list[float], angle
     draw.polygon([(centre + r * math.cos(a), centre + r * math.sin(a)) for r, a in steps], fill=255)
 
 
-def _circle(draw: ImageDraw.ImageDraw, centre: float, radius: float, angle: float) -> None:
-    draw.ellipse([centre - radius, centre - radius, centre + radius, centre + radius], fill=255)
+def _circle(draw: ImageDraw.ImageDraw, centre: float, radius: float, angle: float, fill: int = 255) -> None:
+    draw.ellipse([centre - radius, centre - radius, centre + radius, centre + radius], fill=fill)
 
 
 def _ring(draw: ImageDraw.ImageDraw, centre: float, radius: float, angle: float) -> None:
     _circle(draw, centre, radius, angle)
-    hole = 0.55 * radius
-    draw.ellipse([centre - hole, centre - hole, centre + hole, centre + hole], fill=0)
+    _circle(draw, centre, 0.55 * radius, angle, fill=0)
 
 
 def _cross(draw: ImageDraw.ImageDraw, centre: float, radius: float, angle: float) -> None:
@@ -152,17 +151,12 @@ def _paint(rng: np.random.Generator, canvas: np.ndarray, alpha: np.ndarray, top:
     colour = max(colours, key=lambda c: min(np.abs(c - under).sum(), 0.6))  # the first one that differs enough
     shading = 0.78 + 0.34 * _ramp(rng, height, width)
     texture = shading if rng.uniform() < 0.7 else shading + 0.1 * _pattern(rng, height, width, checked=False)[..., None]
-    canvas = _shade(canvas, alpha, top, left)
+    # The shadow lies a little below and to the right of the shape, and is cut at the border.
+    offset = max(1, round(0.05 * max(height, width)))
+    shadow = np.zeros((*canvas.shape[:2], 1))
+    seen = shadow[top + offset :, left + offset :][:height, :width]
+    seen[...] = alpha[: seen.shape[0], : seen.shape[1], None]
+    canvas = canvas * (1 - 0.25 * shadow)
     blend = alpha[..., None]
     canvas[region] = canvas[region] * (1 - blend) + colour * texture * blend
     return canvas
-
-
-def _shade(canvas: np.ndarray, alpha: np.ndarray, top: int, left: int) -> np.ndarray:
-    """``canvas`` with a shadow a little below and to the right of a shape."""
-    height, width = alpha.shape
-    offset = max(1, round(0.05 * max(height, width)))
-    shadow = np.zeros((*canvas.shape[:2], 1))
-    seen = shadow[top + offset : top + offset + height, left + offset : left + offset + width]
-    seen[...] = alpha[: seen.shape[0], : seen.shape[1], None]
-    return canvas * (1 - 0.25 * shadow)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from mmengine.structures import InstanceData
 
-from frdet.datasets.transforms.fields import field_names, select_objects
+from frdet.datasets.transforms.geometry import field_names, select_objects
 from frdet.errors import ConfigError
 from frdet.registry import TRANSFORMS
 from frdet.structures import DetDataSample
@@ -79,9 +79,7 @@ class PackDetInputs:
         sample = DetDataSample(metainfo={key: results[key] for key in self.meta_keys if key in results})
         sample.gt_instances = self._instances(truth, ~crowd)
         sample.ignored_instances = self._instances(truth, crowd)
-        image = np.ascontiguousarray(results['img'].transpose(2, 0, 1))
-        if not image.flags.writeable:
-            image = image.copy()
+        image = np.require(results['img'].transpose(2, 0, 1), requirements=['C', 'W'])
         return {'inputs': torch.from_numpy(image), 'data_samples': sample}
 
     def _instances(self, truth: dict[str, Any], keep: np.ndarray) -> InstanceData:

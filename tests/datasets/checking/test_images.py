@@ -1,6 +1,6 @@
 import pytest
 
-from frdet.datasets.checking.findings import Findings
+from frdet.datasets.checking import Findings
 from frdet.datasets.checking.images import ImageFile, find_images, inspect_image
 from tests.datasets.transforms.test_loading import claiming, png16
 from tests.datasets.transforms.test_orientation import oriented, png_with_late_exif, tiff

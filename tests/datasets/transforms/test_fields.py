@@ -10,7 +10,7 @@ from frdet.datasets.transforms import (
     PackDetInputs,
     RandomFlip,
     Resize,
-    fields,
+    geometry,
     move_fields,
     register_field,
 )
@@ -20,7 +20,7 @@ from frdet.errors import ConfigError, DataError
 
 @pytest.fixture(autouse=True)
 def _fields_of_its_own(monkeypatch):
-    monkeypatch.setattr(fields, 'FIELDS', dict(fields.FIELDS))
+    monkeypatch.setattr(geometry, 'FIELDS', dict(geometry.FIELDS))
 
 
 def flip_keypoints(points, size):

@@ -8,11 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from frdet.datasets import CocoDataset
-from frdet.datasets.checking.annotations import check_coco
-from frdet.datasets.checking.findings import ERRORS, Findings
+from frdet.datasets.checking import ERRORS, Findings
+from frdet.datasets.checking.annotations import check_annotations
 from frdet.datasets.checking.images import find_images
-from frdet.datasets.formats.coco import read_coco
+from frdet.datasets.coco import read_coco
 from frdet.errors import DataError
+
+
+def check_file(path, findings):
+    return check_annotations(CocoDataset(ann_file=path, data_prefix=dict(img=''), lazy_init=True), findings)
 
 
 def test_arrays_by_hand(write_coco, content):
@@ -150,7 +154,7 @@ def test_any_file_is_read_or_refused_in_words(tmp_path, content):
     path = tmp_path / 'any.json'
     path.write_text(json.dumps(content))
     findings = Findings()
-    records, _ = check_coco(path, findings)
+    records, _ = check_file(path, findings)
     find_images(records, tmp_path, findings)
     try:
         read = read_coco(path)
@@ -184,7 +188,7 @@ def test_hostile_files(tmp_path, text):
     findings = Findings()
     with pytest.raises(DataError):
         read_coco(tmp_path / 'a.json')
-    check_coco(tmp_path / 'a.json', findings)
+    check_file(tmp_path / 'a.json', findings)
     assert findings.has_errors
 
 

@@ -1,1 +1,0 @@
-"""Readers of annotation formats. Each reads a file or a folder and returns ``Annotations``."""
