@@ -1,6 +1,8 @@
 """Errors that a user can correct. The command-line tools print only their message, without a traceback."""
 
+import difflib
 import inspect
+from collections.abc import Iterable
 
 
 def defined(cls: type) -> str:
@@ -9,6 +11,12 @@ def defined(cls: type) -> str:
         return f'{cls.__name__} in {inspect.getsourcefile(cls)}'
     except (TypeError, OSError):
         return cls.__name__
+
+
+def did_you_mean(name: str, names: Iterable[str], cutoff: float = 0.6) -> str:
+    """The end of a message, ``did you mean a or b?``, with up to three ``names`` near to ``name``; '' without any."""
+    near = difflib.get_close_matches(name, list(names), n=3, cutoff=cutoff)
+    return f'did you mean {" or ".join(near)}?' if near else ''
 
 
 class UserError(Exception):

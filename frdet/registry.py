@@ -6,7 +6,6 @@ MMEngine's registries of the same name, so they also find the components of MMEn
 """
 
 import ast
-import difflib
 import functools
 import inspect
 import textwrap
@@ -14,6 +13,7 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from importlib import import_module
 from importlib.util import find_spec
+from math import inf
 from typing import Any, TypeVar, cast
 
 from mmengine import registry as mmengine_registry
@@ -21,7 +21,7 @@ from mmengine.registry import DefaultScope
 from mmengine.registry import Registry as MMEngineRegistry
 from torch import nn
 
-from frdet.errors import ConfigError
+from frdet.errors import ConfigError, defined, did_you_mean
 
 SCOPE = 'frdet'
 
@@ -56,8 +56,8 @@ class Registry(MMEngineRegistry):
     #: Every frdet registry, in the order of definition.
     all: list['Registry'] = []
 
-    def __init__(self, name: str, *, parent: MMEngineRegistry | None = None, locations: list[str] | None = None):
-        super().__init__(name, parent=parent, scope=SCOPE, locations=locations or [])
+    def __init__(self, name: str, *locations: str, parent: MMEngineRegistry | None = None):
+        super().__init__(name, parent=parent, scope=SCOPE, locations=list(locations))
         Registry.all.append(self)
 
     @property
@@ -95,17 +95,16 @@ class Registry(MMEngineRegistry):
         Raises:
             ConfigError: ``cfg`` is no dict with a ``type``, the name is unknown, or an argument is unknown or missing.
         """
+        if cfg is None or isinstance(cfg, (str, int, float, list, tuple)):
+            raise ConfigError(f'{self.name}: expected a dict with a `type`, found {cfg!r}')
         if not isinstance(cfg, dict):
-            if cfg is None or isinstance(cfg, (str, int, float, list, tuple)):
-                raise ConfigError(f'{self.name}: expected a dict with a `type`, found {cfg!r}')
             return cfg
         if 'type' not in cfg:
             raise ConfigError(f'{self.name}: the dict has no `type`: {dict(cfg)!r}')
         kind = cfg['type']
         target: Callable = kind if callable(kind) else self.get(kind)
         check_arguments(self.name, target, {k for k in cfg if k not in ('type', '_scope_')} | set(defaults))
-        scope = kind.rpartition('.')[0] if isinstance(kind, str) else ''
-        scope = scope or _scope_of_config.get()
+        scope = (kind.rpartition('.')[0] if isinstance(kind, str) else '') or _scope_of_config.get()
         current = DefaultScope.get_current_instance()
         is_there = current is not None and current.scope_name == scope
         with DefaultScope.overwrite_default_scope(None if is_there else scope):  # it sleeps if the scope changes
@@ -115,10 +114,12 @@ class Registry(MMEngineRegistry):
         name = key.rpartition('.')[2]
         here = set(self.module_dict) | set(self.parent.module_dict if self.parent else ())
         message = f'{key!r} is not in the registry of {self.plural}'
-        if holders := [r for r in Registry.all if r is not self and name in _names(r)]:
-            return f'{message}: it is {_a(holders[0].name)}, and stands where {_a(self.name)} belongs'
-        if near := difflib.get_close_matches(name, here, n=3):
-            message += f': did you mean {" or ".join(near)}?'
+        for other in Registry.all:
+            other.import_from_location()
+            if other is not self and name in other.module_dict:
+                return f'{message}: it is {_a(other.name)}, and stands where {_a(self.name)} belongs'
+        if near := did_you_mean(name, here):
+            message += f': {near}'
         return (
             f'{message}\nYour own class needs a register_module decorator and its module named in the config: '
             "custom_imports = dict(imports=['my_module'])"
@@ -138,16 +139,16 @@ def parts_of(component: Callable) -> dict[str, Registry]:
     found: dict[str, Registry] = {}
     for cls in reversed(inspect.getmro(component)) if inspect.isclass(component) else ():
         declared = vars(cls).get('parts')
-        if not issubclass(cls, nn.Module) and not isinstance(declared, dict):
+        if declared is None or not (isinstance(declared, dict) or issubclass(cls, nn.Module)):
             continue  # a class that is not a module may use the name for something else
-        given = declared.items() if isinstance(declared, dict) else [('it', declared)] if declared is not None else []
-        wrong = [f'{name}={kind!r}' for name, kind in given if not isinstance(kind, MMEngineRegistry)]
+        given = declared if isinstance(declared, dict) else {'it': declared}
+        wrong = [f'{name}={kind!r}' for name, kind in given.items() if not isinstance(kind, MMEngineRegistry)]
         if wrong:
             raise ConfigError(
                 f'{cls.__name__}.parts in {inspect.getsourcefile(cls)} has {", ".join(wrong)}: expected the '
                 'registry of each part, as parts = dict(assigner=ASSIGNERS), from frdet.registry'
             )
-        found.update(declared or {})
+        found.update(given)
     return found
 
 
@@ -164,10 +165,9 @@ def build_parts(component: Any, **parts: Any) -> None:
     registries = parts_of(type(component))
     for name, given in parts.items():
         if name not in registries:
-            cls = type(component)
             raise ConfigError(
-                f'{cls.__name__} in {inspect.getsourcefile(cls)} builds the part {name!r}, which its parts do not '
-                f'declare: add {name}=... with a registry, as parts = dict(assigner=ASSIGNERS)'
+                f'{defined(type(component))} builds the part {name!r}, which its parts do not declare: add {name}=... '
+                'with a registry, as parts = dict(assigner=ASSIGNERS)'
             )
         if isinstance(given, (list, tuple)):
             several = [registries[name].build(one) for one in given]
@@ -179,11 +179,6 @@ def build_parts(component: Any, **parts: Any) -> None:
 
 def _a(name: str) -> str:
     return f'{"an" if name[0] in "aeiou" else "a"} {name}'
-
-
-def _names(registry: Registry) -> set[str]:
-    registry.import_from_location()
-    return set(registry.module_dict)
 
 
 def _from_other_package(key: str, package: str, registry: Registry) -> type | None:
@@ -210,11 +205,10 @@ def check_arguments(kind: str, target: Callable, given: set[str]) -> None:
     name = getattr(target, '__name__', str(target))
     for key in sorted(given - accepted):
         # With ``**kwargs`` any keyword is taken, but a very similar name is more likely a misspelling.
-        near = difflib.get_close_matches(key, accepted, n=3, cutoff=0.85 if open_ended else 0.6)
-        if open_ended and not near:
-            continue
-        hint = f'did you mean {" or ".join(near)}?' if near else f'it takes {", ".join(sorted(accepted)) or "none"}'
-        raise ConfigError(f'{kind} {name} has no argument {key!r}: {hint}')
+        near = did_you_mean(key, accepted, cutoff=0.85 if open_ended else 0.6)
+        if near or not open_ended:
+            hint = near or f'it takes {", ".join(sorted(accepted)) or "none"}'
+            raise ConfigError(f'{kind} {name} has no argument {key!r}: {hint}')
     if missing := sorted(required - given):
         raise ConfigError(f'{kind} {name} needs {", ".join(missing)}')
 
@@ -227,10 +221,11 @@ def arguments_of(target: Callable) -> tuple[set[str], set[str], bool]:
     """
     accepted: set[str] = set()
     required: set[str] = set()
+    filled: set[str] = set()  # names that a subclass gives to this constructor, and the number of its positions
+    positions: float = 0
     open_ended = False
-    filled: tuple[set[str], int] | None = (set(), 0)  # names, and the number of positions
     for cls in inspect.getmro(target) if inspect.isclass(target) else (target,):
-        function = cls.__dict__.get('__init__') if inspect.isclass(cls) else cls
+        function = vars(cls).get('__init__') if inspect.isclass(cls) else cls
         if function is None:
             continue
         if cls in (object, nn.Module):  # the last constructor takes nothing, whatever its signature
@@ -242,78 +237,74 @@ def arguments_of(target: Callable) -> tuple[set[str], set[str], bool]:
         for position, p in enumerate(parameters):
             if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and p.name not in accepted:
                 accepted.add(p.name)
-                if p.default is p.empty and filled is not None and p.name not in filled[0] and position >= filled[1]:
+                if p.default is p.empty and p.name not in filled and position >= positions:
                     required.add(p.name)
         if not any(p.kind is p.VAR_KEYWORD for p in parameters):
             return accepted, required, False
         open_ended = True
-        filled = None if filled is None else _filled_in(function, filled[0])
+        names, count = _filled_in(function)
+        filled |= names
+        positions = inf if positions == inf else count
     return accepted, required, open_ended
 
 
-def _filled_in(function: Callable, before: set[str]) -> tuple[set[str], int] | None:
-    """The arguments that a constructor may give to its parent: names, ``before`` included, and a number of positions.
+def _filled_in(function: Callable) -> tuple[set[str], float]:
+    """The arguments that a constructor may give to its parent: names, and a number of positions.
 
     Any keyword or string in its body is such a name: ``super().__init__(a=1, **kwargs)`` and ``kwargs['a'] = 1`` count.
-    None if the code cannot be read.
+    If the code cannot be read, the number is infinite.
     """
     try:
         nodes = list(ast.walk(ast.parse(textwrap.dedent(inspect.getsource(function)))))
     except (OSError, TypeError, SyntaxError):
-        return None
+        return set(), inf
     calls = [n for n in nodes if isinstance(n, ast.Call) and getattr(n.func, 'attr', '') == '__init__']
     # The constructor's own `*args` is empty: a config gives keywords only.
     own = {p.name for p in inspect.signature(function).parameters.values() if p.kind is p.VAR_POSITIONAL}
     positions = [[a for a in call.args if getattr(getattr(a, 'value', None), 'id', '') not in own] for call in calls]
     unbound = any(call.args and not isinstance(getattr(call.func, 'value', None), ast.Call) for call in calls)
     if unbound or any(isinstance(a, ast.Starred) for given in positions for a in given):
-        return None
+        return set(), inf
     keywords = {n.arg for n in nodes if isinstance(n, ast.keyword) and n.arg}
     strings = {n.value for n in nodes if isinstance(n, ast.Constant) and isinstance(n.value, str)}
-    return before | keywords | strings, max(map(len, positions), default=0)
+    return keywords | strings, max(map(len, positions), default=0)
 
 
 # The parts of a detector.
-DETECTORS = Registry('detector', parent=mmengine_registry.MODELS, locations=['frdet.models'])
-PREPROCESSORS = Registry('preprocessor', locations=['frdet.models'])  # normalise, pad and batch, on the device
-BACKBONES = Registry('backbone', locations=['frdet.models'])  # image -> feature maps of several strides
-NECKS = Registry('neck', locations=['frdet.models'])  # feature maps -> feature maps, for example FPN
-DENSE_HEADS = Registry('dense head', locations=['frdet.models'])  # predictions at every cell, for example RPN
-ROI_HEADS = Registry('RoI head', locations=['frdet.models'])  # proposals -> detections
-ROI_EXTRACTORS = Registry('RoI extractor', locations=['frdet.models'])  # RoIs and feature maps -> pooled features
-BBOX_HEADS = Registry('bbox head', locations=['frdet.models'])  # pooled features -> class scores and box deltas
-ASSIGNERS = Registry('assigner', locations=['frdet.models'])  # boxes and ground truth -> positive, negative, ignored
-SAMPLERS = Registry('sampler', locations=['frdet.models'])  # assigned boxes -> the boxes to train on
-BOX_CODERS = Registry('box coder', locations=['frdet.models'])  # boxes <-> deltas
-ANCHOR_GENERATORS = Registry('anchor generator', locations=['frdet.models'])  # feature map sizes -> anchors
-LOSSES = Registry('loss', locations=['frdet.models'])
-NORMS = Registry('norm layer', locations=['frdet.models'])
+DETECTORS = Registry('detector', 'frdet.models', parent=mmengine_registry.MODELS)
+PREPROCESSORS = Registry('preprocessor', 'frdet.models')  # normalise, pad and batch, on the device
+BACKBONES = Registry('backbone', 'frdet.models')  # image -> feature maps of several strides
+NECKS = Registry('neck', 'frdet.models')  # feature maps -> feature maps, for example FPN
+DENSE_HEADS = Registry('dense head', 'frdet.models')  # predictions at every cell, for example RPN
+ROI_HEADS = Registry('RoI head', 'frdet.models')  # proposals -> detections
+ROI_EXTRACTORS = Registry('RoI extractor', 'frdet.models')  # RoIs and feature maps -> pooled features
+BBOX_HEADS = Registry('bbox head', 'frdet.models')  # pooled features -> class scores and box deltas
+ASSIGNERS = Registry('assigner', 'frdet.models')  # boxes and ground truth -> positive, negative, ignored
+SAMPLERS = Registry('sampler', 'frdet.models')  # assigned boxes -> the boxes to train on
+BOX_CODERS = Registry('box coder', 'frdet.models')  # boxes <-> deltas
+ANCHOR_GENERATORS = Registry('anchor generator', 'frdet.models')  # feature map sizes -> anchors
+LOSSES = Registry('loss', 'frdet.models')
+NORMS = Registry('norm layer', 'frdet.models')
 
 # Data, MMEngine's.
-DATASETS = Registry('dataset', parent=mmengine_registry.DATASETS, locations=['frdet.datasets'])
-TRANSFORMS = Registry('transform', parent=mmengine_registry.TRANSFORMS, locations=['frdet.datasets'])
-DATA_SAMPLERS = Registry('data sampler', parent=mmengine_registry.DATA_SAMPLERS, locations=['frdet.datasets'])
+DATASETS = Registry('dataset', 'frdet.datasets', parent=mmengine_registry.DATASETS)
+TRANSFORMS = Registry('transform', 'frdet.datasets', parent=mmengine_registry.TRANSFORMS)
+DATA_SAMPLERS = Registry('data sampler', 'frdet.datasets', parent=mmengine_registry.DATA_SAMPLERS)
 
 # Training and evaluation, MMEngine's.
-METRICS = Registry('metric', parent=mmengine_registry.METRICS, locations=['frdet.evaluation'])
-HOOKS = Registry('hook', parent=mmengine_registry.HOOKS, locations=['frdet.engine', 'frdet.insight'])
-LOOPS = Registry('loop', parent=mmengine_registry.LOOPS, locations=['frdet.engine'])
-OPTIMIZERS = Registry('optimizer', parent=mmengine_registry.OPTIMIZERS, locations=['frdet.engine'])
-OPTIM_WRAPPERS = Registry('optimizer wrapper', parent=mmengine_registry.OPTIM_WRAPPERS, locations=['frdet.engine'])
+METRICS = Registry('metric', 'frdet.evaluation', parent=mmengine_registry.METRICS)
+HOOKS = Registry('hook', 'frdet.engine', 'frdet.insight', parent=mmengine_registry.HOOKS)
+LOOPS = Registry('loop', 'frdet.engine', parent=mmengine_registry.LOOPS)
+OPTIMIZERS = Registry('optimizer', 'frdet.engine', parent=mmengine_registry.OPTIMIZERS)
+OPTIM_WRAPPERS = Registry('optimizer wrapper', 'frdet.engine', parent=mmengine_registry.OPTIM_WRAPPERS)
 OPTIM_WRAPPER_CONSTRUCTORS = Registry(
-    'optimizer wrapper constructor',
-    parent=mmengine_registry.OPTIM_WRAPPER_CONSTRUCTORS,
-    locations=['frdet.engine'],
+    'optimizer wrapper constructor', 'frdet.engine', parent=mmengine_registry.OPTIM_WRAPPER_CONSTRUCTORS
 )
-PARAM_SCHEDULERS = Registry(
-    'parameter scheduler', parent=mmengine_registry.PARAM_SCHEDULERS, locations=['frdet.engine']
-)
-WEIGHT_INITIALIZERS = Registry(
-    'weight initializer', parent=mmengine_registry.WEIGHT_INITIALIZERS, locations=['frdet.checkpoints']
-)
-LOG_PROCESSORS = Registry('log processor', parent=mmengine_registry.LOG_PROCESSORS, locations=['frdet.engine'])
-VISUALIZERS = Registry('visualizer', parent=mmengine_registry.VISUALIZERS, locations=['frdet.visualization'])
-VISBACKENDS = Registry('visualizer backend', parent=mmengine_registry.VISBACKENDS, locations=['frdet.visualization'])
-MODEL_WRAPPERS = Registry('model wrapper', parent=mmengine_registry.MODEL_WRAPPERS, locations=['frdet.engine'])
-EVALUATORS = Registry('evaluator', parent=mmengine_registry.EVALUATOR, locations=['frdet.evaluation'])
-FUNCTIONS = Registry('function', parent=mmengine_registry.FUNCTIONS, locations=['frdet.datasets'])  # collate_fn
+PARAM_SCHEDULERS = Registry('parameter scheduler', 'frdet.engine', parent=mmengine_registry.PARAM_SCHEDULERS)
+WEIGHT_INITIALIZERS = Registry('weight initializer', 'frdet.checkpoints', parent=mmengine_registry.WEIGHT_INITIALIZERS)
+LOG_PROCESSORS = Registry('log processor', 'frdet.engine', parent=mmengine_registry.LOG_PROCESSORS)
+VISUALIZERS = Registry('visualizer', 'frdet.visualization', parent=mmengine_registry.VISUALIZERS)
+VISBACKENDS = Registry('visualizer backend', 'frdet.visualization', parent=mmengine_registry.VISBACKENDS)
+MODEL_WRAPPERS = Registry('model wrapper', 'frdet.engine', parent=mmengine_registry.MODEL_WRAPPERS)
+EVALUATORS = Registry('evaluator', 'frdet.evaluation', parent=mmengine_registry.EVALUATOR)
+FUNCTIONS = Registry('function', 'frdet.datasets', parent=mmengine_registry.FUNCTIONS)  # collate_fn

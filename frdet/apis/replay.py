@@ -5,7 +5,7 @@ from mmengine.config import Config
 
 from frdet.checkpoints.fit import load_strictly
 from frdet.config import check_config
-from frdet.engine.diagnosis import Diagnosis, diagnose, load_step
+from frdet.engine.hooks.non_finite import Diagnosis, diagnose, load_step
 from frdet.engine.optim import DTYPES
 from frdet.progress import Bar
 from frdet.registry import DETECTORS, in_config_scope

@@ -7,24 +7,10 @@ from typing import Any
 
 from mmengine.config import Config
 
+from frdet.config import schema
 from frdet.config.origins import origin_finder
-from frdet.config.schema import (
-    BESIDE,
-    DATALOADERS,
-    DEFAULT_TYPES,
-    PASSED,
-    PLAIN,
-    RUNNER_KEYS,
-    TOP,
-    dataloader_keys,
-    declared_at,
-    find_component,
-    least,
-    registry_at,
-    registry_of_part,
-)
 from frdet.config.values import Declared, fields_of, found, mismatch
-from frdet.errors import ConfigError
+from frdet.errors import ConfigError, did_you_mean
 from frdet.registry import OPTIM_WRAPPER_CONSTRUCTORS, SCOPE, Registry, arguments_of, check_arguments
 
 LOG_LEVELS = ('CRITICAL', 'ERROR', 'WARNING', 'INFO', 'DEBUG', 'NOTSET')
@@ -47,9 +33,9 @@ def check_config(cfg: Config) -> None:
 
     checker = _Checker(origin_finder(cfg))
     for key, value in cfg.items():
-        if key in RUNNER_KEYS:
+        if key in schema.RUNNER_KEYS:
             checker.check_value(cfg, key, '')
-            checker.check(value, key, registry_at(key))
+            checker.check(value, key, schema.registry_at(key))
             is_name = isinstance(value, str) and value.isidentifier()
             if key == 'default_scope' and value and not (is_name and find_spec(value)):
                 raise checker.error(key, f'found {value!r}, which is no installed package: expected {SCOPE!r}')
@@ -78,13 +64,12 @@ class _Checker:
                 raise self.error(key_path, f'{found(value)}, expected {_a_component(here)}')
             return
         target = None
-        if key_path in PLAIN and not (key_path in TOP and 'type' in value):
-            self.check_keys(value, key_path, set(PLAIN[key_path]))
+        is_component = key_path in schema.TOP and 'type' in value
+        if key_path in (*schema.DATALOADERS, *schema.PLAIN) and not is_component:
+            self.check_keys(value, key_path, set(schema.keys_at(value, key_path)))
             if key_path == 'train_cfg' and 'by_epoch' not in value:
                 raise self.error(key_path, f'found {dict(value)!r}, expected a `type`, or `by_epoch`')
-        elif key_path in DATALOADERS:
-            self.check_keys(value, key_path, dataloader_keys())
-            if 'dataset' not in value:
+            if key_path in schema.DATALOADERS and 'dataset' not in value:
                 raise self.error(key_path, 'has no dataset: it needs dataset=dict(type=...)')
         elif 'type' in value or self.default_type(value, key_path):
             target = self.check_component(value, key_path, here)
@@ -100,18 +85,18 @@ class _Checker:
                 continue  # this constructor has other keys
             self.check_value(value, key, key_path, here)
             try:
-                there = registry_of_part(target, key, inside)
+                there = schema.registry_of_part(target, key, inside)
             except ConfigError as error:
                 raise self.error(f'{key_path}.type', str(error), shown=key_path) from None
             self.check(inner, inside, there)
 
     def check_value(self, node: Any, key: str, key_path: str, here: Registry | None = None) -> None:
         """Check the value under ``key`` in ``node`` against its declared type."""
-        value, said = node[key], declared_at(node, key, key_path, here)
+        value, said = node[key], schema.declared_at(node, key, key_path, here)
         inside = f'{key_path}.{key}' if key_path else key
         if expected := mismatch(value, said):
             raise self.error(inside, f'{found(value)}, expected {expected}')
-        if (lowest := least(inside)) is not None and isinstance(value, (int, float)) and value < lowest:
+        if (lowest := schema.least(inside)) is not None and isinstance(value, (int, float)) and value < lowest:
             raise self.error(inside, f'{found(value)}, expected at least {lowest}')
         if isinstance(value, dict) and (fields := fields_of(said.annotation)) is not None:
             self.check_fields(value, inside, *fields)
@@ -127,21 +112,24 @@ class _Checker:
 
     def check_component(self, node: dict, key_path: str, here: Registry | None) -> Callable | None:
         """Check a component. Returns its class, or None for a class of another package, which has its own rules."""
-        if key_path in ('val_evaluator', 'test_evaluator') and 'metrics' in node:
-            here = None  # an Evaluator, which contains metrics
+        if self.default_type(node, key_path) == 'Evaluator':
+            here = None  # it is no metric, but contains metrics
         name = here.name if here is not None else 'component'
         kind = node.get('type', self.default_type(node, key_path))
         culprit = 'type'
         try:
-            target = kind if callable(kind) else find_component(kind, here)
+            target = kind if callable(kind) else schema.find_component(kind, here)
             if target is None:
-                raise ConfigError(_nowhere(str(kind)))
+                known = {name for registry in Registry.all for name in registry.module_dict}
+                raise ConfigError(
+                    f'{str(kind)!r} is in no registry: {did_you_mean(str(kind), known)}'.removesuffix(': ')
+                )
             given = {k for k in node if k not in ('type', '_scope_')}
             accepted, required, _ = arguments_of(target)
-            passed = required if name == 'function' else PASSED.get(name, set()) & accepted
-            unknown = given - accepted - set(BESIDE.get(name, {}))
-            culprit = min(unknown, default='type')
-            check_arguments(name, target, given - (set(BESIDE.get(name, {})) - accepted) | passed)
+            passed = required if name == 'function' else schema.PASSED.get(name, set()) & accepted
+            given -= set(schema.BESIDE.get(name, {})) - accepted
+            culprit = min(given - accepted, default='type')
+            check_arguments(name, target, given | passed)
             if constructor := node.get('constructor') if key_path == 'optim_wrapper' else None:
                 culprit = 'constructor'
                 OPTIM_WRAPPER_CONSTRUCTORS.get(constructor)
@@ -161,8 +149,7 @@ class _Checker:
     def check_keys(self, node: dict, key_path: str, known: set[str]) -> None:
         for key in node:
             if key not in known and not str(key).startswith('_'):
-                near = difflib.get_close_matches(str(key), known, n=3)
-                hint = f'did you mean {" or ".join(near)}?' if near else f'it takes {", ".join(sorted(known))}'
+                hint = did_you_mean(str(key), known) or f'it takes {", ".join(sorted(known))}'
                 raise self.error(f'{key_path}.{key}', f'unknown key: {hint}')
 
     def default_type(self, node: dict, key_path: str) -> str | None:
@@ -171,7 +158,7 @@ class _Checker:
             return 'Evaluator'
         if key_path == 'optim_wrapper' and 'optimizer' not in node:
             return None
-        return DEFAULT_TYPES.get(key_path)
+        return schema.DEFAULT_TYPES.get(key_path)
 
     def error(self, key_path: str, message: str, shown: str | None = None) -> ConfigError:
         origin = self.origin(key_path)
@@ -182,8 +169,9 @@ class _Checker:
 def _is_misplaced(value: Any, key_path: str) -> bool:
     """Whether ``value`` is a plain value at a key path where MMEngine builds a component from a dict."""
     parts = key_path.split('.')
-    built = len(parts) == 2 and parts[0] in (*DATALOADERS, 'default_hooks') or key_path == 'optim_wrapper.optimizer'
-    return built and isinstance(value, (str, int, float)) and registry_at(key_path) is not None
+    is_inside = len(parts) == 2 and parts[0] in (*schema.DATALOADERS, 'default_hooks')
+    built = is_inside or key_path == 'optim_wrapper.optimizer'
+    return built and isinstance(value, (str, int, float)) and schema.registry_at(key_path) is not None
 
 
 def _a_component(registry: Registry | None) -> str:
@@ -198,16 +186,10 @@ def _meant(key: str, value: Any) -> str | None:
     """
     if key.startswith('_'):
         return None
-    for known in difflib.get_close_matches(key, RUNNER_KEYS, n=3, cutoff=0.8):
+    for known in difflib.get_close_matches(key, schema.RUNNER_KEYS, n=3, cutoff=0.8):
         if sorted(key) == sorted(known):
             return known
         nearly = difflib.SequenceMatcher(None, known, key).ratio() >= 0.87
-        if nearly and key[0] == known[0] and not mismatch(value, declared_at({}, known, '')):
+        if nearly and key[0] == known[0] and not mismatch(value, schema.declared_at({}, known, '')):
             return known
     return None
-
-
-def _nowhere(kind: str) -> str:
-    near = difflib.get_close_matches(kind, {name for registry in Registry.all for name in registry.module_dict}, n=3)
-    hint = f': did you mean {" or ".join(near)}?' if near else ''
-    return f'{kind!r} is in no registry{hint}'

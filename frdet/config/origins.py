@@ -2,7 +2,7 @@
 
 import ast
 import difflib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,20 +33,20 @@ def config_origins(path: str | Path) -> dict[str, Origin]:
         assigned = _assigned(file)
         for name, value in assigned.items():
             if name != '_base_':
-                _collect(name, value, value.lineno, shown_path(file), origins, assigned)
+                _collect(name, value, shown_path(file), origins, assigned)
     return origins
 
 
 def mark_overridden(cfg: Config, key: str, value: Any) -> None:
     """Note that an override set ``key`` of ``cfg``, or the keys of a dict there: the lines of files are outdated."""
-    changed = [leaf for leaf, _ in leaves(key, value)]
-    object.__setattr__(cfg, _OVERRIDDEN, (*_overridden(cfg), *changed))  # beside the config's keys, not among them
+    changed = (*vars(cfg).get(_OVERRIDDEN, ()), *(leaf for leaf, _ in leaves(key, value)))
+    object.__setattr__(cfg, _OVERRIDDEN, changed)  # beside the config's keys, not among them
 
 
 def origin_finder(cfg: Config) -> Callable[[str], str]:
     """A function from a key path to the origin of its value: ``FILE:LINE``, ``override``, or '' if it is unknown."""
     origins = config_origins(cfg.filename) if cfg.filename else {}
-    overridden = _overridden(cfg)
+    overridden = vars(cfg).get(_OVERRIDDEN, ())
 
     def find(key: str) -> str:
         if any(key == o or key.startswith(f'{o}.') for o in overridden):
@@ -66,70 +66,82 @@ def origin_table(cfg: Config) -> str:
     return '\n'.join(f'{text:<{width}}  # {where}' if where else text for text, where in rows)
 
 
-def _overridden(cfg: Config) -> tuple[str, ...]:
-    return vars(cfg).get(_OVERRIDDEN, ())
-
-
 def leaves(key: str, node: Any) -> Iterator[tuple[str, Any]]:
     """Key path and value of everything in ``node``, at ``key``, that is neither a dict nor a list with a dict."""
-    if isinstance(node, (dict, Config)) and len(node):
-        items: Iterable[tuple[str, Any]] = node.items()
-    elif isinstance(node, (list, tuple)) and any(isinstance(v, dict) for v in node):
-        items = ((str(i), v) for i, v in enumerate(node))
-    else:
+    is_list = isinstance(node, (list, tuple))
+    is_inner = any(isinstance(v, dict) for v in node) if is_list else isinstance(node, (dict, Config)) and len(node)
+    if not is_inner:
         yield key, node
         return
+    for name, value in enumerate(node) if is_list else node.items():
+        yield from leaves(f'{key}.{name}' if key else str(name), value)
+
+
+def everything(key: str, node: Any) -> Iterator[tuple[str, Any]]:
+    """Key path and value of ``node``, at ``key``, and of all dicts, lists and values inside it."""
+    yield key, node
+    items = (
+        node.items() if isinstance(node, (dict, Config)) else enumerate(node) if isinstance(node, (list, tuple)) else ()
+    )
     for name, value in items:
-        yield from leaves(f'{key}.{name}' if key else name, value)
+        yield from everything(f'{key}.{name}' if key else str(name), value)
 
 
-def base_files(path: str | Path) -> list[Path]:
+def base_files(path: str | Path, below: tuple[Path, ...] = ()) -> list[Path]:
     """A config and the files that it inherits from, in the order of merging. The config is last.
+
+    ``below`` are the files that inherit from it.
 
     Raises:
         ConfigError: a file inherits from a missing file or from itself, or ``_base_`` is not a path or several.
     """
-    files: list[Path] = []
-    if Path(path).is_file():  # a config may outlive its file
-        _add_files(Path(path).resolve(), files, ())
-    return files
-
-
-def _add_files(path: Path, files: list[Path], below: tuple[Path, ...]) -> None:
+    path, files = Path(path).resolve(), []
+    if not path.is_file():  # a config may outlive its file
+        return []
     for base, line in _bases(path):
         inherited = (path.parent / base).resolve()
-        where = f'{Origin(shown_path(path), line)}: _base_'
+        where = f'{place(path, line)}: _base_'
         if inherited in (*below, path):
             circle = ' <- '.join(shown_path(file) for file in (*below, path, inherited))
             raise ConfigError(f'{where} is a circle, {circle}: no config can inherit from itself')
         if not inherited.is_file():
             raise ConfigError(f'{where}: {no_file(inherited)}')
-        _add_files(inherited, files, (*below, path))
-    files.append(path)
+        files += base_files(inherited, (*below, path))
+    return [*files, path]
 
 
 def no_file(path: Path) -> str:
     """The message that there is no config at ``path``, with the nearest names."""
+    names = sorted(p.name for p in (path if path.is_dir() else path.parent).glob('*.py'))
     if path.is_dir():
-        return f'Config {path} is a folder: expected a file in it, as {", ".join(_names(path)[:8]) or "it has none"}'
+        return f'Config {path} is a folder: expected a file in it, as {", ".join(names[:8]) or "it has none"}'
     message = f'Config {path} does not exist'
     if not path.parent.is_dir():
         return f'{message}: there is no folder {path.parent}'
-    names = _names(path.parent)
     if near := difflib.get_close_matches(path.name, names, n=3):
         return f'{message}: did you mean {" or ".join(str(path.parent / name) for name in near)}?'
     return f'{message}; {path.parent} holds {", ".join(names[:8]) or "no config"}'
 
 
-def _names(folder: Path) -> list[str]:
-    return sorted(p.name for p in folder.glob('*.py'))
+def parse(path: Path) -> ast.Module:
+    """A file as Python.
+
+    Raises:
+        ConfigError: it is no Python; the message names the line.
+    """
+    try:
+        return ast.parse(path.read_bytes())
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        line = getattr(error, 'lineno', None)
+        message = getattr(error, 'msg', error)
+        raise ConfigError(f'{path}{f":{line}" if line else ""} is no Python: {message}') from None
 
 
 def parsed(path: Path) -> ast.Module:
     """A file as Python. It is empty if the file is not Python: MMEngine reads YAML and JSON, too."""
     try:
-        return ast.parse(path.read_bytes())
-    except (SyntaxError, ValueError):
+        return parse(path)
+    except ConfigError:
         return ast.Module([], [])
 
 
@@ -161,23 +173,28 @@ def _bases(path: Path) -> list[tuple[str, int]]:
         value = ast.literal_eval(node) if node is not None else plain_names(path).get('_base_', [])
     except ValueError:  # computed
         return []
-    bases = [value] if isinstance(value, str) else value
-    if not isinstance(bases, (list, tuple)) or not all(isinstance(base, str) for base in bases):
-        raise ConfigError(
-            f'{Origin(shown_path(path), line)}: _base_ is {value!r}, expected the path of a config or a list of them'
-        )
-    return [(base, line) for base in bases if '::' not in base] + _imported_bases(path)
-
-
-def _imported_bases(path: Path) -> list[tuple[str, int]]:
-    """Bases of MMEngine's new style, ``with read_base(): from .base import *``."""
-    return [
-        (f'{"../" * (imported.level - 1)}{imported.module.replace(".", "/")}.py', imported.lineno)
+    bases = base_names(value, str(place(path, line)))
+    imported = [  # in MMEngine's new style, ``with read_base(): from .base import *``
+        (f'{"../" * (one.level - 1)}{one.module.replace(".", "/")}.py', one.lineno)
         for node in parsed(path).body
         if isinstance(node, ast.With) and 'read_base' in ast.unparse(node.items[0])
-        for imported in node.body
-        if isinstance(imported, ast.ImportFrom) and imported.level and imported.module
+        for one in node.body
+        if isinstance(one, ast.ImportFrom) and one.level and one.module
     ]
+    return [(base, line) for base in bases if '::' not in base] + imported
+
+
+def base_names(value: Any, where: str) -> Sequence[str]:
+    """The value of ``_base_`` as a list; ``where`` is its file, for the ConfigError if it is not a path or several."""
+    bases = [value] if isinstance(value, str) else value
+    if not isinstance(bases, (list, tuple)) or not all(isinstance(base, str) for base in bases):
+        raise ConfigError(f'{where}: _base_ is {value!r}, expected the path of a config or a list of them')
+    return bases
+
+
+def place(path: Path, line: int) -> Origin:
+    """A line of the file at ``path``."""
+    return Origin(shown_path(path), line)
 
 
 def shown_path(path: Path) -> str:
@@ -189,17 +206,15 @@ def shown_path(path: Path) -> str:
         return str(path)
 
 
-def _collect(
-    key: str, node: ast.expr, line: int, file: str, origins: dict[str, Origin], assigned: dict[str, ast.expr]
-) -> None:
+def _collect(key: str, node: ast.expr, file: str, origins: dict[str, Origin], assigned: dict[str, ast.expr]) -> None:
     items = _items(node, assigned)
     if any(name == '_delete_' for name, _ in items) or isinstance(node, (ast.List, ast.Tuple)):
         for old in [k for k in origins if k.startswith(f'{key}.')]:
             del origins[old]
-    origins[key] = Origin(file, line)
+    origins[key] = Origin(file, node.lineno)
     for name, value in items:
         if name != '_delete_':
-            _collect(f'{key}.{name}', value, value.lineno, file, origins, assigned)
+            _collect(f'{key}.{name}', value, file, origins, assigned)
 
 
 def _items(node: ast.expr, assigned: dict[str, ast.expr]) -> list[tuple[str, ast.expr]]:

@@ -1,16 +1,15 @@
 """``--cfg-options``: changing single values of a config, with the same checks as for the config itself."""
 
 import ast
-import difflib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
 
 from frdet.config.origins import mark_overridden
-from frdet.config.schema import FREE, PLAIN, declared_at, known_keys
+from frdet.config.schema import FREE, PLAIN, declared_at, keys_at
 from frdet.config.values import NOTHING, Declared, fields_of, fits, found, mismatch
-from frdet.errors import ConfigError
+from frdet.errors import ConfigError, did_you_mean
 
 
 def parse_overrides(items: Sequence[str]) -> dict[str, Any]:
@@ -49,20 +48,14 @@ def _literal(node: ast.expr) -> Any:
     """As ``ast.literal_eval``, but ``dict(a=1)`` is a dict, and a word without quotes is a string."""
     if isinstance(node, ast.Name):
         return {'true': True, 'false': False}.get(node.id.lower(), node.id)
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == 'dict' and not node.args:
-        return {_name(k.arg): _literal(k.value) for k in node.keywords}
+    if isinstance(node, ast.Call) and ast.unparse(node.func) == 'dict' and not node.args:
+        return {k.arg or ast.literal_eval(k): _literal(k.value) for k in node.keywords}  # ``**`` is no literal
     if isinstance(node, (ast.List, ast.Tuple)):
         values = [_literal(e) for e in node.elts]
         return values if isinstance(node, ast.List) else tuple(values)
     if isinstance(node, ast.Dict):
-        return {_literal(_name(k)): _literal(v) for k, v in zip(node.keys, node.values, strict=True)}
+        return {_literal(k): _literal(v) for k, v in zip(node.keys, node.values, strict=True)}  # type: ignore[arg-type]
     return ast.literal_eval(node)
-
-
-def _name(key: Any) -> Any:
-    if key is None:
-        raise ValueError('** is not a key')
-    return key
 
 
 def apply_overrides(cfg: Config, overrides: dict[str, Any]) -> None:
@@ -76,47 +69,36 @@ def apply_overrides(cfg: Config, overrides: dict[str, Any]) -> None:
         ConfigError: a key does not exist, or a value has neither the declared type nor the type of the former value.
     """
     for key, value in sorted(overrides.items(), key=lambda item: not item[0].endswith('.type')):
-        _apply(cfg, key, value)
+        _place(cfg, key.split('.'), value, key, Declared())
         mark_overridden(cfg, key, value)
 
 
-def _apply(cfg: Config, key: str, value: Any) -> None:
-    node: Any = cfg
-    inside = Declared()  # the declared type of node
-    *path, last = key.split('.')
-    for depth, part in enumerate(path):
-        key_path = '.'.join(path[:depth])
-        inside = declared_at(node, part, key_path) if isinstance(node, (dict, Config)) else Declared()
-        node = _step(node, part, key_path, key)
-    key_path = '.'.join(path)
-    if isinstance(node, tuple):
-        index = _index(node, last, key_path, key)
-        changed = _checked(node[index], value, key, Declared())
-        _apply(cfg, key_path, (*node[:index], changed, *node[index + 1 :]))
-    elif isinstance(node, list):
-        index = _index(node, last, key_path, key)
-        node[index] = _checked(node[index], value, key, Declared())
-    elif isinstance(node, (dict, Config)):
-        _set(node, last, value, key_path, key, inside)
-    else:
-        raise ConfigError(f'Override {key}: {key_path} is {node!r}, and has no {last!r} inside')
-
-
-def _step(node: Any, part: str, key_path: str, key: str) -> Any:
-    """The value under ``part`` in ``node``. An empty dict is put there if there is none, and a dict is allowed."""
+def _place(node: Any, path: Sequence[str], value: Any, key: str, said: Declared, key_path: str = '') -> Any:
+    """``node``, at ``key_path`` and declared as ``said``, with ``value`` at ``path`` inside it."""
+    if not path:
+        return _checked(node, value, key, said)
+    part, *rest = path
+    inner = f'{key_path}.{part}' if key_path else part
     if isinstance(node, (list, tuple)):
-        return node[_index(node, part, key_path, key)]
-    if not isinstance(node, (dict, Config)):
+        index = _index(node, part, key_path, key)
+        changed = _place(node[index], rest, value, key, Declared(), inner)
+        if isinstance(node, tuple):
+            return _checked(node, (*node[:index], changed, *node[index + 1 :]), key_path, said)
+        node[index] = changed
+    elif not isinstance(node, (dict, Config)):
         raise ConfigError(f'Override {key}: {key_path} is {node!r}, and has no {part!r} inside')
-    if node.get(part) is None:
-        if part not in node and part not in known_keys(node, key_path):
-            raise _unknown(part, node, key_path, key)
-        said = declared_at(node, part, key_path)
-        if said.annotation is not NOTHING and not fits({}, said.annotation) and not fits({'type': ''}, said.annotation):
-            inner = f'{key_path}.{part}' if key_path else part
-            raise ConfigError(f'Override {key}: {inner} is {node.get(part)!r}, and has no keys')
-        node[part] = ConfigDict()
-    return node[part]
+    elif not rest:
+        _set(node, part, value, key_path, key, said)
+    else:
+        own = declared_at(node, part, key_path)
+        if node.get(part) is None:  # an empty dict is put there if a dict is allowed
+            if part not in node and part not in keys_at(node, key_path):
+                raise _unknown(part, node, key_path, key)
+            if own.annotation is not NOTHING and not any(fits(one, own.annotation) for one in ({}, {'type': ''})):
+                raise ConfigError(f'Override {key}: {inner} is {node.get(part)!r}, and has no keys')
+            node[part] = ConfigDict()
+        node[part] = _place(node[part], rest, value, key, own, inner)
+    return node
 
 
 def _set(node: Any, name: str, value: Any, key_path: str, key: str, inside: Declared) -> None:
@@ -128,7 +110,7 @@ def _set(node: Any, name: str, value: Any, key_path: str, key: str, inside: Decl
     # An empty dict, or one whose keys the user names, has no known keys to compare with.
     own = key_path.rpartition('.')[2] in FREE or (key_path and not node and key_path not in PLAIN)
     hook = key_path == 'default_hooks' and isinstance(value, dict) and 'type' in value
-    if not own and not hook and name not in {*known_keys(node, key_path), *fields}:
+    if not own and not hook and name not in {*keys_at(node, key_path), *fields}:
         raise _unknown(name, node, key_path, key, fields)
     node[name] = _checked(NOTHING, value, key, said)
 
@@ -160,7 +142,6 @@ def _index(node: Sequence, part: str, key_path: str, key: str) -> int:
 
 def _unknown(part: str, node: Any, key_path: str, key: str, fields: Iterable[str] = ()) -> ConfigError:
     there = {str(k) for k in node if not str(k).startswith('_')}
-    names = there | known_keys(node, key_path) | set(fields)
-    near = difflib.get_close_matches(part, names, n=3)
-    hint = f'did you mean {" or ".join(near)}?' if near else f'it has {", ".join(sorted(names)[:12]) or "no keys"}'
+    names = there.union(keys_at(node, key_path), fields)
+    hint = did_you_mean(part, names) or f'it has {", ".join(sorted(names)[:12]) or "no keys"}'
     return ConfigError(f'Override {key}: {key_path or "the config"} has no {part!r}: {hint}')

@@ -4,12 +4,13 @@ import ast
 import operator
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 
+from frdet.config.origins import base_names, everything, parse
 from frdet.config.schema import find_component
 from frdet.errors import ConfigError
 
@@ -31,17 +32,13 @@ def read_safely(path: Path, below: tuple[Path, ...] = ()) -> Config:
     formatted by f-strings. Dicts may be spread by ``**``. ``{{$NAME:default}}`` is filled in.
 
     Raises:
-        ConfigError: anything else is in a file; the message names file and line. Or a class is not registered, or
-            belongs to another package, or there are ``custom_imports``.
+        ConfigError: anything else is in a file; the message names file and line.
     """
     path = path.resolve()
     if path in below:
         raise ConfigError(f'{path} inherits from itself')
     assigned = _File(path).read()
-    bases = assigned.pop('_base_', [])
-    bases = [bases] if isinstance(bases, str) else bases
-    if not isinstance(bases, (list, tuple)) or not all(isinstance(base, str) for base in bases):
-        raise ConfigError(f'{path}: _base_ is {bases!r}, expected a path or several')
+    bases = base_names(assigned.pop('_base_', []), str(path))
     merged: dict[str, Any] = {}
     for base in bases:
         values = read_safely(path.parent / base, (*below, path)).to_dict()
@@ -50,17 +47,16 @@ def read_safely(path: Path, below: tuple[Path, ...] = ()) -> Config:
         merged.update(values)
     cfg = Config(merged)
     cfg.merge_from_dict(assigned)
-    whole = Config(cfg.to_dict(), filename=str(path))
-    if not below:
-        refuse_imports(whole)
-    return whole
+    return Config(cfg.to_dict(), filename=str(path))
 
 
 def refuse_imports(cfg: Config) -> None:
-    """Raise ConfigError if building ``cfg`` would import a module that it names."""
+    """Raise ConfigError if building ``cfg`` would import a module that it names, as for a class of another package."""
     if cfg.get('custom_imports'):
         raise ConfigError('custom_imports runs modules, which --safe-config does not allow: leave it out')
-    for key_path, key, value in _strings('', cfg.to_dict()):
+    strings = ((key_path, value) for key_path, value in everything('', cfg.to_dict()) if isinstance(value, str))
+    for key_path, value in strings:
+        key = key_path.rpartition('.')[2]
         if key == '_scope_' or (key_path == 'default_scope' and value not in ('frdet', 'mmengine')):
             raise ConfigError(f'{key_path}: found {value!r}: --safe-config imports no other package, leave it out')
         component = key in _CLASSES and key_path != 'optim_wrapper.clip_grad.type'
@@ -69,17 +65,6 @@ def refuse_imports(cfg: Config) -> None:
                 f'{key_path}: {value!r} is not registered, and would be imported: with --safe-config, name components '
                 'of frdet and MMEngine only'
             )
-
-
-def _strings(key_path: str, node: Any) -> Iterator[tuple[str, str, str]]:
-    """Key path, key and value of every string in ``node``, at ``key_path``."""
-    items = enumerate(node) if isinstance(node, (list, tuple)) else node.items()
-    for key, value in items:
-        inner = f'{key_path}.{key}' if key_path else str(key)
-        if isinstance(value, str):
-            yield inner, str(key), value
-        elif isinstance(value, (dict, list, tuple)):
-            yield from _strings(inner, value)
 
 
 class _File:
@@ -94,12 +79,9 @@ class _File:
         try:
             if self.path.suffix != '.py' or self.path.stat().st_size > _SIZE:
                 raise ConfigError(f'{self.path}: --safe-config reads .py files of up to {_SIZE >> 20} MiB')
-            tree = ast.parse(self.path.read_bytes())
+            tree = parse(self.path)
         except OSError as error:
             raise ConfigError(f'{self.path} cannot be read: {error.strerror}') from None
-        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-            line = getattr(error, 'lineno', None)
-            raise ConfigError(f'{self.path}{f":{line}" if line else ""} is no Python: {error}') from None
         for node in tree.body:
             if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):  # a docstring
                 continue

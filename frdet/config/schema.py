@@ -1,6 +1,5 @@
 """The schema of a config: the kind of component at each key path, and the keys that a dict may have."""
 
-import inspect
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
@@ -24,19 +23,23 @@ RUNNER_KEYS = {
 
 DATALOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
-#: The kind of component at a key of the top level, or in the list there.
+#: The kind of component at a key path, or in the list there.
 TOP: dict[str, Registry] = {
     'model': registry.DETECTORS,
     'data_preprocessor': registry.PREPROCESSORS,
     'custom_hooks': registry.HOOKS,
     'optim_wrapper': registry.OPTIM_WRAPPERS,
+    'optim_wrapper.optimizer': registry.OPTIMIZERS,
     'param_scheduler': registry.PARAM_SCHEDULERS,
     'train_cfg': registry.LOOPS,
     'val_cfg': registry.LOOPS,
     'test_cfg': registry.LOOPS,
     'val_evaluator': registry.METRICS,
+    'val_evaluator.metrics': registry.METRICS,
     'test_evaluator': registry.METRICS,
+    'test_evaluator.metrics': registry.METRICS,
     'visualizer': registry.VISUALIZERS,
+    'visualizer.vis_backends': registry.VISBACKENDS,
     'log_processor': registry.LOG_PROCESSORS,
     'model_wrapper_cfg': registry.MODEL_WRAPPERS,
 }
@@ -144,20 +147,15 @@ def registry_at(key_path: str) -> Registry | None:
 
     Inside ``model`` the components declare it; see ``registry_of_part``.
     """
-    parts = [p for p in key_path.split('.') if not p.isdigit()]
-    top, last = (parts[0], parts[-1]) if parts else ('', '')
-    if len(parts) == 1:
-        return TOP.get(top)
-    if top == 'model':
-        return registry.WEIGHT_INITIALIZERS if last == 'init_cfg' else None
+    parts = [p for p in key_path.split('.') if not p.isdigit()] or ['']
+    top, *inside = parts
+    if top == 'model' and inside:
+        return registry.WEIGHT_INITIALIZERS if inside[-1] == 'init_cfg' else None
     if top in DATALOADERS:
-        return IN_DATALOADER.get(last)
-    if top == 'default_hooks' and len(parts) == 2:
+        return IN_DATALOADER.get(parts[-1])
+    if top == 'default_hooks' and len(inside) == 1:
         return registry.HOOKS
-    if top in ('val_evaluator', 'test_evaluator') and last == 'metrics':
-        return registry.METRICS
-    others = {'optim_wrapper.optimizer': registry.OPTIMIZERS, 'visualizer.vis_backends': registry.VISBACKENDS}
-    return others.get('.'.join(parts))
+    return TOP.get('.'.join(parts))
 
 
 def registry_of_part(component: Callable | None, name: str, key_path: str) -> Registry | None:
@@ -166,8 +164,7 @@ def registry_of_part(component: Callable | None, name: str, key_path: str) -> Re
     Raises:
         ConfigError: the class declares its parts in a wrong way; see ``parts_of``.
     """
-    declared_parts = parts_of(component) if component is not None else {}
-    return declared_parts.get(name) or registry_at(key_path)
+    return (parts_of(component).get(name) if component is not None else None) or registry_at(key_path)
 
 
 def find_component(kind: Any, here: Registry | None) -> Callable | None:
@@ -207,51 +204,37 @@ def component_class(node: Any, key_path: str, here: Registry | None = None) -> C
         return None
 
 
-def known_keys(node: Any, key_path: str) -> set[str]:
-    """The keys that a dict at ``key_path`` may have."""
-    if not key_path:
-        return RUNNER_KEYS
-    if key_path in DATALOADERS:
-        return dataloader_keys()
-    if key_path == 'default_hooks':
-        return HOOK_SLOTS
-    if (cls := component_class(node, key_path)) is not None:
-        here = registry_at(key_path)
-        accepted, _, _ = arguments_of(cls)
-        return accepted | {'type'} | (set(BESIDE.get(here.name, {})) if here is not None else set())
-    return set(PLAIN.get(key_path, {}))
-
-
-def declared_at(node: Any, name: str, key_path: str, here: Registry | None = None) -> Declared:
-    """The declared type of the value under ``name`` in the dict at ``key_path``; ``''`` is the top level.
+def keys_at(node: Any, key_path: str, here: Registry | None = None) -> dict[str, Declared]:
+    """The keys that the dict at ``key_path`` may have, with their declared types; ``''`` is the top level.
 
     ``component_class`` explains ``here``.
     """
-    if name in ('type', '_delete_', '_scope_'):
-        return Declared()
-    if name == 'init_cfg':
-        return Declared(dict | list | None)  # MMEngine takes several, whatever a class declares
     if not key_path:
         from mmengine.runner import Runner
 
-        said = Declared(dict | None) if name == 'default_hooks' else declared(Runner, name)
-        return said._replace(default=None)  # the tools and the Runner fill in values that are None
+        said = {**declared(Runner), 'default_hooks': Declared(dict | None)}
+        # The tools and the Runner fill in values that are None.
+        return {key: said.get(key, Declared())._replace(default=None) for key in RUNNER_KEYS}
     if key_path in DATALOADERS:
         from torch.utils.data import DataLoader
 
-        # MMEngine builds the data set from a dict.
-        return Declared(dict) if name == 'dataset' else declared(DataLoader, name)
+        # MMEngine builds the data set from a dict, and reads a key of its own.
+        return {**declared(DataLoader), 'dataset': Declared(dict), 'num_batch_per_epoch': Declared()}
+    if key_path == 'default_hooks':
+        return dict.fromkeys(HOOK_SLOTS, Declared())
     here = here or registry_at(key_path)
     if (cls := component_class(node, key_path, here)) is not None:
+        said = declared(cls)
         beside = BESIDE.get(here.name, {}) if here is not None else {}
-        accepted = arguments_of(cls)[0]
-        return Declared(beside[name]) if name in beside and name not in accepted else declared(cls, name)
-    annotation = PLAIN.get(key_path, {}).get(name)
-    return Declared() if annotation is None else Declared(annotation)
+        own = {name: said.get(name, Declared()) for name in arguments_of(cls)[0]}
+        return {'type': Declared(), **{name: Declared(kind) for name, kind in beside.items()}, **own}
+    return {name: Declared(kind) for name, kind in PLAIN.get(key_path, {}).items()}
 
 
-def dataloader_keys() -> set[str]:
-    """The arguments of torch's DataLoader, and of MMEngine's Runner beside them."""
-    from torch.utils.data import DataLoader
-
-    return set(inspect.signature(DataLoader.__init__).parameters) - {'self'} | {'num_batch_per_epoch'}
+def declared_at(node: Any, name: str, key_path: str, here: Registry | None = None) -> Declared:
+    """The declared type of the value under ``name`` in the dict at ``key_path``; see ``keys_at``."""
+    if name == 'init_cfg':
+        return Declared(dict | list | None)  # MMEngine takes several, whatever a class declares
+    if name in ('type', '_delete_', '_scope_'):
+        return Declared()
+    return keys_at(node, key_path, here).get(name, Declared())

@@ -20,16 +20,19 @@ class Declared(NamedTuple):
     default: Any = NOTHING
 
 
-def declared(target: Callable, name: str) -> Declared:
-    """The declaration of the argument ``name`` of ``target``, or of a base class of it."""
-    for cls in inspect.getmro(target) if inspect.isclass(target) else (target,):
-        function = cls.__dict__.get('__init__') if inspect.isclass(cls) else cls
-        if inspect.isfunction(function) and name in (parameters := inspect.signature(function).parameters):
-            return Declared(_annotations(function).get(name, NOTHING), parameters[name].default)
-    return Declared()
-
-
 @lru_cache(maxsize=1024)
+def declared(target: Callable) -> dict[str, Declared]:
+    """The declarations of the arguments of ``target``, the arguments of its base classes included."""
+    found: dict[str, Declared] = {}
+    for cls in reversed(inspect.getmro(target)) if inspect.isclass(target) else (target,):
+        function = vars(cls).get('__init__') if inspect.isclass(cls) else cls
+        if inspect.isfunction(function):
+            parameters, hints = inspect.signature(function).parameters, _annotations(function)
+            found.update({name: Declared(hints.get(name, NOTHING), p.default) for name, p in parameters.items()})
+    found.pop('self', None)
+    return found
+
+
 def _annotations(function: Callable) -> dict[str, Any]:
     raw = getattr(inspect.unwrap(function), '__annotations__', {})
     found = {}
@@ -45,24 +48,22 @@ def _annotations(function: Callable) -> dict[str, Any]:
 def mismatch(value: Any, said: Declared, old: Any = NOTHING) -> str | None:
     """In words, what was expected instead of ``value``. None if ``value`` fits, or if no type is known.
 
-    Args:
-        value: the value in the config.
-        said: the declaration. ``x: str = None`` allows None, too.
-        old: the value that is replaced. If it contradicts the annotation, its own type is expected, because the config
-            worked with it.
+    The declaration ``x: str = None`` allows None, too. If the value ``old``, which is replaced, contradicts the
+    annotation, its own type is expected, because the config worked with it.
     """
     if value is None and (said.default is None or old is None):
         return None
     believed = old is NOTHING or old is None or fits(old, said.annotation)
     if said.annotation is not NOTHING and believed:
         return None if fits(value, said.annotation) else _shown(said.annotation)
-    if old is not NOTHING:
-        return None if _same_kind(old, value) else _like(old)
-    # A default says little: stride=1 may allow a pair, too. But a number and a string never replace each other.
-    scalar = (int, float, str)
-    if isinstance(said.default, scalar) and isinstance(value, scalar) and not isinstance(said.default, bool):
-        return None if _same_kind(said.default, value) else _like(said.default)
-    return None
+    if old is NOTHING:
+        # A default says little: stride=1 may allow a pair, too. But a number and a string never replace each other.
+        old, scalar = said.default, (int, float, str)
+        if isinstance(old, bool) or not (isinstance(old, scalar) and isinstance(value, scalar)):
+            return None
+    if _same_kind(old, value):
+        return None
+    return 'a dict' if isinstance(old, dict) else f'{type(old).__name__}, as {reprlib.repr(old)}'
 
 
 def fields_of(annotation: Any) -> tuple[dict[str, Any], set[str]] | None:
@@ -118,10 +119,6 @@ def _same_kind(old: Any, new: Any) -> bool:
         if isinstance(old, kinds):
             return isinstance(new, kinds) and (kinds is bool or not isinstance(new, bool))
     return True
-
-
-def _like(old: Any) -> str:
-    return 'a dict' if isinstance(old, dict) else f'{type(old).__name__}, as {reprlib.repr(old)}'
 
 
 def _shown(annotation: Any) -> str:

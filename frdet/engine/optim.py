@@ -1,8 +1,9 @@
-"""The optimiser: parameter groups, and mixed precision on any device."""
+"""The optimiser: parameters frozen by name, parameter groups, and mixed precision on any device."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any
 
@@ -10,14 +11,70 @@ import torch
 from mmengine.logging import MMLogger, print_log
 from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper
 from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from frdet.checkpoints.fit import warn
-from frdet.engine.freezing import freeze, is_meant, nearest
-from frdet.errors import ConfigError
+from frdet.errors import ConfigError, did_you_mean
 from frdet.models.detectors import Detector, bare
 from frdet.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS
 
 DTYPES = {'bfloat16': torch.bfloat16, 'float16': torch.float16}
+
+
+def is_meant(name: str, pattern: str) -> bool:
+    """Return whether a pattern matches the parameter or module ``name``, or a module that contains it.
+
+    ``neck`` and ``neck.*`` match the whole neck; ``*.bn`` matches every module named bn inside another module.
+    """
+    return fnmatchcase(name, pattern) or fnmatchcase(name, f'{pattern}.*')
+
+
+def nearest(pattern: str, names: Iterable[str]) -> str:
+    """Return words for an error that name the parameters and modules with names similar to ``pattern``."""
+    parts = dict.fromkeys(name.rsplit('.', cut)[0] for name in names for cut in range(name.count('.'), -1, -1))
+    return did_you_mean(pattern.strip('.*'), parts) or f'the model has {", ".join(list(parts)[:5])}, ...'
+
+
+def freeze_parameters(model: nn.Module, patterns: Sequence[str]) -> None:
+    """Turn the gradients of parameters off; an optimiser that is built afterwards leaves them out.
+
+    ``is_meant`` explains patterns. ``model`` is not wrapped yet: DistributedDataParallel waits for every gradient that
+    it expects when it is built.
+
+    Raises:
+        ConfigError: a pattern matches no parameter, or nothing is left to train.
+    """
+    names = dict(model.named_parameters())
+    for pattern in patterns:
+        found = [name for name in names if is_meant(name, pattern)]
+        if not found:
+            raise ConfigError(
+                f'optim_wrapper.paramwise_cfg.freeze: no parameter of {type(model).__name__} is called {pattern!r}; '
+                f'{nearest(pattern, names)}'
+            )
+        for name in found:
+            names[name].requires_grad_(False)
+    if not any(parameter.requires_grad for parameter in names.values()):
+        raise ConfigError(f'optim_wrapper.paramwise_cfg.freeze={list(patterns)} leaves nothing to train: freeze less')
+
+
+def freeze(model: nn.Module, patterns: Sequence[str]) -> None:
+    """Freeze parameters as ``freeze_parameters`` does; frozen norms keep their statistics even in training mode."""
+    freeze_parameters(model, patterns)
+    norms = []
+    for name, module in model.named_modules():
+        if isinstance(module, _NormBase):
+            own = [f'{name}.{kind}' for kind, _ in module.named_parameters()] or [name]
+            if all(any(is_meant(one, pattern) for pattern in patterns) for one in own):
+                norms.append(module)
+    # A partial function is copied with its model. ``model.train()``, called before every epoch and after every
+    # validation, puts all modules into training mode.
+    model.register_forward_pre_hook(partial(_keep_statistics, norms))
+
+
+def _keep_statistics(norms: Sequence[nn.Module], model: nn.Module, args: Any) -> None:
+    for norm in norms:
+        norm.training = False
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
@@ -31,7 +88,7 @@ class GroupedOptimWrapperConstructor(DefaultOptimWrapperConstructor):
 
     ``custom_keys`` gives parameters options by name. A key is a part of the name, or a pattern with ``*``; the longest
     key that fits is used. Unlike in MMEngine it changes only the options it names: with ``lr_mult`` alone, norms keep
-    the weight decay of ``norm_decay_mult``. ``freeze`` is a list of patterns, see ``frdet.engine.freezing``.
+    the weight decay of ``norm_decay_mult``. ``freeze`` is a list of patterns, see ``is_meant``.
 
     Raises:
         ConfigError: a pattern of ``freeze`` matches no parameter.
@@ -103,6 +160,29 @@ def _is_no_parameter(record: logging.LogRecord) -> bool:
     """Return False for MMEngine's log lines about each parameter that has options or is frozen."""
     text = record.getMessage()
     return not text.startswith('paramwise_options') and 'is skipped since its requires_grad' not in text
+
+
+def scale_lr(wrapper: OptimWrapper, rule: dict | None, batch: int, processes: int = 1) -> str | None:
+    """Scale the learning rate by images in a step / ``base_batch_size`` (Goyal et al. 2017).
+
+    A step has the images of all processes and, unlike in MMEngine, of all ``accumulative_counts`` iterations. ``rule``
+    is ``auto_scale_lr`` of the config, ``batch`` the images that one process loads for an iteration. Returns the
+    calculation for the log; None if the rule is off.
+    """
+    if not rule or not rule.get('enable'):
+        return None
+    if not (base := rule.get('base_batch_size')):
+        raise ConfigError(
+            'auto_scale_lr.enable=True without base_batch_size: give the images in a step that optimizer.lr is for'
+        )
+    count, lr = wrapper._accumulative_counts, wrapper.optimizer.defaults['lr']
+    images = processes * batch * count
+    for group in wrapper.optimizer.param_groups:
+        group['lr'] *= images / base
+    return (
+        f'Learning rate: {lr:g} is for {base} images in a step. Here: processes {processes} x images {batch} '
+        f'x accumulated {count} = {images}, so {lr:g} x {images} / {base} = {lr * images / base:g}'
+    )
 
 
 @OPTIM_WRAPPERS.register_module()

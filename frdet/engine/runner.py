@@ -14,11 +14,10 @@ from mmengine.runner.base_loop import BaseLoop
 from mmengine.visualization import Visualizer
 from torch import nn
 
-from frdet.engine.freezing import freeze_parameters
 from frdet.engine.hooks.progress import ProgressHook
-from frdet.engine.resuming import position_of, resume_state
+from frdet.engine.optim import freeze_parameters, scale_lr
+from frdet.engine.resuming import SETUP, Setup, position_of, resume_state, setup_of
 from frdet.engine.schedules import settings_of
-from frdet.engine.setup import SETUP, Setup, setup_of
 from frdet.errors import CheckpointError, ConfigError
 from frdet.models.detectors import bare
 
@@ -68,29 +67,15 @@ class DetRunner(Runner):
     test = _closing_bars(Runner.test)
 
     def scale_lr(self, optim_wrapper: OptimWrapper, auto_scale_lr: dict | None = None) -> None:
-        """Scale the learning rate by images in a step / ``auto_scale_lr.base_batch_size`` (Goyal et al. 2017), once.
-
-        A step has the images of all processes and, unlike in MMEngine, of all ``accumulative_counts`` iterations.
-        """
-        if getattr(self, '_setup', None) is not None:  # ``self`` may be another Runner if frdet inspects a step
+        """Scale the learning rate once, as ``frdet.engine.optim.scale_lr``; notes the optimiser's setup after that."""
+        if self._setup is not None:
             return
-        if not auto_scale_lr or not auto_scale_lr.get('enable'):
-            return
-        if not (base := auto_scale_lr.get('base_batch_size')):
-            raise ConfigError(
-                'auto_scale_lr.enable=True without base_batch_size: give the images in a step that optimizer.lr is for'
-            )
         loader = self._train_dataloader
-        batch = loader['batch_size'] if isinstance(loader, dict) else loader.batch_size
-        count = optim_wrapper._accumulative_counts
-        images = self.world_size * batch * count
-        for group in optim_wrapper.optimizer.param_groups:
-            group['lr'] *= images / base
-        lr = optim_wrapper.optimizer.defaults['lr']
-        self.logger.info(
-            f'Learning rate: {lr:g} is for {base} images in a step. Here: processes {self.world_size} x images {batch} '
-            f'x accumulated {count} = {images}, so {lr:g} x {images} / {base} = {lr * images / base:g}'
-        )
+        batch: Any = loader.get('batch_size') if isinstance(loader, dict) else loader.batch_size
+        if said := scale_lr(optim_wrapper, auto_scale_lr, batch, self.world_size):
+            self.logger.info(said)
+        if not isinstance(optim_wrapper, OptimWrapperDict):  # several optimisers are left to MMEngine
+            self._setup = setup_of(optim_wrapper, bare(self.model))
 
     def build_val_loop(self, loop: BaseLoop | dict) -> BaseLoop:
         """As MMEngine's; gives the data set to metrics with ``use_dataset``, before the first step of training."""
@@ -114,7 +99,6 @@ class DetRunner(Runner):
 
     def build_param_scheduler(self, scheduler: Any) -> Any:
         """As MMEngine's; notes the arguments of the schedules for checkpoints."""
-        self._note_setup()
         built = super().build_param_scheduler(scheduler)
         if self._setup is not None and not self._setup.schedules and isinstance(built, list):
             length = len(self.train_dataloader)
@@ -122,12 +106,6 @@ class DetRunner(Runner):
                 converted = isinstance(entry, dict) and entry.get('convert_to_iter_based')
                 self._setup.schedules.append(settings_of(one, entry, length if converted else None))
         return built
-
-    def load_or_resume(self) -> None:
-        """As MMEngine's; notes the optimiser's setup, also without schedules."""
-        if isinstance(self.optim_wrapper, OptimWrapper):  # in training
-            self._note_setup()
-        super().load_or_resume()
 
     def save_checkpoint(self, out_dir: str, filename: str, *args: Any, meta: dict | None = None, **kwargs: Any) -> None:
         """As MMEngine's; ``meta`` gets the setup of the optimiser and its schedules."""
@@ -160,10 +138,8 @@ class DetRunner(Runner):
             CheckpointError: the checkpoint has no position, or the state of another optimiser or of other parameters.
             ConfigError: the run ends before the checkpoint, or its schedules cannot be resumed.
         """
-        loop = self.train_loop
         self.optim_wrapper = self.build_optim_wrapper(self.optim_wrapper)
         self.scale_lr(self.optim_wrapper, self.auto_scale_lr)  # if resume() is called before train()
-        self._note_setup()
         if self.param_schedulers is not None:
             self.param_schedulers = self.build_param_scheduler(self.param_schedulers)
         ours = self._setup is not None and resume_optimizer and resume_param_scheduler
@@ -173,7 +149,7 @@ class DetRunner(Runner):
             checkpoint = self._resumed
         finally:
             self._resumed = None
-        position = position_of(loop, self.message_hub, filename)
+        position = position_of(self.train_loop, self.message_hub, filename)
         if self._setup is not None and ours and 'optimizer' in checkpoint:
             warning = resume_state(
                 self.optim_wrapper,
@@ -186,11 +162,6 @@ class DetRunner(Runner):
             )
             if warning is not None:
                 self.logger.warning(warning)
-
-    def _note_setup(self) -> None:
-        """Note the optimiser's setup before schedules change it; several optimisers are left to MMEngine."""
-        if self._setup is None and not isinstance(self.optim_wrapper, OptimWrapperDict):
-            self._setup = setup_of(self.optim_wrapper, bare(self.model))
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
         """As MMEngine's; SyncBN in several processes without a GPU, which PyTorch cannot run, is an error."""

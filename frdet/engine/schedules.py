@@ -1,7 +1,6 @@
 """Schedules of the learning rate and momentum: their settings, their position, and whether they fit the run."""
 
 import heapq
-import inspect
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -12,10 +11,11 @@ from mmengine.optim.scheduler.param_scheduler import INF, _ParamScheduler
 from mmengine.runner import IterBasedTrainLoop, Runner
 
 from frdet.errors import ConfigError
+from frdet.registry import arguments_of
 
 # Arguments counted in epochs or iterations.
 TIMES = ('begin', 'end', 'milestones', 'step_size', 'T_max', 'periods', 'total_steps')
-_NO_SETTINGS = {'self', 'optimizer', 'param_name', 'last_step', 'base_values', 'verbose', 'args', 'kwargs'}
+_NO_SETTINGS = {'optimizer', 'param_name', 'last_step', 'base_values', 'verbose'}
 
 
 class Position(NamedTuple):
@@ -64,9 +64,7 @@ def _settings(attributes: dict[str, Any], names: set[str], epoch_length: int | N
 
 
 def _arguments(cls: type) -> set[str]:
-    """Return the arguments of a class and of its parents that are settings."""
-    inits = [vars(base)['__init__'] for base in inspect.getmro(cls) if base is not object and '__init__' in vars(base)]
-    return {name for init in inits for name in inspect.signature(init).parameters} - _NO_SETTINGS
+    return arguments_of(cls)[0] - _NO_SETTINGS
 
 
 def _plain(value: Any) -> Any:

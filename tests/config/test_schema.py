@@ -7,10 +7,9 @@ from torch import nn
 from frdet import registry
 from frdet.config.schema import (
     RUNNER_KEYS,
-    dataloader_keys,
     declared_at,
     find_component,
-    known_keys,
+    keys_at,
     least,
     registry_at,
     registry_of_part,
@@ -88,12 +87,12 @@ def test_component_where_any_may_stand():
         find_component('L1Loss', registry.BACKBONES)
 
 
-def test_known_keys():
-    assert {'batch_size', 'dataset', 'collate_fn', 'num_batch_per_epoch'} <= dataloader_keys()
-    assert {'seed', 'deterministic', 'diff_rank_seed'} == known_keys({}, 'randomness')
-    assert {'type', 'loss_weight'} <= known_keys({'type': 'L1Loss'}, 'model.roi_head.loss_bbox')
-    assert 'constructor' in known_keys({}, 'optim_wrapper')  # without a type it is an OptimWrapper
-    assert known_keys({'a': 1}, 'train_dataloader.dataset.metainfo') == set()
+def test_keys_at_a_key_path():
+    assert {'batch_size', 'dataset', 'collate_fn', 'num_batch_per_epoch'} <= set(keys_at({}, 'train_dataloader'))
+    assert {'seed', 'deterministic', 'diff_rank_seed'} == set(keys_at({}, 'randomness'))
+    assert {'type', 'loss_weight'} <= set(keys_at({'type': 'L1Loss'}, 'model.roi_head.loss_bbox'))
+    assert 'constructor' in keys_at({}, 'optim_wrapper')  # without a type it is an OptimWrapper
+    assert keys_at({'a': 1}, 'train_dataloader.dataset.metainfo') == {}
 
 
 def test_declared_types():

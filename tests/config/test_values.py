@@ -79,12 +79,12 @@ class _Child(_Base):
 
 
 def test_declared_is_read_up_the_chain():
-    assert declared(_Child, 'depth') == Declared(float, 1)
-    assert declared(_Child, 'width') == Declared(int, NOTHING)
-    assert declared(_Child, 'rate') == Declared(NOTHING, 0)
-    assert declared(_Child, 'unknown') == Declared(NOTHING, 1)
-    assert declared(_Child, 'none') == Declared()
-    assert declared(os.getcwd, 'x') == Declared()
+    assert declared(_Child)['depth'] == Declared(float, 1)
+    assert declared(_Child)['width'] == Declared(int, NOTHING)
+    assert declared(_Child)['rate'] == Declared(NOTHING, 0)
+    assert declared(_Child)['unknown'] == Declared(NOTHING, 1)
+    assert 'none' not in declared(_Child)
+    assert declared(os.getcwd) == {}
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from torch import nn
 
 from frdet.apis import train_detector
 from frdet.engine import DetRunner
-from frdet.engine.freezing import freeze, freeze_parameters, is_meant
+from frdet.engine.optim import freeze, freeze_parameters, is_meant
 from frdet.errors import ConfigError
 from tests.engine import toy
 

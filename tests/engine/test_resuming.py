@@ -14,9 +14,8 @@ from torch import nn
 from frdet.config.overrides import parse_overrides
 from frdet.engine import GroupedOptimWrapperConstructor
 from frdet.engine.loops import EpochBasedTrainLoop, IterBasedTrainLoop
-from frdet.engine.resuming import position_of, resume_state
+from frdet.engine.resuming import position_of, resume_state, setup_of
 from frdet.engine.schedules import Position, settings_of
-from frdet.engine.setup import setup_of
 from frdet.errors import CheckpointError, ConfigError
 
 LENGTH, EPOCHS = 4, 6  # iterations in an epoch, epochs

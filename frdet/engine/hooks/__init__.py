@@ -4,14 +4,10 @@ from frdet.checkpoints.hooks import CheckpointHook, FitCheckpointHook, PlainChec
 from frdet.engine.hooks.broken_images import BrokenImagesHook
 from frdet.engine.hooks.check_setup import CheckSetupHook
 from frdet.engine.hooks.draw import DrawDetectionsHook
-from frdet.engine.hooks.early_stopping import EarlyStoppingHook
-from frdet.engine.hooks.hang import HangHook
-from frdet.engine.hooks.logger import LoggerHook
 from frdet.engine.hooks.non_finite import NonFiniteError, NonFiniteHook
 from frdet.engine.hooks.progress import ProgressHook
-from frdet.engine.hooks.schedule import ParamSchedulerHook
-from frdet.engine.hooks.stop import StopHook
-from frdet.engine.hooks.val_loss import ValLossHook
+from frdet.engine.hooks.stop import HangHook, StopHook
+from frdet.engine.hooks.validation import EarlyStoppingHook, LoggerHook, ParamSchedulerHook, ValLossHook
 from frdet.engine.hooks.work_folder import WorkFolderHook
 from frdet.moved import moved_names
 

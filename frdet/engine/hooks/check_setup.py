@@ -33,7 +33,8 @@ class CheckSetupHook(Hook):
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Remember the classes that the checkpoint was trained on."""
         meta = checkpoint.get('meta')
-        self._learnt = _classes_in(meta.get('dataset_meta') if isinstance(meta, dict) else None)
+        learnt = meta.get('dataset_meta') if isinstance(meta, dict) else None
+        self._learnt = learnt.get('classes') if isinstance(learnt, dict) else None
 
     def before_train(self, runner: Runner) -> None:
         """Check the schedules, the data of training and validation, and the weights, which are loaded already."""
@@ -96,8 +97,5 @@ def compare_classes(learnt: Any, source: str, dataset: Any, name: str) -> None:
 
 
 def _classes_of(dataset: Any) -> Any:
-    return _classes_in(getattr(dataset, 'metainfo', None))
-
-
-def _classes_in(meta: Any) -> Any:
+    meta = getattr(dataset, 'metainfo', None)
     return meta.get('classes') if isinstance(meta, dict) else None

@@ -60,10 +60,8 @@ class DrawDetectionsHook(Hook):
 class PictureNames:
     """Relative paths of pictures, a different one for each image.
 
-    The picture of ``cam1/a.png`` is ``cam1/a.png.jpg``, which differs from the picture of ``cam1/a.jpg``.
-
-    Args:
-        paths: the paths of all images. The names do not contain their common folder.
+    The picture of ``cam1/a.png`` is ``cam1/a.png.jpg``, which differs from the picture of ``cam1/a.jpg``. The names do
+    not contain the common folder of ``paths``, which are the paths of all images.
     """
 
     def __init__(self, paths: Iterable[str] = ()):

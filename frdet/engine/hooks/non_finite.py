@@ -1,21 +1,30 @@
-"""Refusing a training step whose loss or gradient is not finite."""
+"""A training step whose loss or gradient is not finite: refusing it, computing it again, keeping it in a file."""
 
 import functools
 from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from mmengine.dist import all_gather_object, all_reduce, barrier, get_rank
 from mmengine.hooks import Hook
+from mmengine.model import BaseModel
 from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
-from torch import Tensor
+from mmengine.structures import BaseDataElement, InstanceData
+from torch import Tensor, nn
 
-from frdet.engine.diagnosis import diagnose, restore_buffers, rng_state, save_step
-from frdet.errors import ConfigError, UserError
+from frdet.checkpoints import load_file
+from frdet.checkpoints.runs import to_plain
+from frdet.engine.optim import DTYPES
+from frdet.errors import CheckpointError, ConfigError, UserError
 from frdet.models.detectors import bare
 from frdet.registry import HOOKS
+from frdet.structures import DetDataSample
+
+_KEYS = {'iter', 'batch', 'rng', 'state_dict', 'autocast', 'message'}  # of the file
+_ELEMENT = 'frdet.element'
 
 
 class NonFiniteError(UserError):
@@ -112,7 +121,7 @@ def _all_are_finite(loss: Tensor, wrapper: OptimWrapper) -> bool:
     total = loss.detach().float()
     if not hasattr(wrapper, 'loss_scaler'):  # with loss scaling, infinite gradients are normal
         params = (p for group in wrapper.optimizer.param_groups for p in group['params'])
-        total = total + torch.nn.utils.get_total_norm([p.grad for p in params if p.grad is not None])
+        total = total + nn.utils.get_total_norm([p.grad for p in params if p.grad is not None])
     bad = (~torch.isfinite(total)).int()
     all_reduce(bad, 'max')
     return not bad.item()
@@ -122,3 +131,144 @@ def _images(data_batch: Any) -> str:
     samples = data_batch.get('data_samples', []) if isinstance(data_batch, dict) else []
     names = [f'{s.get("img_id")} ({s.get("img_path")})' if s.get('img_path') else str(s.get('img_id')) for s in samples]
     return ', '.join(names) or 'unknown'
+
+
+class Diagnosis(NamedTuple):
+    """The losses of a step, and the first positions where it was not finite."""
+
+    losses: dict[str, float]
+    weight: str | None  # the first parameter whose values are not finite
+    module: str | None  # the first module whose output was not finite
+    gradient: str | None  # the first parameter, in the order of the backward pass, whose gradient was not finite
+
+    @property
+    def bad_losses(self) -> list[str]:
+        """The names of the losses that are not finite; ``loss``, their sum, only if no other one is bad."""
+        bad = [name for name, value in self.losses.items() if not torch.isfinite(torch.tensor(value))]
+        return [name for name in bad if name != 'loss'] or bad
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether all losses, parameters, outputs and gradients were finite."""
+        return not (self.bad_losses or self.weight or self.module or self.gradient)
+
+    def __str__(self) -> str:
+        said = [f'{name} is {self.losses[name]}' for name in self.bad_losses]
+        said += [f'the parameter {self.weight} is not finite already'] if self.weight else []
+        said += [f'the first output that is not finite is that of {self.module}'] if self.module else []
+        if self.gradient and not said:
+            said = [f'the losses are finite, the gradient of {self.gradient} is not']
+        return '; '.join(said) or 'all of it is finite'
+
+
+def rng_state() -> dict[str, Tensor]:
+    """Return the state of the random generators that a step uses: the CPU's, and the current GPU's if it is in use."""
+    on_gpu = torch.cuda.is_available() and torch.cuda.is_initialized()
+    return {'cpu': torch.get_rng_state(), **({'cuda': torch.cuda.get_rng_state()} if on_gpu else {})}
+
+
+def set_rng_state(state: dict[str, Tensor]) -> None:
+    """Restore the state that ``rng_state`` returned."""
+    torch.set_rng_state(state['cpu'].cpu())
+    if 'cuda' in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state['cuda'].cpu())
+
+
+def diagnose(
+    model: BaseModel,
+    batch: dict[str, Any],
+    rng: dict[str, Tensor],
+    autocast: AbstractContextManager | None = None,
+) -> Diagnosis:
+    """Compute the losses and gradients of a batch without changing parameters, ``grad``, buffers or generators.
+
+    ``model`` has no wrapper, because other processes take no part. ``rng`` is the generators' state before the step.
+    """
+    found: list[str] = []
+
+    def note(name: str, module: nn.Module, inputs: Any, output: Any) -> None:
+        if not _is_finite(output):
+            found.append(name)
+
+    with ExitStack() as afterwards, torch.enable_grad():
+        afterwards.callback(set_rng_state, rng_state())
+        # BatchNorm updates its statistics in every forward pass.
+        afterwards.callback(restore_buffers, model, [buffer.clone() for buffer in model.buffers()])
+        set_rng_state(rng)
+        for name, module in model.named_modules():
+            if name:
+                afterwards.enter_context(module.register_forward_hook(functools.partial(note, name)))
+        with autocast or nullcontext():
+            losses = model(**model.data_preprocessor(batch, True), mode='loss')
+        total, logged = model.parse_losses(losses)
+        named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+        gradients = torch.autograd.grad(total, [p for _, p in named], allow_unused=True)
+    bad = [name for (name, _), g in zip(named, gradients, strict=True) if g is not None and not _is_finite(g)]
+    return Diagnosis(
+        losses={name: float(value.detach()) for name, value in logged.items() if 'loss' in name},
+        weight=next((name for name, p in model.named_parameters() if not _is_finite(p)), None),
+        module=found[0] if found else None,
+        gradient=bad[-1] if bad else None,
+    )
+
+
+def restore_buffers(model: nn.Module, kept: list[Tensor]) -> None:
+    """Copy the clones of the model's buffers back into them."""
+    with torch.no_grad():
+        for buffer, old in zip(model.buffers(), kept, strict=True):
+            buffer.copy_(old)
+
+
+def _is_finite(value: Any) -> bool:
+    if isinstance(value, Tensor):
+        return not value.is_floating_point() or bool(torch.isfinite(value).all())
+    if isinstance(value, BaseDataElement):
+        value = dict(value.items())
+    if isinstance(value, dict):
+        value = list(value.values())
+    return not isinstance(value, (list, tuple)) or all(map(_is_finite, value))
+
+
+def save_step(path: Path, model: BaseModel, **content: Any) -> None:
+    """Write a step as tensors and plain data for ``load_step``; ``content`` has all keys except ``state_dict``."""
+    content['batch'] = _packed(content['batch'])
+    torch.save({**content, 'state_dict': model.state_dict()}, path)
+
+
+def load_step(path: str) -> dict[str, Any]:
+    """Return the step that ``save_step`` wrote, without running code in the file.
+
+    Raises:
+        CheckpointError: the file is missing, unreadable, refused, or holds no step.
+    """
+    content = load_file(path)
+    if not isinstance(content, dict) or (missing := sorted(_KEYS - set(content))):
+        lacks = f'lacks {", ".join(missing)}' if isinstance(content, dict) else f'holds a {type(content).__name__}'
+        raise CheckpointError(f'{path} {lacks}: give a non_finite_iter_N.pth that NonFiniteHook wrote')
+    if not isinstance(content['state_dict'], dict) or content['autocast'] not in ('', *DTYPES):
+        raise CheckpointError(f'{path} is damaged: its state_dict or autocast is none that NonFiniteHook writes')
+    return {**content, 'batch': _unpacked(content['batch'])}
+
+
+def _packed(value: Any) -> Any:
+    if isinstance(value, BaseDataElement):
+        kind = 'InstanceData' if isinstance(value, InstanceData) else 'DetDataSample'
+        return {_ELEMENT: kind, 'meta': _packed(dict(value.metainfo_items())), 'data': _packed(dict(value.items()))}
+    if isinstance(value, dict):
+        return {key: _packed(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)([_packed(item) for item in value])
+    if isinstance(value, Tensor):
+        return value.detach().cpu()
+    return str(value) if isinstance(value, Path) else to_plain(value)
+
+
+def _unpacked(value: Any) -> Any:
+    if isinstance(value, dict) and _ELEMENT in value:
+        element = (InstanceData if value[_ELEMENT] == 'InstanceData' else DetDataSample)(metainfo=value['meta'])
+        for name, item in value['data'].items():
+            element.set_field(_unpacked(item), name)
+        return element
+    if isinstance(value, dict):
+        return {key: _unpacked(item) for key, item in value.items()}
+    return type(value)([_unpacked(item) for item in value]) if isinstance(value, (list, tuple)) else value

@@ -7,7 +7,6 @@ appear if the model has parts with such boxes.
 
 import logging
 from collections.abc import Sequence
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -21,8 +20,9 @@ from torch import nn
 from frdet.apis.classes import resolve_num_classes
 from frdet.checkpoints import load_strictly
 from frdet.config import check_config
-from frdet.engine import DetRunner, load_checkpoint, with_layout
+from frdet.engine import load_checkpoint, with_layout
 from frdet.engine.hooks.check_setup import check_classes
+from frdet.engine.optim import scale_lr
 from frdet.errors import ConfigError, DataError
 from frdet.insight.page import Page
 from frdet.insight.step.findings import find_warnings
@@ -106,10 +106,7 @@ def prepare(cfg: Config, checkpoint: str | None, images: Sequence[str], seed: in
         items=[dataset[i] for i in indices],
         classes=classes,
     )
-    # The Runner's method needs only these three attributes of a Runner.
-    loader, logger = {'batch_size': prepared.batch_size}, MMLogger.get_current_instance()
-    runner: Any = SimpleNamespace(_train_dataloader=loader, world_size=1, logger=logger)
-    DetRunner.scale_lr(runner, prepared.optim_wrapper, cfg.get('auto_scale_lr'))
+    scale_lr(prepared.optim_wrapper, cfg.get('auto_scale_lr'), prepared.batch_size)
     return prepared
 
 

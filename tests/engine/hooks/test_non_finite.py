@@ -8,8 +8,8 @@ from mmengine.hooks import Hook
 from torch import nn
 
 from frdet.apis.replay import replay_step
-from frdet.engine.diagnosis import load_step
 from frdet.engine.hooks import NonFiniteError, NonFiniteHook
+from frdet.engine.hooks.non_finite import load_step
 from frdet.errors import CheckpointError, ConfigError, UserError
 from frdet.registry import DETECTORS
 from tests.apis.test_launch import launched
