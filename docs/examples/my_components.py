@@ -5,7 +5,7 @@ import torch
 from mmengine.hooks import Hook
 from torch import nn
 
-from frdet.models.losses import BoxLoss
+from frdet.models.losses import Loss
 from frdet.models.roi_heads import StandardRoIHead
 from frdet.models.task_modules import AssignResult, BaseAssigner, BaseSampler
 from frdet.registry import ASSIGNERS, BACKBONES, HOOKS, LOSSES, NECKS, ROI_HEADS, SAMPLERS, TRANSFORMS
@@ -96,7 +96,7 @@ class EvenSampler(BaseSampler):
 
 
 @LOSSES.register_module()
-class LogCoshLoss(BoxLoss):
+class LogCoshLoss(Loss):
     """log(cosh(difference)): a square near 0, a line far from it."""
 
     def elementwise(self, pred, target):

@@ -17,17 +17,17 @@ from torch import nn
 from frdet.apis.classes import classes_of_split, resolve_num_classes
 from frdet.apis.launch import resolve_launcher
 from frdet.checkpoints.fit import load_strictly
-from frdet.checkpoints.saving import newest_whole
+from frdet.checkpoints.runs import newest_whole
 from frdet.config import check_config
 from frdet.config.schema import HOOK_SLOTS
 from frdet.datasets import resolve_workers
 from frdet.engine import DetRunner, predict_in_bfloat16
-from frdet.engine.hooks import FitCheckpointHook, NonFiniteError, StartFromCheckpointHook, StopHook, WorkFolderHook
+from frdet.engine.hooks import FitCheckpointHook, NonFiniteError, StopHook, WorkFolderHook
 from frdet.engine.hooks.non_finite import Diagnosis, diagnose, load_step
 from frdet.engine.hooks.work_folder import is_run_in_the_way
 from frdet.engine.optim import DTYPES
 from frdet.errors import CheckpointError, ConfigError, UserError
-from frdet.models.wrapping import bare
+from frdet.models.detectors import bare
 from frdet.progress import Bar
 from frdet.registry import DETECTORS, in_config_scope
 
@@ -96,10 +96,8 @@ def train_detector(
     resolve_num_classes(cfg, lambda: classes_of_split(cfg, 'train'))
     with _runner(cfg, launcher) as runner:
         if source is not None:
-            if cfg.get('resume'):
-                runner.register_hook(FitCheckpointHook(source=source, resume=True))
-            else:
-                runner.register_hook(StartFromCheckpointHook(source=source))
+            resume = bool(cfg.get('resume'))
+            runner.register_hook(FitCheckpointHook(source=source, resume=resume, start=not resume))
             # A checkpoint gives all weights, so the files in ``init_cfg`` are neither needed nor downloaded.
             for module in runner.model.modules():
                 init_cfg = getattr(module, 'init_cfg', None)

@@ -1,34 +1,90 @@
-"""Converting ResNet weights of other projects to frdet's names, which are torchvision's: ``layer1.0.conv1.weight``."""
+"""Parameter names of frdet and of other projects, and the weights of a ResNet.
 
+Pairs of templates relate the names; they read in both directions. frdet's names of a ResNet are torchvision's:
+``layer1.0.conv1.weight``.
+"""
+
+import functools
 import re
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from frdet.checkpoints.names import RESNET, Rule, to_ours
 from frdet.errors import CheckpointError
 
+#: The last parts of a parameter's name.
+KINDS = 'weight|bias|running_mean|running_var|num_batches_tracked'
+_NUMBER = re.compile(r'\{(\d)\}')
+
+
+class Rule(NamedTuple):
+    """A layer's name in both projects; ``{0}`` stands for a number, ``{2}`` for the same number plus 2."""
+
+    ours: str
+    theirs: str
+
+
+#: The layers of a ResNet. frdet uses torchvision's names, the others are detectron2's.
+RESNET = (
+    Rule('conv1', 'stem.conv1'),
+    Rule('bn1', 'stem.conv1.norm'),
+    Rule('layer{0}.{0}.conv{0}', 'res{1}.{0}.conv{0}'),
+    Rule('layer{0}.{0}.bn{0}', 'res{1}.{0}.conv{0}.norm'),
+    Rule('layer{0}.{0}.downsample.0', 'res{1}.{0}.shortcut'),
+    Rule('layer{0}.{0}.downsample.1', 'res{1}.{0}.shortcut.norm'),
+)
+
+
+def to_ours(name: str, rules: Iterable[Rule]) -> str | None:
+    """Return frdet's name of the parameter ``name``; None if no rule covers it."""
+    return next((new for rule in rules if (new := _rename(name, rule.theirs, rule.ours))), None)
+
+
+def to_theirs(name: str, rules: Iterable[Rule]) -> str | None:
+    """Return the other project's name of frdet's parameter ``name``, by the first rule that covers it, or None."""
+    return next((new for rule in rules if (new := _rename(name, rule.ours, rule.theirs))), None)
+
+
+def _rename(name: str, source: str, target: str) -> str | None:
+    match = _pattern(source).fullmatch(name)
+    if match is None:
+        return None
+    *found, kind = match.groups()
+    # ``counts`` are the numbers without what the source adds to them; the target's own addition is in its braces.
+    counts = iter([int(n) - int(add) for n, add in zip(found, re.findall(_NUMBER, source), strict=True)])
+    new = re.sub(_NUMBER, lambda add: str(next(counts) + int(add[1])), target)
+    return None if '-' in new else new + kind
+
+
+@functools.cache
+def _pattern(template: str) -> re.Pattern:
+    literal = [re.escape(part) for part in re.split(r'\{\d\}', template)]
+    return re.compile(r'(\d+)'.join(literal) + rf'(\.(?:{KINDS}))')
+
+
 NORM_EPS = 1e-5
-_PARTS = {'2a': '1', '2b': '2', '2c': '3'}
-_CAFFE2 = re.compile(r'(?:(conv1)|(res_conv1_bn)|res([2-5])_(\d+)_branch(1|2[abc])(_bn)?)_([wsb])')
+#: Caffe2's names, with ``.weight`` for the endings ``_w`` and ``_s``, and ``.bias`` for ``_b``.
+_CAFFE2 = (
+    Rule('conv1', 'conv1'),
+    Rule('bn1', 'res_conv1_bn'),
+    Rule('layer{0}.{0}.conv1', 'res{1}_{0}_branch2a'),
+    Rule('layer{0}.{0}.bn1', 'res{1}_{0}_branch2a_bn'),
+    Rule('layer{0}.{0}.conv2', 'res{1}_{0}_branch2b'),
+    Rule('layer{0}.{0}.bn2', 'res{1}_{0}_branch2b_bn'),
+    Rule('layer{0}.{0}.conv3', 'res{1}_{0}_branch2c'),
+    Rule('layer{0}.{0}.bn3', 'res{1}_{0}_branch2c_bn'),
+    Rule('layer{0}.{0}.downsample.0', 'res{1}_{0}_branch1'),
+    Rule('layer{0}.{0}.downsample.1', 'res{1}_{0}_branch1_bn'),
+)
 
 
 def _caffe2_name(name: str) -> str | None:
-    match = _CAFFE2.fullmatch(name)
-    if match is None:
+    if name == 'conv1_b':  # the statistics of its norm include this bias, and detectron2 drops it too
         return None
-    stem, stem_norm, stage, block, branch, is_norm, kind = match.groups()
-    kind = {'w': 'weight', 's': 'weight', 'b': 'bias'}[kind]
-    if stem:  # Caffe's model has a bias here; the statistics of its norm include it, and detectron2 drops it too
-        return 'conv1.weight' if kind == 'weight' else None
-    if stem_norm:
-        return f'bn1.{kind}'
-    if branch == '1':
-        return f'layer{int(stage) - 1}.{block}.downsample.{int(bool(is_norm))}.{kind}'
-    return f'layer{int(stage) - 1}.{block}.{"bn" if is_norm else "conv"}{_PARTS[branch]}.{kind}'
+    return to_ours(re.sub('_b$', '.bias', re.sub('_[ws]$', '.weight', name)), _CAFFE2)
 
 
 _OURS = [Rule(rule.ours, rule.ours) for rule in RESNET]

@@ -11,14 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from frdet.checkpoints.backbones import to_tensor
-from frdet.checkpoints.names import RESNET, Rule, few, to_ours, to_theirs
+from frdet.checkpoints.backbones import RESNET, Rule, to_ours, to_tensor, to_theirs
+from frdet.checkpoints.fit import few
 from frdet.errors import CheckpointError
 
 FC_CLS, FC_REG = 'roi_head.bbox_head.fc_cls', 'roi_head.bbox_head.fc_reg'
 
 #: The names of frdet, detectron2 and torchvision; numbers as in ``Rule``.
 _LAYERS = (
+    *((f'backbone.{ours}', f'backbone.bottom_up.{theirs}', f'backbone.body.{ours}') for ours, theirs in RESNET),
     ('neck.lateral_convs.{0}.conv', 'backbone.fpn_lateral{2}', 'backbone.fpn.inner_blocks.{0}.0'),
     ('neck.fpn_convs.{0}.conv', 'backbone.fpn_output{2}', 'backbone.fpn.layer_blocks.{0}.0'),
     ('rpn_head.rpn_conv', 'proposal_generator.rpn_head.conv', 'rpn.head.conv.0.0'),
@@ -34,23 +35,13 @@ _OLD_TORCHVISION = (
     Rule('neck.fpn_convs.{0}.conv', 'backbone.fpn.layer_blocks.{0}'),
     Rule('rpn_head.rpn_conv', 'rpn.head.conv'),
 )
-_OURS = (
-    *(Rule(f'backbone.{ours}', f'backbone.{ours}') for ours, _ in RESNET),
-    *(Rule(ours, ours) for ours, *_ in _LAYERS),
-)
+_OURS = tuple(Rule(ours, ours) for ours, *_ in _LAYERS)
 RULES = {
     'frdet': _OURS,
     'mmdet2': _OURS,
     'mmdet3': _OURS,
-    'detectron2': (
-        *(Rule(f'backbone.{ours}', f'backbone.bottom_up.{theirs}') for ours, theirs in RESNET),
-        *(Rule(ours, detectron2) for ours, detectron2, _ in _LAYERS),
-    ),
-    'torchvision': (
-        *(Rule(f'backbone.{ours}', f'backbone.body.{ours}') for ours, _ in RESNET),
-        *(Rule(ours, torchvision) for ours, _, torchvision in _LAYERS),
-        *_OLD_TORCHVISION,
-    ),
+    'detectron2': tuple(Rule(ours, detectron2) for ours, detectron2, _ in _LAYERS),
+    'torchvision': (*(Rule(ours, torchvision) for ours, _, torchvision in _LAYERS), *_OLD_TORCHVISION),
 }
 LAYOUTS = tuple(RULES)
 #: detectron2 computes these buffers from its config.
@@ -128,10 +119,8 @@ def convert_state_dict(
         raise CheckpointError(
             f"{name} cannot be converted from {source}'s names: {why}.\nOnly Faster R-CNN with ResNet and FPN converts"
         )
-    state: dict[str, Tensor] = {}
-    for old, value in state_dict.items():
-        if (new := to_ours(old, RULES[source])) is not None:
-            state[new] = to_tensor(value, old, name)
+    named = ((to_ours(old, RULES[source]), old, value) for old, value in state_dict.items())
+    state = {new: to_tensor(value, old, name) for new, old, value in named if new is not None}
     _check_box_head(state, source == 'torchvision', name)
     _check_whole(state, source, name)
     if source == 'torchvision':

@@ -1,14 +1,25 @@
-"""Checks that weights fit a model. MMEngine only warns where they do not."""
+"""Weights into a model or a backbone, with checks that they fit. MMEngine only warns where they do not."""
 
+import contextlib
 import logging
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from mmengine.logging import print_log
+from mmengine.model import update_init_info
 from torch import Tensor, nn
 
-from frdet.checkpoints.names import few
+from frdet.checkpoints.backbones import convert_backbone, to_tensor
+from frdet.checkpoints.reading import load_file, unwrap
 from frdet.errors import CheckpointError
+from frdet.registry import WEIGHT_INITIALIZERS
 
 _COUNTER = 'num_batches_tracked'
+#: Layers of an ImageNet file that a backbone may lack.
+_CLASSIFIER = re.compile(r'(fc|head|classifier)\.')
 _ADVICE = "Give the checkpoint of this config's model, or change the model to fit: depth, norm, number of classes"
 
 
@@ -99,3 +110,114 @@ def _differences(own: dict[str, Tensor], state: dict[str, Tensor]) -> tuple[list
 def warn(text: str) -> None:
     """Log a warning."""
     print_log(text, logger='current', level=logging.WARNING)
+
+
+def few(names: Sequence[str]) -> str:
+    """Return the first three names, and the number of the other ones, for an error message."""
+    return ', '.join(names[:3]) + (f' and {len(names) - 3} more' if len(names) > 3 else '')
+
+
+@WEIGHT_INITIALIZERS.register_module()
+@dataclass(kw_only=True, eq=False)
+class Pretrained:
+    """Loads the weights of a file into a backbone. Every parameter must be in the file and have the same shape.
+
+    The names of a ResNet of detectron2, torchvision or MMDetection are converted. Any other backbone needs a file with
+    its own names. Three differences are accepted: a prefix that all names of the file share, or all names of the
+    backbone; underscores in the backbone instead of dots, as timm has them with ``features_only=True``; a classifier
+    (``fc``, ``head``, ``classifier``) in the file alone. The log says what was done.
+
+    Args:
+        checkpoint: path or address, see ``frdet.checkpoints.resolve``.
+        prefix: load only the weights whose names begin with ``<prefix>.``, without this prefix.
+        map_location: as in ``torch.load``.
+    """
+
+    #: MMEngine sets it where an ``override`` names a part of the module.
+    wholemodule = False
+
+    checkpoint: str
+    prefix: str | None = None
+    map_location: Any = 'cpu'
+
+    def __call__(self, module: nn.Module) -> None:
+        """Load into ``module``.
+
+        Raises:
+            CheckpointError: the file is unreadable or does not fit the module.
+        """
+        state = unwrap(load_file(self.checkpoint, self.map_location), self.checkpoint)
+        if self.prefix:
+            prefix = self.prefix.rstrip('.') + '.'
+            state = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+            if not state:
+                raise CheckpointError(f'{self.checkpoint}: nothing in it is named {prefix}...')
+        how = _load(module, _ways(state, self.checkpoint), self.checkpoint)
+        print_log(f'{type(module).__name__}: weights of {self.checkpoint}, {how}', logger='current')
+        _warn_of_stride(module, how)
+        if hasattr(module, '_params_init_info'):
+            update_init_info(module, init_info=f'Pretrained: {self.checkpoint}, {how}')
+
+
+def _ways(state: dict[str, Any], source: str) -> dict[str, dict[str, Tensor]]:
+    """Return the weights converted from a known ResNet layout and under their own names, each with its description."""
+    ways = {}
+    with contextlib.suppress(CheckpointError):
+        converted, layout = convert_backbone(state, source)
+        ways[f'layout {layout}'] = converted
+    with contextlib.suppress(*[CheckpointError] if ways else []):
+        ways['names as they are'] = {name: to_tensor(value, name, source) for name, value in state.items()}
+    return ways
+
+
+def _load(module: nn.Module, ways: dict[str, dict[str, Tensor]], source: str) -> str:
+    """Load the first weights that fit and return their description; else raise an error about the nearest ones."""
+    own = module.state_dict()
+    tried = [(how, *one) for how, weights in ways.items() for one in _renamings(own, weights)]
+    for how, weights, left_out in tried:
+        with contextlib.suppress(CheckpointError):
+            load_strictly(module, weights, source)
+            return f'{how}, without {", ".join(left_out)}' if left_out else how
+    _, nearest, _ = min(tried, key=lambda one: len(own.keys() ^ one[1].keys()))
+    load_strictly(module, nearest, f'{source} (tried {" and ".join(ways)})')
+    raise AssertionError('it did not fit before')
+
+
+def _renamings(own: Iterable[str], weights: dict[str, Tensor]) -> Iterator[tuple[dict[str, Tensor], list[str]]]:
+    """Yield the weights under names that the module may have, and the names of a classifier that are left out."""
+    yield weights, []
+    known = {name.replace('.', '_'): name for name in own}
+    prefix = _shared(own)
+    for beside in ((), [name for name in weights if _CLASSIFIER.match(name)]):
+        kept = [name for name in weights if name not in beside]
+        start = len(_shared(kept))
+        named = {}
+        left_out = list(beside)
+        for name in kept:
+            new = known.get((prefix + name[start:]).replace('.', '_'))
+            if new is None and _CLASSIFIER.match(name[start:]):
+                left_out.append(name)
+            else:
+                named[new or name] = weights[name]
+        if len(named) + len(left_out) == len(weights):  # no name occurs twice
+            yield named, left_out
+
+
+def _shared(names: Iterable[str]) -> str:
+    """Return the common prefix of all names, up to its last dot."""
+    return re.sub(r'[^.]*$', '', os.path.commonprefix(list(names)))
+
+
+def _warn_of_stride(module: nn.Module, how: str) -> None:
+    """Warn of the other ``style``: both styles of a bottleneck have the same shapes, so loading gives no error."""
+    block: Any = next((m for name, m in module.named_modules() if name == 'layer2.0'), None)
+    if not hasattr(block, 'conv3'):  # only bottlenecks have two styles
+        return
+    strides = (block.conv1.stride[0], block.conv2.stride[0])
+    expected = {'Caffe2': (2, 1), 'torchvision': (1, 2)}.get(how.removeprefix('layout ').split()[0], strides)
+    if strides != expected:
+        style = 'caffe' if expected == (2, 1) else 'pytorch'
+        warn(
+            f"These weights were trained with style='{style}' (stride in the {'1x1' if style == 'caffe' else '3x3'}), "
+            'the model has the other style: expect a lower AP'
+        )

@@ -1,6 +1,7 @@
 """Hooks that save checkpoints, remove old ones, and check that a loaded checkpoint fits the model."""
 
 from collections import deque
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,11 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from frdet.checkpoints.fit import check_fit, fit_to_start
-from frdet.checkpoints.loading import from_plain, to_plain, with_layout
-from frdet.checkpoints.saving import WHOLE, write_whole
+from frdet.checkpoints.runs import WHOLE, from_plain, to_plain, with_layout, write_whole
 from frdet.errors import CheckpointError, ConfigError
-from frdet.evaluation.defined import is_defined
+from frdet.evaluation.coco_metric import is_defined
 from frdet.files import UNFINISHED
-from frdet.models.wrapping import bare
+from frdet.models.detectors import bare
 from frdet.registry import HOOKS
 
 
@@ -157,42 +157,33 @@ class PlainCheckpointHook(Hook):
 
 
 @HOOKS.register_module()
+@dataclass(kw_only=True, eq=False)
 class FitCheckpointHook(Hook):
     """Refuses a checkpoint that does not fit the model; MMEngine would only warn and keep random weights.
 
-    Testing and resuming add this hook; training from ``load_from`` adds ``StartFromCheckpointHook``.
+    Testing, resuming, and training from ``load_from`` add this hook.
 
     Args:
         source: the file, for errors.
         resume: whether the checkpoint must have the state of a run to resume.
+        start: whether training starts from the weights alone: layers for another number of classes then start anew.
     """
 
     priority = 'VERY_LOW'
 
-    def __init__(self, *, source: str, resume: bool = False):
-        self.source = source
-        self.resume = resume
+    source: str
+    resume: bool = False
+    start: bool = False
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Raise CheckpointError unless every parameter is there and has the right shape."""
-        check_fit(bare(runner.model), checkpoint['state_dict'], with_layout(self.source, checkpoint))
+        model, state, source = bare(runner.model), checkpoint['state_dict'], with_layout(self.source, checkpoint)
+        if self.start:
+            checkpoint['state_dict'] = fit_to_start(model, state, source)
+        else:
+            check_fit(model, state, source)
         if self.resume and (lacking := {'meta', 'message_hub', 'optimizer'} - set(checkpoint)):
             raise CheckpointError(
                 f'{self.source} has no {", ".join(sorted(lacking))} to resume from: '
                 f'start from its weights alone instead, --cfg-options load_from={self.source}'
             )
-
-
-@HOOKS.register_module()
-class StartFromCheckpointHook(Hook):
-    """As ``FitCheckpointHook``, but for fine-tuning: layers for another number of classes start anew."""
-
-    priority = 'VERY_LOW'
-
-    def __init__(self, *, source: str):
-        self.source = source
-
-    def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Keep the parameters that fit; raise CheckpointError if the model needs others too."""
-        source = with_layout(self.source, checkpoint)
-        checkpoint['state_dict'] = fit_to_start(bare(runner.model), checkpoint['state_dict'], source)

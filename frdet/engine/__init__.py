@@ -1,6 +1,6 @@
 """Training: the Runner, loops, hooks and the optimiser. Importing this package registers all of them."""
 
-from frdet.checkpoints.loading import load_checkpoint, with_layout
+from frdet.checkpoints.runs import load_checkpoint, with_layout
 from frdet.engine import hooks
 from frdet.engine.loops import EpochBasedTrainLoop, IterBasedTrainLoop
 from frdet.engine.optim import AutocastOptimWrapper, GroupedOptimWrapperConstructor, predict_in_bfloat16

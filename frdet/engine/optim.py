@@ -15,8 +15,7 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from frdet.checkpoints.fit import warn
 from frdet.errors import ConfigError, did_you_mean
-from frdet.models.detectors import Detector
-from frdet.models.wrapping import bare
+from frdet.models.detectors import Detector, bare
 from frdet.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS
 
 DTYPES = {'bfloat16': torch.bfloat16, 'float16': torch.float16}

@@ -21,7 +21,7 @@ from frdet.engine.optim import freeze_parameters, scale_lr
 from frdet.engine.resuming import SETUP, Setup, position_of, resume_state, setup_of
 from frdet.engine.schedules import settings_of
 from frdet.errors import CheckpointError, ConfigError
-from frdet.models.wrapping import bare
+from frdet.models.detectors import bare
 
 # MMEngine's visualizer backends, such as WandbVisBackend, import these packages at their first use.
 PACKAGES = ('wandb', 'mlflow', 'tensorboard', 'clearml', 'neptune', 'dvclive', 'aim')

@@ -2,27 +2,38 @@
 
 import contextlib
 import io
+import json
+import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import MMLogger
 from terminaltables import AsciiTable
 
-from frdet.datasets.annotations import id_key
+from frdet.datasets.annotations import Id, id_key
 from frdet.datasets.base import UNUSED_CLASS
 from frdet.datasets.coco import CocoDataset, read_coco, write_coco
 from frdet.errors import ConfigError, DataError
 from frdet.evaluation.backends import BACKENDS, CocoEval, Numbered, checked_backend
-from frdet.evaluation.detections import Detections, numbered, results_of, write_results
-from frdet.evaluation.tested import check_images, classes_lacking, parts_of, truth_of
-from frdet.evaluation.truth import Source, Truth
+from frdet.evaluation.truth import Source, Truth, check_images, classes_lacking, classes_of, parts_of, truth_of
+from frdet.files import write_file
 from frdet.registry import METRICS
 
 CLASS_COLUMNS = 3  # classes side by side in the table
+
+
+class Detections(NamedTuple):
+    """Detections in one image: ``boxes`` (n, 4) xyxy, ``scores`` (n,), ``labels`` (n,)."""
+
+    img_id: Id
+    img_path: str | None
+    boxes: np.ndarray
+    scores: np.ndarray
+    labels: np.ndarray
 
 
 @METRICS.register_module()
@@ -99,8 +110,8 @@ class CocoMetric(BaseMetric):
             self._is_coco = isinstance(own[0], CocoDataset)
         truth = self._truth()
         self._may_lack = classes_lacking(own or others)
-        classes = (getattr(dataset, 'metainfo', None) or {}).get('classes')
-        truth.category_ids(classes or (), self._may_lack)
+        classes = classes_of(dataset)
+        truth.category_ids(classes, self._may_lack)
         self.doubts = [*([] if own else check_images(truth, dataset)), *truth.doubts()]
         for doubt in self.doubts:
             logger.warning(doubt)
@@ -162,14 +173,15 @@ class CocoMetric(BaseMetric):
         known = {label: cat_id for label, cat_id in enumerate(cat_ids) if cat_id is not None}
         numbers = {k: number for number, k in enumerate(sorted(known, key=lambda k: id_key(known[k])), start=1)}
         if self.outfile is not None:
-            records = list(results_of(found, truth, classes, cat_ids))
-            write_results(records, Path(self.outfile))
+            records = list(_results(found, truth, classes, cat_ids))
+            Path(self.outfile).parent.mkdir(parents=True, exist_ok=True)
+            write_file(self.outfile, json.dumps(records).encode())
             logger.info(f'{len(records)} detections in {len(found)} images written to {self.outfile}')
         task = Numbered(
             num_images=len(truth.images),
             num_classes=len(numbers),
             truth=truth.annotations(found, classes, numbers),
-            found=numbered(found, numbers),
+            found=_numbered(found, numbers),
             tested=[position + 1 for position in found],
             max_dets=list(self.max_dets),
         )
@@ -222,6 +234,40 @@ class CocoMetric(BaseMetric):
         return {name: _mean(array) for name, array in values.items()}
 
 
+def _numbered(found: dict[int, Detections], numbers: dict[int, int]) -> np.ndarray:
+    """(N, 7) float64 for an evaluator: number of the image (position + 1), left, top, width, height, score, category.
+
+    Args:
+        found: detections by the position of their image.
+        numbers: the evaluator's category id of every label that counts. Detections of other labels are left out.
+    """
+    tables = [np.zeros((0, 7))]
+    for position, one in found.items():
+        category = [numbers.get(label, 0) for label in one.labels.tolist()]
+        boxes = one.boxes.astype(np.float64)
+        size = boxes[:, 2:] - boxes[:, :2]
+        table = np.column_stack([np.full(len(boxes), position + 1), boxes[:, :2], size, one.scores, category])
+        tables.append(table[table[:, -1] > 0])
+    return np.concatenate(tables)
+
+
+def _results(
+    found: dict[int, Detections], truth: Truth, classes: Sequence[str], cat_ids: Sequence[Id | None]
+) -> Iterator[dict[str, Any]]:
+    """COCO's results with the ids of the annotation files; with image file names if several files are joined.
+
+    Widths and heights are subtracted in float64.
+    """
+    for position, one in found.items():
+        image, known = truth.images[position], truth.source_of(position).content.categories
+        ids = [known.get(name, cat_id) for name, cat_id in zip(classes, cat_ids, strict=True)]
+        joined = {'file_name': image['file_name']} if len(truth.sources) > 1 else {}
+        for (x1, y1, x2, y2), score, label in zip(*(column.tolist() for column in one[2:]), strict=True):
+            if ids[label] is not None:
+                box = [x1, y1, x2 - x1, y2 - y1]
+                yield {'image_id': image['id'], **joined, 'category_id': ids[label], 'bbox': box, 'score': score}
+
+
 def _class_table(rows: list[tuple[str, float]]) -> AsciiTable:
     cells = [(name, f'{value:.4f}') for name, value in rows]
     cells += [('', '')] * (-len(cells) % CLASS_COLUMNS)
@@ -235,3 +281,13 @@ def _mean(values: np.ndarray) -> float:
     """The mean without COCO's -1, which marks undefined values; -1 if all are undefined."""
     defined = values[values > -1]
     return float(np.mean(defined)) if defined.size else -1.0
+
+
+def is_defined(name: str, value: Any) -> bool:
+    """Whether ``value`` measures something, so that it may be compared and drawn.
+
+    COCO's values are -1 if there is no object to measure. For another metric -1 is an ordinary number, and NaN or None
+    says that there is nothing to measure.
+    """
+    is_number = value is not None and math.isfinite(value)
+    return is_number and (value != -1 or not name.rpartition('/')[2].startswith(('bbox_mAP', 'bbox_AR')))

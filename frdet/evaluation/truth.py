@@ -1,18 +1,20 @@
-"""The ground truth: images and objects of data sets, which are numbered for an evaluator.
+"""The ground truth: images and objects of the tested data sets, which are numbered for an evaluator.
 
 Evaluators need ids that are numbers, keep them as doubles, and read 0 as "none". A user's ids may be any number or
 text. So the evaluator gets images and classes that are numbered from 1, and never sees the user's ids.
 """
 
+import os
 from collections.abc import Collection, Sequence
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from frdet.datasets.annotations import Annotations, Id, short
-from frdet.datasets.base import UNUSED_CLASS
-from frdet.errors import DataError
+from frdet.datasets.base import UNUSED_CLASS, DetDataset
+from frdet.datasets.wrappers import leaves
+from frdet.errors import ConfigError, DataError, defined
 from frdet.evaluation.backends import Columns
 
 IGNORED = -1.0  # an area outside all of COCO's ranges: such an object counts neither as found nor as missed
@@ -35,14 +37,20 @@ class Truth:
 
     def __init__(self, sources: Sequence[Source]):
         self.sources = sources
-        self.names = ' and '.join(source.ann_file for source in self.sources)
-        images = [(position, image) for position, source in enumerate(self.sources) for image in source.content.images]
-        self.images = [image for _, image in images]
-        self._source_of = [position for position, _ in images]
+        self.names = ' and '.join(source.ann_file for source in sources)
+        # The source of every image, and its position there.
+        self._places = [(source, index) for source in sources for index in range(len(source.content.images))]
+        self.images = [source.content.images[index] for source, index in self._places]
         self._positions: dict[Id, list[int]] = {}
         for position, image in enumerate(self.images):
             self._positions.setdefault(image['id'], []).append(position)
-        self._check_joined()
+        for img_id, positions in self._positions.items() if len(sources) > 1 else ():
+            paths = [Path(self.source_of(i).folder or '', self.images[i]['file_name']) for i in positions]
+            if len(set(paths)) < len(paths):
+                raise DataError(
+                    f'{self.names} both list image {short(img_id)} ({paths[0]}): join data sets of different images, '
+                    'or evaluate each of them by a metric of its own'
+                )
 
     def position(self, img_id: Id, img_path: str | None) -> int | None:
         """The position of a tested image in ``images``, or None.
@@ -56,21 +64,12 @@ class Truth:
         return next((position for position in positions if self._is_file(position, img_path)), None)
 
     def _is_file(self, position: int, img_path: str) -> bool:
-        name, folder = self.images[position]['file_name'], self.sources[self._source_of[position]].folder
-        return Path(folder, name) == Path(img_path) if folder is not None else file_name(name) == file_name(img_path)
-
-    def _check_joined(self) -> None:
-        for img_id, positions in self._positions.items() if len(self.sources) > 1 else ():
-            paths = [Path(self.source_of(i).folder or '', self.images[i]['file_name']) for i in positions]
-            if len(set(paths)) < len(paths):
-                raise DataError(
-                    f'{self.names} both list image {short(img_id)} ({paths[0]}): join data sets of different images, '
-                    'or evaluate each of them by a metric of its own'
-                )
+        name, folder = self.images[position]['file_name'], self.source_of(position).folder
+        return Path(folder, name) == Path(img_path) if folder is not None else _last(name) == _last(img_path)
 
     def source_of(self, position: int) -> Source:
         """The source of the image at ``position``."""
-        return self.sources[self._source_of[position]]
+        return self._places[position][0]
 
     def category_ids(self, classes: Sequence[str], may_lack: Collection[str] = ()) -> list[Id | None]:
         """The category id of every class in the first file that has the class; None if no file has it.
@@ -150,13 +149,97 @@ class Truth:
 
     def boxes_of(self, position: int, classes: Collection[str]) -> np.ndarray:
         """(n, 4) float32 xyxy, cut to the image: the boxes of ``classes`` in the image at ``position``."""
-        source = self._source_of[position]
-        content = self.sources[source].content
-        first = sum(len(other.content.images) for other in self.sources[:source])
+        (_, content, _), index = self._places[position]
         chosen = content.labels(dict.fromkeys(classes, 0)) == 0
-        return content.boxes[chosen & (content.image_index == position - first)]
+        return content.boxes[chosen & (content.image_index == index)]
 
 
-def file_name(path: str) -> str:
+def _last(path: str) -> str:
     r"""The last part of a path or address that is written with / or \."""
     return PurePosixPath(path.replace('\\', '/')).name
+
+
+def parts_of(dataset: Any, ann_file: str | None) -> tuple[list[DetDataset], list[Any]]:
+    """The data sets inside ``dataset`` that were read from ``ann_file``, or all if it is None; and the other ones.
+
+    Raises:
+        ConfigError: ``ann_file`` is None, and a data set is no ``DetDataset``.
+    """
+    own: list[DetDataset] = []
+    others: list[Any] = []
+    for part in leaves(dataset):
+        if ann_file is None and not isinstance(part, DetDataset):
+            raise ConfigError(
+                f'CocoMetric has no ground truth to compare with: the tested {defined(type(part))} is no DetDataset. '
+                "Derive it from frdet.datasets.DetDataset, or give the annotations as COCO's JSON with ann_file"
+            )
+        is_own = isinstance(part, DetDataset) and (ann_file is None or _is_same(part.ann_file, ann_file))
+        (own if is_own else others).append(part)
+    return own, others
+
+
+def _is_same(path: str, other: str) -> bool:
+    try:
+        return os.path.samefile(path, other)
+    except OSError:
+        return False
+
+
+def truth_of(datasets: Sequence[DetDataset]) -> Truth:
+    """The truth of data sets. Data sets that read the same files, such as two subsets of one, are a single source."""
+    sources = {(type(one), one.ann_file, one.data_prefix['img']): one for one in datasets}
+    return Truth([Source(one.ann_file, one.annotations(), one.data_prefix['img']) for one in sources.values()])
+
+
+def classes_lacking(datasets: Sequence[Any]) -> set[str]:
+    """Classes that ``metainfo`` of every data set names and that all of their files lack."""
+    named = [zip(classes_of(one), getattr(one, 'cat_ids', None) or (), strict=False) for one in datasets]
+    lacking = [{name for name, cat_id in names if cat_id is None} - {UNUSED_CLASS} for names in named]
+    return set.intersection(*lacking) if lacking else set()
+
+
+def classes_of(dataset: Any) -> Sequence[str]:
+    """The names of the classes of a data set by label; none if it does not tell them."""
+    return (getattr(dataset, 'metainfo', None) or {}).get('classes') or ()
+
+
+def check_images(truth: Truth, dataset: Any) -> list[str]:
+    """Compare the images of ``dataset`` with ``truth``, which was read from other files.
+
+    Returns:
+        Sentences about differences that may be intended.
+
+    Raises:
+        DataError: ``truth`` lacks an image or has it with another size, or no image has the same boxes.
+    """
+    if not hasattr(dataset, 'get_data_info'):
+        return []
+    classes = set(classes_of(dataset))
+    name = ' and '.join(sorted({str(getattr(part, 'ann_file', type(part).__name__)) for part in leaves(dataset)}))
+    compared = differ = 0
+    for record in map(dataset.get_data_info, range(len(dataset))):
+        if 'img_id' not in record:
+            return []
+        position = truth.position(record['img_id'], record.get('img_path'))
+        if position is None:
+            raise truth.lost(record['img_id'], record.get('img_path'), name)
+        image = truth.images[position]
+        size = tuple(record.get(side, image[side]) for side in ('width', 'height'))
+        if size != (image['width'], image['height']):
+            raise DataError(
+                f'Image {record["img_id"]} is {size[0]}x{size[1]} in {name} and {image["width"]}x{image["height"]} in '
+                f'{truth.names}: these are two pictures. Leave ann_file of the evaluator out, or give it {name}'
+            )
+        if 'gt_bboxes' in record:
+            there = truth.boxes_of(position, classes)
+            boxes = np.asarray(record['gt_bboxes'], dtype=np.float32)
+            compared += bool(len(there) or len(boxes))
+            differ += sorted(there.tolist()) != sorted(boxes.tolist())
+    if differ and differ == compared and compared > 1:
+        raise DataError(
+            f'{name} and {truth.names} list the same images, but differ in the boxes of all {compared} images with '
+            'boxes: do two sets of pictures have the same names? Leave ann_file of the evaluator out, or give it '
+            f'{name}'
+        )
+    said = f'The tested {name} and {truth.names} differ in the boxes of {differ} of {compared} images: the latter count'
+    return [said] if differ else []

@@ -19,8 +19,6 @@ class DetPreprocessor(BaseDataPreprocessor):
         mean, std: of each channel, for pixels of 0 to 255, in the network's order of channels.
         bgr_to_rgb: swap the BGR of the pipeline to RGB first.
         pad_size_divisor: height and width of the batch are multiples of this.
-        channels_last: memory format of the batch, the fast one for convolutions.
-        non_blocking: the host does not wait for the copy to the device.
     """
 
     def __init__(
@@ -30,22 +28,14 @@ class DetPreprocessor(BaseDataPreprocessor):
         std: Sequence[float],
         bgr_to_rgb: bool = False,
         pad_size_divisor: int = 32,
-        channels_last: bool = True,
-        non_blocking: bool = True,
     ):
-        super().__init__(non_blocking)
+        super().__init__(non_blocking=True)
         self.register_buffer('mean', torch.tensor(mean, dtype=torch.float32).view(3, 1, 1), persistent=False)
         self.register_buffer('std', torch.tensor(std, dtype=torch.float32).view(3, 1, 1), persistent=False)
         self.bgr_to_rgb = bgr_to_rgb
         self.pad_size_divisor = pad_size_divisor
-        self.channels_last = channels_last
         #: Number of classes of the detector, if it is known. Labels in training must be smaller.
         self.num_classes: int | None = None
-
-    @property
-    def memory_format(self) -> torch.memory_format:
-        """Memory format of the batch. It is not stored, because a memory format cannot be pickled."""
-        return torch.channels_last if self.channels_last else torch.contiguous_format
 
     def forward(self, data: dict[str, Any], training: bool = False) -> dict[str, Any]:
         """The data loader's batch -> the arguments of ``Detector.forward``.
@@ -55,7 +45,8 @@ class DetPreprocessor(BaseDataPreprocessor):
             training: check the ground truth, while it is still on the host.
 
         Returns:
-            ``inputs`` (N, 3, H, W) float32; ``data_samples`` with ``batch_input_shape`` (H, W) in their metainfo.
+            ``inputs`` (N, 3, H, W) float32 in ``channels_last`` memory format; ``data_samples`` with
+            ``batch_input_shape`` (H, W) in their metainfo.
 
         Raises:
             DataError: in training, for ground truth that no detector can be trained on; see ``check_truth``.
@@ -65,10 +56,9 @@ class DetPreprocessor(BaseDataPreprocessor):
         data = self.cast_data(data)
         images: list[Tensor] = list(data['inputs'])
         d = self.pad_size_divisor
-        height = -(-max(image.shape[1] for image in images) // d) * d
-        width = -(-max(image.shape[2] for image in images) // d) * d
+        height, width = (-(-max(image.shape[axis] for image in images) // d) * d for axis in (1, 2))
         shape = (len(images), 3, height, width)
-        batch = torch.zeros(shape, device=images[0].device).to(memory_format=self.memory_format)
+        batch = torch.zeros(shape, device=images[0].device).to(memory_format=torch.channels_last)
         for target, image in zip(batch, images, strict=True):
             if self.bgr_to_rgb:
                 image = image.flip(0)

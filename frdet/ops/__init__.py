@@ -4,10 +4,16 @@ The kernels are C++ and CUDA (``ops/``). Without them the same functions run on 
 """
 
 from frdet.ops import registration as registration  # registers the operators with torch, if they are loaded
-from frdet.ops.boxes import batched_nms, batched_nms_mask, max_iou, nms
-from frdet.ops.fallback import MaxIoU
-from frdet.ops.images import enlarge
-from frdet.ops.pooling import multiscale_roi_align, roi_align
+from frdet.ops.operators import (
+    MaxIoU,
+    batched_nms,
+    batched_nms_mask,
+    enlarge,
+    max_iou,
+    multiscale_roi_align,
+    nms,
+    roi_align,
+)
 
 __all__ = [
     'MaxIoU',

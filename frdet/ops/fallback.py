@@ -1,11 +1,11 @@
 """The operators on torchvision's kernels, or in plain torch or Pillow where torchvision has none.
 
-They are used if the extension is not loaded. ``boxes.py`` and ``pooling.py`` explain the arguments and results.
-torchvision is imported at the first use: the import takes a second, and with the extension it is not needed.
+They are used if the extension is not loaded. ``operators.py`` explains them; the arguments are those of
+``ops/schema.cpp``. torchvision is imported at the first use: the import takes a second, and with the extension it is
+not needed.
 """
 
 from types import ModuleType
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,23 +15,6 @@ from torch import Tensor
 from frdet.structures import box_iou
 
 HALF = (torch.bfloat16, torch.float16)
-
-
-class MaxIoU(NamedTuple):
-    """Result of ``max_iou`` for B images with N boxes and G ground truths each. B is missing if the inputs have none.
-
-    Attributes:
-        iou: (B, N) float32, the best IoU of each box; 0 without ground truth.
-        index: (B, N) int64, the ground truth with this IoU, the first of equals; 0 without ground truth.
-        gt_iou: (B, G) float32, the best IoU of each ground truth; 0 where padded.
-        best_of: (B, N) int64, the last ground truth whose best IoU is the IoU with this box. Only ground truths whose
-            best IoU is above 0 and at least ``min_gt_iou`` count; -1 if there is none.
-    """
-
-    iou: Tensor
-    index: Tensor  # type: ignore[assignment]  # the field, not tuple.index
-    gt_iou: Tensor
-    best_of: Tensor
 
 
 def _torchvision() -> ModuleType:
@@ -86,26 +69,25 @@ def _check_rois(rois: Tensor, input: Tensor) -> None:
 
 
 def roi_align(
-    input: Tensor, rois: Tensor, output_size: tuple[int, int], spatial_scale: float, sampling_ratio: int, aligned: bool
+    input: Tensor, rois: Tensor, spatial_scale: float, height: int, width: int, sampling_ratio: int, aligned: bool
 ) -> Tensor:
-    """``frdet.ops.roi_align`` on torchvision's kernel; ``rois`` (K, 5) as (image index, xyxy)."""
     _check_rois(rois, input)
     # A RoI far outside the map gives zeros, as a RoI that is not finite must.
     is_nothing = ~rois.isfinite().all(dim=1, keepdim=True)
     if aligned and sampling_ratio <= 0:  # torchvision fails where one side is negative
         is_nothing = is_nothing | (rois[:, 3:] < rois[:, 1:3]).any(dim=1, keepdim=True)
     rois = torch.cat([rois[:, :1], rois[:, 1:].masked_fill(is_nothing, -9e5)], dim=1)
-    if input.dtype in HALF:
-        output = _torchvision().roi_align(input.float(), rois, output_size, spatial_scale, sampling_ratio, aligned)
-        return output.to(input.dtype)
-    return _torchvision().roi_align(input, rois, output_size, spatial_scale, sampling_ratio, aligned)
+    full = input.float() if input.dtype in HALF else input
+    output = _torchvision().roi_align(full, rois, (height, width), spatial_scale, sampling_ratio, aligned)
+    return output.to(input.dtype)
 
 
 def multiscale_roi_align(
     features: list[Tensor],
     rois: Tensor,
-    output_size: tuple[int, int],
     spatial_scales: list[float],
+    height: int,
+    width: int,
     sampling_ratio: int,
     aligned: bool,
     canonical_size: float,
@@ -114,32 +96,30 @@ def multiscale_roi_align(
     eps_inside: float,
     eps_outside: float,
 ) -> Tensor:
-    """``frdet.ops.multiscale_roi_align``, by torchvision's kernel for each level."""
     if len(features) == 1:
-        return roi_align(features[0], rois, output_size, spatial_scales[0], sampling_ratio, aligned)
+        return roi_align(features[0], rois, spatial_scales[0], height, width, sampling_ratio, aligned)
     _check_rois(rois, features[0])
     area = (rois[:, 3] - rois[:, 1]) * (rois[:, 4] - rois[:, 2])
     level = torch.log2(area.clamp(min=0).sqrt() / canonical_size + eps_inside) + canonical_level + eps_outside
     level = (level.floor() - min_level).nan_to_num(0).clamp(0, len(features) - 1).long()
-    output = features[0].new_zeros(rois.shape[0], features[0].shape[1], *output_size)
+    output = features[0].new_zeros(rois.shape[0], features[0].shape[1], height, width)
     for i, (feature, scale) in enumerate(zip(features, spatial_scales, strict=True)):
         chosen = (level == i).nonzero().squeeze(1)
-        pooled = roi_align(feature, rois[chosen], output_size, scale, sampling_ratio, aligned)
+        pooled = roi_align(feature, rois[chosen], scale, height, width, sampling_ratio, aligned)
         output = output.index_copy(0, chosen, pooled)
     return output
 
 
-def max_iou(boxes: Tensor, gt_boxes: Tensor, gt_valid: Tensor | None, min_gt_iou: float) -> MaxIoU:
-    """``frdet.ops.max_iou`` in plain torch. It holds (B, G, N) IoUs of 4 bytes in memory."""
-    if gt_boxes.dim() == 2:
-        valid = None if gt_valid is None else gt_valid[None]
-        return MaxIoU(*(x[0] for x in max_iou(boxes, gt_boxes[None], valid, min_gt_iou)))
+def max_iou(
+    boxes: Tensor, gt_boxes: Tensor, gt_valid: Tensor | None, min_gt_iou: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """It holds (B, G, N) IoUs of 4 bytes in memory."""
     batch, num_gt = gt_boxes.shape[:2]
     shape = (batch, boxes.shape[-2])
     if num_gt == 0:
         zeros = boxes.new_zeros(shape, dtype=torch.float32)
         index = torch.zeros(shape, dtype=torch.int64, device=boxes.device)
-        return MaxIoU(zeros, index, zeros.new_zeros(batch, 0), index - 1)
+        return zeros, index, zeros.new_zeros(batch, 0), index - 1
     iou = box_iou(gt_boxes.float(), boxes.float()).nan_to_num(0)  # (B, G, N)
     if gt_valid is not None:
         iou = iou.masked_fill(~gt_valid[..., None], -1)
@@ -148,7 +128,7 @@ def max_iou(boxes: Tensor, gt_boxes: Tensor, gt_valid: Tensor | None, min_gt_iou
     attained = (iou == gt_iou) & (gt_iou > 0) & (gt_iou >= min_gt_iou)
     number = torch.arange(num_gt, device=boxes.device)[None, :, None]
     best_of = torch.where(attained, number, -1).amax(dim=1)
-    return MaxIoU(best.clamp(min=0), index.masked_fill(best <= 0, 0), gt_iou.squeeze(2).clamp(min=0), best_of)
+    return best.clamp(min=0), index.masked_fill(best <= 0, 0), gt_iou.squeeze(2).clamp(min=0), best_of
 
 
 def enlarge(image: Tensor, height: int, width: int) -> Tensor:

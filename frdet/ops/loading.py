@@ -78,6 +78,6 @@ def is_native(tensor: Tensor) -> bool:
             f"frdet's {device_type} kernels are not loaded ({_STATUS.missing[device_type]}); torchvision's, which are "
             'slower, are used instead. `python tools/doctor.py` says what to do.',
             RuntimeWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
     return False

@@ -9,7 +9,7 @@ from mmengine.dist import master_only
 from mmengine.visualization import LocalVisBackend, Visualizer
 from torch import Tensor
 
-from frdet.evaluation.defined import is_defined
+from frdet.evaluation.coco_metric import is_defined
 from frdet.registry import VISUALIZERS
 from frdet.structures import DetDataSample, flip_boxes, scale_boxes
 from frdet.visualization.drawing import draw_boxes, draw_side_by_side, save_image

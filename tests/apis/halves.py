@@ -18,8 +18,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from frdet.apis.launch import resolve_launcher
-from frdet.models.task_modules.assigners import NEGATIVE, POSITIVE, AssignResult
-from frdet.models.task_modules.samplers import BaseSampler
+from frdet.models.task_modules.targets import NEGATIVE, POSITIVE, AssignResult, BaseSampler
 from frdet.registry import DETECTORS, SAMPLERS
 from frdet.structures import DetDataSample
 from tests.models.torchvision_twin import frdet_config

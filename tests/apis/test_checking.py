@@ -20,7 +20,7 @@ from frdet.evaluation import CocoMetric
 from frdet.registry import DATASETS
 from tests.broken_data import FILES, broken_coco
 from tests.engine import toy  # noqa: F401  registers ToyDataset
-from tests.evaluation.test_tested import CLASSES, evaluated, perfect
+from tests.evaluation.test_truth import CLASSES, evaluated, perfect
 
 IN_ANNOTATIONS = {
     'wrong image record': (1, ("images[12] (id 90) has height '20': expected a positive number of pixels",)),

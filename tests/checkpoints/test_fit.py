@@ -1,14 +1,19 @@
 """What training starts from: all that fits, and only the layers that depend on the classes anew."""
 
 import logging
+import pickle
 
 import pytest
 import torch
 from mmengine.logging import MMLogger
+from mmengine.registry import DefaultScope
 from torch import nn
 
+from frdet.checkpoints import Pretrained
 from frdet.checkpoints.fit import fit_to_start
 from frdet.errors import CheckpointError
+from frdet.models.backbones import ResNet
+from tests.weights import caffe2_names, calibrated_resnet
 
 
 class Detector(nn.Module):
@@ -121,3 +126,176 @@ def test_counters_of_batches_may_differ(warnings):
     del state['neck.num_batches_tracked']
     assert 'neck.weight' in fit_to_start(Detector(4), state, 'a.pth')
     assert not warnings
+
+
+@pytest.fixture(scope='module')
+def net():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return calibrated_resnet(18, 'pytorch', torch.randn(2, 3, 64, 64))
+
+
+@pytest.fixture
+def log():
+    records = []
+    logger = MMLogger.get_instance('pretrained')
+    handler = logging.Handler()
+    handler.emit = lambda record: records.append(record.getMessage())
+    logger.addHandler(handler)
+    return records
+
+
+def resnet18(norm='FrozenBN', **kwargs):
+    return ResNet(depth=18, style='pytorch', norm=dict(type=norm), frozen_stages=-1, **kwargs)
+
+
+def test_init_weights_loads_and_logs(net, tmp_path, log):
+    path = tmp_path / 'R-18.pkl'
+    path.write_bytes(pickle.dumps({'blobs': caffe2_names(net)}, 2))
+    model = resnet18(init_cfg=dict(type='Pretrained', checkpoint=str(path)))
+    with DefaultScope.overwrite_default_scope('frdet'):
+        model.init_weights()
+    assert torch.equal(model.layer2[0].downsample[0].weight, net.layer2[0].downsample[0].weight)
+    scale = net.bn1.weight / torch.sqrt(net.bn1.running_var + net.bn1.eps)
+    assert torch.equal(model.bn1.scale_shift()[0], scale)
+    assert any('R-18.pkl' in line and 'Caffe2' in line for line in log)
+
+
+def test_from_a_detector_and_by_prefix(net, tmp_path):
+    state = {f'backbone.{name}': value for name, value in net.state_dict().items()}
+    torch.save({'state_dict': {**state, 'neck.w': torch.ones(1)}, 'meta': {}}, tmp_path / 'a.pth')
+    for prefix in (None, 'backbone', 'backbone.'):
+        model = resnet18('BN')
+        Pretrained(checkpoint=str(tmp_path / 'a.pth'), prefix=prefix)(model)
+        assert torch.equal(model.layer4[1].conv2.weight, net.layer4[1].conv2.weight)
+        assert torch.equal(model.layer4[1].bn2.running_var, net.layer4[1].bn2.running_var)
+    with pytest.raises(CheckpointError, match='nothing in it is named head'):
+        Pretrained(checkpoint=str(tmp_path / 'a.pth'), prefix='head')(resnet18())
+
+
+def test_every_parameter_must_be_there(net, tmp_path):
+    path = tmp_path / 'a.pth'
+    state = net.state_dict()
+    del state['layer1.0.conv1.weight'], state['layer3.0.bn1.bias']
+    torch.save(state, path)
+    with pytest.raises(CheckpointError, match=r'lacks layer1\.0\.conv1\.weight, layer3\.0\.bn1\.bias'):
+        Pretrained(checkpoint=str(path))(resnet18())
+
+
+def test_shapes_must_fit(net, tmp_path):
+    torch.save({**net.state_dict(), 'conv1.weight': torch.ones(64, 1, 7, 7)}, tmp_path / 'a.pth')
+    with pytest.raises(CheckpointError, match=r'another shape of conv1\.weight \(64, 1, 7, 7\)'):
+        Pretrained(checkpoint=str(tmp_path / 'a.pth'))(resnet18())
+
+
+@pytest.mark.parametrize('model', [dict(depth=34, norm=dict(type='BN')), dict(depth=18, norm=dict(type='GN'))])
+def test_another_depth_or_norm_does_not_fit(net, tmp_path, model):
+    torch.save(net.state_dict(), tmp_path / 'a.pth')
+    with pytest.raises(CheckpointError, match='does not fit ResNet') as info:
+        Pretrained(checkpoint=str(tmp_path / 'a.pth'))(ResNet(style='pytorch', frozen_stages=-1, **model))
+    assert len(str(info.value).splitlines()) <= 2
+
+
+@pytest.mark.parametrize(('style', 'warned'), [('caffe', True), ('pytorch', False)])
+def test_wrong_style_is_told(tmp_path, log, style, warned):
+    """A bottleneck's stride is in no shape: torchvision's weights fit a caffe-style model, and are wrong there."""
+    torch.save(calibrated_resnet(50, 'pytorch', torch.randn(1, 3, 64, 64)).state_dict(), tmp_path / 'a.pth')
+    Pretrained(checkpoint=str(tmp_path / 'a.pth'))(ResNet(depth=50, style=style, norm=dict(type='BN')))
+    assert any("style='pytorch'" in line for line in log) == warned
+
+
+def test_a_module_that_is_no_resnet(net, tmp_path):
+    torch.save(net.state_dict(), tmp_path / 'a.pth')
+    with pytest.raises(CheckpointError, match='does not fit Linear'):
+        Pretrained(checkpoint=str(tmp_path / 'a.pth'))(nn.Linear(1, 1))
+
+
+class Convolutions(nn.Module):
+    """A user's backbone: two layers, called as in the file or below ``body``."""
+
+    def __init__(self, *, inside=False, joint='_'):
+        super().__init__()
+        parts = {f'stages{joint}0': nn.Conv2d(3, 2, 1), 'stem': nn.BatchNorm2d(2)}
+        if joint == '.':
+            parts = {'stages': nn.Sequential(nn.Conv2d(3, 2, 1)), 'stem': nn.BatchNorm2d(2)}
+        if inside:
+            self.body = nn.ModuleDict(parts)
+        else:
+            for name, part in parts.items():
+                self.add_module(name, part)
+
+
+def save(path, module, prefix='', **more):
+    for parameter in module.parameters():
+        nn.init.normal_(parameter)
+    state = {**module.state_dict(), **more}
+    torch.save({prefix + name: value for name, value in state.items()}, path)
+    return list(module.parameters())
+
+
+@pytest.mark.parametrize('inside', [False, True])
+@pytest.mark.parametrize('joint', ['.', '_'])
+@pytest.mark.parametrize('prefix', ['', 'backbone.', 'model.net.'])
+@pytest.mark.parametrize('more', [{}, {'head.norm.weight': torch.ones(2), 'head.fc.bias': torch.ones(7)}])
+def test_any_backbone_takes_the_names_of_its_file(tmp_path, log, inside, joint, prefix, more):
+    expected = save(tmp_path / 'a.pth', Convolutions(joint='.'), prefix, **more)
+    model = Convolutions(inside=inside, joint=joint)
+    Pretrained(checkpoint=str(tmp_path / 'a.pth'))(model)
+    assert all(torch.equal(*pair) for pair in zip(model.parameters(), expected, strict=True))
+    left_out = f', without {prefix}head.norm.weight, {prefix}head.fc.bias' if more else ''
+    assert log == [f'Convolutions: weights of {tmp_path}/a.pth, names as they are{left_out}']
+
+
+@pytest.mark.parametrize(
+    ('more', 'words'),
+    [
+        ({'neck.weight': torch.ones(1)}, r'has, unlike the model, neck\.weight'),
+        ({'stem.weight': torch.ones(3)}, r'another shape of stem\.weight \(3,\) \(model: \(2,\)\)'),
+    ],
+)
+def test_what_else_does_not_fit_is_named(tmp_path, more, words):
+    save(tmp_path / 'a.pth', Convolutions(), **more)
+    with pytest.raises(CheckpointError, match=rf'(?s)a\.pth \(tried names as they are\).*Convolutions.*{words}'):
+        Pretrained(checkpoint=str(tmp_path / 'a.pth'))(Convolutions())
+
+
+def test_names_that_two_of_the_file_would_get(tmp_path):
+    """``stages_0`` and ``stages.0`` are one name only where the file has one of them."""
+    save(tmp_path / 'a.pth', Convolutions(joint='.'), **{'stages_0.weight': torch.ones(2, 3, 1, 1)})
+    with pytest.raises(CheckpointError, match=r'does not fit Convolutions'):
+        Pretrained(checkpoint=str(tmp_path / 'a.pth'))(Convolutions(joint='_'))
+
+
+def test_a_backbone_of_torchvision(tmp_path, log):
+    """Its own file as a whole; without its classifier; a ResNet also from detectron2's names."""
+    models = pytest.importorskip('torchvision.models')
+    net = models.mobilenet_v3_small()
+    expected = save(tmp_path / 'a.pth', net)
+    model = models.mobilenet_v3_small()
+    Pretrained(checkpoint=str(tmp_path / 'a.pth'))(model)
+    assert all(torch.equal(*pair) for pair in zip(model.parameters(), expected, strict=True))
+    features = nn.ModuleDict({'features': models.mobilenet_v3_small().features})
+    Pretrained(checkpoint=str(tmp_path / 'a.pth'))(features)
+    assert torch.equal(next(features.parameters()), expected[0])
+    assert log[-1].endswith('without classifier.0.weight, classifier.0.bias, classifier.3.weight, classifier.3.bias')
+
+
+def test_a_resnet_below_a_name_takes_every_layout(net, tmp_path, log):
+    models = pytest.importorskip('torchvision.models')
+    (tmp_path / 'R-18.pkl').write_bytes(pickle.dumps({'blobs': caffe2_names(net)}, 2))
+    body = models.resnet18()
+    body.fc = nn.Identity()
+    model = nn.ModuleDict({'body': body})
+    Pretrained(checkpoint=str(tmp_path / 'R-18.pkl'))(model)
+    assert torch.equal(body.layer4[1].conv2.weight, net.layer4[1].conv2.weight)
+    assert 'layout Caffe2' in log[-1]
+
+
+def test_a_backbone_of_timm(tmp_path):
+    timm = pytest.importorskip('timm')
+    for name in ('resnet10t', 'convnext_atto'):
+        expected = timm.create_model(name, pretrained=False)
+        torch.save(expected.state_dict(), tmp_path / 'a.pth')
+        model = nn.ModuleDict({'net': timm.create_model(name, pretrained=False, features_only=True)})
+        Pretrained(checkpoint=str(tmp_path / 'a.pth'))(model)
+        assert torch.equal(next(model.parameters()), next(expected.parameters()))

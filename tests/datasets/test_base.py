@@ -16,7 +16,7 @@ from frdet.datasets.loaders import ResumableLoader
 from frdet.errors import BrokenImageError, DataError, defined
 from frdet.evaluation import CocoMetric
 from frdet.registry import DATASETS
-from tests.evaluation.test_tested import evaluated, perfect
+from tests.evaluation.test_truth import evaluated, perfect
 
 NAMES = [f'{k}.png' for k in range(6)]
 

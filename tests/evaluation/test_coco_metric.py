@@ -5,6 +5,7 @@ import copy
 import io
 import json
 import logging
+import math
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from pycocotools.cocoeval import COCOeval
 
 from frdet.errors import ConfigError, DataError
 from frdet.evaluation import CocoMetric
+from frdet.evaluation.coco_metric import is_defined
 from frdet.structures import DetDataSample
 from tests.datasets.test_coco_reading import layouts, nearly_right
 from tests.ops.test_any_boxes import any_boxes, coordinates
@@ -337,3 +339,25 @@ def test_any_detections(tmp_path, backend, data):
     found = [sample(1, boxes.nan_to_num(0).tolist(), scores.nan_to_num(0).tolist(), labels)]
     figures = evaluate(by_hand(tmp_path, truth), found, ('cat', 'dog'), backend=backend)
     assert all(value == -1 or 0 <= value <= 1 for value in figures.values())
+
+
+@pytest.mark.parametrize(
+    ('name', 'value', 'defined'),
+    [
+        ('coco/bbox_mAP', 0.0, True),
+        ('coco/bbox_mAP', -1.0, False),
+        ('coco/bbox_mAP_s', -1, False),
+        ('bbox_AR@100', -1.0, False),  # without a prefix
+        ('mine/val/bbox_mAP_50', np.float32(-1), False),
+        ('coco/bbox_mAP', torch.tensor(-1.0), False),
+        ('mine/gain', -1.0, True),  # a number like any other
+        ('bbox_mAP/gain', -1.0, True),  # the prefix is not the figure
+        ('val_loss', -1.0, True),
+        ('val_loss', math.nan, False),
+        ('coco/bbox_mAP', math.nan, False),
+        ('val_loss', math.inf, False),
+        ('val_loss', None, False),
+    ],
+)
+def test_is_defined(name, value, defined):
+    assert is_defined(name, value) is defined

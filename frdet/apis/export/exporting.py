@@ -57,7 +57,7 @@ class ExportedDetector(nn.Module):
         inputs = ((images - rule.mean) / rule.std).masked_fill(~(y[:, None, :, None] & x[:, None, None, :]), 0)
         d = rule.pad_size_divisor
         inputs = F.pad(inputs, (0, (width + d - 1) // d * d - width, 0, (height + d - 1) // d * d - height))
-        return inputs.to(memory_format=rule.memory_format)
+        return inputs.to(memory_format=torch.channels_last)
 
 
 def export_detector(model: nn.Module, path: str | Path) -> None:

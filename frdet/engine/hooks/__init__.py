@@ -1,6 +1,6 @@
 """Hooks: actions before and after the steps of training and testing."""
 
-from frdet.checkpoints.hooks import CheckpointHook, FitCheckpointHook, PlainCheckpointHook, StartFromCheckpointHook
+from frdet.checkpoints.hooks import CheckpointHook, FitCheckpointHook, PlainCheckpointHook
 from frdet.engine.hooks.broken_images import BrokenImagesHook
 from frdet.engine.hooks.check_setup import CheckSetupHook
 from frdet.engine.hooks.draw import DrawDetectionsHook
@@ -25,7 +25,6 @@ __all__ = [
     'PlainCheckpointHook',
     'ParamSchedulerHook',
     'ProgressHook',
-    'StartFromCheckpointHook',
     'StopHook',
     'ValLossHook',
     'WorkFolderHook',

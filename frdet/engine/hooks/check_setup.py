@@ -8,9 +8,8 @@ from torch import nn
 
 from frdet.engine.schedules import check_counting, check_one_cycle, misfits
 from frdet.errors import ConfigError
-from frdet.models.detectors import other_counts
+from frdet.models.detectors import bare, other_counts
 from frdet.models.layers import has_untouched_frozen_norm
-from frdet.models.wrapping import bare
 from frdet.registry import HOOKS
 
 

@@ -16,10 +16,10 @@ from mmengine.structures import BaseDataElement, InstanceData
 from torch import Tensor, nn
 
 from frdet.checkpoints import load_file
-from frdet.checkpoints.loading import to_plain
+from frdet.checkpoints.runs import to_plain
 from frdet.engine.optim import DTYPES
 from frdet.errors import CheckpointError, ConfigError, UserError
-from frdet.models.wrapping import bare
+from frdet.models.detectors import bare
 from frdet.registry import HOOKS
 from frdet.structures import DetDataSample
 

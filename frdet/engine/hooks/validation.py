@@ -16,7 +16,7 @@ from torch import Tensor
 from frdet.checkpoints.hooks import can_choose
 from frdet.engine.schedules import follows_metric
 from frdet.errors import ConfigError
-from frdet.models.wrapping import bare
+from frdet.models.detectors import bare
 from frdet.registry import HOOKS
 from frdet.structures import DetDataSample
 

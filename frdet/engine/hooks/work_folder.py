@@ -9,7 +9,7 @@ from mmengine.dist import barrier, is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from frdet.checkpoints.names import few
+from frdet.checkpoints.fit import few
 from frdet.errors import ConfigError
 
 POINTER = 'last_checkpoint'

@@ -12,7 +12,7 @@ from mmengine.config import Config
 
 from frdet.errors import ConfigError, DataError
 from frdet.evaluation.backends import CocoEval
-from frdet.evaluation.defined import is_defined
+from frdet.evaluation.coco_metric import is_defined
 from frdet.insight import store
 from frdet.insight.errors import (
     ErrorSplit,

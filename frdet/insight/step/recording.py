@@ -21,7 +21,7 @@ from frdet.insight.step.layers import LayerStats, layers_to_watch, stages_after
 from frdet.insight.step.record import ANCHORS, DATA, PROPOSALS, ROIS, Loss, Matching, Prepared, Record, RoIs, Selection
 from frdet.models.dense_heads import RPNHead
 from frdet.models.task_modules import AssignResult, best_scores
-from frdet.models.task_modules.assigners import IGNORED
+from frdet.models.task_modules.targets import IGNORED
 from frdet.registry import LOSSES
 from frdet.structures import clip_boxes
 

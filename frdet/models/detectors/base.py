@@ -1,16 +1,21 @@
 """The base class of detectors. A family adds its parts and two methods, ``losses`` and ``detect``."""
 
+import functools
+import logging
+import os
+import shutil
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any, NoReturn
 
 import torch
-from mmengine.model import BaseModel
+from mmengine.logging import print_log
+from mmengine.model import BaseModel, is_model_wrapper
 from mmengine.registry import DefaultScope
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from frdet.errors import ConfigError, ExportError, defined
-from frdet.models.compiling import compiled
 from frdet.models.preprocessor import DetPreprocessor
 from frdet.models.task_modules import Detections
 from frdet.registry import BACKBONES, NECKS, PREPROCESSORS, SCOPE, arguments_of, build_parts
@@ -117,7 +122,7 @@ class Detector(BaseModel):
         """
         if torch.jit.is_tracing():
             self.__prepare_scriptable__()
-        run = compiled(_features) if self.compile_features else _features
+        run = compiled_features() if self.compile_features else _features
         return run(self.backbone, self.neck, inputs)
 
     def __prepare_scriptable__(self) -> NoReturn:
@@ -170,6 +175,11 @@ class Detector(BaseModel):
         return data_samples
 
 
+def bare(model: nn.Module) -> Any:
+    """The model without its wrapper, such as DistributedDataParallel."""
+    return model.module if is_model_wrapper(model) else model
+
+
 def class_counts(model: nn.Module) -> dict[str, int]:
     """The numbers of classes of a model's heads, by the key path that sets each in a config.
 
@@ -211,6 +221,20 @@ def _with_channels(neck: Any, backbone: nn.Module) -> Any:
 def _features(backbone: nn.Module, neck: nn.Module | None, inputs: Tensor) -> tuple[Tensor, ...]:
     features = backbone(inputs)
     return neck(features) if neck is not None else features
+
+
+@functools.cache
+def compiled_features() -> Callable[..., tuple[Tensor, ...]]:
+    """``_features``, compiled at its first call, once for all models. Without a C++ compiler it stays as it is.
+
+    It is no method: that of a copied model, such as the average of its weights, would still run on the original model.
+    """
+    compiler = os.environ.get('CXX') or 'g++'
+    if shutil.which(compiler) is None:
+        text = f'compile=True is left out: there is no C++ compiler {compiler}. Install one, or set CXX'
+        print_log(text, 'current', logging.WARNING)
+        return _features
+    return torch.compile(_features)
 
 
 def _image_sizes(inputs: Tensor, data_samples: list[DetDataSample]) -> Tensor:

@@ -1,6 +1,5 @@
 """Building blocks shared by the components."""
 
 from frdet.models.layers.norm import ConvNorm, FrozenBatchNorm2d, build_norm, conv_norm, has_untouched_frozen_norm
-from frdet.models.layers.patches import gather_patches
 
-__all__ = ['ConvNorm', 'FrozenBatchNorm2d', 'build_norm', 'conv_norm', 'gather_patches', 'has_untouched_frozen_norm']
+__all__ = ['ConvNorm', 'FrozenBatchNorm2d', 'build_norm', 'conv_norm', 'has_untouched_frozen_norm']

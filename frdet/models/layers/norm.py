@@ -41,15 +41,6 @@ class FrozenBatchNorm2d(nn.Module):
         scale, shift = self.scale_shift()
         return x * scale[:, None, None].to(x.dtype) + shift[:, None, None].to(x.dtype)
 
-    def fold_into(self, weight: Tensor) -> tuple[Tensor, Tensor]:
-        """Weight (C, ...) and bias (C,) of a convolution followed by this norm.
-
-        They are computed at every call, not cached: PyTorch does not notice every change of a tensor, for example a
-        write through ``.data``, so a cached weight could be out of date.
-        """
-        scale, shift = self.scale_shift()
-        return weight * scale.view(-1, *[1] * (weight.dim() - 1)), shift
-
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any) -> None:
         # A checkpoint of a trained BatchNorm has a counter that means nothing here.
         state_dict.pop(f'{prefix}num_batches_tracked', None)
@@ -90,12 +81,16 @@ def has_untouched_frozen_norm(module: nn.Module) -> bool:
 def conv_norm(x: Tensor, conv: nn.Conv2d, norm: nn.Module) -> Tensor:
     """``norm(conv(x))``. A FrozenBN costs no pass over the activations: it is folded into weight and bias.
 
-    Gradients reach ``conv.weight`` through the folding. The result equals that of the two layers up to rounding.
+    Gradients reach ``conv.weight`` through the folding. The result equals that of the two layers up to rounding. The
+    folded weight is computed at every call, not cached: PyTorch does not notice every change of a tensor, for example a
+    write through ``.data``, so a cached weight could be out of date.
     """
     if not isinstance(norm, FrozenBatchNorm2d) or conv.bias is not None:
         return norm(conv(x))
-    weight, bias = norm.fold_into(conv.weight)
-    return F.conv2d(x, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)
+    scale, shift = norm.scale_shift()
+    return F.conv2d(
+        x, conv.weight * scale.view(-1, 1, 1, 1), shift, conv.stride, conv.padding, conv.dilation, conv.groups
+    )
 
 
 class ConvNorm(nn.Module):

@@ -1,16 +1,28 @@
 """Losses. All have the form ``loss(pred, target, weight, avg_factor)``."""
 
-from frdet.models.losses.box import BoxLoss, GIoULoss, IoULoss, L1Loss, SmoothL1Loss, box_loss
-from frdet.models.losses.classification import BinaryCrossEntropyLoss, CrossEntropyLoss, FocalLoss
+from frdet.models.losses.losses import (
+    BinaryCrossEntropyLoss,
+    CrossEntropyLoss,
+    FocalLoss,
+    GIoULoss,
+    IoULoss,
+    L1Loss,
+    Loss,
+    SmoothL1Loss,
+    box_loss,
+)
+from frdet.moved import moved_names
+
+__getattr__ = moved_names(__name__, {'BoxLoss': 'frdet.models.losses:Loss'})
 
 __all__ = [
     'BinaryCrossEntropyLoss',
-    'BoxLoss',
     'CrossEntropyLoss',
     'FocalLoss',
     'GIoULoss',
     'IoULoss',
     'L1Loss',
+    'Loss',
     'SmoothL1Loss',
     'box_loss',
 ]

@@ -4,14 +4,19 @@ Shapes: B images, P proposals and G ground truths an image, S samples an image, 
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
 
 import torch
 from mmengine.model import BaseModule
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 
+from frdet import ops
+from frdet.errors import ConfigError
 from frdet.models.losses import box_loss
 from frdet.models.task_modules import Detections, Proposals, select_batch
-from frdet.models.task_modules.assigners import IGNORED
+from frdet.models.task_modules.targets import IGNORED
 from frdet.registry import ASSIGNERS, BBOX_HEADS, BOX_CODERS, LOSSES, ROI_EXTRACTORS, ROI_HEADS, SAMPLERS, build_parts
 from frdet.structures import GroundTruth, clip_boxes
 
@@ -60,10 +65,9 @@ class StandardRoIHead(BaseModule):
             sampler=sampler, loss_cls=loss_cls, loss_bbox=loss_bbox,
         )  # fmt: skip
         self.add_gt_as_proposals = add_gt_as_proposals
-        self.score_thr = score_thr
-        self.nms_iou_thr = nms_iou_thr
-        self.max_per_image = max_per_image
-        self.min_side = min_side
+        self.selection: dict[str, Any] = dict(
+            score_thr=score_thr, nms_iou_thr=nms_iou_thr, num=max_per_image, min_side=min_side
+        )
 
     def forward(self, features: Sequence[Tensor], rois: Tensor) -> tuple[Tensor, Tensor]:
         """Maps (B, C, H_l, W_l) and RoIs (R, 5) -> class scores (R, K + 1) and deltas (R, K, 4)."""
@@ -71,11 +75,9 @@ class StandardRoIHead(BaseModule):
 
     def loss(self, features: Sequence[Tensor], proposals: Proposals, truth: GroundTruth) -> dict[str, Tensor]:
         """Losses of a sample of the proposals (B, P) of a batch with ground truth (B, G)."""
-        boxes, gt_boxes, labels, positive, valid = self._sample(proposals, truth)
-        scores, deltas = self(features, _with_image_index(boxes))
-        boxes, gt_boxes = boxes.flatten(0, 1), gt_boxes.flatten(0, 1)
-        labels, positive, valid = labels.flatten(), positive.flatten(), valid.flatten()
-
+        sample = self._sample(proposals, truth)
+        scores, deltas = self(features, _with_image_index(sample[0]))
+        boxes, gt_boxes, labels, positive, valid = (x.flatten(0, 1) for x in sample)
         num_samples = valid.sum().clamp(min=1)
         if not self.bbox_head.class_agnostic:
             own_class = labels.clamp(max=self.bbox_head.num_classes - 1)
@@ -99,15 +101,7 @@ class StandardRoIHead(BaseModule):
         else:
             refined = self._refine(features, rois[valid.flatten()], image_sizes)
             boxes, probabilities = (x.new_zeros(valid.shape + x.shape[1:]).index_put_((valid,), x) for x in refined)
-        return select_batch(
-            boxes,
-            probabilities,
-            valid,
-            score_thr=self.score_thr,
-            nms_iou_thr=self.nms_iou_thr,
-            num=self.max_per_image,
-            min_side=self.min_side,
-        )
+        return select_batch(boxes, probabilities, valid, **self.selection)
 
     def _refine(self, features: Sequence[Tensor], rois: Tensor, image_sizes: Tensor) -> tuple[Tensor, Tensor]:
         """RoIs (R, 5) -> clipped boxes (R, K, 4), or (R, 1, 4), NaN where infinite, and probabilities (R, K)."""
@@ -141,3 +135,102 @@ def _with_image_index(boxes: Tensor) -> Tensor:
     """(B, S, 4) -> (B * S, 5), with the index of the image in front."""
     index = torch.arange(boxes.shape[0], device=boxes.device, dtype=boxes.dtype)
     return torch.cat([index[:, None, None].expand(-1, boxes.shape[1], 1), boxes], dim=2).flatten(0, 1)
+
+
+@ROI_EXTRACTORS.register_module()
+class MultiScaleRoIAlign(nn.Module):
+    """RoIAlign on the FPN level floor(canonical_level + log2(sqrt(area) / canonical_size)) (FPN, equation 1).
+
+    Args:
+        strides: strides of the levels to pool from, finest first. Feature maps after these (p6) are not used.
+        output_size: number of bins in height and in width.
+        sampling_ratio: number of samples of a bin along each axis; 0 adapts it to the RoI's size.
+        aligned: half-pixel centres (detectron2, MMDetection) or not (torchvision).
+        canonical_size, canonical_level: an RoI with sides of 224 pixels goes to level 4.
+        min_level: number of the level with the first stride.
+        eps_inside, eps_outside: added to the ratio and to its logarithm. Here detectron2 and torchvision differ.
+    """
+
+    def __init__(
+        self,
+        *,
+        strides: Sequence[int],
+        output_size: int = 7,
+        sampling_ratio: int = 0,
+        aligned: bool = True,
+        canonical_size: float = 224.0,
+        canonical_level: float = 4.0,
+        min_level: int = 2,
+        eps_inside: float = 1e-8,
+        eps_outside: float = 0.0,
+    ):
+        super().__init__()
+        self.spatial_scales = [1 / stride for stride in strides]
+        self.output_size = output_size
+        self.rule = (sampling_ratio, aligned, canonical_size, canonical_level, min_level, eps_inside, eps_outside)
+
+    def forward(self, features: Sequence[Tensor], rois: Tensor) -> Tensor:
+        """Maps (B, C, H_l, W_l) and RoIs (R, 5) as (image index, xyxy) -> (R, C, output_size, output_size)."""
+        rois = rois.to(torch.promote_types(rois.dtype, features[0].dtype))  # float64 for a float64 model
+        used = list(features[: len(self.spatial_scales)])
+        return ops.multiscale_roi_align(used, rois, self.output_size, self.spatial_scales, *self.rule)
+
+
+@BBOX_HEADS.register_module()
+class FCBBoxHead(BaseModule):
+    """Shared fully connected layers, then one layer for class scores, with the background last, and one for deltas.
+
+    Args:
+        num_classes: K, without the background. Where a config has None, training, testing and ``init_detector`` fill
+            in the number of the data set's classes.
+        in_channels: channels of the pooled features.
+        roi_size: height and width of the pooled features.
+        fc_channels: channels of each shared layer.
+        num_fcs: number of shared layers.
+        class_agnostic: predict one box for all classes instead of one for each.
+        init_cfg: MMEngine's.
+
+    Raises:
+        ConfigError: ``num_classes`` is not a positive number.
+    """
+
+    #: The layers whose weights depend on the classes. Fine-tuning on other classes initialises them again.
+    class_layers: tuple[str, ...] = ('fc_cls', 'fc_reg')
+
+    def __init__(
+        self,
+        *,
+        num_classes: int | None,
+        in_channels: int,
+        roi_size: int,
+        fc_channels: int,
+        num_fcs: int,
+        class_agnostic: bool = False,
+        init_cfg: dict | list[dict] | None = None,
+    ):
+        super().__init__(init_cfg)
+        if num_classes is None or num_classes < 1:
+            raise ConfigError(
+                f'FCBBoxHead: num_classes is {num_classes}, expected a positive number. train_detector, test_detector '
+                "and init_detector replace None by the number of the data set's classes"
+            )
+        self.num_classes = num_classes
+        self.class_agnostic = class_agnostic
+        sizes = [in_channels * roi_size**2] + [fc_channels] * num_fcs
+        shared = [nn.Linear(a, b) for a, b in pairwise(sizes)]
+        self.shared_fcs = nn.ModuleList(shared)
+        self.fc_cls = nn.Linear(sizes[-1], num_classes + 1)
+        self.fc_reg = nn.Linear(sizes[-1], 4 * (1 if class_agnostic else num_classes))
+        for fc in shared:
+            nn.init.kaiming_uniform_(fc.weight, a=1)  # Caffe2's XavierFill
+            nn.init.zeros_(fc.bias)
+        for fc, std in ((self.fc_cls, 0.01), (self.fc_reg, 0.001)):
+            nn.init.normal_(fc.weight, std=std)
+            nn.init.zeros_(fc.bias)
+
+    def forward(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
+        """Pooled features (R, C, S, S) -> class scores (R, K + 1) and deltas (R, K, 4), or (R, 1, 4) if agnostic."""
+        x = pooled.flatten(1)
+        for fc in self.shared_fcs:
+            x = F.relu_(fc(x))
+        return self.fc_cls(x).float(), self.fc_reg(x).float().unflatten(1, (-1, 4))

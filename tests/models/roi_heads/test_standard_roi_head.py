@@ -4,13 +4,14 @@ import math
 
 import pytest
 import torch
+import torchvision
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.detection._utils import BoxCoder
 from torchvision.ops import batched_nms, box_iou, clip_boxes_to_image, roi_align
 
-from frdet.models.roi_heads import StandardRoIHead
+from frdet.models.roi_heads import FCBBoxHead, MultiScaleRoIAlign, StandardRoIHead
 from frdet.models.task_modules import Detections, Proposals
 from frdet.structures import GroundTruth
 
@@ -178,9 +179,9 @@ def slow_detections(head: StandardRoIHead, maps: list[Tensor], image: int, boxes
     deltas = deltas.expand(-1, K, -1)
     decoded = BoxCoder(WEIGHTS).decode_single(deltas.flatten(1), boxes).view(-1, K, 4)
     decoded = clip_boxes_to_image(decoded, tuple(SIZES[image].tolist()))
-    rows, labels = (scores.softmax(dim=1)[:, :K] > head.score_thr).nonzero(as_tuple=True)
+    rows, labels = (scores.softmax(dim=1)[:, :K] > head.selection['score_thr']).nonzero(as_tuple=True)
     decoded, scores = decoded[rows, labels], scores.softmax(dim=1)[rows, labels]
-    keep = batched_nms(decoded, scores, labels, 0.5)[: head.max_per_image]
+    keep = batched_nms(decoded, scores, labels, 0.5)[: head.selection['num']]
     return InstanceData(bboxes=decoded[keep], scores=scores[keep], labels=labels[keep])
 
 
@@ -213,3 +214,82 @@ def test_images_without_proposals(counts: tuple[int, int]) -> None:
     results = instances(found)
     assert [len(r) > 0 for r in results] == [c > 0 for c in counts]
     assert all(r.bboxes.shape == (len(r), 4) for r in results)
+
+
+def head(**changes: int | bool) -> FCBBoxHead:
+    return FCBBoxHead(**{'num_classes': 3, 'in_channels': 4, 'roi_size': 2, 'fc_channels': 8, 'num_fcs': 2, **changes})
+
+
+def test_values_by_plain_matrix_products() -> None:
+    made = head()
+    for parameter in made.parameters():
+        nn.init.normal_(parameter, std=0.5)
+    pooled = torch.randn(5, 4, 2, 2)
+    state = made.state_dict()
+    x = pooled.reshape(5, 16)
+    for i in (0, 1):
+        x = (x @ state[f'shared_fcs.{i}.weight'].T + state[f'shared_fcs.{i}.bias']).clamp(min=0)
+    scores, deltas = made(pooled)
+    torch.testing.assert_close(scores, x @ state['fc_cls.weight'].T + state['fc_cls.bias'])
+    # Four deltas of the first class, then four of the second, ...
+    for k in range(3):
+        rows = slice(4 * k, 4 * k + 4)
+        torch.testing.assert_close(deltas[:, k], x @ state['fc_reg.weight'][rows].T + state['fc_reg.bias'][rows])
+
+
+@pytest.mark.parametrize('rois', [0, 3])
+def test_shapes(rois: int) -> None:
+    """Also where not one RoI is left."""
+    pooled = torch.randn(rois, 4, 2, 2)
+    assert [tuple(x.shape) for x in head()(pooled)] == [(rois, 4), (rois, 3, 4)]
+    assert [tuple(x.shape) for x in head(class_agnostic=True)(pooled)] == [(rois, 4), (rois, 1, 4)]
+
+
+@pytest.mark.parametrize('num_fcs', [0, 1, 3])
+def test_number_of_shared_layers(num_fcs: int) -> None:
+    made = head(num_fcs=num_fcs)
+    assert len(made.shared_fcs) == num_fcs
+    assert made.fc_cls.in_features == (8 if num_fcs else 16)
+    assert made(torch.randn(2, 4, 2, 2))[0].shape == (2, 4)
+
+
+def test_initial_weights() -> None:
+    made = head(num_classes=80, fc_channels=256)
+    assert made.fc_cls.weight.std().item() == pytest.approx(0.01, rel=0.05)
+    assert made.fc_reg.weight.std().item() == pytest.approx(0.001, rel=0.05)
+    assert made.shared_fcs[1].weight.std().item() == pytest.approx(1 / 16, rel=0.05)  # sqrt(1 / fan-in)
+    assert all(p.eq(0).all() for name, p in made.named_parameters() if name.endswith('bias'))
+
+
+ROIS = torch.tensor([[0.0, 3.0, 5.0, 40.0, 30.0], [1.0, 10.0, 0.0, 120.0, 100.0]])
+
+
+def maps() -> list[torch.Tensor]:
+    return [torch.randn(2, 3, 128 // s, 128 // s) for s in (4, 8, 16, 32, 64)]
+
+
+def test_default_rule_is_detectron2s() -> None:
+    """Both RoIs are smaller than 112: the finest level; aligned, samples adapted to the size, 7 x 7."""
+    features = maps()
+    pooled = MultiScaleRoIAlign(strides=(4, 8, 16, 32))(features, ROIS)
+    torch.testing.assert_close(pooled, torchvision.ops.roi_align(features[0], ROIS, 7, 0.25, 0, aligned=True))
+
+
+def test_arguments_reach_the_operator() -> None:
+    features = maps()
+    extractor = MultiScaleRoIAlign(
+        strides=(4, 8), output_size=3, sampling_ratio=2, aligned=False, canonical_size=64.0, canonical_level=3
+    )
+    pooled = extractor(features, ROIS)
+    # sqrt(37 * 25) = 30 < 64: level 2, the first; sqrt(110 * 100) = 105 > 64: level 3, the second
+    for i, (level, scale) in enumerate([(0, 0.25), (1, 0.125)]):
+        expected = torchvision.ops.roi_align(features[level], ROIS[i : i + 1], 3, scale, 2, aligned=False)
+        torch.testing.assert_close(pooled[i : i + 1], expected)
+
+
+def test_levels_without_a_stride_are_not_used() -> None:
+    features = maps()
+    huge = torch.tensor([[0.0, 0.0, 0.0, 5000.0, 5000.0]])
+    pooled = MultiScaleRoIAlign(strides=(4, 8, 16, 32))(features, huge)
+    features[4].fill_(1e9)
+    torch.testing.assert_close(MultiScaleRoIAlign(strides=(4, 8, 16, 32))(features, huge), pooled)

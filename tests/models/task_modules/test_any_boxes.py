@@ -6,9 +6,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from frdet.models.task_modules.assigners import MaxIoUAssigner
-from frdet.models.task_modules.box_coder import DeltaXYWHCoder
+from frdet.models.task_modules.anchors import DeltaXYWHCoder
 from frdet.models.task_modules.selection import select_batch, select_proposals
+from frdet.models.task_modules.targets import MaxIoUAssigner
 from frdet.structures import clip_boxes
 from tests.ops.test_any_boxes import any_boxes, coordinates
 

@@ -4,10 +4,58 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.ops import box_iou, generalized_box_iou_loss
+from torchvision.ops import box_iou, generalized_box_iou_loss, sigmoid_focal_loss
 
-from frdet.models.losses import BoxLoss, GIoULoss, IoULoss, L1Loss, SmoothL1Loss, box_loss
+from frdet.models.losses import (
+    BinaryCrossEntropyLoss,
+    CrossEntropyLoss,
+    FocalLoss,
+    GIoULoss,
+    IoULoss,
+    L1Loss,
+    Loss,
+    SmoothL1Loss,
+    box_loss,
+)
 from frdet.models.task_modules import DeltaXYWHCoder
+
+
+def test_cross_entropy_by_hand() -> None:
+    """Scores 0 and log 3 are probabilities 1/4 and 3/4."""
+    pred = torch.tensor([[0.0, math.log(3)], [0.0, math.log(3)], [7.0, -7.0]])
+    weight = torch.tensor([True, True, False])
+    loss = CrossEntropyLoss(loss_weight=2.0)(pred, torch.tensor([0, 1, 1]), weight, 4)
+    # 2 * (log 4 + log 4/3) / 4; the third does not count
+    assert loss.item() == pytest.approx(2 * (math.log(4) + math.log(4 / 3)) / 4)
+
+
+def test_cross_entropy_is_torchs() -> None:
+    pred, target = torch.randn(10, 5), torch.randint(5, (10,))
+    loss = CrossEntropyLoss()(pred, target, torch.ones(10), 10)
+    torch.testing.assert_close(loss, F.cross_entropy(pred, target))
+
+
+def test_binary_cross_entropy_is_torchs() -> None:
+    pred, target, weight = torch.randn(3, 8), torch.rand(3, 8) > 0.5, torch.rand(3, 8) > 0.3
+    loss = BinaryCrossEntropyLoss(loss_weight=0.5)(pred, target, weight, 7.0)
+    expected = F.binary_cross_entropy_with_logits(pred[weight], target[weight].float(), reduction='sum') / 14
+    torch.testing.assert_close(loss, expected)
+
+
+def test_focal_is_torchvisions() -> None:
+    pred, target, weight = torch.randn(3, 8), torch.rand(3, 8) > 0.5, torch.rand(3, 8)
+    loss = FocalLoss(alpha=0.3, gamma=1.5, loss_weight=0.5)(pred, target, weight, 7.0)
+    expected = (sigmoid_focal_loss(pred, target.float(), 0.3, 1.5) * weight).sum() / 14
+    torch.testing.assert_close(loss, expected)
+
+
+@pytest.mark.parametrize('loss', [BinaryCrossEntropyLoss(), FocalLoss()])
+def test_half_precision_logits_are_taken_in_float32(loss: nn.Module) -> None:
+    pred = torch.randn(6).bfloat16()
+    value = loss(pred, torch.ones(6), torch.ones(6), 6)
+    assert value.dtype == torch.float32
+    torch.testing.assert_close(value, loss(pred.float(), torch.ones(6), torch.ones(6), 6))
+
 
 LOSSES = [L1Loss(), SmoothL1Loss(beta=1 / 9), IoULoss(), GIoULoss()]
 
@@ -59,12 +107,12 @@ def test_iou_is_one_minus_torchvisions() -> None:
 
 
 def test_interface_says_what_is_missing() -> None:
-    with pytest.raises(TypeError, match='BoxLoss must define elementwise'):
-        BoxLoss()(torch.zeros(1, 4), torch.zeros(1, 4), torch.ones(1), 1)
+    with pytest.raises(TypeError, match='Loss must define elementwise'):
+        Loss()(torch.zeros(1, 4), torch.zeros(1, 4), torch.ones(1), 1)
 
 
 @pytest.mark.parametrize('loss', LOSSES)
-def test_perfect_deltas_cost_nothing(loss: BoxLoss) -> None:
+def test_perfect_deltas_cost_nothing(loss: Loss) -> None:
     coder = DeltaXYWHCoder(weights=(10.0, 10.0, 5.0, 5.0))
     boxes, targets = random_boxes(9), random_boxes(9)
     deltas = coder.encode(boxes, targets)

@@ -4,8 +4,7 @@ import functools
 import pytest
 import torch
 
-from frdet.models import compiling
-from frdet.models.detectors.base import _features
+from frdet.models.detectors import base
 from frdet.registry import DETECTORS
 from tests.models.torchvision_twin import frdet_config
 
@@ -14,10 +13,10 @@ from tests.models.torchvision_twin import frdet_config
 def _afresh(monkeypatch):
     """No function compiled yet; graphs are captured and run without C++, which would take a minute."""
     monkeypatch.setattr(torch, 'compile', functools.partial(torch.compile, backend='aot_eager', fullgraph=True))
-    compiling.compiled.cache_clear()
+    base.compiled_features.cache_clear()
     torch._dynamo.reset()
     yield
-    compiling.compiled.cache_clear()
+    base.compiled_features.cache_clear()
     torch._dynamo.reset()
 
 
@@ -32,7 +31,7 @@ def build(**changes):
 def test_features_and_gradients_are_the_same():
     """As one graph: a part that torch cannot capture is an error. From the second size on sizes are dynamic."""
     plain, fast = build(), build(compile=True)
-    assert compiling.compiled(_features) is not _features
+    assert base.compiled_features() is not base._features
     assert plain.state_dict().keys() == fast.state_dict().keys()
     for size in ((64, 96), (96, 64)):
         inputs = torch.randn(1, 3, *size)
@@ -62,10 +61,10 @@ def test_a_copy_uses_its_own_weights():
 def test_without_a_compiler(monkeypatch):
     monkeypatch.setenv('CXX', 'no-such-compiler')
     logged = []
-    monkeypatch.setattr(compiling, 'print_log', lambda text, *args: logged.append(text))
+    monkeypatch.setattr(base, 'print_log', lambda text, *args: logged.append(text))
     model = build(compile=True)
     for _ in range(2):
         model.extract_features(torch.zeros(1, 3, 64, 64))
-    assert compiling.compiled(_features) is _features
+    assert base.compiled_features() is base._features
     (text,) = logged
     assert 'no C++ compiler no-such-compiler' in text

@@ -1,22 +1,23 @@
-"""Losses on boxes: some compare deltas, others compare the decoded boxes."""
+"""The losses on class scores, objectness and boxes. Some losses on boxes compare deltas, others the decoded boxes."""
 
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from frdet.registry import LOSSES
 from frdet.structures import box_area
 
 
-class BoxLoss(nn.Module):
-    """Interface of the losses on boxes.
+class Loss(nn.Module):
+    """Interface of the losses. A loss of your own overrides ``elementwise``.
 
     Args:
         loss_weight: factor of the result.
     """
 
-    #: Whether ``pred`` and ``target`` are boxes xyxy in pixels instead of deltas.
+    #: Of a loss on boxes: whether ``pred`` and ``target`` are boxes xyxy in pixels instead of deltas.
     takes_boxes = False
 
     def __init__(self, *, loss_weight: float = 1.0):
@@ -24,25 +25,67 @@ class BoxLoss(nn.Module):
         self.loss_weight = loss_weight
 
     def forward(self, pred: Tensor, target: Tensor, weight: Tensor, avg_factor: Tensor | float) -> Tensor:
-        """Sum of ``weight`` (...) times the loss of ``pred`` (..., 4) at ``target`` (..., 4), over ``avg_factor``."""
+        """Sum of ``weight`` (...) times the ``elementwise`` losses (...), over ``avg_factor``."""
         return self.loss_weight * (self.elementwise(pred, target) * weight).sum() / avg_factor
 
     def elementwise(self, pred: Tensor, target: Tensor) -> Tensor:
-        """Loss of every box, (..., 4) and (..., 4) -> (...)."""
+        """Loss of every sample. On boxes: (..., 4) and (..., 4) -> (...)."""
         raise TypeError(f'{type(self).__name__} must define elementwise(pred, target)')
 
 
 @LOSSES.register_module()
-class L1Loss(BoxLoss):
+class CrossEntropyLoss(Loss):
+    """Softmax cross-entropy."""
+
+    def elementwise(self, pred: Tensor, target: Tensor) -> Tensor:
+        """Scores (n, C) and classes (n,) -> (n,)."""
+        return F.cross_entropy(pred.float(), target, reduction='none')
+
+
+@LOSSES.register_module()
+class BinaryCrossEntropyLoss(Loss):
+    """Cross-entropy of a sigmoid."""
+
+    def elementwise(self, pred: Tensor, target: Tensor) -> Tensor:
+        """Logits and targets in 0..1, both (...) -> (...)."""
+        return F.binary_cross_entropy_with_logits(pred.float(), target.float(), reduction='none')
+
+
+@LOSSES.register_module()
+class FocalLoss(Loss):
+    """Sigmoid cross-entropy with less weight where the answer is already right (Lin et al. 2017, equation 5).
+
+    Args:
+        alpha: weight of positives; negatives have 1 - alpha.
+        gamma: how fast the weight of easy samples falls.
+        loss_weight: factor of the result.
+    """
+
+    def __init__(self, *, alpha: float = 0.25, gamma: float = 2.0, loss_weight: float = 1.0):
+        super().__init__(loss_weight=loss_weight)
+        self.alpha = alpha
+        self.gamma = gamma
+
+    def elementwise(self, pred: Tensor, target: Tensor) -> Tensor:
+        """See ``BinaryCrossEntropyLoss``."""
+        target = target.float()
+        probability = pred.float().sigmoid()
+        miss = probability + target - 2 * probability * target
+        balance = self.alpha * target + (1 - self.alpha) * (1 - target)
+        return F.binary_cross_entropy_with_logits(pred.float(), target, reduction='none') * balance * miss**self.gamma
+
+
+@LOSSES.register_module()
+class L1Loss(Loss):
     """Sum of the absolute differences of the four deltas."""
 
     def elementwise(self, pred: Tensor, target: Tensor) -> Tensor:
-        """See ``BoxLoss``."""
+        """See ``Loss``."""
         return (pred - target).abs().sum(dim=-1)
 
 
 @LOSSES.register_module()
-class SmoothL1Loss(BoxLoss):
+class SmoothL1Loss(Loss):
     """0.5 d^2 / beta below ``beta``, d - 0.5 beta above, summed over the four deltas (Fast R-CNN, equation 3).
 
     Args:
@@ -55,7 +98,7 @@ class SmoothL1Loss(BoxLoss):
         self.beta = beta
 
     def elementwise(self, pred: Tensor, target: Tensor) -> Tensor:
-        """See ``BoxLoss``."""
+        """See ``Loss``."""
         d = (pred - target).abs()
         if self.beta > 0:
             d = torch.where(d < self.beta, 0.5 * d * d / self.beta, d - 0.5 * self.beta)
@@ -63,25 +106,25 @@ class SmoothL1Loss(BoxLoss):
 
 
 @LOSSES.register_module()
-class IoULoss(BoxLoss):
+class IoULoss(Loss):
     """1 - IoU of the decoded boxes, the linear form of Yu et al. 2016."""
 
     takes_boxes = True
 
     def elementwise(self, pred: Tensor, target: Tensor) -> Tensor:
-        """See ``BoxLoss``."""
+        """See ``Loss``."""
         inter, union = _overlap(pred, target)
         return 1 - inter / union
 
 
 @LOSSES.register_module()
-class GIoULoss(BoxLoss):
+class GIoULoss(Loss):
     """1 - IoU + the share of the enclosing box that neither box covers (Rezatofighi et al. 2019, algorithm 1)."""
 
     takes_boxes = True
 
     def elementwise(self, pred: Tensor, target: Tensor) -> Tensor:
-        """See ``BoxLoss``."""
+        """See ``Loss``."""
         inter, union = _overlap(pred, target)
         lt = torch.minimum(pred[..., :2], target[..., :2])
         rb = torch.maximum(pred[..., 2:], target[..., 2:])
@@ -90,6 +133,7 @@ class GIoULoss(BoxLoss):
 
 
 def _overlap(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Areas of intersection and union."""
     lt = torch.maximum(a[..., :2], b[..., :2])
     rb = torch.minimum(a[..., 2:], b[..., 2:])
     inter = (rb - lt).clamp(min=0).prod(dim=-1)
@@ -97,13 +141,7 @@ def _overlap(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def box_loss(
-    loss: BoxLoss,
-    coder: Any,
-    deltas: Tensor,
-    boxes: Tensor,
-    targets: Tensor,
-    positive: Tensor,
-    avg_factor: Tensor | float,
+    loss: Loss, coder: Any, deltas: Tensor, boxes: Tensor, targets: Tensor, positive: Tensor, avg_factor: Tensor | float
 ) -> Tensor:
     """Loss of ``deltas`` on ``boxes`` that must give ``targets``, all (..., 4), where ``positive`` (...) is True."""
     deltas = deltas.float()

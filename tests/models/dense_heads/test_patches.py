@@ -3,7 +3,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from frdet.models.layers import gather_patches
+from frdet.models.dense_heads.rpn_head import gather_patches
 
 SHAPES = ((5, 7), (3, 4), (1, 2))
 CELLS = sum(h * w for h, w in SHAPES)
