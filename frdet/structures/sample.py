@@ -15,7 +15,7 @@ from frdet.errors import DataError
 class DetDataSample(BaseDataElement):
     """An image's ground truth, made by the pipeline, and its detections, added by the model.
 
-    Fields, each an ``InstanceData``:
+    Attributes:
         gt_instances: ``bboxes`` (n, 4) xyxy in pixels of the network's input, ``labels`` (n,) int64 in 0..K-1.
         ignored_instances: ``bboxes`` and ``labels`` of crowd regions, which are neither object nor background.
         pred_instances: ``bboxes`` (n, 4) xyxy in pixels of the original image, ``scores`` (n,), ``labels`` (n,); the

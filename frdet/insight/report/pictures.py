@@ -34,10 +34,10 @@ def add_worst(section: Section, run: Run, analysis: Analysis) -> None:
 
 
 def shown(analysis: Analysis) -> tuple[np.ndarray, np.ndarray]:
-    """What the score where F1 is best leaves to be seen of N detections and M objects.
+    """The kinds of N detections with at least the score where F1 is best, and which of M objects they miss.
 
     Returns:
-        (N,) int64, index in (*KINDS, RIGHT), -1 where the score of the detection is lower.
+        (N,) int64, index in ``(*KINDS, RIGHT)``, -1 where the score of the detection is lower.
         (M,) bool, whether no shown detection found the object, and no shown error is about it.
     """
     matched, errors, truth = analysis.matched, analysis.errors, analysis.results.truth
