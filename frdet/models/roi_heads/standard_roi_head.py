@@ -5,7 +5,6 @@ Shapes: B images, P proposals and G ground truths an image, S samples an image, 
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
 
 import torch
 from mmengine.model import BaseModule
@@ -65,9 +64,10 @@ class StandardRoIHead(BaseModule):
             sampler=sampler, loss_cls=loss_cls, loss_bbox=loss_bbox,
         )  # fmt: skip
         self.add_gt_as_proposals = add_gt_as_proposals
-        self.selection: dict[str, Any] = dict(
-            score_thr=score_thr, nms_iou_thr=nms_iou_thr, num=max_per_image, min_side=min_side
-        )
+        self.score_thr = score_thr  # a user may set these four on a loaded detector
+        self.nms_iou_thr = nms_iou_thr
+        self.max_per_image = max_per_image
+        self.min_side = min_side
 
     def forward(self, features: Sequence[Tensor], rois: Tensor) -> tuple[Tensor, Tensor]:
         """Maps (B, C, H_l, W_l) and RoIs (R, 5) -> class scores (R, K + 1) and deltas (R, K, 4)."""
@@ -101,7 +101,10 @@ class StandardRoIHead(BaseModule):
         else:
             refined = self._refine(features, rois[valid.flatten()], image_sizes)
             boxes, probabilities = (x.new_zeros(valid.shape + x.shape[1:]).index_put_((valid,), x) for x in refined)
-        return select_batch(boxes, probabilities, valid, **self.selection)
+        return select_batch(
+            boxes, probabilities, valid,
+            score_thr=self.score_thr, nms_iou_thr=self.nms_iou_thr, num=self.max_per_image, min_side=self.min_side,
+        )  # fmt: skip
 
     def _refine(self, features: Sequence[Tensor], rois: Tensor, image_sizes: Tensor) -> tuple[Tensor, Tensor]:
         """RoIs (R, 5) -> clipped boxes (R, K, 4), or (R, 1, 4), NaN where infinite, and probabilities (R, K)."""

@@ -179,9 +179,9 @@ def slow_detections(head: StandardRoIHead, maps: list[Tensor], image: int, boxes
     deltas = deltas.expand(-1, K, -1)
     decoded = BoxCoder(WEIGHTS).decode_single(deltas.flatten(1), boxes).view(-1, K, 4)
     decoded = clip_boxes_to_image(decoded, tuple(SIZES[image].tolist()))
-    rows, labels = (scores.softmax(dim=1)[:, :K] > head.selection['score_thr']).nonzero(as_tuple=True)
+    rows, labels = (scores.softmax(dim=1)[:, :K] > head.score_thr).nonzero(as_tuple=True)
     decoded, scores = decoded[rows, labels], scores.softmax(dim=1)[rows, labels]
-    keep = batched_nms(decoded, scores, labels, 0.5)[: head.selection['num']]
+    keep = batched_nms(decoded, scores, labels, 0.5)[: head.max_per_image]
     return InstanceData(bboxes=decoded[keep], scores=scores[keep], labels=labels[keep])
 
 
@@ -205,6 +205,16 @@ def test_detections_are_those_of_a_slow_reference(class_agnostic: bool) -> None:
         assert torch.equal(found.labels, expected.labels)
         torch.testing.assert_close(found.scores, expected.scores)
         torch.testing.assert_close(found.bboxes, expected.bboxes, atol=1e-3, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_thresholds_set_on_a_built_head() -> None:
+    """As users do with a loaded detector: the detections are those of a head that was built so."""
+    made, maps, proposals = make_head(), features(), make_proposals(make_truth(0, 0), counts=(30, 2))
+    made.score_thr, made.max_per_image = 0.0, 5
+    assert instances(made.predict(maps, proposals, SIZES))[0].scores.shape == (5,)
+    made.max_per_image, made.min_side = 100, 1e4
+    assert [len(found) for found in instances(made.predict(maps, proposals, SIZES))] == [0, 0]
 
 
 @pytest.mark.parametrize('counts', [(5, 0), (0, 0)])
