@@ -24,6 +24,7 @@ def train(shapes, work_dir, workers, *, seed=3, amp=False):
     """Three iterations of two images: the logged losses, and everything that the checkpoint holds of the model."""
     options = {
         'train_dataloader.dataset.data_root': str(shapes),
+        'train_dataloader.dataset.pipeline.1.short_side': 160,
         'train_dataloader.batch_size': 2,
         'train_dataloader.num_workers': workers,
         'train_cfg.max_epochs': 1,

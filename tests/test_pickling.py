@@ -36,14 +36,13 @@ WAYS: dict[str, Callable[[Any], Any]] = {
 }
 
 
-def model(norm: str = 'FrozenBN', *, amp: bool = False, channels_last: bool = True) -> nn.Module:
+def model(norm: str = 'FrozenBN', *, amp: bool = False) -> nn.Module:
     config = frdet_config(18)
     config['backbone'].update(norm=dict(type=norm))
     config['neck'].update(out_channels=32)
     config['rpn_head'].update(in_channels=32, feat_channels=32, pre_nms_test=50, post_nms_test=20)
     config['roi_head']['bbox_head'].update(in_channels=32, fc_channels=32)
     config['roi_head'].update(score_thr=0.0)
-    config['data_preprocessor'].update(channels_last=channels_last)
     made = DETECTORS.build(config).eval()
     if amp:
         predict_in_bfloat16(made)
@@ -55,7 +54,6 @@ MODELS: dict[str, dict[str, Any]] = {
     'BN': dict(norm='BN'),
     'GN': dict(norm='GN'),
     'bfloat16': dict(amp=True),
-    'contiguous': dict(channels_last=False),
 }
 
 

@@ -190,6 +190,8 @@ def test_gradients_and_five_steps(
             optimizer.zero_grad()
             total.backward()
         if step == 0:
+            for name, other in LOSSES.items():
+                assert losses[name].item() == pytest.approx(expected[other].item(), rel=1e-5), name
             assert_close(gradients_of(model), to_frdet(gradients_of(reference)))
         for optimizer in optimizers:
             optimizer.step()

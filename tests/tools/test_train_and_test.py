@@ -4,7 +4,6 @@ import json
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -23,12 +22,10 @@ FIGURES = (
 )  # fmt: skip
 
 
-def run_tool(
-    tool: str, *args: object, root: Path, python: str | Path | None = None, **env: str
-) -> subprocess.CompletedProcess:
+def run_tool(tool: str, *args: object, root: Path, **env: str) -> subprocess.CompletedProcess:
     """A tool as a user runs it, from the repository's root."""
     return subprocess.run(
-        [python or warm.python(), f'tools/{tool}.py', *map(str, args)],
+        [warm.python(), f'tools/{tool}.py', *map(str, args)],
         cwd=ROOT,
         env={**os.environ, 'FRDET_DATA_ROOT': str(root), **env},
         capture_output=True,
@@ -89,7 +86,7 @@ def trained(coco_root, small, tmp_path_factory):
     work_dir = tmp_path_factory.mktemp('work')
     done = run_tool(
         'train', CONFIG, '--work-dir', work_dir, '--cfg-options', 'train_dataloader.batch_size=6', *small,
-        root=coco_root.root, python=sys.executable,
+        root=coco_root.root,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr, work_dir

@@ -57,23 +57,14 @@ def make_twins(depth: int, batch: Batch) -> Twins:
 
 
 @pytest.fixture(scope='module')
-def twins18(shared_batch: Batch) -> Twins:
+def twins(shared_batch: Batch) -> Twins:
+    """With ResNet-18; tests/checkpoints/test_against_torchvision.py compares the shipped config, with ResNet-50."""
     return make_twins(18, shared_batch)
 
 
-@pytest.fixture(scope='module')
-def twins50(shared_batch: Batch) -> Twins:
-    return make_twins(50, shared_batch)
-
-
-@pytest.fixture(params=['twins18', 'twins50'])
-def twins(request: pytest.FixtureRequest) -> Twins:
-    return request.getfixturevalue(request.param)
-
-
 @pytest.fixture
-def model(twins18: Twins) -> FasterRCNN:
-    return copy.deepcopy(twins18[1]).float()
+def model(twins: Twins) -> FasterRCNN:
+    return copy.deepcopy(twins[1]).float()
 
 
 def run(model: FasterRCNN, images: list[Tensor], samples: list[DetDataSample], mode: str) -> dict | list:
@@ -89,9 +80,9 @@ def run_both(twins: Twins, images: list[Tensor], samples: list[DetDataSample], m
     return model(batch.tensors, samples, mode=mode), reference(images, targets if mode == 'loss' else None)
 
 
-def test_normalised_batches_are_torchvisions(twins18: Twins, batch: Batch) -> None:
-    found = twins18[1].data_preprocessor({'inputs': batch[0], 'data_samples': batch[1]})['inputs']
-    expected = twins18[0].transform(for_torchvision(*batch)[0])[0].tensors
+def test_normalised_batches_are_torchvisions(twins: Twins, batch: Batch) -> None:
+    found = twins[1].data_preprocessor({'inputs': batch[0], 'data_samples': batch[1]})['inputs']
+    expected = twins[0].transform(for_torchvision(*batch)[0])[0].tensors
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
@@ -120,9 +111,9 @@ def test_losses_and_gradients_are_torchvisions(twins: Twins, batch: Batch) -> No
 
 
 @torch.no_grad()
-def test_losses_with_an_image_without_boxes_are_torchvisions(twins18: Twins, batch: Batch) -> None:
+def test_losses_with_an_image_without_boxes_are_torchvisions(twins: Twins, batch: Batch) -> None:
     without_boxes(batch[1][0])
-    assert_same_losses(*run_both(twins18, *batch, mode='loss'))
+    assert_same_losses(*run_both(twins, *batch, mode='loss'))
 
 
 @torch.no_grad()
