@@ -8,6 +8,9 @@ override VENV := $(strip $(VENV))
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.frdet-installed
 
+# Images of containers often set this. Each of the hundred processes that the tests start would then compile torch anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help install demo test quick bench sanitized test-compat fuzz lint style docs warnings format sanitize browser clean
 .DELETE_ON_ERROR:
 
