@@ -1,6 +1,8 @@
 """A config as Python text."""
 
+import math
 from keyword import iskeyword
+from numbers import Number
 from typing import Any
 
 from mmengine.config import Config
@@ -9,7 +11,10 @@ WIDTH = 120  # the longest line that can be broken
 
 
 def dump_config(cfg: Config) -> str:
-    """The whole config as Python text, with sorted keys, ``type`` first. Reading the text gives the same config."""
+    """The whole config as Python text, with sorted keys, ``type`` first.
+
+    Reading the text gives the same config, but for objects without a literal, such as paths, which are read as strings.
+    """
     return ''.join(f'{key} = {_text(value, before=len(key) + 3)}\n' for key, value in sorted(cfg.to_dict().items()))
 
 
@@ -32,7 +37,7 @@ class QuickConfig(Config):
 def _text(value: Any, indent: int = 0, before: int = 0) -> str:
     """A value as code, in lines that begin at column ``indent``, the first after ``before`` characters of its key."""
     if not isinstance(value, (dict, list, tuple)):
-        return repr(value) if isinstance(value, str) else str(value)
+        return _plain(value)
     left, right = ('[', ']') if isinstance(value, list) else ('(', ')')
     deeper = indent + 4
     if isinstance(value, dict):
@@ -47,6 +52,13 @@ def _text(value: Any, indent: int = 0, before: int = 0) -> str:
         return line
     lines = ''.join(f'{" " * deeper}{item},\n' for item in items)
     return f'{left}\n{lines}{" " * indent}{right}'
+
+
+def _plain(value: Any) -> str:
+    """A value without parts. An object that Python has no literal for, such as a path, becomes a string."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return f"float('{value}')"
+    return str(value) if isinstance(value, (Number, bytes, set, type(None))) else repr(str(value))
 
 
 def _order(key: str) -> tuple[bool, str]:

@@ -71,6 +71,7 @@ def _check_rois(rois: Tensor, input: Tensor) -> None:
 def roi_align(
     input: Tensor, rois: Tensor, spatial_scale: float, height: int, width: int, sampling_ratio: int, aligned: bool
 ) -> Tensor:
+    """``frdet.ops.roi_align`` of RoIs (K, 5): (K, C, height, width)."""
     _check_rois(rois, input)
     # A RoI far outside the map gives zeros, as a RoI that is not finite must.
     is_nothing = ~rois.isfinite().all(dim=1, keepdim=True)
@@ -96,6 +97,7 @@ def multiscale_roi_align(
     eps_inside: float,
     eps_outside: float,
 ) -> Tensor:
+    """``frdet.ops.multiscale_roi_align`` of RoIs (K, 5): (K, C, height, width)."""
     if len(features) == 1:
         return roi_align(features[0], rois, spatial_scales[0], height, width, sampling_ratio, aligned)
     _check_rois(rois, features[0])

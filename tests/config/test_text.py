@@ -3,6 +3,7 @@
 import copy
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
@@ -34,11 +35,20 @@ def test_values_of_all_kinds_read_back(tmp_path):
         one=(1,),
         nested=((1, (2,)), [[3], (4, [dict(a=(5,))])]),
         words=["it's", 'a "word"', 'two\nlines', 'back\\slash', 'ü'],
-        constants=[None, True, -1, 1e-5, 0.1],
+        constants=[None, True, -1, 1e-5, 0.1, float('inf'), float('-inf'), b'x'],
         keys={'a.b': 1, 'class': dict(x=2), 3: 4, 'with space': [5]},
         long=['x' * 50, dict(y='y' * 150), ('z' * 90, 'w' * 40)],
     )
     assert read(dump_config(Config(dict(a=values))), tmp_path) == dict(a=values)
+
+
+def test_objects_without_a_literal_become_strings(tmp_path):
+    """MMEngine's text with a path in it is no Python."""
+    given = dict(
+        folder=Path('/data/a b'), number=np.float32(0.1), digits=Path('5'), dtype=torch.float32, names=[Path('x')]
+    )
+    expected = dict(folder='/data/a b', number=0.1, digits='5', dtype='torch.float32', names=['x'])
+    assert read(dump_config(Config(dict(a=given))), tmp_path) == dict(a=expected)
 
 
 def test_text():
