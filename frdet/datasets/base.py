@@ -12,6 +12,7 @@ from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
 
 from frdet.datasets.annotations import Annotations, Id
+from frdet.datasets.locating import locate
 from frdet.datasets.splitting import Division, Split, checked_split, divide
 from frdet.errors import BrokenImageError, ConfigError, DataError, defined
 from frdet.registry import DATASETS, TRANSFORMS
@@ -113,6 +114,7 @@ class DetDataset(BaseDataset):
         self.cat_ids: list[Id | None] = []
         self.left_out: dict[str, int] = {}  # number of images that ``filter_cfg`` leaves out, by reason
         self.unpacked: list[str] | None = None  # a loader that hands messages on puts a list here
+        self.notes: list[str] = []  # what ``annotations`` noticed, a sentence each
         self._annotations: Annotations | None = None
         super().__init__(
             ann_file=str(ann_file),
@@ -148,6 +150,8 @@ class DetDataset(BaseDataset):
 
         In training they are read again.
 
+        A file name that no file has becomes that of the file it means, see ``locate``; ``notes`` says so.
+
         Raises:
             DataError: the annotations cannot be read, or are wrong, or the part has no image.
         """
@@ -167,12 +171,14 @@ class DetDataset(BaseDataset):
 
     def _read(self) -> Annotations:
         """The checked result of ``read``."""
+        self.notes = []
         try:
             content = self.read()
             if not isinstance(content, Annotations):
                 raise ValueError(f'read returns a {type(content).__name__}: expected frdet.datasets.Annotations')
         except ValueError as error:
             raise DataError(f'{defined(type(self))} cannot read {self.ann_file}: {error}') from error
+        self._locate(content)
         return content
 
     def _log_part(self, content: Annotations) -> None:
@@ -189,6 +195,14 @@ class DetDataset(BaseDataset):
                 said += f'. Only in training, because of too few images: {_list(self._division.only_in_train)}'
         print_log(said, logger='current')
 
+    def _locate(self, content: Annotations) -> None:
+        if not Path(folder := self.data_prefix['img']).is_dir():  # annotations may be read where no image is
+            return
+        located = locate([image['file_name'] for image in content.images], folder)
+        for image, name in zip(content.images, located.names, strict=True):
+            image['file_name'] = name
+        self.notes += located.messages(self.ann_file, folder)
+
     def __getstate__(self) -> dict[str, Any]:
         """Without the annotations, which worker processes do not need."""
         return {**self.__dict__, '_annotations': None}
@@ -204,6 +218,8 @@ class DetDataset(BaseDataset):
             self._annotations = content
         if self.chosen is not None:
             self._log_part(content)
+        for note in self.notes:
+            print_log(note, logger='current', level=logging.WARNING)
         self._metainfo['classes'], self.cat_ids = self._choose_classes(content.categories)
         label_of = {name: label for label, name in enumerate(self._metainfo['classes'])}
         labels = content.labels(label_of).astype(np.int32)
