@@ -141,12 +141,40 @@ def test_other_depths_and_norms(depth, norm):
     assert convert_state_dict(ours, target='mmdet3').keys() == ours.keys()
 
 
+@pytest.mark.parametrize('deep', [False, True])
 @pytest.mark.parametrize(('source', 'target'), itertools.product(COLUMNS, repeat=2))
-def test_each_to_each_by_hand(source, target):
+def test_each_to_each_by_hand(source, target, deep):
     """Names, the place of the background, and the rows of its boxes: the tables of ``tiny`` hold both sides."""
-    assert recognise(tiny(source)) == source
+    state = tiny(source, deep=deep)
+    assert recognise(state) == source
     for given in ('auto', source):
-        assert_equal(convert_state_dict(tiny(source), source=given, target=target), tiny(target))
+        assert_equal(convert_state_dict(state, source=given, target=target), tiny(target, deep=deep))
+
+
+@pytest.mark.parametrize(
+    'name',
+    [
+        'rpn.head.conv.0.0.weight',
+        'rpn.head.conv.1.0.bias',
+        'backbone.fpn.inner_blocks.3.0.weight',
+        'backbone.fpn.layer_blocks.2.1.running_var',
+        'roi_heads.box_head.0.0.weight',
+        'roi_heads.box_head.1.1.bias',
+        'roi_heads.box_head.5.weight',
+        'roi_heads.box_head.7.bias',
+    ],
+)
+def test_what_a_deep_detector_lacks(name):
+    state = tiny('torchvision', deep=True)
+    del state[name]
+    message = refused(state)
+    assert f'lacks {name}' in message and 'more' not in message
+
+
+def test_a_norm_without_a_bias():
+    """Though no norm of the file has one."""
+    state = {name: value for name, value in tiny(deep=True).items() if not name.endswith('bn.bias')}
+    assert 'lacks neck.fpn_convs.0.bn.bias, neck.fpn_convs.1.bn.bias' in refused(state)
 
 
 def test_background_moves_by_hand():
@@ -209,10 +237,7 @@ def test_models_of_torchvision_that_are_no_faster_rcnn(build, words):
     [
         ('detectron2', 'roi_heads.mask_head.deconv.weight', 'a mask head'),
         ('detectron2', 'roi_heads.keypoint_head.conv_fcn1.weight', 'a keypoint head'),
-        ('detectron2', 'backbone.fpn_lateral2.norm.weight', 'norms in the FPN'),
-        ('torchvision', 'backbone.fpn.inner_blocks.0.1.weight', 'norms in the FPN'),
         ('torchvision', 'roi_heads.box_head.fc5.weight', 'more than'),
-        ('frdet', 'neck.lateral_convs.0.bn.weight', 'norms in the FPN'),
         ('frdet', 'roi_head.mask_head.convs.0.conv.weight', 'a mask head'),
         ('frdet', 'backbone.layer1.0.conv1.scale', 'more than'),
     ],
