@@ -125,7 +125,7 @@ def _write_yolo(root: Path, parts: dict[str, list[Picture]]) -> None:
 
 
 def _write_csv(root: Path, parts: dict[str, list[Picture]]) -> None:
-    """TensorFlow's columns: labels.csv and images/; parts are a column ``split``. An image without objects has a row."""
+    """TensorFlow's columns: labels.csv and images/; parts are a column ``split``. An empty image has a row."""
     with_parts = set(parts) != {'all'}
     columns = [
         'filename',

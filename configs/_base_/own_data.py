@@ -3,7 +3,7 @@
 `tools/new_experiment.py` writes a config over this file, with the data sets, the image size and the weights.
 """
 
-_base_ = ['./models/faster_rcnn_r50_fpn.py', './runtime.py']
+_base_ = ['./models/faster_rcnn_r50_fpn_v2.py', './runtime.py']
 
 model = dict(roi_head=dict(bbox_head=dict(num_classes=None)))  # as many as the data set has
 

@@ -35,7 +35,7 @@ class QuickConfig(Config):
 
 
 def as_code(value: Any, indent: int = 0, before: int = 0) -> str:
-    """A value as code, keys sorted; lines begin at column ``indent``, the first after ``before`` characters of its key."""
+    """A value as code with sorted keys. Lines begin at column ``indent``, the first after ``before`` characters."""
     if not isinstance(value, (dict, list, tuple)):
         return _plain(value)
     left, right = ('[', ']') if isinstance(value, list) else ('(', ')')
