@@ -114,7 +114,7 @@ def test_background_images_are_trained_on():
         new_experiment(folder, background=folder, out='other.py')
 
 
-NAMES = ["5\" card's", '猫', 'a\\b', 'class', '"""', '{x}']
+NAMES = ['5" card\'s', '猫', 'a\\b', 'class', '"""', '{x}']
 
 
 def test_class_names_of_any_characters():
