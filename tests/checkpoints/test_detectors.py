@@ -2,6 +2,7 @@
 
 import itertools
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import torch
 from torchvision.models.detection import (
     FasterRCNN,
     fasterrcnn_resnet50_fpn,
+    fasterrcnn_resnet50_fpn_v2,
     maskrcnn_resnet50_fpn,
     retinanet_resnet50_fpn,
 )
@@ -16,10 +18,13 @@ from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 
 from frdet.checkpoints import LAYOUTS, convert_state_dict, recognise
+from frdet.config import load_config
 from frdet.errors import CheckpointError
 from frdet.registry import DETECTORS
 from tests.checkpoints.tiny import COLUMNS, assert_equal, tiny
 from tests.models.torchvision_twin import FC_CHANNELS, NUM_CLASSES, frdet_config, to_frdet
+
+CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 
 
 def torchvision_detector(depth):
@@ -55,15 +60,27 @@ def test_torchvision_and_back(pair):
     model.load_state_dict(back, strict=True)
 
 
-def test_torchvisions_published_shapes():
-    """The model of torchvision's COCO checkpoint: 91 rows, counters of batches, which are dropped."""
+@pytest.mark.parametrize(
+    ('build', 'config'),
+    [
+        (fasterrcnn_resnet50_fpn, 'interop/torchvision_r50_fpn.py'),
+        (fasterrcnn_resnet50_fpn_v2, 'interop/torchvision_r50_fpn_v2.py'),
+        (fasterrcnn_resnet50_fpn_v2, '_base_/models/faster_rcnn_r50_fpn_v2.py'),
+    ],
+)
+def test_torchvisions_published_shapes(build, config):
+    """The models of torchvision's COCO checkpoints: 91 rows, counters of batches, which are dropped."""
     with torch.device('meta'):
-        model = fasterrcnn_resnet50_fpn(weights=None, weights_backbone=None)
+        model = build(weights=None, weights_backbone=None)
+        ours = DETECTORS.build(load_config(CONFIGS / config).model)
     given = {name: torch.zeros(value.shape) for name, value in model.state_dict().items()}
-    ours = convert_state_dict(given)
-    assert ours['backbone.bn1.num_batches_tracked'].shape == ()
-    assert ours['roi_head.bbox_head.fc_reg.weight'].shape == (360, 1024)
-    back = convert_state_dict(ours, target='torchvision')
+    state = convert_state_dict(given)
+    assert state['backbone.bn1.num_batches_tracked'].shape == ()
+    assert state['roi_head.bbox_head.fc_reg.weight'].shape == (360, 1024)
+    assert {n: v.shape for n, v in state.items() if 'num_batches_tracked' not in n} == {
+        n: v.shape for n, v in ours.state_dict().items()
+    }
+    back = convert_state_dict(state, target='torchvision')
     assert {n: v.shape for n, v in back.items()} == {
         n: v.shape for n, v in given.items() if 'num_batches_tracked' not in n
     }

@@ -6,8 +6,6 @@ Beside faster_rcnn_r50_fpn.py the RPN has a second convolution, the box head has
 connected layer, and there are norms after the convolutions of the FPN and of the box head.
 """
 
-# FrozenBN keeps the statistics of COCO: a few images a batch are too few to compute others.
-norm = dict(type='FrozenBN')
 model = dict(
     type='FasterRCNN',
     data_preprocessor=dict(
@@ -21,7 +19,7 @@ model = dict(
         type='ResNet',
         depth=50,
         style='pytorch',
-        norm=norm,
+        norm=dict(type='FrozenBN'),  # the statistics of COCO stay: a few images a batch are too few for others
         frozen_stages=1,
         init_cfg=dict(type='Pretrained', checkpoint='torchvision://resnet50'),
     ),
@@ -29,7 +27,7 @@ model = dict(
         type='FPN',
         in_channels=(256, 512, 1024, 2048),
         out_channels=256,
-        norm=norm,
+        norm=dict(type='FrozenBN'),
         fuse_type='sum',
         last_level='maxpool',
     ),
@@ -77,7 +75,7 @@ model = dict(
             roi_size=7,
             num_convs=4,
             conv_channels=256,
-            norm=norm,
+            norm=dict(type='FrozenBN'),
             fc_channels=1024,
             num_fcs=1,
         ),
