@@ -29,7 +29,7 @@ def call(monkeypatch, *words):
 def test_it_says_what_it_understood_and_what_is_next(folder, monkeypatch, capsys):
     assert call(monkeypatch, folder, '--out', 'a b.py') == 0
     out = capsys.readouterr().out
-    assert out.startswith('cells: CSV') and 'Images: 8; 1 without a box' in out
+    assert out.startswith('cells: CSV, 5 classes, no parts, so 20%') and 'Images: 8, 1 without a box' in out
     assert "Wrote 'a b.py'. Next:\n  python tools/check_data.py 'a b.py' --images\n" in out
     assert call(monkeypatch, folder, '--out', 'a b.py') == 1
     assert capsys.readouterr().err.startswith('error: a b.py is there already')

@@ -14,7 +14,8 @@ SMALL = 16  # pixels: four cells of the finest map
 #: Side of the anchors of each level for COCO. The RPN of a checkpoint has learnt that a level finds this size.
 COCO_ANCHORS = (32, 64, 128, 256, 512)
 COCO_RATIOS = (0.5, 1.0, 2.0)
-NARROW = 3  # the sides of a box that no anchor of COCO fits are beyond 1:3
+OTHER_RATIOS = ((0.25, 0.5, 1.0), (1.0, 2.0, 4.0), (0.25, 1.0, 4.0))  # for wide objects, tall ones, both
+NARROW = 3  # objects that no anchor of COCO fits have sides beyond 1:3
 
 
 class Fit(NamedTuple):
@@ -99,17 +100,18 @@ def anchor_sides(sides: np.ndarray, short: int) -> tuple[tuple[int, ...], str]:
 
 
 def anchor_ratios(ratios: np.ndarray) -> tuple[tuple[float, ...], str]:
-    """Three height / width ratios of anchors for objects with ``ratios`` (M,), and the reason if they are not COCO's.
+    """The height / width ratios of anchors for objects with ``ratios`` (M,), and the reason if they are not COCO's.
 
-    If more than 10% of the objects are narrower than 1:3, a ratio of 1:4 replaces one that few objects have. The number
-    stays three, because another number would not fit the RPN of a checkpoint.
+    If more than 10% of the objects are narrower than 1:3, the three ratios are those that are nearest to the objects on
+    average, counted in octaves. They stay three, because another number would not fit the RPN of a checkpoint.
     """
-    wide, tall = float((ratios < 1 / NARROW).mean()), float((ratios > NARROW).mean())
-    if wide + tall <= 0.1:
+    narrow = float(((ratios < 1 / NARROW) | (ratios > NARROW)).mean())
+    if narrow <= 0.1:
         return COCO_RATIOS, ''
-    reason = f'{wide + tall:.0%} of objects are narrower than 1:{NARROW}'
-    if min(wide, tall) > 0.05:
-        return (0.25, 1.0, 4.0), f'{reason}, wide ones and tall ones'
-    if wide > tall:
-        return (0.25, 0.5, 1.0), f'{reason}, most of them wide'
-    return (1.0, 2.0, 4.0), f'{reason}, most of them tall'
+    octaves = np.log2(ratios)[:, None]
+    found = min((COCO_RATIOS, *OTHER_RATIOS), key=lambda three: np.abs(octaves - np.log2(three)).min(axis=1).mean())
+    named = ', '.join(f'{ratio:g}' for ratio in found)
+    reason = (
+        f'{narrow:.0%} of objects are narrower than 1:{NARROW}: height / width of {named} is nearest to all objects'
+    )
+    return found, reason if found != COCO_RATIOS else ''

@@ -16,11 +16,13 @@ HUGE = 4000  # pixels of the long side of an image
 
 def summarise(source: Source) -> str:
     """The lines that a user reads before the config is written: counts, sizes and doubts."""
-    parts = f'parts {", ".join(source.contents)}' if not source.parts.is_divided else 'no parts'
+    parts = f'parts {", ".join(source.contents)}'
+    if source.parts.is_divided:
+        parts = f'no parts, so {SPLIT["val"]:.0%} of the images will be for validation'
     notes = [*source.found.notes, *source.parts.notes, *_doubts(source)]
     return '\n'.join(
         [
-            f'{source.path}: {source.found.format}, {parts}, {len(source.classes)} classes',
+            f'{source.path}: {source.found.format}, {len(source.classes)} classes, {parts}',
             class_table(source.contents, source.classes),
             *describe(source.contents),
             *(f'Note: {note}' for note in notes),
@@ -50,8 +52,9 @@ def describe(contents: Mapping[str, Annotations]) -> list[str]:
     empty = sum(len(content.images) - len(np.unique(content.image_index)) for content in contents.values())
     small, middle, large = np.percentile(np.sqrt(np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)), [10, 50, 90])
     counts = ', '.join(f'{len(content.images):,} in {part}' for part, content in contents.items())
+    negatives = f'{empty:,} without a box, kept as background' if empty else 'each with a box'
     return [
-        f'Images: {counts.removesuffix(" in all")}; {empty:,} without a box, which are kept as background.',
+        f'Images: {counts.removesuffix(" in all")}, {negatives}.',
         f'Short side: median {np.median(shorts):.0f} pixels, {shorts.min():.0f} to {shorts.max():.0f}. '
         f'Long side: median {np.median(longs):.0f}, {longs.min():.0f} to {longs.max():.0f}.',
         f'Objects: 10% are under {small:.0f} pixels, 50% under {middle:.0f}, 90% under {large:.0f}, as the square root '

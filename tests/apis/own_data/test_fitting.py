@@ -61,22 +61,27 @@ def test_anchor_sides(small, anchors):
 
 
 @pytest.mark.parametrize(
-    ('wide', 'tall', 'ratios'),
+    ('count', 'ratios'),
     [
-        (10, 0, (0.5, 1.0, 2.0)),  # not more than 10%
-        (11, 0, (0.25, 0.5, 1.0)),
-        (3, 8, (1.0, 2.0, 4.0)),
-        (6, 6, (0.25, 1.0, 4.0)),
+        ({0.25: 10, 1: 90}, (0.5, 1.0, 2.0)),  # not more than 10%
+        ({0.25: 11, 1: 89}, (0.25, 0.5, 1.0)),
+        ({4: 11, 1: 89}, (1.0, 2.0, 4.0)),
+        ({0.25: 6, 4: 6, 1: 88}, (0.25, 1.0, 4.0)),
+        # A ratio of 1:2 for 12 objects would be taken away, for 11 that come as much nearer.
+        ({4: 11, 0.5: 12, 1: 77}, (0.5, 1.0, 2.0)),
+        ({4: 11, 0.5: 10, 1: 79}, (1.0, 2.0, 4.0)),
+        ({1 / 3: 50, 3: 50}, (0.5, 1.0, 2.0)),  # these are not narrow
     ],
+    ids=str,
 )
-def test_anchor_ratios(wide, tall, ratios):
-    """Height / width of 100 objects: 1:5, 5:1, and the limits of what is not narrow, 1:3 and 3:1."""
-    rest = 100 - wide - tall
-    found, reason = anchor_ratios(
-        np.array([0.2] * wide + [5.0] * tall + [1 / 3] * (rest // 2) + [3.0] * (rest - rest // 2))
-    )
+def test_anchor_ratios(count, ratios):
+    """Of 100 objects, by their height / width. One octave lies between 1:4 and 1:2, and between 1:2 and 1:1."""
+    found, reason = anchor_ratios(np.repeat(list(count), list(count.values())))
     assert found == ratios
-    assert reason.startswith(f'{wide + tall}% of objects are narrower than 1:3') or wide + tall == 10
+    narrow = sum(number for ratio, number in count.items() if ratio in (0.25, 4))
+    assert (
+        reason.startswith(f'{narrow}% of objects are narrower than 1:3') if found != (0.5, 1.0, 2.0) else reason == ''
+    )
 
 
 def test_fit_measures_each_object_in_its_own_image():
