@@ -60,13 +60,13 @@ def input_size(sizes: np.ndarray, sides: np.ndarray, image_index: np.ndarray) ->
     median = float(np.median(sizes.min(axis=1)))
     aspect = float(np.percentile(sizes.max(axis=1) / sizes.min(axis=1), 95))
     short = max(STEP, STEP * int(min(median, SHORT) / STEP + 0.5))
-    reason = f'The median short side of the images is {median:.0f} pixels'
+    reason = f'The median short side is {median:.0f} pixels'
     if median > SHORT:
         reason += f', and {SHORT} fits the memory'
     small = float(np.percentile(sides * resize_factors(sizes, short, _longest(short, aspect))[image_index], 10))
     enlarged = min(_upwards(short * SMALL / small), 2 * short, int(LONG / aspect) // STEP * STEP)
     if small < SMALL and enlarged > short:
-        reason += f'; enlarged, because 10% of objects would be under {small:.0f} pixels'
+        reason += f'; enlarged, as 10% of objects would be under {small:.0f} pixels'
         short = enlarged
     return short, _longest(short, aspect), reason
 

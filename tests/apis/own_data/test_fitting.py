@@ -30,7 +30,7 @@ def test_input_size(size, side, short, longest):
     found = input_size(np.full((10, 2), size, float), np.full(30, float(side)), np.arange(30) % 10)
     assert found[:2] == (short, longest)
     assert ('enlarged' in found[2]) == (short > max(round(min(*size, 800) / 32), 1) * 32)
-    assert f'median short side of the images is {min(size)} pixels' in found[2]
+    assert f'The median short side is {min(size)} pixels' in found[2]
 
 
 def test_one_narrow_image_does_not_decide():

@@ -165,6 +165,27 @@ def test_what_may_go_wrong_is_said(capsys):
     assert "Note: There are fewer than 10 boxes of 'circle'" in out
 
 
+def enlarge(content):
+    for image in content['images']:
+        image.update(height=6000, width=9000)
+
+
+def test_images_of_many_pixels(capsys):
+    """All objects are tiny beside 6000 x 9000 pixels: 800 is enlarged to the long side of 1333, 1333 / 1.5 = 888 = 27.75 * 32."""
+    folder = write('coco', all=TRAIN)
+    change_json(folder / 'annotations.json', enlarge)
+    text = new_experiment(folder).read_text()
+    assert max(map(len, text.splitlines())) <= 120
+    assert 'short_side=864, max_size=1312' in text and 'anchors 8 to 128' in text
+    assert 'Note: The images are 9000 pixels long' in capsys.readouterr().out
+
+
+def test_one_class():
+    folder = write('yolo', all=own_data.draw(4, classes=['cell']))
+    cfg = load_config(new_experiment(folder))
+    assert cfg.classes == ['cell'] and cfg.model.roi_head.bbox_head.num_classes is None
+
+
 def test_what_is_there_is_not_replaced(capsys):
     folder = write('coco', all=TRAIN)
     path = new_experiment(folder, out='mine.py')
