@@ -33,6 +33,12 @@ def test_input_size(size, side, short, longest):
     assert f'The median short side is {min(size)} pixels' in found[2]
 
 
+def test_a_tenth_of_the_objects_decides():
+    """Of 11 objects the second smallest is the 10th percentile: 480 * 16 / 12."""
+    sides = np.array([1.0, 12.0, *[100.0] * 9])
+    assert input_size(np.full((11, 2), (480, 640), float), sides, np.arange(11))[0] == 640
+
+
 def test_one_narrow_image_does_not_decide():
     """Of 101 images, the 95th percentile of the aspect ratio is that of the 96th."""
     sizes = np.array([(400, 400)] * 100 + [(100, 2000)], float)

@@ -85,6 +85,7 @@ def test_the_config_reads_what_was_drawn(layout, with_parts, capsys):
     check_config(cfg)
     assert load_config(path, safe=True).to_dict() == cfg.to_dict()
     train, val = built(cfg, 'train'), built(cfg, 'val')
+    assert (train.test_mode, val.test_mode) == (False, True)
     assert cfg.test_dataloader == cfg.val_dataloader
     if with_parts:
         assert (len(train), len(val)) == (12, 6)
@@ -171,7 +172,7 @@ def enlarge(content):
 
 
 def test_images_of_many_pixels(capsys):
-    """All objects are tiny beside 6000 x 9000 pixels: 800 is enlarged to the long side of 1333, 1333 / 1.5 = 888 = 27.75 * 32."""
+    """All objects are tiny. 800 is enlarged until the long side is 1333: 1333 / 1.5 = 888 = 27.75 * 32."""
     folder = write('coco', all=TRAIN)
     change_json(folder / 'annotations.json', enlarge)
     text = new_experiment(folder).read_text()
