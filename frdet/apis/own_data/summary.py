@@ -72,7 +72,8 @@ def _doubts(source: Source) -> list[str]:
     divided, contents = source.parts.is_divided, source.contents
     validated = round(len(contents['all'].images) * SPLIT['val']) if divided else len(contents['val'].images)
     if validated < FEW:
-        said.append(f'Validation has only {validated} images, so AP will vary by several points between epochs.')
+        about = 'about ' if divided else ''
+        said.append(f'Validation has only {about}{validated} images, so AP will vary by several points between epochs.')
     trained = count_boxes(contents['all' if divided else 'train'])
     if unlearnt := [name for name in source.classes if not trained.get(name)]:
         said.append(
