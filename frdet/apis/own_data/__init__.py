@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from frdet.apis.own_data.fitting import Fit, fit
-from frdet.apis.own_data.sources import Source, background_images, look_at
+from frdet.apis.own_data.sources import Source, look_at
 from frdet.apis.own_data.summary import image_sizes, summarise
 from frdet.apis.own_data.writing import classes_file, config_text, shown_path
 from frdet.errors import ConfigError
@@ -38,12 +38,11 @@ def new_experiment(
         DataError: the data are missing, unreadable or without a box.
         ConfigError: ``out`` is no ``.py`` file, is there already, or cannot be written.
     """
-    source = look_at(path)
+    source = look_at(path, background)
     file = Path(out) if out is not None else FOLDER / f'{_name(source)}.py'
     _check_file(file, overwrite)
-    negatives = background_images(background) if background is not None else None
     print(summarise(source))
-    text, names = config_text(source, fit_to(source), file, negatives)
+    text, names = config_text(source, fit_to(source), file)
     _write({file: text, **({classes_file(file): names} if names is not None else {})})
     shown = shlex.quote(shown_path(file))
     print(

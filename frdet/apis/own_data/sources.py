@@ -37,6 +37,7 @@ class Source(NamedTuple):
         contents: the annotations of each part; of 'all' images if the source has no parts.
         classes: names of the classes with a box, in the order of the labels.
         unused: names of the classes without a box.
+        background: the arguments of a data set of images without objects, if there are any.
     """
 
     path: str
@@ -45,6 +46,7 @@ class Source(NamedTuple):
     contents: dict[str, Annotations]
     classes: list[str]
     unused: list[str]
+    background: dict[str, Any] | None
 
     @property
     def num_train(self) -> int:
@@ -53,11 +55,11 @@ class Source(NamedTuple):
         return len(content.images) if content else round(len(self.contents['all'].images) * (1 - SPLIT['val']))
 
 
-def look_at(path: str | Path) -> Source:
-    """Read the labels in a folder or file.
+def look_at(path: str | Path, background: str | Path | None = None) -> Source:
+    """Read the labels in a folder or file; ``background`` is a folder of images without objects.
 
     Raises:
-        DataError: it has no labels, no box, nothing to train on, or cannot be read.
+        DataError: it has no labels, no box, nothing to train on, or cannot be read; or ``background`` has labels.
     """
     found = recognise(path)
     if found.type == UNLABELLED:
@@ -73,7 +75,9 @@ def look_at(path: str | Path) -> Source:
     classes = [name for name in names if any(counts.get(name) for counts in each)]
     if not classes:
         raise DataError(f'{path} has no box: {found.format} with {len(names)} classes, and all images are empty')
-    return Source(str(path), found, parts, contents, classes, [name for name in names if name not in classes])
+    unused = [name for name in names if name not in classes]
+    negatives = _background(background) if background is not None else None
+    return Source(str(path), found, parts, contents, classes, unused, negatives)
 
 
 def parts_of(found: Found) -> Parts:
@@ -109,14 +113,9 @@ def count_boxes(content: Annotations) -> dict[str, int]:
     return dict(zip(content.categories, np.bincount(objects, minlength=len(content.categories)).tolist(), strict=True))
 
 
-def background_images(path: str | Path) -> tuple[str, dict[str, Any]]:
-    """Reader, ``data_root`` and other arguments for a folder of images without labels.
-
-    Raises:
-        DataError: it has labels, or no image.
-    """
+def _background(path: str | Path) -> dict[str, Any]:
     found = recognise(path)
     if found.type != UNLABELLED:
         raise DataError(f'--background {path} has labels ({found.format}): give a folder of images without labels')
     (arguments,) = found.parts.values()
-    return found.root, arguments
+    return dict(type=found.type, data_root=found.root, **arguments)

@@ -9,7 +9,7 @@ from typing import Any
 
 import frdet
 from frdet.apis.own_data.fitting import COCO_ANCHORS, COCO_RATIOS, Fit
-from frdet.apis.own_data.sources import UNLABELLED, Source
+from frdet.apis.own_data.sources import Source
 from frdet.config.text import WIDTH, as_code
 from frdet.errors import ConfigError
 
@@ -19,25 +19,18 @@ EPOCHS, MOST_EPOCHS = 20, 100
 ENOUGH = 2000  # images that a training sees, each as often as there are epochs
 
 
-def config_text(
-    source: Source, fit: Fit, out: Path, background: tuple[str, dict[str, Any]] | None = None
-) -> tuple[str, str | None]:
-    """The config for the file ``out``, and the content of its text file of classes, if it has one.
-
-    ``background`` has ``data_root`` and the other arguments of an ``ImageFolder``.
-    """
+def config_text(source: Source, fit: Fit, out: Path) -> tuple[str, str | None]:
+    """The config for the file ``out``, and the content of its text file of classes, if it has one."""
     names = source.classes
-    text = _text(source, fit, out, background, _wrapped_list('classes', names))
+    text = _text(source, fit, out, _wrapped_list('classes', names))
     in_file = all(name == name.strip() and len(name.splitlines()) == 1 for name in names)
     if len(text) <= LINES or not in_file:
         return '\n'.join(text) + '\n', None
-    text = _text(source, fit, out, background, [f'classes = {shown_path(classes_file(out))!r}  # {len(names)} names'])
+    text = _text(source, fit, out, [f'classes = {shown_path(classes_file(out))!r}  # {len(names)} names'])
     return '\n'.join(text) + '\n', '\n'.join(names) + '\n'
 
 
-def _text(
-    source: Source, fit: Fit, out: Path, background: tuple[str, dict[str, Any]] | None, classes: list[str]
-) -> list[str]:
+def _text(source: Source, fit: Fit, out: Path, classes: list[str]) -> list[str]:
     images = sum(len(content.images) for content in source.contents.values())
     title = f'{images:,} images of {source.path} ({source.found.format}) with {len(source.classes)} classes.'
     return [
@@ -62,7 +55,7 @@ def _text(
         "    dict(type='PackDetInputs'),",
         ']',
         "test_pipeline = [dict(type='LoadImage'), resize, dict(type='PackDetInputs')]",
-        *_loaders(source, background),
+        *_loaders(source),
         '',
         *_anchors(fit),
         '# COCO weights (AP 46.7), downloaded once. Without network: docs/checkpoints.md says where to put the file.',
@@ -139,7 +132,7 @@ def _shared(parts: Mapping[str, dict[str, Any]]) -> tuple[dict[str, Any], dict[s
     return common, {name: {k: v for k, v in one.items() if k not in common} for name, one in parts.items()}
 
 
-def _loaders(source: Source, background: tuple[str, dict[str, Any]] | None) -> list[str]:
+def _loaders(source: Source) -> list[str]:
     lines, after = [], []
     for part, own in _shared(source.parts.arguments)[1].items():
         beside = ['pipeline=train_pipeline'] if part == 'train' else ['test_mode=True', 'pipeline=test_pipeline']
@@ -147,10 +140,9 @@ def _loaders(source: Source, background: tuple[str, dict[str, Any]] | None) -> l
         if len(f'{part}_dataloader = dict(dataset={dataset})') > WIDTH:
             lines.append(f'{part} = {_call(_arguments(own))}')
             dataset = _call(['**data', f'**{part}', *beside])
-        if part == 'train' and background is not None:
+        if part == 'train' and source.background is not None:
+            own = {**source.background, 'data_root': shown_path(source.background['data_root'])}
             shared = ['metainfo=dict(classes=classes)', 'pipeline=train_pipeline']
-            root, others = background
-            own = dict(type=UNLABELLED, data_root=shown_path(root), **others)
             lines.append(f'background = {_call([*_arguments(own), *shared])}')
             dataset = f"dict(type='ConcatDataset', datasets=[{dataset}, background])"
         after.append(f'{part}_dataloader = dict(dataset={dataset})')
