@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from frdet.config import check_config, load_config
+from frdet.engine.schedules import resolve_shares
 from frdet.registry import DETECTORS
 from tests.test_peers_page import flat
 
@@ -82,6 +83,18 @@ def test_reference_data():
     assert train.batch_size == 16 and train.num_workers == 2
     assert train.dataset.ann_file == 'annotations/instances_val2017.json'
     assert train.dataset.pipeline[1] == dict(type='ResizeShortestEdge', short_side=800, max_size=1333)
+
+
+def test_base_of_own_data():
+    """25 steps in each of 20 epochs: a warm-up of 25 steps, drops after 15 and 18 epochs (18.4). The rate is COCO's."""
+    cfg, coco = (
+        load_config(ROOT / f'configs/{name}.py') for name in ('_base_/own_data', 'faster_rcnn/r50_fpn_1x_coco')
+    )
+    warmup, steps = resolve_shares(cfg.param_scheduler, cfg.train_cfg.max_epochs, 25 * 20)
+    assert (warmup['begin'], warmup['end'], steps['end'], steps['milestones']) == (0, 25, 20, [15, 18])
+    rates = [one.optim_wrapper.optimizer.lr / one.auto_scale_lr.base_batch_size for one in (cfg, coco)]
+    assert rates[0] == rates[1] and cfg.train_dataloader.batch_size == cfg.auto_scale_lr.base_batch_size
+    assert cfg.model.roi_head.bbox_head.num_classes is None and cfg.train_cfg.val_interval == 1
 
 
 @pytest.mark.parametrize(
