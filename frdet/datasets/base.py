@@ -1,6 +1,7 @@
 """A data set of images with boxes in any format. One byte array holds the records of all images."""
 
 import difflib
+import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from mmengine.logging import print_log
 from frdet.datasets.annotations import Annotations, Id
 from frdet.datasets.classes import UNUSED_CLASS as UNUSED_CLASS
 from frdet.datasets.classes import choose_classes, with_class_list
+from frdet.datasets.locating import locate
 from frdet.datasets.splitting import Split, checked_split, describe, take_part
 from frdet.errors import BrokenImageError, ConfigError, DataError, defined
 from frdet.registry import DATASETS, TRANSFORMS
@@ -111,6 +113,7 @@ class DetDataset(BaseDataset):
         self.cat_ids: list[Id | None] = []
         self.left_out: dict[str, int] = {}  # number of images that ``filter_cfg`` leaves out, by reason
         self.unpacked: list[str] | None = None  # a loader that hands messages on puts a list here
+        self.notes: list[str] = []  # what ``annotations`` noticed, a sentence each
         self._annotations: Annotations | None = None
         super().__init__(
             ann_file=str(ann_file),
@@ -146,6 +149,8 @@ class DetDataset(BaseDataset):
 
         In training they are read again.
 
+        A file name that no file has becomes that of the file it means, see ``locate``; ``notes`` says so.
+
         Raises:
             DataError: the annotations cannot be read, or are wrong, or the part has no image.
         """
@@ -161,13 +166,23 @@ class DetDataset(BaseDataset):
 
     def _read(self) -> Annotations:
         """The checked result of ``read``."""
+        self.notes = []
         try:
             content = self.read()
             if not isinstance(content, Annotations):
                 raise ValueError(f'read returns a {type(content).__name__}: expected frdet.datasets.Annotations')
         except ValueError as error:
             raise DataError(f'{defined(type(self))} cannot read {self.ann_file}: {error}') from error
+        self._locate(content)
         return content
+
+    def _locate(self, content: Annotations) -> None:
+        if not Path(folder := self.data_prefix['img']).is_dir():  # annotations may be read where no image is
+            return
+        located = locate([image['file_name'] for image in content.images], folder)
+        for image, name in zip(content.images, located.names, strict=True):
+            image['file_name'] = name
+        self.notes += located.messages(self.ann_file, folder)
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the annotations, which worker processes do not need."""
@@ -184,6 +199,8 @@ class DetDataset(BaseDataset):
             self._annotations = content
         if self.chosen is not None:
             print_log(f'{self.title}: {describe(content)}{self._division and f"; {self._division}"}', logger='current')
+        for note in self.notes:
+            print_log(note, logger='current', level=logging.WARNING)
         self._metainfo['classes'], self.cat_ids = choose_classes(
             self._metainfo.get('classes'), content.categories, self.ann_file
         )

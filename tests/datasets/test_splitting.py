@@ -139,7 +139,7 @@ def built(root, kind=Made, **kwargs):
 
 def test_the_parts_of_a_data_set(tmp_path, monkeypatch):
     said = []
-    monkeypatch.setattr('frdet.datasets.base.print_log', lambda text, **_: said.append(text))
+    monkeypatch.setattr('frdet.datasets.base.print_log', lambda text, level=0, **_: level or said.append(text))
     split = dict(val=0.3, test=0.1)
     whole = built(tmp_path)
     sets = [built(tmp_path, part=part, split=split, test_mode=True) for part in ('train', 'val', 'test')]
