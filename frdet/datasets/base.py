@@ -156,7 +156,7 @@ class DetDataset(BaseDataset):
         """
         if self._annotations is not None:
             return self._annotations
-        content = self._read()
+        content = self.read_all()
         if self.split is None or self.chosen is None or not content.images:
             return content
         content, self._division = take_part(content, self.split, self.chosen, self.data_prefix['img'])
@@ -164,8 +164,8 @@ class DetDataset(BaseDataset):
             raise DataError(f'{self.title} has no image ({self._division}): add images, or enlarge its share')
         return content
 
-    def _read(self) -> Annotations:
-        """The checked result of ``read``."""
+    def read_all(self) -> Annotations:
+        """The annotations of the images of all parts that ``split`` makes; otherwise as ``annotations``."""
         self.notes = []
         try:
             content = self.read()
@@ -313,4 +313,4 @@ def categories_of(dataset: Any) -> dict[str, Id]:
         raise DataError(f'{getattr(kind, "__name__", kind)} is no DetDataset: its category ids are not known')
     if isinstance(dataset, dict):
         dataset = DATASETS.build({'data_prefix': {'img': ''}, **dataset, 'pipeline': [], 'lazy_init': True})
-    return dataset._read().categories
+    return dataset.read_all().categories

@@ -48,12 +48,13 @@ def read_coco(path: str | Path) -> Annotations:
     """
     content = load_sections(path)
     try:
-        return _annotations(**{section: content[section] for section in SECTIONS})
+        return annotations_of(**{section: content[section] for section in SECTIONS})
     except ValueError as error:
         raise DataError(f'{path}: {error}') from None
 
 
-def _annotations(images: list, annotations: list, categories: list) -> Annotations:
+def annotations_of(images: list, annotations: list, categories: list) -> Annotations:
+    """The three lists of an annotation file as arrays. A ValueError names the first wrong item."""
     images = sorted(checked_images(images), key=lambda image: id_key(image['id']))
     ids = _categories(categories)
     image_place = {image['id']: place for place, image in enumerate(images)}

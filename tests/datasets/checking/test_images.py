@@ -26,13 +26,17 @@ def test_kinds_of_one_image(tmp_path, content, size, kinds):
 
 @pytest.mark.parametrize(
     ('file_name', 'near'),
-    [(r'sub\a.png', 'sub/a.png'), ('sub/A.PNG', 'sub/a.png'), ('images/b.png', 'b.png'), ('c.png', '')],
+    [(r'sub\a.png', 'sub/a.png'), ('sub/A.PNG', 'sub/a.png'), ('images/b.png', 'b.png'), ('c.png', None)],
 )
-def test_a_missing_image_that_is_near(tmp_path, file_name, near):
+def test_a_file_name_without_a_file(tmp_path, file_name, near):
     for name in ('images/sub/a.png', 'images/b.png'):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     findings = Findings()
-    find_images([dict(id=7, file_name=file_name, width=1, height=1)] * 5, tmp_path / 'images', findings)
-    example = f'{file_name!r} (id 7)' + (f': {near} is there' if near else '')
-    assert findings['missing image'] == (5, (example,) * 3)
+    folder = tmp_path / 'images'
+    found = find_images([dict(id=7, file_name=file_name, width=1, height=1)] * 5, folder, findings)
+    assert [image.path for image in found] == ([str(folder / near)] * 5 if near else [])
+    if near:
+        assert findings == {'file name written otherwise': (5, (f'{file_name!r} (id 7): {near}',) * 3)}
+    else:
+        assert findings == {'missing image': (5, (f'{file_name!r} (id 7)',) * 3)}
