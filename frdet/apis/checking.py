@@ -169,6 +169,7 @@ def _check_together(cfg: Config, findings: Findings, *, refused: bool) -> None:
     built: dict[str, Any] = {}
     stride = _finest_stride(cfg.get('model'))
     measured: set[tuple] = set()
+    trained: Counter[str] = Counter()
     for split in (split for split in SPLITS if cfg.get(f'{split}_dataloader') is not None):
         config = copy.deepcopy(cfg[f'{split}_dataloader']['dataset'])
         sizes = [_size_after(entry(leaf, 'pipeline') or ()) for leaf in leaves(config)]
@@ -177,10 +178,14 @@ def _check_together(cfg: Config, findings: Findings, *, refused: bool) -> None:
                 leaf['pipeline'] = []  # no image is read
             built[split] = DATASETS.build(config)
         for leaf, size in zip(leaves(built.get(split)), sizes, strict=False):
-            _check_labels(leaf, split, findings)
+            counts = _check_labels(leaf, split, findings)
+            trained.update(counts if split == 'train' else ())
             if stride and size and leaf.source not in measured:
                 measured.add(leaf.source)
                 _check_sizes(leaf, split, size, stride, findings)
+    for name, count in trained.items():
+        if count < FEW:
+            findings.add('class with few boxes', f'{name!r} has {count}')
     _check_classes(cfg, built, findings)
     for split, dataset in built.items():
         _check_evaluators(cfg.get(f'{split}_evaluator'), dataset, split, findings)
@@ -195,16 +200,16 @@ def _noting(findings: Findings, kind: str, where: str = '') -> Iterator[None]:
         findings.add(kind, f'{where}{error}')
 
 
-def _check_labels(dataset: DetDataset, split: str, findings: Findings) -> None:
+def _check_labels(dataset: DetDataset, split: str, findings: Findings) -> dict[str, int]:
+    """The number of objects of each class that has one."""
     records = map(dataset.get_data_info, range(len(dataset)))
     counts = Counter(label for record in records for label in record['gt_labels'][~record['gt_crowd']].tolist())
     for label, name in enumerate(dataset.metainfo['classes']):
         if not counts[label] and (name != UNUSED_CLASS or dataset.cat_ids[label] is not None):
             findings.add('class without a box', f'{split}_dataloader: {name!r} in {dataset.title}')
-        elif split == 'train' and 0 < counts[label] < FEW:
-            findings.add('class with few boxes', f'{name!r} has {counts[label]} in {dataset.title}')
     for reason, count in dataset.left_out.items():
         findings.add('image left out of training', f'{split}_dataloader: {count} {reason}')
+    return {dataset.metainfo['classes'][label]: count for label, count in counts.items()}
 
 
 def _size_after(pipeline: Any) -> Size | None:

@@ -99,9 +99,11 @@ def _read(path: str) -> np.ndarray:
 
 
 def _marks(place: Place, scale: float, labels: Sequence[str]) -> list[Mark]:
+    """Boxes of a picture that is shrunk by ``scale``. Boxes on one place have a common label."""
+    written = [''] * (len(place.labels) - 1) + [' / '.join(dict.fromkeys(place.labels))]
     return [
-        Mark(np.multiply(box, scale).tolist(), f'{label}\n{_text(box)}', css_colour(labels.index(label)), label=label)
-        for box, label in zip(place.boxes, place.labels, strict=True)
+        Mark(np.multiply(box, scale).tolist(), f'{label}\n{_text(box)}', css_colour(labels.index(label)), label=text)
+        for box, label, text in zip(place.boxes, place.labels, written, strict=False)
     ]
 
 

@@ -437,3 +437,51 @@ def test_the_place_before_still_works():
     with pytest.warns(FutureWarning, match=r'check_data is frdet\.apis\.checking\.check_data now'):
         from frdet.datasets.checking import check_data as moved
     assert moved is check_data
+
+
+def test_objects_that_are_too_small_after_resizing(tmp_path):
+    """The shorter side of 80 pixels becomes 64: 5 pixels become 4, 4 become 3.2. A cell of the finest level has 4."""
+    contents = right()
+    for place, size in enumerate([(5, 30), (4, 30), (30, 4)]):
+        contents['val']['annotations'][2 * place]['bbox'] = [1, 2, *size]
+    write_right(tmp_path, contents)
+    cfg = config_of(tmp_path)
+    assert len(check_data(cfg)) == 2
+    cfg.model = tiny_model(num_classes=2)
+    *_, together = check_data(cfg)
+    end = 'pixels, a cell has 4'
+    examples = (
+        f"val_dataloader: 'cat' in 12.png gets 3.2x24.0 {end}",
+        f"val_dataloader: 'cat' in 13.png gets 24.0x3.2 {end}",
+    )
+    assert together.findings == {'object too small for the network': (2, examples)}
+
+
+def test_a_divided_data_set_is_checked_once(tmp_path, monkeypatch):
+    """One report of the file. A picture that was saved again under another name stays on the side of the first."""
+    monkeypatch.setenv('FRDET_CACHE', str(tmp_path / 'cache'))
+    contents = right()
+    contents['train']['images'][1]['file_name'] = '2.jpg'
+    write_right(tmp_path, contents)
+    Image.open(tmp_path / 'train/1.png').save(tmp_path / 'train/2.jpg', quality=95)
+    data = dict(data_root=str(tmp_path), ann_file='train.json', data_prefix=dict(img='train'))
+    loaders = {
+        f'{part}_dataloader': dict(dataset=dict(type='CocoDataset', part=part, split=dict(val=0.3), **data))
+        for part in ('train', 'val')
+    }
+    first, together = check_data(Config(loaders), images=True, workers=1)
+    assert (first.splits, first.counts) == (('train', 'val'), '10 images, 20 annotations, 2 categories')
+    assert first.boxes == {'cat': 10, 'dog': 10}
+    assert set(first.findings) == {'near-duplicate image'}
+    assert set(together.findings) == {'class with few boxes'}
+
+
+def test_the_reports_say_what_is_there(tmp_path):
+    write_right(tmp_path, right())
+    train, val = map(str, check_data(config_of(tmp_path)))
+    assert train.splitlines() == [
+        f'{tmp_path}/train.json (train): 10 images, 20 annotations, 2 categories; images in {tmp_path}/train',
+        'Boxes: cat 10, dog 10',
+        'Nothing to report',
+    ]
+    assert val.splitlines()[1] == 'Boxes: cat 3, dog 3'

@@ -39,7 +39,7 @@ ERRORS = {
 NOTES = {
     'image in two splits': 'metric values are better than for new images',
     'near-duplicate in two splits': 'metric values are better than for new images; split keeps them together',
-    'class without a box': 'not learnt; not measured; metainfo.classes leaves it out',
+    'class without a box': 'not learnt; not measured; metainfo=dict(classes=[...]) without it leaves it out',
     'class with few boxes': 'under 10 in training: hardly learnt',
     'two classes on one box': 'IoU over 0.9: the detector learns both, and one is counted as wrong',
     'repeated box': 'IoU over 0.95 in one class: one object counts as several',

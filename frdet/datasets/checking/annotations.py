@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -72,16 +73,18 @@ def count_objects(content: Annotations) -> dict[str, int]:
 def _check_coco(sections: dict[str, list], folder: str, findings: Findings) -> Checked:
     images: dict[Id, dict[str, Any]] = {}
     named = []
-    for name, item in _correct(sections, 'images', findings):
+    for index in _correct(sections, 'images', findings):
+        item = sections['images'][index]
         if images.setdefault(item['id'], item) is item:
-            named.append((name, item))
+            named.append((index, item))
         else:
-            findings.add('repeated image id', f'{name}: {short(item["file_name"])}')
-    _check_images(named, findings)
+            findings.add('repeated image id', f'{_name(sections, "images", index)}: {short(item["file_name"])}')
+    _check_images(((_name(sections, 'images', index), item) for index, item in named), findings)
     categories: dict[Id, dict[str, Any]] = {}
-    for name, item in _correct(sections, 'categories', findings):
+    for index in _correct(sections, 'categories', findings):
+        item = sections['categories'][index]
         if item['id'] in categories or item['name'] in {other['name'] for other in categories.values()}:
-            findings.add('repeated category', f'{name}: {short(item["name"])}')
+            findings.add('repeated category', f'{_name(sections, "categories", index)}: {short(item["name"])}')
         else:
             categories[item['id']] = item
     counts, boxes = _counts(*(sections[section] for section in SECTIONS)), {}
@@ -89,11 +92,12 @@ def _check_coco(sections: dict[str, list], folder: str, findings: Findings) -> C
         findings.add('wrong category record', 'categories is empty')
     rows = list(_boxes(sections, images, categories, findings))
     if categories:
-        items = [item for _, item in rows]
+        items = [sections['annotations'][index] for index in rows]
         content = annotations_of(list(images.values()), items, list(categories.values()))
         for image, name in zip(content.images, _files(content, folder), strict=True):
             image['file_name'] = name
-        BoxCheck(content, lambda k: (rows[k][0], f'bbox {rows[k][1]["bbox"]}'), folder, findings).run()
+        in_file = partial(_name, sections, 'annotations')
+        BoxCheck(content, lambda k: (in_file(rows[k]), f'bbox {items[k]["bbox"]}'), folder, findings).run()
         boxes = count_objects(content)
     return Checked(list(images.values()), counts, boxes)
 
@@ -107,48 +111,53 @@ def _counts(*sections: Any) -> str:
     return ', '.join(f'{len(items)} {section}' for items, section in zip(sections, SECTIONS, strict=True))
 
 
-def _correct(content: dict[str, list], section: str, findings: Findings) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The name and the content of each correct item. The other items are added to ``findings``."""
+def _name(content: dict[str, list], section: str, index: int) -> str:
+    item = content[section][index]
+    has_id = isinstance(item, dict) and 'id' in item
+    return f'{section}[{index}] (id {short(item["id"])})' if has_id else f'{section}[{index}]'
+
+
+def _correct(content: dict[str, list], section: str, findings: Findings) -> Iterator[int]:
+    """The positions of the correct items. The other items are added to ``findings``."""
     check, wrong = CHECKS[section]
     for index, item in enumerate(content[section]):
-        has_id = isinstance(item, dict) and 'id' in item
-        name = f'{section}[{index}] (id {short(item["id"])})' if has_id else f'{section}[{index}]'
         try:
-            check(name, item)
+            check('', item)
         except ValueError as error:
             box = item.get('bbox') if section == 'annotations' and isinstance(item, dict) else None
             is_nan = isinstance(box, list) and any(isinstance(v, float) and not math.isfinite(v) for v in box)
-            findings.add('box not finite' if is_nan else wrong, str(error))
+            findings.add('box not finite' if is_nan else wrong, f'{_name(content, section, index)}{error}')
         else:
-            yield name, item
+            yield index
 
 
 def _boxes(
     content: dict[str, list], images: dict[Id, Any], categories: dict[Id, Any], findings: Findings
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The name and the content of each annotation that has an image and a category."""
+) -> Iterator[int]:
+    """The position of each annotation that has an image and a category."""
     seen: set[Any] = set()
-    for name, item in _correct(content, 'annotations', findings):
+    name = partial(_name, content, 'annotations')
+    for index in _correct(content, 'annotations', findings):
+        item = content['annotations'][index]
         if isinstance(number := item.get('id'), (int, float, str)):  # an annotation needs no id
             if number in seen:
-                findings.add('repeated annotation id', name)
+                findings.add('repeated annotation id', name(index))
             seen.add(number)
         if is_lost := item['category_id'] not in categories:
-            findings.add('annotation of no category', f'{name}: category_id {item["category_id"]}')
+            findings.add('annotation of no category', f'{name(index)}: category_id {item["category_id"]}')
         if item['image_id'] not in images:
-            findings.add('annotation of no image', f'{name}: image_id {item["image_id"]}')
+            findings.add('annotation of no image', f'{name(index)}: image_id {item["image_id"]}')
         elif not is_lost:
-            yield name, item
+            yield index
 
 
 def _check_images(named: Iterable[tuple[str, dict[str, Any]]], findings: Findings) -> None:
     ids: dict[str, Id] = {}
     for name, item in named:
-        file_name = short(item['file_name'])
         if item['file_name'] in ids:
-            findings.add('repeated image', f'{name}: {file_name}, as id {short(ids[item["file_name"]])}')
+            findings.add('repeated image', f'{name}: {short(item["file_name"])}, as id {short(ids[item["file_name"]])}')
         ids.setdefault(item['file_name'], item['id'])
         sides = sorted((item['width'], item['height']))
         if sides[0] < SMALL or sides[1] > THIN * sides[0]:
-            example = f'{file_name} (id {short(item["id"])}): {item["width"]}x{item["height"]}'
+            example = f'{short(item["file_name"])} (id {short(item["id"])}): {item["width"]}x{item["height"]}'
             findings.add('image that is hardly to be seen', example)

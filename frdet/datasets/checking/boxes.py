@@ -89,10 +89,10 @@ class BoxCheck:
             boxes = content.xywh[rows]
             for start in range(0, len(rows), ROWS) if len(rows) > 1 else ():
                 part = boxes[start : start + ROWS]
-                iou = mask.iou(boxes, part, [0] * len(part))
-                for first, second in zip(*np.nonzero(iou > CONFLICT), strict=True):
+                iou = mask.iou(part, boxes, [0] * len(boxes))
+                for second, first in zip(*np.nonzero(iou > CONFLICT), strict=True):
                     if first < start + second:
-                        yield int(rows[first]), int(rows[start + second]), float(iou[first, second])
+                        yield int(rows[first]), int(rows[start + second]), float(iou[second, first])
 
     def _check_outliers(self, objects: np.ndarray) -> None:
         """Find areas and shapes that are far from those of the class: by medians, which outliers do not move."""
