@@ -27,12 +27,16 @@ class Located(NamedTuple):
     missing: list[str]
 
     def messages(self, source: str, folder: str | Path) -> list[str]:
-        """A sentence for the log about the names that ``source`` writes otherwise, and one about missing files."""
+        """A sentence for the log about the names that ``source`` writes otherwise, and one about missing files.
+
+        A name without an ending is not worth a sentence.
+        """
         said = []
-        if self.replaced:
-            given, used = next(iter(self.replaced.items()))
+        others = {given: used for given, used in self.replaced.items() if os.path.splitext(used)[0] != given}
+        if others:
+            given, used = next(iter(others.items()))
             said.append(
-                f'{source}: {len(self.replaced)} of {len(self.names)} file names are written otherwise than the files '
+                f'{source}: {len(others)} of {len(self.names)} file names are written otherwise than the files '
                 f'in {folder}, which are read. For example, {used} is read for {given}'
             )
         if self.missing:

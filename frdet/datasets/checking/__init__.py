@@ -55,6 +55,7 @@ NOTES = {
     'box without area': 'left out by FilterBoxes',
     'box leaves its image': 'cut to the image',
     'image that is hardly to be seen': 'a side is under 8 pixels, or under a fortieth of the other',
+    'category left out': 'it is no class',
     'file name written otherwise': 'the one file that it means is read',
     'image turned by EXIF': 'turned',
     'ignored box': 'neither trained on nor evaluated',

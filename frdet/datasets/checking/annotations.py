@@ -14,6 +14,7 @@ from frdet.datasets.checking import Findings
 from frdet.datasets.checking.boxes import BoxCheck
 from frdet.datasets.coco import SECTIONS, CocoDataset, annotations_of, load_sections
 from frdet.datasets.locating import locate
+from frdet.datasets.mending import leave_out_parent, mend
 from frdet.errors import DataError
 
 THIN, SMALL = 40, 8  # a network sees hardly anything of an image with this ratio of the sides, or with fewer pixels
@@ -43,7 +44,11 @@ def check_annotations(dataset: DetDataset, findings: Findings) -> Checked:
     """Add all mistakes in the annotations of ``dataset`` to ``findings``."""
     try:
         if isinstance(dataset, CocoDataset):
-            return _check_coco(load_sections(dataset.ann_file), dataset.data_prefix['img'], findings)
+            sections, folder = load_sections(dataset.ann_file), dataset.data_prefix['img']
+            for note in leave_out_parent(sections):
+                findings.add('category left out', note)
+            mend(sections, folder)
+            return _check_coco(sections, folder, findings)
         content = dataset.read_all()
     except DataError as error:
         findings.add('unreadable annotation file', str(error))

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from frdet.datasets.annotations import short
-from frdet.datasets.checking import Findings, Place
+from frdet.datasets.checking import EXAMPLES, Findings, Place
 from frdet.datasets.locating import locate
+from frdet.datasets.near_files import near_file
 from frdet.datasets.transforms.loading import open_image, orientation, read_image
 from frdet.errors import BrokenImageError, DataError, ImageSizeError
 from frdet.progress import track
@@ -37,7 +38,9 @@ def find_images(records: Sequence[dict[str, Any]], folder: str | Path, findings:
         given = record['file_name']
         name = f'{short(given)} (id {record["id"]})'
         if given in missing:
-            findings.add('missing image', name)
+            is_shown = 'missing image' not in findings or findings['missing image'].times < EXAMPLES
+            near = near_file(os.path.join(folder, given), str(folder)) if is_shown else None
+            findings.add('missing image', f'{name}: {os.path.relpath(near, folder)} is there' if near else name)
             continue
         if file != given:
             findings.add('file name written otherwise', f'{name}: {file}')

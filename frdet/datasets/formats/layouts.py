@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from frdet.datasets.coco import load_sections
+from frdet.datasets.formats.csv import read_table, recognise_table
 from frdet.datasets.formats.folders import Tree, by_split, find_images, split_of
+from frdet.datasets.formats.yolo import NAMES_FILES, read_source
 from frdet.datasets.locating import examples
 from frdet.datasets.near_files import ENDINGS
 from frdet.errors import DataError
@@ -34,7 +36,7 @@ def _is_coco(path: Path) -> bool:
         return True
     with open(path, 'rb') as file:
         start = file.read(PEEK).replace(b'\0', b'')  # of UTF-16
-    return bool(re.search(rb'"(images|annotations|categories)"\s*:\s*\[', start))
+    return bool(re.search(rb'"(images|annotations)"\s*:\s*\[', start))
 
 
 def coco_layout(tree: Tree, files: list[str]) -> Layout:
@@ -100,7 +102,9 @@ def voc_layout(tree: Tree, folders: list[str]) -> Layout:
         inside = [name for name in files if not given['ann_file'] or name.startswith(f'{given["ann_file"]}/')]
         stems = [os.path.relpath(name[: -len('.xml')], given['ann_file'] or '.') for name in inside]
         folder, _ = find_images(tree, stems, given['ann_file'], None if split == 'all' else split)
-        given.update(data_prefix=dict(img=folder), **(dict(one_based=False) if zero else {}))
+        given.update(
+            ann_file=given['ann_file'] or '.', data_prefix=dict(img=folder), **(dict(one_based=False) if zero else {})
+        )
     return Layout(args, notes)
 
 
@@ -111,6 +115,103 @@ def _counts_from_zero(tree: Tree, folders: list[str]) -> str | None:
         if re.search(rb'<[xy]min>\s*0(\.0*)?\s*</', (tree.root / name).read_bytes()):
             return name
     return None
+
+
+def yolo_files(tree: Tree) -> list[str]:
+    """``data.yaml``, ``obj.data``; or, without these, the folders of label files."""
+    named = [name for name in tree.files('.yaml', '.yml', '.data') if _is_yolo(tree.root / name)]
+    return named or [folder for folder in tree.folders_with('.txt') if _has_labels(tree, folder)]
+
+
+def _is_yolo(path: Path) -> bool:
+    with open(path, 'rb') as file:
+        return bool(re.search(rb'^\s*["\']?(train|val|valid)["\']?\s*[:=]', file.read(PEEK), re.M))
+
+
+def _has_labels(tree: Tree, folder: str) -> bool:
+    """Whether the first text file that is no list of names has lines of numbers."""
+    names = [name for name in tree.folders[folder]['.txt'] if name not in NAMES_FILES]
+    for name in names[:LOOKED_AT]:
+        with open(tree.root / folder / name, 'rb') as file:
+            if line := file.readline(PEEK).split():
+                return len(line) >= 5 and all(re.fullmatch(rb'-?[\d.]+(e-?\d+)?', word) for word in line)
+    return False
+
+
+def yolo_layout(tree: Tree, files: list[str]) -> Layout:
+    """The parts that a YAML or Darknet file names and that are there; or a folder of labels for each split."""
+    if files[0].endswith(('.yaml', '.yml', '.data')):
+        if len(files) > 1:
+            raise DataError(f'{tree.root} holds {len(files)} files for YOLO, {examples(files)}: give one of them')
+        return _yolo_parts(tree, files[0])
+    parts = {}
+    splits = by_split(files)
+    if None in splits or len(splits) == 1:
+        splits = {None: files}
+    for split, folders in splits.items():
+        labels = os.path.commonpath(folders) if all(folders) else ''
+        names = [name for name in tree.files('.txt') if os.path.dirname(name).startswith(labels)]
+        names = [name for name in names if os.path.basename(name) not in NAMES_FILES]
+        stems = [os.path.relpath(name[: -len('.txt')], labels or '.') for name in names]
+        folder, _ = find_images(tree, stems, labels, split)
+        parts[split or 'all'] = dict(ann_file=labels or '.', data_prefix=dict(img=folder))
+    return Layout(parts, [])
+
+
+def _yolo_parts(tree: Tree, name: str) -> Layout:
+    path = str(tree.root / name)
+    try:
+        source = read_source(path, str(tree.root), str(tree.root), ())
+    except ValueError as error:
+        raise DataError(f'{path}: {error}') from None
+    notes = [f'The part {part} is left out: {reason}' for part, reason in source.absent.items()]
+    images = {part: set(paths) for part, paths in source.images.items() if paths}
+    if not images:
+        raise DataError(f'{path} names no image that is there. {" ".join(notes)}')
+    if 'train' in images and images.get('val') == images['train']:
+        notes.append(f'train and val of {name} are the same images: val is left out')
+        del images['val']
+    if len(images) == 1:
+        (part,) = images
+        notes += [f'{name} has only the part {part}'] if source.absent or part != 'train' else []
+        return Layout({'all': dict(ann_file=name, part=part, data_prefix=dict(img=''))}, notes)
+    return Layout({part: dict(ann_file=name, part=part, data_prefix=dict(img='')) for part in images}, notes)
+
+
+def csv_files(tree: Tree) -> list[str]:
+    """Tables with a box in every line."""
+    return [name for name in tree.files('.csv', '.tsv') if _is_table(tree.root / name)]
+
+
+def _is_table(path: Path) -> bool:
+    try:
+        recognise_table(path)
+    except ValueError:
+        return False
+    return True
+
+
+def csv_layout(tree: Tree, files: list[str]) -> Layout:
+    """A table for each split, or one with a column of the splits, or one of all images."""
+    parts: dict[str, dict[str, Any]] = {}
+    notes: list[str] = []
+    for split, several in by_split(files).items():
+        if len(several) > 1:
+            raise DataError(f'{tree.root} holds {len(several)} tables, {examples(several)}: give the one that you want')
+        path = tree.root / several[0]
+        try:
+            layout = recognise_table(path)
+            table = read_table(path, layout)
+        except ValueError as error:
+            raise DataError(f'{path}: {error}') from None
+        if not table.images:
+            raise DataError(f'{path} has no image')
+        folder, said = find_images(tree, list(table.images), several[0], split)
+        own = table.parts if len(files) == 1 and len(table.parts) > 1 else []
+        args = dict(ann_file=several[0], data_prefix=dict(img=folder))
+        parts |= {part: {**args, 'part': part} for part in own} or {split or 'all': args}
+        notes += said
+    return Layout(parts, notes)
 
 
 def no_labels(tree: Tree) -> Layout:

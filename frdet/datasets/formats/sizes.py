@@ -44,7 +44,5 @@ def image_records(
         if dataset.test_mode or not records:
             raise ValueError(f'{text}. For the first: {next(iter(reasons.values()))}')
         dataset.notes.append(f'{dataset.ann_file}: {text}. They are left out')
-    without_ending = {name: file for name, file in located.replaced.items() if os.path.splitext(file)[0] == name}
-    others = {name: file for name, file in located.replaced.items() if name not in without_ending}
-    dataset.notes += located._replace(replaced=others, missing=[]).messages(dataset.ann_file, folder)
+    dataset.notes += located._replace(missing=[]).messages(dataset.ann_file, folder)
     return records

@@ -26,17 +26,25 @@ def test_kinds_of_one_image(tmp_path, content, size, kinds):
 
 @pytest.mark.parametrize(
     ('file_name', 'near'),
-    [(r'sub\a.png', 'sub/a.png'), ('sub/A.PNG', 'sub/a.png'), ('images/b.png', 'b.png'), ('c.png', None)],
+    [(r'sub\a.png', 'sub/a.png'), ('sub/A.PNG', 'sub/a.png'), ('images/b.png', 'b.png'), ('c.png', '')],
 )
-def test_a_file_name_without_a_file(tmp_path, file_name, near):
+def test_a_missing_image_that_is_near(tmp_path, file_name, near):
     for name in ('images/sub/a.png', 'images/b.png'):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     findings = Findings()
-    folder = tmp_path / 'images'
-    found = find_images([dict(id=7, file_name=file_name, width=1, height=1)] * 5, folder, findings)
-    assert [image.path for image in found] == ([str(folder / near)] * 5 if near else [])
+    found = find_images([dict(id=7, file_name=file_name, width=1, height=1)] * 5, tmp_path / 'images', findings)
     if near:
         assert findings == {'file name written otherwise': (5, (f'{file_name!r} (id 7): {near}',) * 3)}
+        assert [image.path for image in found] == [str(tmp_path / 'images' / near)] * 5
     else:
-        assert findings == {'missing image': (5, (f'{file_name!r} (id 7)',) * 3)}
+        assert findings == {'missing image': (5, (f'{file_name!r} (id 7)',) * 3)} and not found
+
+
+def test_two_names_of_one_file(tmp_path):
+    """None of them is certain, but the report tells what is near."""
+    (tmp_path / 'a.png').touch()
+    findings = Findings()
+    records = [dict(id=k, file_name=f'{k}/a.png', width=1, height=1) for k in (1, 2)]
+    assert find_images(records, tmp_path, findings) == []
+    assert findings == {'missing image': (2, ("'1/a.png' (id 1): a.png is there", "'2/a.png' (id 2): a.png is there"))}
