@@ -141,6 +141,8 @@ def resolve(path_or_url: str | Path) -> Path:
 
     ``detectron2://ImageNetPretrained/MSRA/R-50.pkl`` is a file of detectron2's model zoo. ``torchvision://resnet50`` is
     the first set of weights that torchvision has for this model, ``torchvision://resnet50.imagenet1k_v2`` another set.
+    Detectors have such addresses too: ``torchvision://fasterrcnn_resnet50_fpn_v2``,
+    ``detectron2://COCO-Detection/faster_rcnn_R_50_FPN_3x/137849458/model_final_280758.pkl``.
     A file of this name in the cache folder is used without a download.
 
     Raises:
@@ -194,8 +196,8 @@ def _cached(url: str) -> Path:
                     part.replace(path)
     except (OSError, DownloadError) as error:
         raise CheckpointError(
-            f'Cannot download {url} ({error}). Put a file of that name at {path}, '
-            f'or train from scratch with {SCRATCH_CONFIG}'
+            f'Cannot download {url} ({getattr(error, "reason", error)}).\nWithout network, put that file at {path} '
+            f'yourself; or train from random weights as {SCRATCH_CONFIG} does: load_from=None, init_cfg=None, norms GN'
         ) from error
     return path
 
