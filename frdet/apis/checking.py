@@ -5,7 +5,7 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +15,7 @@ from mmengine.config import Config
 from mmengine.logging import MMLogger
 
 from frdet.apis.classes import resolve_num_classes
-from frdet.datasets.base import UNUSED_CLASS, DetDataset
+from frdet.datasets.base import UNUSED_CLASS, DetDataset, categories_of
 from frdet.datasets.checking import ERRORS, Findings, Place
 from frdet.datasets.checking.annotations import check_annotations
 from frdet.datasets.checking.copies import Group, find_copies, find_near_duplicates
@@ -60,11 +60,14 @@ class DataReport(NamedTuple):
 
 def config_of(found: Found) -> Config:
     """A config with the data of a folder or file. Images that are not divided are training data."""
-    loaders = {}
-    for part, arguments in found.parts.items():
-        dataset = dict(type=found.type, data_root=found.root, **arguments)
-        loaders[f'{"train" if part == "all" else part}_dataloader'] = dict(dataset=dataset)
-    return Config(loaders)
+    datasets = {part: dict(type=found.type, data_root=found.root, **args) for part, args in found.parts.items()}
+    classes: dict[str, Any] = {}  # of all parts, because a part need not have all
+    for dataset in datasets.values() if len(datasets) > 1 else ():
+        with suppress(DataError):  # the check reports it
+            classes.update(categories_of(dataset))
+    metainfo = dict(metainfo=dict(classes=list(classes))) if classes else {}
+    names = {part: f'{"train" if part == "all" else part}_dataloader' for part in datasets}
+    return Config({names[part]: dict(dataset={**dataset, **metainfo}) for part, dataset in datasets.items()})
 
 
 @in_config_scope

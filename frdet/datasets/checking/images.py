@@ -36,7 +36,7 @@ def find_images(records: Sequence[dict[str, Any]], folder: str | Path, findings:
     missing = set(located.missing)
     for record, file in zip(records, located.names, strict=True):
         given = record['file_name']
-        name = f'{short(given)} (id {record["id"]})'
+        name = short(given) + (f' (id {record["id"]})' if record['id'] != given else '')
         if given in missing:
             is_shown = 'missing image' not in findings or findings['missing image'].times < EXAMPLES
             near = near_file(os.path.join(folder, given), str(folder)) if is_shown else None
