@@ -433,6 +433,14 @@ def test_every_kind_is_tested():
     assert tested | elsewhere == {*ERRORS, *NOTES}
 
 
+def test_the_page_explains_every_kind():
+    """In docs/analysis.md errors and notes have a table each, in the order of their harm."""
+    page = (Path(__file__).parents[2] / 'docs/analysis.md').read_text().partition('## Mistakes in data')[2]
+    rows = [[cell.strip() for cell in line.split('|')[1:-1]] for line in page.splitlines() if line.startswith('| ')]
+    named = [kind for found, *_ in rows if found != 'found' for kind in found.split(', ')]
+    assert named == [*ERRORS, *NOTES]
+
+
 def test_the_place_before_still_works():
     with pytest.warns(FutureWarning, match=r'check_data is frdet\.apis\.checking\.check_data now'):
         from frdet.datasets.checking import check_data as moved
