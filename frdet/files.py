@@ -28,6 +28,11 @@ class DownloadError(UserError):
         self.reason = reason or message
 
 
+def cache_dir() -> Path:
+    """The folder of what can be downloaded or computed again: ``$FRDET_CACHE``, else ``~/.cache/frdet``."""
+    return Path(os.environ.get('FRDET_CACHE') or '~/.cache/frdet').expanduser()
+
+
 def write_file(path: str | Path, content: bytes | memoryview) -> None:
     """Write a file, or replace it. If this fails, the former file is kept.
 

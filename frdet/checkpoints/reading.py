@@ -5,7 +5,6 @@ import collections
 import errno
 import fcntl
 import hashlib
-import os
 import pickle
 import re
 import tempfile
@@ -18,7 +17,7 @@ import torch
 from mmengine.logging import HistoryBuffer
 
 from frdet.errors import CheckpointError
-from frdet.files import DownloadError, fetch
+from frdet.files import DownloadError, cache_dir, fetch
 
 DETECTRON2 = 'https://dl.fbaipublicfiles.com/detectron2/'
 SCRATCH_CONFIG = 'configs/faster_rcnn/r50_fpn_1x_cocoval_scratch.py'
@@ -135,11 +134,6 @@ def unwrap(content: Any, source: str | Path) -> dict[str, Any]:
             'expected a dict of parameters, or one under state_dict, model or blobs'
         )
     return {str(key).removeprefix('module.'): value for key, value in content.items()}
-
-
-def cache_dir() -> Path:
-    """The folder of downloaded weights: ``$FRDET_CACHE``, else ``~/.cache/frdet``."""
-    return Path(os.environ.get('FRDET_CACHE') or '~/.cache/frdet').expanduser()
 
 
 def resolve(path_or_url: str | Path) -> Path:

@@ -16,8 +16,9 @@ import torch
 from mmengine.logging import HistoryBuffer
 
 from frdet.checkpoints import load_file, resolve, unwrap
-from frdet.checkpoints.reading import cache_dir, torchvision_url
+from frdet.checkpoints.reading import torchvision_url
 from frdet.errors import CheckpointError
+from frdet.files import cache_dir
 
 #: {'a': numpy.arange(3, dtype='<f4')} as Python 2 with numpy 1 wrote it: byte strings, the old module's name.
 PYTHON2 = (
