@@ -5,6 +5,8 @@ Whatever is given as an image: its pixels, blue first, or a sentence that says w
 
 import io
 import pickle
+import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +23,7 @@ from frdet.datasets.transforms.loading import read_image
 from frdet.errors import BrokenImageError, CheckpointError, ConfigError, DataError
 from frdet.registry import DETECTORS
 from tests.checkpoints.test_reading import Trap
+from tests.engine.toy import ROOT
 
 CONFIG = 'configs/quickstart/r18_fpn_shapes.py'
 SMALL = [
@@ -33,8 +36,6 @@ CLASSES = ('a', 'b', 'c', 'd', 'e', 'f')
 
 @pytest.fixture(scope='module')
 def config():
-    from tests.engine.toy import ROOT
-
     return ROOT / CONFIG
 
 
@@ -142,7 +143,7 @@ def test_names_of_the_annotations_or_numbers(config, coco_root):
     assert not (coco_root.root / 'none').exists()  # the drawn data set is not drawn for its names
 
 
-def test_a_checkpoint_alone(config, checkpoint, model, picture, tmp_path, capfd):
+def test_a_checkpoint_alone(config, checkpoint, model, picture, tmp_path, capfd, monkeypatch):
     """It holds its config, its classes and their ids. No annotation is read: there is no such folder."""
     cfg = load_config(config, [*SMALL, 'test_dataloader.dataset.data_root=/none', 'load_from=/none/a.pth'])
     path = with_config(checkpoint, tmp_path / 'a.pth', dump_config(cfg), category_ids=[3, 1, 4, 15, None, 'x'])
@@ -153,6 +154,16 @@ def test_a_checkpoint_alone(config, checkpoint, model, picture, tmp_path, capfd)
     assert detector.classes == CLASSES and detector.model.cfg.model == cfg.model
     assert detector.category_ids() == [3, 1, 4, 15, None, 'x']
     assert 'WARNING' not in ''.join(capfd.readouterr())
+    page = (ROOT / 'docs/detect.md').read_text()
+    shutil.copy(path, tmp_path / 'epoch_12.pth')
+    shutil.copy(picture[0], tmp_path / 'street.jpg')
+    monkeypatch.chdir(tmp_path)
+    exec(re.search(r'```python\n(.*?)```', page, re.S)[1].replace('score_thr=0.5', 'score_thr=0'), {})
+    _, first, *_ = (line for line in capfd.readouterr().out.splitlines() if 'mmengine' not in line)
+    name, score, *box = first.split()
+    assert name == CLASSES[expected.labels[0]] and float(score) == pytest.approx(float(expected.scores[0]), abs=1e-3)
+    assert [float(value) for value in box] == pytest.approx(expected.bboxes[0].tolist(), abs=0.06)
+    assert (tmp_path / 'found.jpg').stat().st_size
     changed = init_detector(checkpoint=str(path), device='cpu', cfg_options=['model.roi_head.score_thr=0.9'])
     assert changed.roi_head.score_thr == 0.9
     with pytest.raises(ConfigError, match='score_th'):
