@@ -19,7 +19,7 @@ import torchvision
 from PIL import Image
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 
-from frdet.config import check_config, load_config
+from frdet.config import check_config, dump_config, load_config
 from frdet.datasets.shapes import write_shapes
 from frdet.registry import DETECTORS
 from tests import warm
@@ -39,6 +39,7 @@ FILLED = {
     'WORK_DIR': 'work_dirs/r18_fpn_shapes',
     'by_hand/epoch_7.pth': 'r18_fpn_shapes/epoch_7.pth',  # here one epoch is trained
     'max_epochs=100': 'max_epochs=2',
+    'CHECKPOINT': 'work_dirs/r50_fpn_1x_cocoval/epoch_12.pth',
 }
 
 # Only the words of these are checked: that the tool takes the arguments, that the config takes the options.
@@ -129,9 +130,11 @@ def sandbox(tmp_path_factory, coco_root):
     for name in 'ab':
         shutil.copytree(work / 'r18_fpn_shapes', work / name)
     torch.manual_seed(0)
-    detector = DETECTORS.build(load_config(root / R50, {'model.backbone.init_cfg': None}).model)
+    cfg = load_config(root / R50, {'model.backbone.init_cfg': None})
+    detector = DETECTORS.build(cfg.model)
     (work / 'r50_fpn_1x_cocoval').mkdir()
-    torch.save({'state_dict': detector.state_dict(), 'meta': {}}, work / 'r50_fpn_1x_cocoval/epoch_12.pth')
+    meta = {'cfg': dump_config(cfg), 'dataset_meta': {'classes': coco_root.classes}}
+    torch.save({'state_dict': detector.state_dict(), 'meta': meta}, work / 'r50_fpn_1x_cocoval/epoch_12.pth')
     return root
 
 
@@ -195,11 +198,13 @@ def test_command_runs(sandbox, line):
 # Everything of the tools but their work: what follows the parsing of the arguments does not run.
 PARSE = """
 import argparse, contextlib, io, json, runpy, sys
-parse = argparse.ArgumentParser.parse_args
-def stop(self, *args, **kwargs):
-    parse(self, *args, **kwargs)
-    sys.exit(0)
-argparse.ArgumentParser.parse_args = stop
+def stopped(parse):
+    def stop(self, *args, **kwargs):
+        parse(self, *args, **kwargs)
+        sys.exit(0)
+    return stop
+for name in ('parse_args', 'parse_intermixed_args'):
+    setattr(argparse.ArgumentParser, name, stopped(getattr(argparse.ArgumentParser, name)))
 sys.path.insert(0, 'tools')
 said = {}
 for words in json.loads(sys.argv[1]):

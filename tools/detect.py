@@ -1,4 +1,4 @@
-"""Draw and save the detections of a detector: python tools/detect.py IMAGE|VIDEO|FOLDER|GLOB|LIST CONFIG CHECKPOINT"""
+"""Draw and save the detections of a detector: python tools/detect.py SOURCE [CONFIG] CHECKPOINT"""
 
 import argparse
 import glob
@@ -15,10 +15,9 @@ import numpy as np
 from PIL import Image
 
 from frdet.apis import Detected, DetInferencer
-from frdet.apis.running import add_config, run_tool
+from frdet.apis.running import add_model, run_tool
 from frdet.errors import BrokenImageError, DataError
 from frdet.progress import track
-from frdet.visualization.drawing import save_image
 
 VIDEOS = ('.mp4', '.avi', '.mov', '.mkv', '.webm')
 JSON = 'detections.json'
@@ -33,15 +32,14 @@ def main() -> int:
         help="an image, a video, a folder with the folders in it, a quoted pattern such as 'a/*.jpg', or a .txt file "
         'with one path in a line',
     )
-    add_config(parser)
-    parser.add_argument('checkpoint', help='path or URL of the weights')
+    add_model(parser)
     parser.add_argument('--out', default='work_dirs/detect', metavar='DIR', help='folder of the results (%(default)s)')
     parser.add_argument('--score-thr', type=float, default=0.3, help='lowest score of a detection (%(default)s)')
     parser.add_argument('--classes', nargs='+', metavar='NAME', help='keep only these classes')
     parser.add_argument('--batch-size', type=int, default=1, help='images to compute together (%(default)s)')
     parser.add_argument('--device', help='cpu, cuda, cuda:1; default: a GPU if there is one')
     parser.add_argument('--amp', action='store_true', help='bfloat16 where it is safe, on CPU and GPU')
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()
     if args.batch_size < 1:
         parser.error('--batch-size must be at least 1')
     out = Path(args.out)
@@ -67,7 +65,7 @@ def main() -> int:
 
     for found in detector.stream(track(images, 'Images'), args.batch_size, on_broken=skip):
         file = images[found.number]
-        save_image(found.draw(), drawn[file])
+        found.save(drawn[file])
         records += found.to_coco(next(number), ids, file_name=str(file))
     for file in sorted({*files} - {*images}):
         try:

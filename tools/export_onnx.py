@@ -1,24 +1,25 @@
-"""Write a detector as one ONNX file: python tools/export_onnx.py CONFIG CHECKPOINT --out model.onnx"""
+"""Write a detector as one ONNX file: python tools/export_onnx.py [CONFIG] CHECKPOINT --out model.onnx"""
 
+import argparse
 from pathlib import Path
 
 import numpy as np
 
 from frdet.apis import check_exported, export_detector, init_detector
 from frdet.apis.export.exporting import check_target
-from frdet.apis.running import config_parser, run_tool
+from frdet.apis.running import add_model, run_tool
 from frdet.datasets.shapes.drawing import draw_image
 
 
 def main() -> int:
-    parser = config_parser(
-        'Write a detector as one ONNX file, or as a program of torch.export, and compare it with the model.'
+    parser = argparse.ArgumentParser(
+        description='Write a detector as one ONNX file, or as a program of torch.export, and compare it with the model.'
     )
-    parser.add_argument('checkpoint', help='path or URL of the weights')
+    add_model(parser)
     parser.add_argument('--out', default='model.onnx', metavar='FILE', help='.onnx or .pt2 to write (%(default)s)')
     parser.add_argument('--images', nargs='+', metavar='FILE', help='images to compare on; default: two drawn images')
     parser.add_argument('--no-check', action='store_true', help='write the file, and do not compare')
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()
     out = check_target(args.out)
     model = init_detector(args.config, args.checkpoint, 'cpu', args.cfg_options)
     export_detector(model, out)

@@ -27,9 +27,24 @@ def config_parser(description: str) -> argparse.ArgumentParser:
 def add_config(parser: argparse.ArgumentParser) -> None:
     """Add the arguments ``config`` and ``--cfg-options``."""
     parser.add_argument('config', help='path of the config')
+    add_cfg_options(parser)
+
+
+def add_cfg_options(parser: argparse.ArgumentParser) -> None:
+    """Add the argument ``--cfg-options``."""
     parser.add_argument(
         '--cfg-options', nargs='+', default=[], metavar='KEY=VALUE', help='change the config: a.b.0.c=VALUE'
     )
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """Add ``config``, which may be left out, ``checkpoint`` and ``--cfg-options``.
+
+    Parse with ``parse_intermixed_args``: ``parse_args`` does not find both where an option stands before them.
+    """
+    parser.add_argument('config', nargs='?', help='path of the config; default: the config in the checkpoint')
+    parser.add_argument('checkpoint', help='path or URL of the weights')
+    add_cfg_options(parser)
 
 
 def parse_run(parser: argparse.ArgumentParser) -> tuple[Config, dict[str, Any]]:

@@ -124,17 +124,22 @@ def no_file(path: Path) -> str:
 
 
 def parse(path: Path) -> ast.Module:
-    """A file as Python.
+    """A file as Python; see ``parse_text``."""
+    return parse_text(path.read_bytes(), str(path))
+
+
+def parse_text(content: bytes | str, name: str) -> ast.Module:
+    """Text as Python.
 
     Raises:
-        ConfigError: it is no Python; the message names the line.
+        ConfigError: it is no Python; the message names the line, and the text by ``name``.
     """
     try:
-        return ast.parse(path.read_bytes())
+        return ast.parse(content)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         line = getattr(error, 'lineno', None)
         message = getattr(error, 'msg', error)
-        raise ConfigError(f'{path}{f":{line}" if line else ""} is no Python: {message}') from None
+        raise ConfigError(f'{name}{f":{line}" if line else ""} is no Python: {message}') from None
 
 
 def parsed(path: Path) -> ast.Module:

@@ -1,16 +1,20 @@
-"""``--safe-config``: reading a config without running it, and without importing the modules that it names."""
+"""Reading a config without running it, and without importing the modules that it names.
+
+``--safe-config`` reads files so, and a checkpoint's own config is always read so.
+"""
 
 import ast
 import operator
 import os
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 
-from frdet.config.origins import base_names, everything, parse
+from frdet.config.origins import base_names, everything, parse, parse_text
 from frdet.config.schema import find_component
 from frdet.errors import ConfigError
 
@@ -19,6 +23,7 @@ _NUMBERS: dict[type, Callable] = {
     ast.FloorDiv: operator.floordiv, ast.UAdd: operator.pos, ast.USub: operator.neg, ast.Not: operator.not_,
 }  # fmt: skip
 _METHODS = ('strip', 'lstrip', 'rstrip', 'removeprefix', 'removesuffix')  # of strings
+_NOT_FINITE = ("float('inf')", "float('-inf')", "float('nan')")
 #: Under these keys MMEngine takes a string for a class, and imports a module if the class is not registered.
 _CLASSES = ('type', 'constructor', 'runner_type')
 _VARIABLE = re.compile(r'\{\{\s*\$\s*(\w+)\s*:\s*([^\s{}]*)\s*\}\}')
@@ -37,7 +42,12 @@ def read_safely(path: Path, below: tuple[Path, ...] = ()) -> Config:
     path = path.resolve()
     if path in below:
         raise ConfigError(f'{path} inherits from itself')
-    assigned = _File(path).read()
+    try:
+        if path.suffix != '.py' or path.stat().st_size > _SIZE:
+            raise ConfigError(f'{path}: --safe-config reads .py files of up to {_SIZE >> 20} MiB')
+        assigned = _Reader(str(path)).read(parse(path))
+    except OSError as error:
+        raise ConfigError(f'{path} cannot be read: {error.strerror}') from None
     bases = base_names(assigned.pop('_base_', []), str(path))
     merged: dict[str, Any] = {}
     for base in bases:
@@ -50,6 +60,28 @@ def read_safely(path: Path, below: tuple[Path, ...] = ()) -> Config:
     return Config(cfg.to_dict(), filename=str(path))
 
 
+def read_text(text: str, name: str) -> Config:
+    """The whole config in ``text``, as ``dump_config`` writes it; ``name`` stands for the text in errors.
+
+    Modules in ``custom_imports`` are not imported: the program must have imported them before. Environment variables
+    are not filled in.
+
+    Raises:
+        ConfigError: the text is more than data, or needs a module that is not imported.
+    """
+    if len(text) > _SIZE:
+        raise ConfigError(f'{name} has {len(text)} characters, expected at most {_SIZE}')
+    values = _Reader(name, fills_in=False).read(parse_text(text, name))
+    custom = values.pop('custom_imports', None)
+    modules = custom.get('imports', []) if isinstance(custom, dict) else []
+    modules = [modules] if isinstance(modules, str) else list(modules)
+    if absent := [module for module in modules if module not in sys.modules]:
+        raise ConfigError(f'{name} needs the modules {", ".join(map(str, absent))}, which are not imported yet')
+    cfg = Config(values)
+    refuse_imports(cfg)
+    return cfg
+
+
 def refuse_imports(cfg: Config) -> None:
     """Raise ConfigError if building ``cfg`` would import a module that it names, as for a class of another package."""
     if cfg.get('custom_imports'):
@@ -58,30 +90,30 @@ def refuse_imports(cfg: Config) -> None:
     for key_path, value in strings:
         key = key_path.rpartition('.')[2]
         if key == '_scope_' or (key_path == 'default_scope' and value not in ('frdet', 'mmengine')):
-            raise ConfigError(f'{key_path}: found {value!r}: --safe-config imports no other package, leave it out')
+            raise ConfigError(f'{key_path}: found {value!r}, and a config read as data imports no other package')
         component = key in _CLASSES and key_path != 'optim_wrapper.clip_grad.type'
         if component and ('.' in value or (find_component(value, None) is None)):
             raise ConfigError(
-                f'{key_path}: {value!r} is not registered, and would be imported: with --safe-config, name components '
-                'of frdet and MMEngine only'
+                f'{key_path}: {value!r} is not registered, and a config read as data imports no module: '
+                'expected a component of frdet or MMEngine'
             )
 
 
-class _File:
-    """The values that one file assigns."""
+class _Reader:
+    """The values that a file or text assigns.
 
-    def __init__(self, path: Path):
-        self.path = path
+    Args:
+        name: of the file, for errors.
+        fills_in: replace ``{{$NAME:default}}`` by the environment variable.
+    """
+
+    def __init__(self, name: str, *, fills_in: bool = True):
+        self.name = name
+        self.fills_in = fills_in
         self.names: dict[str, Any] = {}
 
-    def read(self) -> dict[str, Any]:
+    def read(self, tree: ast.Module) -> dict[str, Any]:
         """Names and their last values."""
-        try:
-            if self.path.suffix != '.py' or self.path.stat().st_size > _SIZE:
-                raise ConfigError(f'{self.path}: --safe-config reads .py files of up to {_SIZE >> 20} MiB')
-            tree = parse(self.path)
-        except OSError as error:
-            raise ConfigError(f'{self.path} cannot be read: {error.strerror}') from None
         for node in tree.body:
             if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):  # a docstring
                 continue
@@ -95,7 +127,7 @@ class _File:
         """The value of an expression, computed without a call of anything that it names."""
         found = self._value(node)
         if isinstance(found, (str, list, tuple, dict)) and len(found) > _SIZE:
-            raise ConfigError(f'{self.path}:{node.lineno}: found {len(found)} items, expected at most {_SIZE}')
+            raise ConfigError(f'{self.name}:{node.lineno}: found {len(found)} items, expected at most {_SIZE}')
         return found
 
     def _value(self, node: ast.expr) -> Any:
@@ -131,6 +163,8 @@ class _File:
     def _call(self, node: ast.Call) -> Any:
         if isinstance(node.func, ast.Name) and node.func.id == 'dict' and 'dict' not in self.names and not node.args:
             return self._dict(((k.arg, k.value) for k in node.keywords), node)
+        if ast.unparse(node) in _NOT_FINITE and 'float' not in self.names:
+            return float(ast.literal_eval(node.args[0]))
         if isinstance(node.func, ast.Attribute) and node.func.attr in _METHODS and not node.keywords:
             text, *args = (self.value(part) for part in (node.func.value, *node.args))
             if len(args) < 2 and all(isinstance(part, str) for part in (text, *args)):
@@ -148,7 +182,7 @@ class _File:
         try:
             return operation(*values)
         except ArithmeticError as error:
-            raise ConfigError(f'{self.path}:{node.lineno}: {error}') from None
+            raise ConfigError(f'{self.name}:{node.lineno}: {error}') from None
 
     def _formatted(self, node: ast.expr) -> str:
         if isinstance(node, ast.Constant):
@@ -161,6 +195,8 @@ class _File:
 
     def _filled(self, node: ast.Constant) -> str:
         written = str(node.value)
+        if not self.fills_in:
+            return written
         text = _VARIABLE.sub(lambda found: os.environ.get(found[1], found[2]), written)
         if '{{' in _VARIABLE.sub('', written):
             raise self.refusal(node)
@@ -170,6 +206,6 @@ class _File:
         """The error for an expression or statement that is more than data."""
         shown = ast.unparse(node).splitlines()[0][:60]
         return ConfigError(
-            f'{self.path}:{getattr(node, "lineno", 0)}: found {shown!r}, and --safe-config reads literals, dict(...), '
-            'names assigned before and _base_ only'
+            f'{self.name}:{getattr(node, "lineno", 0)}: found {shown!r}, and a config read as data holds '
+            'literals, dict(...), names assigned before and _base_ only'
         )

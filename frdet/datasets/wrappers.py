@@ -8,6 +8,7 @@ import numpy as np
 from mmengine.dataset import BaseDataset
 from mmengine.dataset import ConcatDataset as MMEngineConcatDataset
 
+from frdet.datasets.annotations import Id
 from frdet.errors import ConfigError
 from frdet.registry import DATASETS
 
@@ -35,6 +36,17 @@ def leaves(dataset: Any, *, having: str = '') -> Iterator[Any]:
         return
     for one in inner:
         yield from leaves(one, having=having)
+
+
+def category_ids_of(dataset: Any) -> list[Id | None] | None:
+    """The category id of every class in the annotations of a built data set; None if it has none, or inner ones differ.
+
+    The id of a class that no annotation file has is None.
+    """
+    found = [ids for leaf in leaves(dataset) if (ids := getattr(leaf, 'cat_ids', None))]
+    merged = [next((one for one in ids if one is not None), None) for ids in zip(*found, strict=False)]
+    agree = all(one in (None, both) for ids in found for one, both in zip(ids, merged, strict=False))
+    return merged if merged and agree else None
 
 
 def refuse_different_classes(classes: Sequence[Any], name: str) -> None:

@@ -16,6 +16,7 @@ from mmengine.visualization import Visualizer
 from torch import nn
 
 from frdet.config.text import QuickConfig
+from frdet.datasets.wrappers import category_ids_of
 from frdet.engine.hooks.progress import ProgressHook
 from frdet.engine.optim import freeze_parameters, scale_lr
 from frdet.engine.resuming import SETUP, Setup, position_of, resume_state, setup_of
@@ -116,7 +117,9 @@ class DetRunner(Runner):
         return built
 
     def save_checkpoint(self, out_dir: str, filename: str, *args: Any, meta: dict | None = None, **kwargs: Any) -> None:
-        """As MMEngine's; ``meta`` gets the setup of the optimiser and its schedules."""
+        """As MMEngine's; ``meta`` gets the classes' category ids, and the setup of optimiser and schedules."""
+        if ids := category_ids_of(self.train_dataloader.dataset):
+            meta = {**(meta or {}), 'category_ids': ids}
         if self._setup is not None:
             meta = {**(meta or {}), SETUP: asdict(self._setup)}
         super().save_checkpoint(out_dir, filename, *args, meta=meta, **kwargs)

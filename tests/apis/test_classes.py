@@ -53,6 +53,10 @@ def test_training_testing_and_inference(rival_scope, options, tmp_path):  # noqa
     assert 'num_classes=3' in saved['cfg']
     figures = evaluate_detector(load_config(CONFIG, options), str(path), work_dir=str(tmp_path / 'test'))
     assert 'coco/bbox_mAP' in figures
+    assert saved['category_ids'] == [1, 3, 4]  # the second of the six is a square
+    alone = init_detector(path, device='cpu')
+    assert torch.equal(alone.rpn_head.rpn_cls.weight, model.rpn_head.rpn_cls.weight.cpu())
+    assert alone.dataset_meta['category_ids'] == saved['category_ids']
     # A checkpoint says how many it has, whatever the data of the config are.
     nowhere = [o if '.data_root=' not in o else f'{o}/nowhere' for o in options if 'metainfo' not in o]
     loaded = init_detector(CONFIG, path, device='cpu', cfg_options=nowhere)

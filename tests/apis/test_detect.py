@@ -1,6 +1,8 @@
 """Both entries of inference take the same images in the same order of channels, and find the same."""
 
+import pickle
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ import torch
 from PIL import Image
 
 from frdet.apis import Detected, DetInferencer, inference_detector
+from frdet.apis.detect import CategoryIds
 from frdet.config import load_config
 from frdet.errors import BrokenImageError, ConfigError, DataError
 from frdet.structures import DetDataSample
@@ -52,6 +55,8 @@ FORMS = {
     'BGR': (lambda path, rgb: rgb[..., ::-1].copy(), {}),
     'BGR, said': (lambda path, rgb: rgb[..., ::-1], {'channel_order': 'bgr'}),
     'RGB': (lambda path, rgb: rgb, {'channel_order': 'rgb'}),
+    'BGR tensor': (lambda path, rgb: torch.from_numpy(rgb[..., ::-1].copy()).permute(2, 0, 1), {}),
+    'RGB tensor': (lambda path, rgb: torch.from_numpy(rgb.copy()).permute(2, 0, 1), {'channel_order': 'rgb'}),
     'path, whatever arrays are': (lambda path, rgb: path, {'channel_order': 'rgb'}),
     'PIL image, whatever arrays are': (lambda path, rgb: Image.open(path), {'channel_order': 'rgb'}),
 }
@@ -98,6 +103,7 @@ def test_several(detector, picture, expected):
             (str(path), Image.open(path)),
             (image for image in (path, bgr)),
             np.stack([bgr, bgr]),
+            torch.from_numpy(np.stack([bgr, bgr])).permute(0, 3, 1, 2),
             iter([bgr, path]),
         ):
             found = run(images)
@@ -134,10 +140,10 @@ def test_batch_size(detector, picture, batch_size):
 
 
 def test_words(detector, picture):
-    tensor = torch.zeros(3, 4, 4, dtype=torch.uint8)
+    tensor = torch.zeros(3, 4, 4)
     for run in (detector, lambda images: inference_detector(detector.model, images)):
         for images in (tensor, [tensor]):
-            with pytest.raises(DataError, match='Image 0 is of type Tensor'):
+            with pytest.raises(DataError, match='Image 0 is a tensor'):
                 run(images)
         with pytest.raises(DataError, match='Image 1 is an array'):
             run([picture[0], np.zeros((3, 4, 4), np.uint8)])
@@ -179,12 +185,62 @@ def test_pipelines_of_test_data(detector, picture, expected):
         model.cfg = whole
 
 
+def result(**more):
+    """Two detections in an image of 9 x 9 pixels."""
+    boxes, scores = np.float32([[1, 2, 4, 6], [0, 0, 1, 1]]), np.float32([0.5, 0.25])
+    return Detected(np.zeros((9, 9, 3), np.uint8), boxes, scores, np.int64([1, 0]), ('N/A', 'cat'), **more)
+
+
 def test_records_of_classes_without_an_id():
     """An unused label, as torchvision's N/A, is no category."""
-    boxes, scores = np.float32([[1, 2, 4, 6], [0, 0, 1, 1]]), np.float32([0.5, 0.25])
-    found = Detected(np.zeros((9, 9, 3), np.uint8), boxes, scores, np.int64([1, 0]), ('N/A', 'cat'))
     record = dict(image_id=3, category_id=17, bbox=[1, 2, 3, 4], score=0.5, category_name='cat', file_name='a.jpg')
-    assert found.to_coco(3, [None, 17], file_name='a.jpg') == [record]
+    assert result().to_coco(3, [None, 17], file_name='a.jpg') == [record]
+
+
+def test_records_without_arguments(detector, picture):
+    """The number of the image, and the ids that the detector knows: here 1, 2, ... because there are no annotations."""
+    assert [(r['image_id'], r['category_id']) for r in result(number=7).to_coco()] == [(7, 2), (7, 1)]
+    known = SimpleNamespace(dataset_meta={'classes': ('N/A', 'cat'), 'category_ids': [None, 'x9']}, cfg=None)
+    found = result(categories=CategoryIds(known))
+    assert [r['category_id'] for r in found.to_coco()] == ['x9']
+    assert pickle.loads(pickle.dumps(found)).to_coco() == found.to_coco()
+    _, second = detector([picture[0]] * 2)
+    assert second.to_coco() == second.to_coco(1, [1, 2, 3, 4, 5, 6]) == second.to_coco(1, detector.category_ids())
+
+
+def test_table():
+    found = result(number=7)
+    assert found.to_table() == [
+        dict(image=7, name='cat', score=0.5, x1=1, y1=2, x2=4, y2=6),
+        dict(image=7, name='N/A', score=0.25, x1=0, y1=0, x2=1, y2=1),
+    ]
+    assert result(path='a/b.jpg').to_table()[0]['image'] == 'a/b.jpg'
+    assert str(found).splitlines() == [
+        'name  score   x1   y1   x2   y2',
+        'cat   0.500  1.0  2.0  4.0  6.0',
+        'N/A   0.250  0.0  0.0  1.0  1.0',
+    ]
+    assert len(found) == 2 and repr(found) == 'Detected(2 in 9x9 pixels: cat 0.50, N/A 0.25)'
+
+
+def test_saving(detector, picture, tmp_path):
+    """Over a former picture, but never over the image."""
+    found = detector(picture[0])
+    for _ in range(2):
+        found.save(tmp_path / 'drawn.png')
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / 'drawn.png')), found.draw())
+    before = picture[0].read_bytes()
+    (tmp_path / 'link.png').symlink_to(picture[0])
+    for path, words in (
+        (picture[0], r'a\.png is the image itself, and would be overwritten: choose another path'),
+        (tmp_path / 'link.png', 'is the image itself'),
+        (tmp_path / 'none/a.png', r'cannot be written \(No such file or directory\): expected an existing folder'),
+        (tmp_path / 'ending', r'cannot be written \(unknown file extension: \)'),
+    ):
+        with pytest.raises(DataError, match=words):
+            found.save(path)
+    assert picture[0].read_bytes() == before and not (tmp_path / 'ending').exists()
+    detector(picture[1], channel_order='rgb').save(tmp_path / 'a.jpg')  # an array has no file
 
 
 def test_the_picture_of_a_result_is_the_image_itself(detector, picture):

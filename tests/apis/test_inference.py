@@ -5,6 +5,8 @@ Whatever is given as an image: its pixels, blue first, or a sentence that says w
 
 import io
 import pickle
+import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +15,15 @@ import torch
 from mmengine.config import Config
 from PIL import Image
 
-from frdet.apis import inference_detector, init_detector
-from frdet.apis.inference import as_record, is_single, prepare
+from frdet.apis import DetInferencer, inference_detector, init_detector
+from frdet.apis.images import as_record, is_single, prepare
 from frdet.checkpoints import convert_state_dict, read_detector, write_detector
-from frdet.config import load_config
+from frdet.config import dump_config, load_config
 from frdet.datasets.transforms.loading import read_image
 from frdet.errors import BrokenImageError, CheckpointError, ConfigError, DataError
 from frdet.registry import DETECTORS
 from tests.checkpoints.test_reading import Trap
+from tests.engine.toy import ROOT
 
 CONFIG = 'configs/quickstart/r18_fpn_shapes.py'
 SMALL = [
@@ -33,8 +36,6 @@ CLASSES = ('a', 'b', 'c', 'd', 'e', 'f')
 
 @pytest.fixture(scope='module')
 def config():
-    from tests.engine.toy import ROOT
-
     return ROOT / CONFIG
 
 
@@ -45,6 +46,14 @@ def checkpoint(config, tmp_path_factory):
         torch.manual_seed(0)
         model = DETECTORS.build(load_config(config, SMALL).model)
     torch.save({'state_dict': model.state_dict(), 'meta': {'dataset_meta': {'classes': CLASSES}}}, path)
+    return path
+
+
+def with_config(checkpoint, path, text, **meta):
+    """A copy of a checkpoint that holds the text of a config, as those of training do."""
+    content = torch.load(checkpoint, weights_only=True)
+    content['meta'] = {**content['meta'], 'cfg': text, **meta}
+    torch.save(content, path)
     return path
 
 
@@ -132,6 +141,77 @@ def test_names_of_the_annotations_or_numbers(config, coco_root):
     cfg.model.roi_head.bbox_head.num_classes = len(coco_root.classes)
     assert init_detector(cfg, device='cpu').dataset_meta['classes'] == coco_root.classes
     assert not (coco_root.root / 'none').exists()  # the drawn data set is not drawn for its names
+
+
+def test_a_checkpoint_alone(config, checkpoint, model, picture, tmp_path, capfd, monkeypatch):
+    """It holds its config, its classes and their ids. No annotation is read: there is no such folder."""
+    cfg = load_config(config, [*SMALL, 'test_dataloader.dataset.data_root=/none', 'load_from=/none/a.pth'])
+    path = with_config(checkpoint, tmp_path / 'a.pth', dump_config(cfg), category_ids=[3, 1, 4, 15, None, 'x'])
+    expected = inference_detector(model, picture[0]).pred_instances
+    detector = DetInferencer(path, device='cpu')
+    found = inference_detector(detector.model, picture[0]).pred_instances
+    assert torch.equal(found.bboxes, expected.bboxes) and torch.equal(found.scores, expected.scores)
+    assert detector.classes == CLASSES and detector.model.cfg.model == cfg.model
+    assert detector.category_ids() == [3, 1, 4, 15, None, 'x']
+    assert 'WARNING' not in ''.join(capfd.readouterr())
+    page = (ROOT / 'docs/detect.md').read_text()
+    shutil.copy(path, tmp_path / 'epoch_12.pth')
+    shutil.copy(picture[0], tmp_path / 'street.jpg')
+    monkeypatch.chdir(tmp_path)
+    exec(re.search(r'```python\n(.*?)```', page, re.S)[1].replace('score_thr=0.5', 'score_thr=0'), {})
+    _, first, *_ = (line for line in capfd.readouterr().out.splitlines() if 'mmengine' not in line)
+    name, score, *box = first.split()
+    assert name == CLASSES[expected.labels[0]] and float(score) == pytest.approx(float(expected.scores[0]), abs=1e-3)
+    assert [float(value) for value in box] == pytest.approx(expected.bboxes[0].tolist(), abs=0.06)
+    assert (tmp_path / 'found.jpg').stat().st_size
+    changed = init_detector(checkpoint=str(path), device='cpu', cfg_options=['model.roi_head.score_thr=0.9'])
+    assert changed.roi_head.score_thr == 0.9
+    with pytest.raises(ConfigError, match='score_th'):
+        init_detector(path, device='cpu', cfg_options=['model.roi_head.score_th=0.9'])
+
+
+@pytest.mark.parametrize(
+    ('text', 'words'),
+    [
+        ("import os\nos.mkdir('sprung')", r"its config:1: found 'import os', and a config read as data holds"),
+        ("x = __import__('os').mkdir('sprung')", 'its config:1: found'),
+        ("custom_imports = dict(imports=['sprung_module'])", 'needs the modules sprung_module, which are not imported'),
+        ("model = dict(type='os.mkdir', name='sprung')", r"model.type: 'os.mkdir' is not registered"),
+        ("model = dict(type='MyNet')", r"'MyNet' is not registered"),
+        ("model = dict(type='FasterRCNN', bacbone=1)", 'bacbone'),
+        ('model = dict(', 'its config:1 is no Python'),
+    ],
+)
+def test_a_config_in_a_checkpoint_is_data(checkpoint, tmp_path, monkeypatch, text, words):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'sprung_module.py').write_text("import os\nos.mkdir('sprung')")
+    monkeypatch.syspath_prepend(tmp_path)
+    path = with_config(checkpoint, tmp_path / 'a.pth', text)
+    with pytest.raises(ConfigError, match=rf'a\.pth cannot be used without a config file: .*{words}') as error:
+        init_detector(path)
+    assert str(error.value).splitlines()[1].startswith('Give the path of the config before it')
+    assert not (tmp_path / 'sprung').exists()
+
+
+def test_modules_that_are_imported_already(config, checkpoint, tmp_path):
+    text = dump_config(load_config(config, SMALL)) + "custom_imports = dict(imports=['tests.engine.toy'])\n"
+    init_detector(with_config(checkpoint, tmp_path / 'a.pth', text), device='cpu')
+
+
+def test_config_and_checkpoint_are_told_apart(config, checkpoint, tmp_path, capfd):
+    with pytest.raises(CheckpointError, match=r'a\.pth does not hold the config of its training: give the path of the'):
+        init_detector(checkpoint)
+    with pytest.raises(ConfigError, match='No checkpoint is given: expected the path of one'):
+        init_detector()
+    with pytest.raises(ConfigError, match=r'r18_fpn_shapes\.py is a config: give the checkpoint after it'):
+        init_detector(checkpoint, config)
+    with pytest.raises(ConfigError, match=r'a\.pth stands where the config belongs: expected a \.py file'):
+        init_detector(checkpoint, checkpoint)
+    with pytest.raises(CheckpointError, match=r'none\.pth: no such file'):
+        init_detector(tmp_path / 'none.pth')
+    capfd.readouterr()
+    init_detector(config, device='cpu', cfg_options=SMALL)
+    assert 'No checkpoint is given: weights and detections are random' in ''.join(capfd.readouterr())
 
 
 def test_class_counts_must_agree(config, checkpoint):
@@ -237,6 +317,8 @@ def read_only(array):
         (np.asfortranarray(BGR), 'bgr'),
         (RGB[..., ::-1], 'bgr'),  # negative strides
         (np.repeat(RGB, 2, axis=1)[:, ::2], 'rgb'),  # rows with gaps
+        (torch.from_numpy(BGR).permute(2, 0, 1), 'bgr'),
+        (torch.from_numpy(RGB).permute(2, 0, 1).contiguous(), 'rgb'),
         (Image.fromarray(RGB), 'bgr'),  # its mode tells, whatever the order of arrays
         (Image.fromarray(RGB), 'rgb'),
         (Image.fromarray(np.dstack([RGB, RGB[..., 0]])), 'bgr'),  # RGBA: the colours
@@ -292,11 +374,20 @@ def test_paths(path):
 @pytest.mark.parametrize(
     ('image', 'words'),
     [
-        (torch.zeros(3, 2, 3, dtype=torch.uint8), r'of type Tensor: .* tensor\.permute\(1, 2, 0\)\.cpu\(\)\.numpy\(\)'),
+        (
+            torch.zeros(3, 2, 2),
+            r'a tensor \(3, 2, 2\) of float32: expected \(3, H, W\) of uint8, BGR.* \(image \* 255\)',
+        ),
+        (torch.zeros(2, 3, 3, dtype=torch.uint8), r'\(2, 3, 3\) of uint8: .*image\.permute\(2, 0, 1\)'),
+        (torch.zeros(4, 2, 3, dtype=torch.uint8), r'\(4, 2, 3\) of uint8: .*image\[:3\]'),
+        (torch.zeros(1, 2, 3, dtype=torch.uint8), r'image\.expand\(3, -1, -1\)'),
+        (torch.zeros(2, 3, dtype=torch.uint8), r'image\.expand\(3, -1, -1\)'),
+        (torch.zeros(3, 0, 3, dtype=torch.uint8), r'\(3, 0, 3\) of uint8: expected'),
+        (torch.zeros(1, 3, 2, 3, dtype=torch.uint8), r'\(1, 3, 2, 3\) of uint8: expected'),
         (b'\x89PNG', r'of type bytes: .*PIL\.Image\.open\(io\.BytesIO\(data\)\)'),
         (bytearray(3), 'of type bytearray: .*Decode it first'),
         (io.BytesIO(b'\x89PNG'), 'of type BytesIO: .*Decode it first'),
-        (None, 'of type NoneType: expected a path, a PIL image, or a NumPy array'),
+        (None, 'of type NoneType: expected a path, a PIL image, a NumPy array'),
         (0, 'of type int: expected'),
         ({'img': RGB}, 'of type dict: expected'),
         ([RGB], 'of type list: expected'),
@@ -347,7 +438,8 @@ def test_a_pil_image_that_cannot_be_decoded(tmp_path):
         (RGB, True),
         (RGB[..., 0], True),
         (Image.fromarray(RGB), True),
-        (torch.zeros(2, 3, 4, 4), True),
+        (torch.zeros(3, 4, 4), True),
+        (torch.zeros(2, 3, 4, 4), False),
         (b'', True),
         (io.BytesIO(), True),
         (None, True),

@@ -3,8 +3,9 @@
 from pathlib import Path
 
 import pytest
+from mmengine.config import Config
 
-from frdet.config import check_config, load_config
+from frdet.config import check_config, dump_config, load_config, read_text
 from frdet.errors import ConfigError
 from tests.test_configs import CONFIGS, relative
 
@@ -132,7 +133,7 @@ def test_nothing_is_imported(tmp_path, text, monkeypatch):
     (tmp_path / 'trap').mkdir()
     for name in ('__init__', 'registry'):
         write(tmp_path / 'trap', f"open({str(tmp_path / 'sprung')!r}, 'w').close()", f'{name}.py')
-    with pytest.raises(ConfigError, match='safe-config'):
+    with pytest.raises(ConfigError, match='safe-config|read as data imports no'):
         read(tmp_path, text)
     assert not (tmp_path / 'sprung').exists()
 
@@ -141,3 +142,21 @@ def test_overrides_are_held_to_it_too(tmp_path):
     path = write(tmp_path, 'custom_hooks = []')
     with pytest.raises(ConfigError, match='trap.Hook'):
         load_config(path, {'custom_hooks': [dict(type='trap.Hook')]}, safe=True)
+
+
+def test_the_text_of_a_config_reads_as_data(monkeypatch):
+    """As in a checkpoint. What looks like an environment variable stays as it is."""
+    monkeypatch.setenv('SECRET', 'leaked')
+    values = dict(
+        a=dict(type='ResizeShortestEdge', short_side=(1, 2), factor=-0.5),
+        b=[float('inf'), -float('inf'), None, True, "it's {{$SECRET:}}"],
+        c={'a b': (1,), 2: []},
+    )
+    assert read_text(dump_config(Config(values)), 'its config').to_dict() == values
+    (nan,) = read_text("a = [float('nan')]", 'its config').a
+    assert nan != nan
+    for text in ("a = float('1' * 9)", 'a = float(open)', "def float(x): pass\na = float('inf')"):
+        with pytest.raises(ConfigError, match=r'its config:1: found'):
+            read_text(text, 'its config')
+    with pytest.raises(ConfigError, match='2000000 characters, expected at most 1048576'):
+        read_text(' ' * 2_000_000, 'its config')

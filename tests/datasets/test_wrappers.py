@@ -9,7 +9,7 @@ from torch.utils.data import ConcatDataset as TorchConcatDataset
 from torch.utils.data import Subset
 
 from frdet.datasets import ConcatDataset
-from frdet.datasets.wrappers import leaves
+from frdet.datasets.wrappers import category_ids_of, leaves
 from frdet.errors import ConfigError
 from frdet.registry import DATASETS
 
@@ -74,6 +74,25 @@ def test_leaves_of_built_data_sets():
     ]:
         found = list(leaves(wrapped))
         assert len(found) == len(expected) and all(a is b for a, b in zip(found, expected, strict=True))
+
+
+@pytest.mark.parametrize(
+    ('found', 'expected'),
+    [
+        ([[7, None, 'x']], [7, None, 'x']),
+        ([[7, None, 3], [None, 5, 3]], [7, 5, 3]),  # each file lacks a class of the other one
+        ([[7, 5], [7, 6]], None),
+        ([[]], None),
+        ([None], None),
+        ([[7, 5], None], [7, 5]),  # a data set of another project has none
+    ],
+)
+def test_category_ids(found, expected):
+    sets = [Records() for _ in found]
+    for one, ids in zip(sets, found, strict=True):
+        if ids is not None:
+            one.cat_ids = ids
+    assert category_ids_of(ConcatDataset(sets)) == expected
 
 
 def test_a_joined_set():

@@ -1,9 +1,11 @@
 """tools/detect.py on files: what is drawn and listed, and what is wrong said in words."""
 
+import dataclasses
 import importlib.util
 import json
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import cv2
@@ -13,7 +15,7 @@ import torch
 from PIL import Image
 
 from frdet.apis import DetInferencer, inference_detector
-from frdet.config import load_config
+from frdet.config import dump_config, load_config
 from frdet.errors import ConfigError, DataError
 from frdet.registry import DETECTORS
 from tests.engine.toy import ROOT
@@ -122,7 +124,8 @@ def test_from_python(images, checkpoint):
     first = f'{CLASSES[by_path.labels[0]]} {by_path.scores[0]:.2f}'
     assert repr([by_path]).startswith(f'[Detected({len(by_path.labels)} in 90x60 pixels: {first}')
     assert len(repr(by_path)) < 200  # a list of them is printed, not drawn
-    assert repr(by_path._replace(labels=by_path.labels[:0])) == 'Detected(0 in 90x60 pixels: nothing)'
+    none = dataclasses.replace(by_path, boxes=by_path.boxes[:0], scores=by_path.scores[:0], labels=by_path.labels[:0])
+    assert repr(none) == 'Detected(0 in 90x60 pixels: nothing)' and none.to_table() == none.to_coco() == []
     least = float(np.median(by_path.scores))
     detector.score_thr = least
     assert len(detector(images / 'a.png').scores) == (by_path.scores >= least).sum()
@@ -136,6 +139,28 @@ def tool():
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.mark.parametrize('order', ['{0} {1} --out {2}', '--out {2} {0} {1}', '{0} --out {2} {1}'])
+def test_a_checkpoint_alone(tool, images, checkpoint, tmp_path, monkeypatch, order):
+    """The config is in it, and the category ids; options may stand anywhere."""
+    content = torch.load(checkpoint, weights_only=True)
+    cfg = load_config(ROOT / CONFIG, [*SMALL, 'test_dataloader.dataset.data_root=/none'])
+    content['meta'] = {**content['meta'], 'cfg': dump_config(cfg), 'category_ids': [11, 12, 13, 14, 15, 16]}
+    torch.save(content, tmp_path / 'epoch_1.pth')
+    words = order.format(images / 'a.jpg', tmp_path / 'epoch_1.pth', tmp_path / 'out').split()
+    monkeypatch.setattr(sys, 'argv', ['detect.py', *words, '--score-thr', '0', '--device', 'cpu'])
+    assert tool.main() == 0
+    records = json.loads((tmp_path / 'out/detections.json').read_text())
+    assert records and all(r['category_name'] == CLASSES[r['category_id'] - 11] for r in records)
+
+
+def test_a_config_without_a_checkpoint(tool, images, tmp_path, monkeypatch):
+    """Not random weights."""
+    words = [images / 'a.jpg', ROOT / CONFIG, '--out', tmp_path / 'out']
+    monkeypatch.setattr(sys, 'argv', ['detect.py', *map(str, words)])
+    with pytest.raises(ConfigError, match=r'r18_fpn_shapes\.py is a config: give the checkpoint after it'):
+        tool.main()
 
 
 @pytest.fixture

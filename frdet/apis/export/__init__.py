@@ -1,7 +1,8 @@
 """Exporting detectors for use without frdet: ONNX and ``torch.export``."""
 
-from frdet.apis.export.checking import Difference, check_exported, load_exported
+from frdet.apis.export.checking import Difference, check_exported
 from frdet.apis.export.exporting import ExportedDetector, export_detector, export_program
+from frdet.apis.exported import load_exported
 
 __all__ = [
     'Difference',

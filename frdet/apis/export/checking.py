@@ -1,6 +1,6 @@
 """Comparing an exported file with its model, image by image."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from frdet.apis.export.exporting import INPUTS, MISSING, plain_copy
-from frdet.apis.inference import Image, pipeline_of, predict, prepare
-from frdet.errors import ExportError
+from frdet.apis.export.exporting import plain_copy
+from frdet.apis.exported import Run, load_exported, run_batch
+from frdet.apis.images import Image, prepare
+from frdet.apis.inference import pipeline_of, predict
 from frdet.structures import DetDataSample
 
 BOX_TOLERANCE = 0.1  # pixels
@@ -21,7 +22,6 @@ GREY = 114.0  # about the mean of photographs
 SMALLEST = 65  # smallest side for a .pt2 file, in pixels
 
 Found = tuple[Tensor, Tensor, Tensor]  # boxes (n, 4), scores (n,), labels (n,)
-Run = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
 
 
 class Difference(NamedTuple):
@@ -77,25 +77,6 @@ def check_exported(model: nn.Module, path: str | Path, images: Sequence[Image]) 
     return differences
 
 
-def load_exported(path: str | Path) -> Run:
-    """An exported file as a function with the inputs and outputs of ``ExportedDetector.forward``."""
-    if Path(path).suffix == '.pt2':
-        program = torch.export.load(path).module()
-        return lambda *inputs: program(*inputs)
-    try:
-        import onnxruntime
-    except ImportError:
-        raise ExportError(MISSING.format('onnxruntime')) from None
-    try:
-        session = onnxruntime.InferenceSession(str(path), providers=['CPUExecutionProvider'])
-    except Exception as error:  # its errors have no common class
-        raise ExportError(f'ONNX Runtime refuses {path}: {error}') from error
-    return lambda *inputs: tuple(
-        torch.from_numpy(output)
-        for output in session.run(None, {name: x.numpy() for name, x in zip(INPUTS, inputs, strict=True)})
-    )
-
-
 def _batches(images: list[Tensor]) -> Iterator[tuple[str, list[Tensor]]]:
     """Names and images (3, H_i, W_i) of the batches to compare."""
     height, width = (max(side * 3 // 4, SMALLEST) for side in images[0].shape[1:])
@@ -119,14 +100,9 @@ def _by_model(model: Any, batch: list[Tensor]) -> list[Found]:
     return [(x.bboxes, x.scores, x.labels) for x in (sample.pred_instances for sample in predict(model, data))]
 
 
-@torch.no_grad()
 def _by_file(run: Run, batch: list[Tensor]) -> tuple[list[Found], int]:
     """The detections of the file in each image, and the greatest number of detections in one image."""
-    sizes = torch.tensor([image.shape[1:] for image in batch])
-    height, width = sizes.amax(dim=0).tolist()
-    # Padding with any value must give the same result.
-    inputs = torch.stack([F.pad(x, (0, width - x.shape[2], 0, height - x.shape[1]), value=99) for x in batch])
-    outputs = run(inputs, sizes)
+    outputs = run_batch(run, batch, padding=99)  # any value must give the same result
     found = [
         (boxes[labels >= 0], scores[labels >= 0], labels[labels >= 0])
         for boxes, scores, labels in zip(*outputs, strict=True)

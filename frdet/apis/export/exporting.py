@@ -4,6 +4,7 @@ Shapes: N images, H x W pixels, D detections an image.
 """
 
 import copy
+import dataclasses
 import io
 import json
 import warnings
@@ -15,6 +16,10 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.nn import functional as F
 
+from frdet import __version__
+from frdet.apis.classes import category_ids
+from frdet.apis.exported import INPUTS, KEY, MISSING
+from frdet.apis.inference import pipeline_of, steps_of
 from frdet.errors import ExportError, UserError
 from frdet.files import write_file
 from frdet.models.detectors import Detector
@@ -22,10 +27,11 @@ from frdet.models.preprocessor import DetPreprocessor
 from frdet.ops import loading
 
 SUFFIXES = ('.onnx', '.pt2')
-INPUTS, OUTPUTS = ('images', 'image_sizes'), ('boxes', 'scores', 'labels')
+OUTPUTS = ('boxes', 'scores', 'labels')
 #: Dimensions of the inputs that may have any size.
 AXES = {'images': {0: 'batch', 2: 'height', 3: 'width'}, 'image_sizes': {0: 'batch'}}
-MISSING = 'Exporting to ONNX needs {}, which cannot be imported: pip install "frdet[export]"'
+#: Attributes of the head that gives the detections, whose values are part of the graph.
+THRESHOLDS = ('score_thr', 'nms_iou_thr', 'max_per_image')
 
 
 class ExportedDetector(nn.Module):
@@ -69,15 +75,14 @@ def export_detector(model: nn.Module, path: str | Path) -> None:
             operators, which ``import frdet.ops`` registers). An existing file is replaced.
 
     Inputs and outputs are those of ``ExportedDetector.forward``, with any batch, height and width (.pt2: above 64
-    pixels). The metadata of an ONNX file has the names of the labels, ``classes``, as JSON.
+    pixels). The metadata of an ONNX file have ``facts_of`` the model as JSON, ``frdet``, and its ``classes`` again.
 
     Raises:
         ExportError: the model's parts cannot be exported, a package is missing, or the file cannot be written.
     """
     path = check_target(path)
     program = export_program(model)
-    classes = getattr(model, 'dataset_meta', {}).get('classes', ())
-    content = _as_onnx(program, classes) if path.suffix == '.onnx' else _as_pt2(program)
+    content = _as_onnx(program, _metadata(model)) if path.suffix == '.onnx' else _as_pt2(program)
     try:
         write_file(path, content)
     except OSError as error:
@@ -131,6 +136,42 @@ def export_program(model: nn.Module) -> ExportedProgram:
         ) from error
 
 
+def facts_of(model: Any) -> dict[str, Any]:
+    """What a program must know to use an exported file, and what the graph computes: plain data for JSON.
+
+    ``pipeline`` has the transforms of test images with all their arguments, among them the resizing. It is None, as may
+    be the category ids, if the model has no ``cfg``.
+
+    Raises:
+        ConfigError: there is no pipeline of test images, or joined test data have two category ids for a class.
+    """
+    meta, cfg = getattr(model, 'dataset_meta', {}), getattr(model, 'cfg', None)
+    classes, rule = list(meta.get('classes', ())), model.data_preprocessor
+    last = next((part for part in model.modules() if hasattr(part, 'score_thr')), None)
+    return {
+        'version': __version__,
+        'classes': classes,
+        'category_ids': meta.get('category_ids') or (cfg and category_ids(cfg, classes)),
+        'pipeline': cfg and [_whole(*pair) for pair in zip(steps_of(cfg), pipeline_of(cfg).transforms, strict=True)],
+        'input': {'channel_order': 'bgr', 'value_range': [0, 255], 'layout': 'NCHW', 'padding': 'right and bottom'},
+        'graph': {
+            'bgr_to_rgb': rule.bgr_to_rgb,
+            'mean': rule.mean.flatten().tolist(),
+            'std': rule.std.flatten().tolist(),
+            'pad_size_divisor': rule.pad_size_divisor,
+            **{name: getattr(last, name, None) for name in THRESHOLDS},
+        },
+    }
+
+
+def _whole(step: Any, built: Any) -> Any:
+    """A transform of a config with its default arguments; one that is built already stays."""
+    if not isinstance(step, dict):
+        return step
+    fields = dataclasses.fields(built) if dataclasses.is_dataclass(built) else ()
+    return {'type': step['type'], **{f.name: getattr(built, f.name) for f in fields}, **step}
+
+
 def plain_copy(model: nn.Module) -> Any:
     """The model in evaluation mode, float32, on the CPU, not compiled, and without autocast."""
     plain: Any = copy.deepcopy(model).float().cpu().eval()
@@ -138,7 +179,18 @@ def plain_copy(model: nn.Module) -> Any:
     return plain
 
 
-def _as_onnx(program: ExportedProgram, classes: Any) -> bytes:
+def _metadata(model: nn.Module) -> dict[str, str]:
+    facts = facts_of(model)
+    try:
+        return {'classes': json.dumps(facts['classes']), KEY: json.dumps(facts)}
+    except TypeError as error:
+        raise ExportError(
+            f'The pipeline of the test data cannot be written as JSON ({error}): give each transform as a dict with a '
+            'type in quotes and plain arguments'
+        ) from None
+
+
+def _as_onnx(program: ExportedProgram, metadata: dict[str, str]) -> bytes:
     from frdet.apis.export.translations import OPSET, translations
 
     with warnings.catch_warnings():
@@ -152,7 +204,7 @@ def _as_onnx(program: ExportedProgram, classes: Any) -> bytes:
             output_names=OUTPUTS,
             verbose=False,
         )
-    converted.model.metadata_props['classes'] = json.dumps(list(classes))
+    converted.model.metadata_props.update(metadata)
     return converted.model_proto.SerializeToString()
 
 

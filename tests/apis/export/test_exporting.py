@@ -19,12 +19,12 @@ from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 
-from frdet.apis import check_exported, export_detector, inference_detector
+from frdet.apis import DetInferencer, check_exported, export_detector, inference_detector, init_detector
 from frdet.apis.export import exporting, load_exported
 from frdet.apis.export.exporting import plain_copy
 from frdet.config import load_config
 from frdet.engine import predict_in_bfloat16
-from frdet.errors import ExportError
+from frdet.errors import CheckpointError, ConfigError, ExportError
 from frdet.models.detectors import FasterRCNN
 from frdet.ops import loading
 from frdet.registry import BACKBONES, DETECTORS
@@ -48,7 +48,7 @@ SMALL = {
     'test_dataloader.dataset.pipeline.1.max_size': 160,
     'test_dataloader.dataset.pipeline.1.backend': 'pillow',  # as in the code of the page
 }
-CLASSES = ('a', 'b', 'c', 'd', 'e')
+CLASSES, IDS = ('a', 'b', 'c', 'd', 'e'), [3, 1, 4, 15, 'x']
 
 
 @BACKBONES.register_module(force=True)
@@ -71,7 +71,7 @@ def build(images, **changes):
     cfg.model.neck.in_channels = (16,) * 4
     model = DETECTORS.build(cfg.model)
     calibrate_detector(model, images)
-    model.cfg, model.dataset_meta = cfg, {'classes': CLASSES}
+    model.cfg, model.dataset_meta = cfg, {'classes': CLASSES, 'category_ids': IDS}
     return model.eval()
 
 
@@ -198,7 +198,20 @@ def test_the_onnx_file_needs_nothing_else(exported):
         'scores': ['batch', 30],
         'labels': ['batch', 30],
     }
-    assert {entry.key: json.loads(entry.value) for entry in file.metadata_props} == {'classes': list(CLASSES)}
+    metadata = {entry.key: json.loads(entry.value) for entry in file.metadata_props}
+    assert metadata['classes'] == list(CLASSES) and metadata.keys() == {'classes', 'frdet'}
+    facts = metadata['frdet']
+    assert facts['classes'] == list(CLASSES) and facts['category_ids'] == IDS
+    assert facts['input'] == dict(channel_order='bgr', value_range=[0, 255], layout='NCHW', padding='right and bottom')
+    mean, std = [v * 255 for v in (0.485, 0.456, 0.406)], [v * 255 for v in (0.229, 0.224, 0.225)]  # torchvision's
+    assert facts['graph'].pop('mean') == pytest.approx(mean) and facts['graph'].pop('std') == pytest.approx(std)
+    thresholds = dict(score_thr=0.5, nms_iou_thr=0.5, max_per_image=30)
+    assert facts['graph'] == dict(bgr_to_rgb=True, pad_size_divisor=32, **thresholds)
+    load, resize, pack = facts['pipeline']
+    assert (load['type'], pack['type']) == ('LoadImage', 'PackDetInputs')
+    assert resize == dict(
+        type='ResizeShortestEdge', short_side=112, max_size=160, interpolation='bilinear', backend='pillow'
+    )
 
 
 def code_of_the_page(word):
@@ -218,12 +231,11 @@ def test_the_code_of_the_documentation_for_pt2(exported, images, model, monkeypa
 def test_the_code_of_the_documentation_for_onnx(exported, model, files, tmp_path, monkeypatch, capsys):
     """Boxes in pixels of the image, as ``inference_detector`` gives them; a line for each."""
     code = code_of_the_page('onnxruntime')
-    assert code.count('800') == code.count('1333') == 1
     shutil.copy(exported / 'a.onnx', tmp_path / 'model.onnx')
     shutil.copy(files[0], tmp_path / 'street.jpg')
     monkeypatch.chdir(tmp_path)
     names = {}
-    exec(code.replace('800', '112').replace('1333', '160'), names)
+    exec(code, names)
     expected = inference_detector(model, files[0]).pred_instances
     count = len(expected)
     assert count > 5
@@ -231,6 +243,78 @@ def test_the_code_of_the_documentation_for_onnx(exported, model, files, tmp_path
     np.testing.assert_allclose(names['scores'][0, :count], expected.scores, rtol=0, atol=1e-3)
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == [CLASSES[label] for label in expected.labels]
+
+
+def paired(found, sample):
+    """Whether every detection of a result has a counterpart in a sample of the model, and the other way round."""
+    expected = sample.pred_instances
+    apart = np.abs(found.boxes[:, None] - expected.bboxes.numpy()).max(axis=2)
+    same = (apart <= 0.1) & (np.abs(found.scores[:, None] - expected.scores.numpy()) <= 1e-3)
+    same &= found.labels[:, None] == expected.labels.numpy()
+    return len(found) > 5 and same.any(axis=0).all() and same.any(axis=1).all()
+
+
+def test_the_onnx_file_as_a_detector(exported, model, files):
+    """As the checkpoint: alone or in batches of images of two sizes, in each form, with a threshold and for classes."""
+    detector = DetInferencer(exported / 'a.onnx', score_thr=0.5)
+    rgb = np.asarray(Image.open(files[0]).convert('RGB'))[:, :60]
+    images = [files[0], files[1], np.ascontiguousarray(rgb[..., ::-1])]
+    for run in (detector, lambda *args: list(detector.stream(*args))):
+        for batch_size in (1, 2, 3):  # the padding of a batch reaches into its smaller images, in both alike
+            expected = inference_detector(model, images, batch_size)
+            assert all(map(paired, run(images, batch_size), expected))
+    expected = inference_detector(model, images)
+    assert paired(detector(rgb, channel_order='rgb'), expected[2])
+    by_model = inference_detector(init_detector(exported / 'a.onnx'), files[0])
+    assert paired(detector(files[0]), by_model) and by_model.img_path == str(files[0])
+    assert detector.classes == CLASSES and detector.category_ids() == IDS
+    (whole,) = detector([files[0]])
+    least, name = float(np.median(whole.scores)), CLASSES[whole.labels[0]]
+    few = DetInferencer(exported / 'a.onnx', score_thr=least, classes=[name])(files[0])
+    keep = (whole.scores >= least) & (whole.labels == whole.labels[0])
+    np.testing.assert_array_equal(few.boxes, whole.boxes[keep])
+    assert {r['category_id'] for r in few.to_coco()} == {IDS[whole.labels[0]]}
+
+
+def with_metadata(path, target, **metadata):
+    """A copy of a file with other metadata."""
+    file = onnx.load(path)
+    onnx.helper.set_model_props(file, metadata)
+    onnx.save(file, target)
+    return target
+
+
+def test_an_onnx_file_that_is_no_detector_of_ours(exported, tmp_path, monkeypatch):
+    path = exported / 'a.onnx'
+    node = onnx.helper.make_node('Identity', ['x'], ['y'])
+    value = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in 'xy']
+    graph = onnx.helper.make_graph([node], 'g', value[:1], value[1:])
+    tiny = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid('', 18)], ir_version=9)
+    onnx.save(tiny, tmp_path / 'tiny.onnx')
+    trap = json.dumps(dict(pipeline=[dict(type='os.mkdir', path='sprung')], classes=[], category_ids=[]))
+    for metadata in ({}, {'classes': '["a"]'}, {'frdet': '{"pipeline": null}'}):
+        other = with_metadata(tmp_path / 'tiny.onnx', tmp_path / 'b.onnx', **metadata)
+        with pytest.raises(CheckpointError, match=r'b\.onnx does not say how images are prepared for it: expected'):
+            DetInferencer(other)
+    with pytest.raises(ConfigError, match="'os.mkdir' is not registered"):
+        DetInferencer(with_metadata(tmp_path / 'tiny.onnx', tmp_path / 'b.onnx', frdet=trap))
+    for options in (dict(device='cuda'), dict(amp=True), dict(cfg_options=['a=1']), dict(config='a.py')):
+        with pytest.raises(ConfigError, match=r'a\.onnx is a whole detector, which runs on the CPU: give no config'):
+            DetInferencer(checkpoint=path, **options)
+    with pytest.raises(CheckpointError, match='none.onnx: no such file'):
+        DetInferencer(tmp_path / 'none.onnx')
+    monkeypatch.setitem(sys.modules, 'onnxruntime', None)
+    with pytest.raises(ExportError, match=r'needs onnxruntime, .*pip install "frdet\[export\]"'):
+        DetInferencer(path)
+
+
+def test_a_pipeline_that_is_no_plain_data(model, monkeypatch):
+    class Step:
+        pass
+
+    monkeypatch.setattr(exporting, 'steps_of', lambda cfg: [Step()] * 3)
+    with pytest.raises(ExportError, match='pipeline of the test data cannot be written as JSON .*Step'):
+        exporting._metadata(model)
 
 
 def test_the_check(model, exported, files):
