@@ -2,6 +2,7 @@
 
 import re
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,23 @@ def test_a_key_that_does_not_exist_is_found():
     assert 'dept' in refusal('configs/faster_rcnn/r50_fpn_1x_cocoval.py', 'model.backbone.dept')
     assert 'optim_wrapper.accumulative_counts' in dict(keys(ROOT / 'docs/scaling.md'))
     assert dict(keys(ROOT / 'docs/configs.md'))['default_hooks.ema'] == 'dict(type=EMAHook)'
+
+
+def test_the_lines_that_train_without_weights(tmp_path, monkeypatch):
+    """Of docs/checkpoints.md: nothing is loaded, nothing is frozen, and no norm needs statistics."""
+    page = (ROOT / 'docs/checkpoints.md').read_text()
+    section = page[page.index('**Without network.**') : page.index('## Layouts')]
+    (lines,) = re.findall(r'((?:^    .*\n)+)', section, re.M)
+    base = f"_base_ = '{ROOT}/configs/_base_/models/faster_rcnn_r50_fpn_v2.py'\n"
+    (tmp_path / 'own.py').write_text(base + textwrap.dedent(lines))
+    cfg = load_config(tmp_path / 'own.py')
+    assert cfg.load_from is None
+    with torch.device('meta'):
+        model = DETECTORS.build(cfg.model)
+    assert all(p.requires_grad for p in model.parameters())
+    assert not any(m.init_cfg for m in model.modules() if hasattr(m, 'init_cfg'))
+    kinds = {type(m).__name__ for m in model.modules() if 'Norm' in type(m).__name__} - {'ConvNorm'}
+    assert kinds == {'GroupNorm'}
 
 
 def test_the_way_of_a_batch(tmp_path, monkeypatch):

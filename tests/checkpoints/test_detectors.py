@@ -181,11 +181,14 @@ def test_each_to_each_by_hand(source, target, deep):
         'roi_heads.box_head.7.bias',
     ],
 )
-def test_what_a_deep_detector_lacks(name):
+def test_a_parameter_of_a_deep_detector_that_is_missing_or_misshapen_is_named(name):
     state = tiny('torchvision', deep=True)
+    wrong = {**state, name: state[name][:-1]}
     del state[name]
     message = refused(state)
     assert f'lacks {name}' in message and 'more' not in message
+    message = refused(wrong)
+    assert 'do not go together' in message and name.rsplit('.', 1)[0] in message
 
 
 def test_a_norm_without_a_bias():

@@ -19,6 +19,7 @@ from torch import nn
 
 from frdet.apis.classes import resolve_num_classes
 from frdet.checkpoints import load_strictly
+from frdet.checkpoints.fit import fit_to_start
 from frdet.config import check_config
 from frdet.engine import load_checkpoint, with_layout
 from frdet.engine.hooks.check_setup import check_classes
@@ -134,7 +135,8 @@ def _model(cfg: Config, checkpoint: str | None) -> tuple[nn.Module, str]:
         model.compile_features = False  # compiled code does not call hooks
     if (source := checkpoint or cfg.get('load_from')) is not None:
         loaded = load_checkpoint(str(source))
-        load_strictly(model, loaded['state_dict'], with_layout(str(source), loaded))
+        state, name = loaded['state_dict'], with_layout(str(source), loaded)
+        load_strictly(model, state if checkpoint else fit_to_start(model, state, name), name)
         weights = f'the checkpoint {source}'
     else:
         model.init_weights()

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from frdet.insight.flops import unwrapped
+from frdet.models.layers import ConvNorm, FrozenBatchNorm2d
 
 _VALUES = 20_000  # about so many values of a tensor are kept for its histogram
 #: Layers whose outputs go through a ReLU that is no module.
-_BEFORE_RELU = ('rpn_head.rpn_conv', 'roi_head.bbox_head.shared_fcs')
+_BEFORE_RELU = ('rpn_head.rpn_conv', 'roi_head.bbox_head.shared_convs', 'roi_head.bbox_head.shared_fcs')
 
 
 @dataclass
@@ -93,7 +94,9 @@ def layers_to_watch(model: nn.Module) -> list[str]:
             depth = name.count('.') - root.count('.')
             watched = depth == 2 or (depth in (0, 1) and is_leaf)
         else:
-            watched = isinstance(module, (nn.Conv2d, nn.Linear)) and is_leaf
+            # A FrozenBN is folded into its convolution, which then is not called itself.
+            folded = isinstance(module, ConvNorm) and isinstance(module.bn, FrozenBatchNorm2d)
+            watched = folded or (isinstance(module, (nn.Conv2d, nn.Linear)) and is_leaf)
         # A norm only scales the output of the layer before it.
         if watched and not isinstance(module, (nn.BatchNorm2d, nn.GroupNorm)):
             names.append(name)

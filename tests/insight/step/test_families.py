@@ -6,13 +6,15 @@ from torch import nn
 from torchvision.ops import box_iou
 
 from frdet.datasets.shapes import write_shapes
-from frdet.errors import ConfigError
+from frdet.errors import CheckpointError, ConfigError
 from frdet.insight.flops import unwrapped
 from frdet.insight.step import inspect_step, prepare
 from frdet.insight.step.layers import layers_to_watch
 from frdet.insight.step.recording import record_step
 from frdet.models.dense_heads import rpn_head
+from frdet.models.layers import ConvNorm
 from frdet.models.task_modules.selection import select_proposals
+from frdet.registry import DETECTORS
 from tests.engine import toy
 from tests.insight import families
 from tests.insight.step.steps import anchors_by_hand, shapes_config, table
@@ -90,6 +92,28 @@ def test_a_backbone_in_a_wrapper():
     features = 'backbone.body.features'
     assert layers_to_watch(model) == [f'{features}.0', f'{features}.1.0', f'{features}.1.2']
     assert unwrapped('backbone', model.backbone) == (features, model.backbone.body.features)
+
+
+def test_a_convolution_with_a_folded_norm_is_one_layer():
+    """The convolution itself is not called; that of a norm which is no constant is."""
+    model = nn.ModuleDict({'neck': ConvNorm(3, 4, 1, norm=dict(type='FrozenBN')), 'head': ConvNorm(3, 4, 1)})
+    model['other'] = ConvNorm(3, 4, 1, norm=dict(type='BN'))
+    assert layers_to_watch(model) == ['neck', 'neck.conv', 'head.conv', 'other.conv']
+
+
+def test_fine_tuning_to_other_classes(drawn, tmp_path):
+    """``load_from`` has other classes, which training accepts; a checkpoint that is given is the model's own."""
+    cfg = shapes_config(drawn, **SMALL)
+    cfg.model.backbone.init_cfg = None
+    other = shapes_config(drawn, **{'model.backbone.init_cfg': None, 'model.roi_head.bbox_head.num_classes': 2})
+    start = DETECTORS.build(other.model)
+    torch.save(start.state_dict(), tmp_path / 'start.pth')
+    cfg.load_from = str(tmp_path / 'start.pth')
+    model = prepare(cfg, None, [], 0).model
+    assert torch.equal(model.backbone.conv1.weight.cpu(), start.backbone.conv1.weight)
+    assert len(model.roi_head.bbox_head.fc_cls.bias) == 6 + 1
+    with pytest.raises(CheckpointError, match='another shape of roi_head.bbox_head.fc_cls'):
+        prepare(cfg, cfg.load_from, [], 0)
 
 
 def test_a_model_of_mmengines(tmp_path):
