@@ -12,6 +12,7 @@ SHOWN = 20  # classes in the table
 FEW = 20  # images of validation
 RARE = 10  # boxes of a class
 HUGE = 4000  # pixels of the long side of an image
+MOST = 100  # detections in an image, as the base config has them
 
 
 def summarise(source: Source) -> str:
@@ -82,6 +83,12 @@ def _doubts(source: Source) -> list[str]:
         )
     if rare := [name for name in source.classes if 0 < trained.get(name, 0) < RARE]:
         said.append(f'There are fewer than {RARE} boxes of {few(rare)}: hardly enough to learn from.')
+    crowded = max(int(np.bincount(content.image_index, minlength=1).max()) for content in contents.values())
+    if crowded > MOST:
+        said.append(
+            f'An image has {crowded} objects, and at most {MOST} are detected in one: set roi_head.max_per_image and '
+            'rpn_head.post_nms_test of the model to more.'
+        )
     longest = np.median(np.concatenate([image_sizes(content).max(axis=1) for content in contents.values()]))
     if longest > HUGE:
         said.append(
