@@ -21,7 +21,16 @@ TIMEOUT = 30.0  # seconds without a byte
 
 
 class DownloadError(UserError):
-    """A file cannot be downloaded, or has another size or content than expected."""
+    """A file cannot be downloaded, or has another size or content than expected; ``reason`` is why, in a few words."""
+
+    def __init__(self, message: str, reason: str = ''):
+        super().__init__(message)
+        self.reason = reason or message
+
+
+def cache_dir() -> Path:
+    """The folder of what can be downloaded or computed again: ``$FRDET_CACHE``, else ``~/.cache/frdet``."""
+    return Path(os.environ.get('FRDET_CACHE') or '~/.cache/frdet').expanduser()
 
 
 def write_file(path: str | Path, content: bytes | memoryview) -> None:
@@ -87,7 +96,7 @@ def fetch(url: str, target: Path, size: int | None = None) -> None:
                 break
             if failures >= ATTEMPTS:
                 have = f'{size_of(part)} of {"unknown" if size is None else size} bytes are in {part}'
-                raise DownloadError(f'{url} cannot be downloaded ({reason}); {have}')
+                raise DownloadError(f'{url} cannot be downloaded ({reason}); {have}', reason)
             time.sleep(min(2 ** (failures - 1), 8) * 0.25)
     part.replace(target)
 

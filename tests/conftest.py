@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import random
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,9 @@ from pathlib import Path
 if 'PYTEST_XDIST_WORKER_COUNT' in os.environ:
     _threads = max(1, (os.cpu_count() or 1) // int(os.environ['PYTEST_XDIST_WORKER_COUNT']))
     os.environ.setdefault('OMP_NUM_THREADS', str(_threads))
+
+# Also inherited: what tests compute is not kept in the cache of the user.
+os.environ.setdefault('FRDET_CACHE', os.path.join(tempfile.gettempdir(), f'frdet-tests-{os.getuid()}'))
 
 import numpy as np
 import pytest

@@ -6,6 +6,7 @@ import pytest
 
 from frdet.config import check_config, load_config
 from frdet.registry import DETECTORS
+from tests.test_peers_page import flat
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = sorted(p for p in (ROOT / 'configs').rglob('*.py') if '_base_' not in p.parts)
@@ -47,6 +48,32 @@ def test_reference_model():
     frozen = sum(p.numel() for p in model.parameters() if not p.requires_grad)
     # Stem 64 * 3 * 49; layer1: 64 * 64 + 9 * 64 * 64 + 2 * 64 * 256, then twice 256 * 64 + 9 * 64 * 64 + 64 * 256.
     assert frozen == 9408 + (4096 + 36864 + 16384 + 16384) + 2 * (16384 + 36864 + 16384)
+
+
+def test_torchvisions_second_model():
+    """torchvision counts 43,712,278 parameters, 4 * 1025 of them for boxes of the background, which are not used.
+
+    The statistics of FrozenBN are no parameters, so BN is put in its place.
+    """
+    cfg = load_config(ROOT / 'configs/_base_/models/faster_rcnn_r50_fpn_v2.py')
+    for part in (cfg.model.backbone, cfg.model.neck, cfg.model.roi_head.bbox_head):
+        assert part.norm == dict(type='FrozenBN')
+        part.norm.type = 'BN'
+    assert sum(p.numel() for p in DETECTORS.build(cfg.model).parameters()) == 43_712_278 - 4 * 1025
+
+
+def test_torchvisions_second_model_has_one_set_of_rules():
+    """Its config in _base_ and its config in interop agree, but for keys that only one of them has."""
+    names = ('_base_/models/faster_rcnn_r50_fpn_v2', 'interop/torchvision_r50_fpn_v2')
+    base, interop = (flat(load_config(ROOT / f'configs/{name}.py').model, 'model') for name in names)
+    for key in base.keys() & interop.keys():
+        assert interop[key] == (pytest.approx(base[key]) if key.endswith(('mean', 'std')) else base[key]), key
+    assert {key: base[key] for key in base.keys() - interop.keys()} == {
+        'model.rpn_head.loss_bbox.loss_weight': 1.0,
+        'model.roi_head.loss_bbox.loss_weight': 1.0,
+    }
+    # Defaults of the components, which torchvision_r50_fpn.py sets because another project differs.
+    assert {interop[key] for key in interop.keys() - base.keys()} <= {None, False, 1e-5, 4.0, 224.0}
 
 
 def test_reference_data():

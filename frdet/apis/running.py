@@ -10,6 +10,7 @@ from typing import Any
 from mmengine.config import Config
 
 from frdet.apis.launch import LAUNCHERS
+from frdet.apis.own_data.replacing import use_data
 from frdet.config import load_config
 from frdet.errors import UserError
 
@@ -37,13 +38,17 @@ def parse_run(parser: argparse.ArgumentParser) -> tuple[Config, dict[str, Any]]:
     Returns:
         The config, and the other arguments for ``train_detector`` or ``test_detector``.
     """
+    parser.add_argument('--data', metavar='FOLDER', help="other data with the classes of the config's, in any format")
     parser.add_argument('--work-dir', help='folder of checkpoints and logs; default: work_dirs/<name of the config>')
     parser.add_argument('--amp', action='store_true', help='bfloat16 where it is safe, on CPU and GPU')
     parser.add_argument('--safe-config', action='store_true', help='read the config as data, without running it')
     parser.add_argument('--launcher', choices=LAUNCHERS, default='none', help='starter of several processes, if any')
     arguments = vars(parser.parse_args())
-    path, options, safe = (arguments.pop(name) for name in ('config', 'cfg_options', 'safe_config'))
-    return load_config(path, options, safe=safe), arguments
+    path, options, safe, data = (arguments.pop(name) for name in ('config', 'cfg_options', 'safe_config', 'data'))
+    cfg = load_config(path, options, safe=safe)
+    if data is not None:
+        use_data(cfg, data, checkpoint=arguments.get('checkpoint'))
+    return cfg, arguments
 
 
 def run_tool(main: Callable[[], int | None]) -> None:

@@ -5,7 +5,7 @@ Three layouts share MMDetection's names; the other two are converted through the
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -21,10 +21,15 @@ FC_CLS, FC_REG = 'roi_head.bbox_head.fc_cls', 'roi_head.bbox_head.fc_reg'
 _LAYERS = (
     *((f'backbone.{ours}', f'backbone.bottom_up.{theirs}', f'backbone.body.{ours}') for ours, theirs in RESNET),
     ('neck.lateral_convs.{0}.conv', 'backbone.fpn_lateral{2}', 'backbone.fpn.inner_blocks.{0}.0'),
+    ('neck.lateral_convs.{0}.bn', 'backbone.fpn_lateral{2}.norm', 'backbone.fpn.inner_blocks.{0}.1'),
     ('neck.fpn_convs.{0}.conv', 'backbone.fpn_output{2}', 'backbone.fpn.layer_blocks.{0}.0'),
+    ('neck.fpn_convs.{0}.bn', 'backbone.fpn_output{2}.norm', 'backbone.fpn.layer_blocks.{0}.1'),
     ('rpn_head.rpn_conv', 'proposal_generator.rpn_head.conv', 'rpn.head.conv.0.0'),
+    ('rpn_head.rpn_conv.{0}.conv', 'proposal_generator.rpn_head.conv.conv{0}', 'rpn.head.conv.{0}.0'),
     ('rpn_head.rpn_cls', 'proposal_generator.rpn_head.objectness_logits', 'rpn.head.cls_logits'),
     ('rpn_head.rpn_reg', 'proposal_generator.rpn_head.anchor_deltas', 'rpn.head.bbox_pred'),
+    ('roi_head.bbox_head.shared_convs.{0}.conv', 'roi_heads.box_head.conv{1}', 'roi_heads.box_head.{0}.0'),
+    ('roi_head.bbox_head.shared_convs.{0}.bn', 'roi_heads.box_head.conv{1}.norm', 'roi_heads.box_head.{0}.1'),
     ('roi_head.bbox_head.shared_fcs.{0}', 'roi_heads.box_head.fc{1}', 'roi_heads.box_head.fc{6}'),
     (FC_CLS, 'roi_heads.box_predictor.cls_score', 'roi_heads.box_predictor.cls_score'),
     (FC_REG, 'roi_heads.box_predictor.bbox_pred', 'roi_heads.box_predictor.bbox_pred'),
@@ -44,6 +49,10 @@ RULES = {
     'torchvision': (*(Rule(ours, torchvision) for ours, _, torchvision in _LAYERS), *_OLD_TORCHVISION),
 }
 LAYOUTS = tuple(RULES)
+#: By these, in both projects, torchvision's names of other layers are decided; see ``_rules``.
+_RPN_CONV = re.compile(r'(?:rpn_head\.rpn_conv|rpn\.head\.conv)\.(\d+)\..*')
+_BOX_CONV = re.compile(r'(?:roi_head\.bbox_head\.shared_convs|roi_heads\.box_head)\.(\d+)\.(?:conv|0)\..*')
+_BOX_FC = re.compile(r'(?:roi_head\.bbox_head\.shared_fcs|roi_heads\.box_head)\.(\d+)\.(?:weight|bias)')
 #: detectron2 computes these buffers from its config.
 _NOT_WEIGHTS = re.compile(r'pixel_(mean|std)|proposal_generator\.anchor_generator\..*')
 #: Every Faster R-CNN with FPN has these parameters; no other model has all of them.
@@ -52,15 +61,32 @@ _NEEDED = tuple(
     for layer in (
         'backbone.conv1',
         *(f'neck.{part}.{i}.conv' for part in ('lateral_convs', 'fpn_convs') for i in range(4)),
-        *('rpn_head.rpn_conv', 'rpn_head.rpn_cls', 'rpn_head.rpn_reg', FC_CLS, FC_REG),
+        *('rpn_head.rpn_cls', 'rpn_head.rpn_reg', FC_CLS, FC_REG),
     )
 )
 #: Known parts that are not converted: pattern -> words.
 _OTHER_PARTS = {
     r'mask': 'a mask head',
     r'keypoint': 'a keypoint head',
-    r'backbone\.fpn_\w+\.norm\.|backbone\.fpn\.\w+\.\d\.1\.|neck\.\w+\.\d\.bn\.': 'norms in the FPN',
 }
+
+
+def _rules(layout: str, names: Collection[str]) -> tuple[Rule, ...]:
+    """The rules between frdet and a layout for a detector whose parameters are ``names``, in either.
+
+    torchvision numbers the layers of a box head with convolutions from the first convolution on, and also counts the
+    flattening and each ReLU after it. The first convolution of an RPN has the same name, whether others follow or not.
+    """
+    if layout != 'torchvision':
+        return RULES[layout]
+    rpn_convs, convs, fcs = (
+        {int(match[1]) for name in names if (match := pattern.fullmatch(name))}
+        for pattern in (_RPN_CONV, _BOX_CONV, _BOX_FC)
+    )
+    first = [rule for rule in RULES[layout] if rule.ours == 'rpn_head.rpn_conv.{0}.conv' and max(rpn_convs, default=0)]
+    for i in range(len(fcs) if convs else 0):
+        first.append(Rule(f'roi_head.bbox_head.shared_fcs.{i}', f'roi_heads.box_head.{max(convs) + 2 + 2 * i}'))
+    return (*first, *RULES[layout])
 
 
 def recognise(state_dict: Iterable[str]) -> str | None:
@@ -76,14 +102,15 @@ def recognise(state_dict: Iterable[str]) -> str | None:
     return None
 
 
-def misfits(state_dict: Iterable[str], layout: str) -> str | None:
+def misfits(state_dict: Collection[str], layout: str) -> str | None:
     """Say why the names are not those of a Faster R-CNN with FPN in this layout; None if they are."""
-    renamed = {name: to_ours(name, RULES[layout]) for name in state_dict if not _NOT_WEIGHTS.fullmatch(name)}
+    rules = _rules(layout, state_dict)
+    renamed = {name: to_ours(name, rules) for name in state_dict if not _NOT_WEIGHTS.fullmatch(name)}
     if left := sorted(name for name, new in renamed.items() if new is None):
         words = [text for pattern, text in _OTHER_PARTS.items() if any(re.search(pattern, name) for name in left)]
         return f'it has {" and ".join(words) or "more than a Faster R-CNN"}: {few(left)}'
     present = set(renamed.values())
-    if missing := [to_theirs(name, RULES[layout]) or name for name in _NEEDED if name not in present]:
+    if missing := [to_theirs(name, rules) or name for name in _NEEDED if name not in present]:
         return f'it lacks {", ".join(missing[:3])}'
     return None
 
@@ -119,10 +146,11 @@ def convert_state_dict(
         raise CheckpointError(
             f"{name} cannot be converted from {source}'s names: {why}.\nOnly Faster R-CNN with ResNet and FPN converts"
         )
-    named = ((to_ours(old, RULES[source]), old, value) for old, value in state_dict.items())
+    rules = _rules(source, state_dict)
+    named = ((to_ours(old, rules), old, value) for old, value in state_dict.items())
     state = {new: to_tensor(value, old, name) for new, old, value in named if new is not None}
     _check_box_head(state, source == 'torchvision', name)
-    _check_whole(state, source, name)
+    _check_whole(state, rules, name)
     if source == 'torchvision':
         _move_background(state, last=True)
     if target == 'torchvision':
@@ -131,7 +159,8 @@ def convert_state_dict(
         _move_background(state, last=False)
     if target in ('detectron2', 'torchvision'):
         state = {old: value for old, value in state.items() if not old.endswith('num_batches_tracked')}
-    return {to_theirs(old, RULES[target]) or old: value for old, value in state.items()}
+    rules = _rules(target, state)
+    return {to_theirs(old, rules) or old: value for old, value in state.items()}
 
 
 def num_classes(state_dict: dict[str, Tensor]) -> int:
@@ -139,13 +168,17 @@ def num_classes(state_dict: dict[str, Tensor]) -> int:
     return len(state_dict[f'{FC_CLS}.weight']) - 1
 
 
-_BLOCK = re.compile(r'(backbone\.layer\d+\.)(\d+)\.((?:downsample\.)?.+)')
+#: A layer of one of several blocks that have the same layers.
+_BLOCK = re.compile(
+    r'(backbone\.layer\d+|neck\.lateral_convs|neck\.fpn_convs|rpn_head\.rpn_conv|roi_head\.bbox_head\.shared_convs)'
+    r'\.(\d+)\.(.+)'
+)
 _COUNTER = 'num_batches_tracked'
 
 
-def _check_whole(state: dict[str, Tensor], source: str, name: str) -> None:
+def _check_whole(state: dict[str, Tensor], rules: Sequence[Rule], name: str) -> None:
     def theirs(ours: str) -> str:
-        return to_theirs(ours, RULES[source]) or ours
+        return to_theirs(ours, rules) or ours
 
     missing = [theirs(ours) for ours in _missing(state)]
     apart = [
@@ -161,22 +194,31 @@ def _check_whole(state: dict[str, Tensor], source: str, name: str) -> None:
 def _missing(state: dict[str, Tensor]) -> list[str]:
     """Name the parameters that must be there because related parameters are.
 
-    Above the backbone every layer has a weight and a bias. All blocks of a ResNet have the same layers; a shortcut has
-    the layers of every other shortcut. The numbers of the blocks have no gap.
+    Every layer has a weight and a bias, but a convolution before a norm. All blocks of a part, such as the backbone,
+    have the same layers; a shortcut has the layers of every other shortcut. The numbers of the blocks have no gap.
     """
-    pairs = (name.rsplit('.', 1)[0] for name in state if not name.startswith('backbone.'))
-    wanted = {f'{layer}.{kind}' for layer in pairs for kind in ('weight', 'bias')}
+    layers: set[str] = set()
     blocks: dict[str, dict[int, set[str]]] = defaultdict(lambda: defaultdict(set))
     for name in state:
-        if (match := _BLOCK.fullmatch(name)) and not name.endswith(_COUNTER):
-            stage, number, part = match.groups()
-            blocks[stage][int(number)].add(part)
-    parts = {part for stage in blocks.values() for found in stage.values() for part in found}
-    shortcut = {part for part in parts if part.startswith('downsample.')}
-    for stage, found in blocks.items():
-        for number in range(min(found), max(found) + 1):
-            own = parts if found[number] & shortcut else parts - shortcut
-            wanted |= {f'{stage}{number}.{part}' for part in own}
+        if not (match := _BLOCK.fullmatch(name)):
+            layers.add(name.rpartition('.')[0])
+        elif not name.endswith(_COUNTER):
+            stack, number, parameter = match.groups()
+            blocks[stack][int(number)].add(parameter)
+    if 'rpn_head.rpn_conv' not in blocks:
+        layers.add('rpn_head.rpn_conv')
+    wanted = {f'{layer}.{kind}' for layer in layers if not layer.startswith('backbone.') for kind in ('weight', 'bias')}
+    for part in ('backbone', 'neck', 'rpn_head', 'roi_head'):
+        stacks = {stack: found for stack, found in blocks.items() if stack.startswith(part)}
+        parameters = {one for found in stacks.values() for block in found.values() for one in block}
+        if part != 'backbone':
+            has_norm = any(one.startswith('bn.') for one in parameters)
+            parameters |= {'conv.weight', *(('bn.weight', 'bn.bias') if has_norm else ('conv.bias',))}
+        shortcut = {one for one in parameters if one.startswith('downsample.')}
+        for stack, found in stacks.items():
+            for number in range(max(found) + 1):
+                own = parameters if found[number] & shortcut else parameters - shortcut
+                wanted |= {f'{stack}.{number}.{one}' for one in own}
     return sorted(wanted - set(state))
 
 
@@ -184,7 +226,7 @@ def _pairs(state: dict[str, Tensor]) -> Iterator[tuple[str, str]]:
     """Yield each bias, and each parameter of a norm, with the weight that must have the same number of channels."""
     for name in state:
         layer, kind = name.rsplit('.', 1)
-        convolution = re.sub(r'bn(\d)$', r'conv\1', re.sub(r'downsample\.1$', 'downsample.0', layer))
+        convolution = re.sub(r'bn(\d?)$', r'conv\1', re.sub(r'downsample\.1$', 'downsample.0', layer))
         weight = f'{convolution}.weight'
         if kind != _COUNTER and (convolution != layer or kind == 'bias') and weight in state:
             yield name, weight

@@ -5,7 +5,6 @@ import collections
 import errno
 import fcntl
 import hashlib
-import os
 import pickle
 import re
 import tempfile
@@ -18,7 +17,7 @@ import torch
 from mmengine.logging import HistoryBuffer
 
 from frdet.errors import CheckpointError
-from frdet.files import DownloadError, fetch
+from frdet.files import DownloadError, cache_dir, fetch
 
 DETECTRON2 = 'https://dl.fbaipublicfiles.com/detectron2/'
 SCRATCH_CONFIG = 'configs/faster_rcnn/r50_fpn_1x_cocoval_scratch.py'
@@ -137,16 +136,13 @@ def unwrap(content: Any, source: str | Path) -> dict[str, Any]:
     return {str(key).removeprefix('module.'): value for key, value in content.items()}
 
 
-def cache_dir() -> Path:
-    """The folder of downloaded weights: ``$FRDET_CACHE``, else ``~/.cache/frdet``."""
-    return Path(os.environ.get('FRDET_CACHE') or '~/.cache/frdet').expanduser()
-
-
 def resolve(path_or_url: str | Path) -> Path:
     """Return the file of a path or an ``http(s)://``, ``detectron2://`` or ``torchvision://`` address; may download.
 
     ``detectron2://ImageNetPretrained/MSRA/R-50.pkl`` is a file of detectron2's model zoo. ``torchvision://resnet50`` is
     the first set of weights that torchvision has for this model, ``torchvision://resnet50.imagenet1k_v2`` another set.
+    Detectors have such addresses too: ``torchvision://fasterrcnn_resnet50_fpn_v2``,
+    ``detectron2://COCO-Detection/faster_rcnn_R_50_FPN_3x/137849458/model_final_280758.pkl``.
     A file of this name in the cache folder is used without a download.
 
     Raises:
@@ -200,8 +196,8 @@ def _cached(url: str) -> Path:
                     part.replace(path)
     except (OSError, DownloadError) as error:
         raise CheckpointError(
-            f'Cannot download {url} ({error}). Put a file of that name at {path}, '
-            f'or train from scratch with {SCRATCH_CONFIG}'
+            f'Cannot download {url} ({getattr(error, "reason", error)}).\nWithout network, put that file at {path} '
+            f'yourself; or train from random weights as {SCRATCH_CONFIG} does: load_from=None, init_cfg=None, norms GN'
         ) from error
     return path
 

@@ -91,6 +91,11 @@ BESIDE: dict[str, dict[str, Any]] = {
     'weight initializer': {'layer': str | list[str], 'override': dict | list[dict]},
 }
 
+#: Types of arguments that frdet resolves before a component is built, instead of those in its signature.
+RESOLVED: dict[str, dict[str, Any]] = {
+    'parameter scheduler': {'begin': float, 'end': float, 'milestones': list[float]},  # shares of the run
+}
+
 _LOOP = {'by_epoch': bool, 'val_begin': int, 'val_interval': int, 'dynamic_intervals': list | None}
 
 #: Keys and types of dicts that are not components. Other dicts that are not components may have any key.
@@ -225,8 +230,9 @@ def keys_at(node: Any, key_path: str, here: Registry | None = None) -> dict[str,
     here = here or registry_at(key_path)
     if (cls := component_class(node, key_path, here)) is not None:
         said = declared(cls)
-        beside = BESIDE.get(here.name, {}) if here is not None else {}
+        beside, resolved = ((t.get(here.name, {}) if here is not None else {}) for t in (BESIDE, RESOLVED))
         own = {name: said.get(name, Declared()) for name in arguments_of(cls)[0]}
+        own.update({name: Declared(kind) for name, kind in resolved.items() if name in own})
         return {'type': Declared(), **{name: Declared(kind) for name, kind in beside.items()}, **own}
     return {name: Declared(kind) for name, kind in PLAIN.get(key_path, {}).items()}
 

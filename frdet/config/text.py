@@ -15,7 +15,7 @@ def dump_config(cfg: Config) -> str:
 
     Reading the text gives the same config, but for objects without a literal, such as paths, which are read as strings.
     """
-    return ''.join(f'{key} = {_text(value, before=len(key) + 3)}\n' for key, value in sorted(cfg.to_dict().items()))
+    return ''.join(f'{key} = {as_code(value, before=len(key) + 3)}\n' for key, value in sorted(cfg.to_dict().items()))
 
 
 class QuickConfig(Config):
@@ -34,8 +34,8 @@ class QuickConfig(Config):
         return dump_config(self)
 
 
-def _text(value: Any, indent: int = 0, before: int = 0) -> str:
-    """A value as code, in lines that begin at column ``indent``, the first after ``before`` characters of its key."""
+def as_code(value: Any, indent: int = 0, before: int = 0) -> str:
+    """A value as code with sorted keys. Lines begin at column ``indent``, the first after ``before`` characters."""
     if not isinstance(value, (dict, list, tuple)):
         return _plain(value)
     left, right = ('[', ']') if isinstance(value, list) else ('(', ')')
@@ -44,9 +44,9 @@ def _text(value: Any, indent: int = 0, before: int = 0) -> str:
         is_call = all(isinstance(key, str) and key.isidentifier() and not iskeyword(key) for key in value)
         left, right = ('dict(', ')') if is_call else ('{', '}')
         texts = {f'{key}=' if is_call else f'{key!r}: ': item for key, item in value.items()}
-        items = [key + _text(texts[key], deeper, len(key)) for key in sorted(texts, key=_order)]
+        items = [key + as_code(texts[key], deeper, len(key)) for key in sorted(texts, key=_order)]
     else:
-        items = [_text(item, deeper) for item in value]
+        items = [as_code(item, deeper) for item in value]
     line = left + ', '.join(items) + (',' if left == '(' and len(items) == 1 else '') + right
     if '\n' not in line and indent + before + len(line) < WIDTH:  # a comma may follow
         return line

@@ -12,14 +12,13 @@ from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
 
 from frdet.datasets.annotations import Annotations, Id
+from frdet.datasets.classes import UNUSED_CLASS as UNUSED_CLASS
+from frdet.datasets.classes import choose_classes, with_class_list
 from frdet.datasets.locating import locate
-from frdet.datasets.splitting import Division, Split, checked_split, divide
+from frdet.datasets.splitting import Split, checked_split, describe, take_part
 from frdet.errors import BrokenImageError, ConfigError, DataError, defined
 from frdet.registry import DATASETS, TRANSFORMS
 
-#: Name of a label without a category, so that labels can follow the numbers of another project.
-UNUSED_CLASS = 'N/A'
-NEAR = 0.6  # a class that resembles a category more than this, from 0 to 1, counts as a misspelling of it
 MAX_IN_A_ROW = 10  # so many broken images in a row stop training
 
 
@@ -110,7 +109,7 @@ class DetDataset(BaseDataset):
         self.split = checked_split(split, part) if split is not None else None
         self.chosen = part  # the part that this data set uses
         self.part = part if split is None else None  # the part that ``read`` reads
-        self._division: Division | None = None
+        self._division = ''  # the division in words, once the annotations are read
         self.cat_ids: list[Id | None] = []
         self.left_out: dict[str, int] = {}  # number of images that ``filter_cfg`` leaves out, by reason
         self.unpacked: list[str] | None = None  # a loader that hands messages on puts a list here
@@ -121,7 +120,7 @@ class DetDataset(BaseDataset):
             data_root=str(data_root),
             data_prefix=dict(data_prefix),
             pipeline=[TRANSFORMS.build(step) for step in pipeline],
-            metainfo=_with_class_list(metainfo),
+            metainfo=with_class_list(metainfo),
             filter_cfg=filter_cfg,
             test_mode=test_mode,
             **kwargs,
@@ -157,20 +156,16 @@ class DetDataset(BaseDataset):
         """
         if self._annotations is not None:
             return self._annotations
-        content = self._read()
-        if self.split is None or not content.images:
+        content = self.read_all()
+        if self.split is None or self.chosen is None or not content.images:
             return content
-        self._division = divide(content, self.split, np.arange(len(content.images)))
-        positions = self._division.positions(str(self.chosen))
-        if not len(positions):
-            raise DataError(
-                f'{self.title} has no image: split divides only {len(content.images)} images. Add images, or enlarge '
-                'its share'
-            )
-        return content.subset(positions)
+        content, self._division = take_part(content, self.split, self.chosen, self.data_prefix['img'])
+        if not content.images:
+            raise DataError(f'{self.title} has no image ({self._division}): add images, or enlarge its share')
+        return content
 
-    def _read(self) -> Annotations:
-        """The checked result of ``read``."""
+    def read_all(self) -> Annotations:
+        """The annotations of the images of all parts that ``split`` makes; otherwise as ``annotations``."""
         self.notes = []
         try:
             content = self.read()
@@ -180,20 +175,6 @@ class DetDataset(BaseDataset):
             raise DataError(f'{defined(type(self))} cannot read {self.ann_file}: {error}') from error
         self._locate(content)
         return content
-
-    def _log_part(self, content: Annotations) -> None:
-        """Say how large the part is, so that two runs can be compared."""
-        objects = content.category_index[~(content.crowd | content.ignored)]
-        counts = np.bincount(objects, minlength=len(content.categories))
-        rarest = int(counts.argmin())
-        said = f'{self.title}: {len(content.images)} images, {len(objects)} boxes'
-        said += f', fewest of {list(content.categories)[rarest]!r} ({counts[rarest]})'
-        if self._division is not None and self.split is not None:
-            shares = ', '.join(f'{key} {value:g}' for key, value in self.split.items())
-            said += f'; division {self._division.fingerprint} of {len(self._division.part_of)} images ({shares})'
-            if self.chosen == 'train' and self._division.only_in_train:
-                said += f'. Only in training, because of too few images: {_list(self._division.only_in_train)}'
-        print_log(said, logger='current')
 
     def _locate(self, content: Annotations) -> None:
         if not Path(folder := self.data_prefix['img']).is_dir():  # annotations may be read where no image is
@@ -217,10 +198,12 @@ class DetDataset(BaseDataset):
         if self.test_mode:
             self._annotations = content
         if self.chosen is not None:
-            self._log_part(content)
+            print_log(f'{self.title}: {describe(content)}{self._division and f"; {self._division}"}', logger='current')
         for note in self.notes:
             print_log(note, logger='current', level=logging.WARNING)
-        self._metainfo['classes'], self.cat_ids = self._choose_classes(content.categories)
+        self._metainfo['classes'], self.cat_ids = choose_classes(
+            self._metainfo.get('classes'), content.categories, self.ann_file
+        )
         label_of = {name: label for label, name in enumerate(self._metainfo['classes'])}
         labels = content.labels(label_of).astype(np.int32)
         left_out = content.crowd | content.ignored
@@ -316,35 +299,6 @@ class DetDataset(BaseDataset):
             if not is_there:
                 raise DataError(f'{missing}\n{self.how_to_get}'.rstrip())
 
-    def _choose_classes(self, categories: dict[str, Id]) -> tuple[tuple[str, ...], list[Id | None]]:
-        names = self._metainfo.get('classes', tuple(categories))
-        if not isinstance(names, (list, tuple)) or not names or not all(isinstance(name, str) for name in names):
-            raise ConfigError(
-                f'metainfo.classes is {names!r}: expected a list of class names, or the path of a text file with one '
-                'name in a line'
-            )
-        used = [name for name in names if name != UNUSED_CLASS or name in categories]
-        if repeated := sorted({name for name in used if used.count(name) > 1}):
-            raise ConfigError(f'metainfo.classes names {", ".join(repeated)} more than once: a class has one label')
-        if lacking := [name for name in used if name not in categories]:
-            self._check_lacking(lacking, used, list(categories))
-        return tuple(names), [categories.get(name) for name in names]
-
-    def _check_lacking(self, lacking: list[str], used: list[str], categories: list[str]) -> None:
-        """Refuse ``lacking`` classes that resemble an unused category, and so are misspelt. Log the other ones."""
-        free = [name for name in categories if name not in used]
-        found = {name: difflib.get_close_matches(name, free, n=3, cutoff=NEAR) for name in lacking}
-        near = next((near for near in found.values() if near), [])
-        if near or len(lacking) == len(used):
-            hint = f'did you mean {" or ".join(near)}?' if near else f'it has {_list(categories)}'
-            wrong = [repr(name) for name in lacking if found[name] or not near]
-            raise DataError(f'{self.ann_file} has no class {_list(wrong)}: {hint}')
-        print_log(
-            f'{self.ann_file} has no category {_list([repr(name) for name in lacking])}: the class has no box there',
-            logger='current',
-            level=logging.WARNING,
-        )
-
 
 def categories_of(dataset: Any) -> dict[str, Id]:
     """Category ids by class name of a ``DetDataset``, built or as a config's dict. Its images need not exist.
@@ -359,20 +313,4 @@ def categories_of(dataset: Any) -> dict[str, Id]:
         raise DataError(f'{getattr(kind, "__name__", kind)} is no DetDataset: its category ids are not known')
     if isinstance(dataset, dict):
         dataset = DATASETS.build({'data_prefix': {'img': ''}, **dataset, 'pipeline': [], 'lazy_init': True})
-    return dataset._read().categories
-
-
-def _with_class_list(metainfo: dict[str, Any] | None) -> dict[str, Any] | None:
-    """``metainfo`` with the lines of a text file of classes, without a byte order mark and blank lines."""
-    path = (metainfo or {}).get('classes')
-    if not isinstance(path, str) or not Path(path).is_file():
-        return metainfo
-    try:
-        lines = Path(path).read_text(encoding='utf-8-sig').splitlines()
-    except UnicodeDecodeError as error:
-        raise ConfigError(f'metainfo.classes: {path} is no text in UTF-8 ({error.reason}): save it as UTF-8') from None
-    return {**(metainfo or {}), 'classes': [line.strip() for line in lines if line.strip()]}
-
-
-def _list(names: list[str]) -> str:
-    return ', '.join(names[:10]) + (f' and {len(names) - 10} more' if len(names) > 10 else '')
+    return dataset.read_all().categories

@@ -12,6 +12,8 @@ from typing import NamedTuple, TypedDict
 import numpy as np
 
 from frdet.datasets.annotations import Annotations
+from frdet.datasets.classes import enumerate_names
+from frdet.datasets.near_duplicates import group_images
 from frdet.errors import ConfigError
 
 PARTS = ('train', 'val', 'test')
@@ -38,10 +40,6 @@ class Division(NamedTuple):
     fingerprint: str
     only_in_train: list[str]
 
-    def positions(self, part: str) -> np.ndarray:
-        """The positions of the images of ``part``."""
-        return np.flatnonzero(self.part_of == PARTS.index(part))
-
 
 def checked_split(split: Split, part: str | None) -> Split:
     """``split`` with its defaults: a fifth of the images for validation, none for test, seed 0.
@@ -64,6 +62,33 @@ def checked_split(split: Split, part: str | None) -> Split:
     if part != 'train' and not full[part]:  # type: ignore[literal-required]
         raise ConfigError(f'part is {part!r}, and split gives it no image: add {part}=0.1, for example, to split')
     return full
+
+
+def take_part(content: Annotations, split: Split, part: str, folder: str) -> tuple[Annotations, str]:
+    """The images of ``part``, and a description of the division. Near-duplicates are in the same part.
+
+    Args:
+        content: the annotations of all images.
+        split: shares and seed, as ``checked_split`` gives them.
+        part: one of ``PARTS``.
+        folder: folder of the images.
+    """
+    groups, kept = group_images(folder, [image['file_name'] for image in content.images])
+    division = divide(content, split, groups)
+    shares = ', '.join(f'{key} {value:g}' for key, value in split.items())
+    said = f'division {division.fingerprint} of {len(groups)} images ({shares}){kept and f"; {kept}"}'
+    if part == 'train' and division.only_in_train:
+        said += f'; only in training, because of too few images: {enumerate_names(division.only_in_train)}'
+    return content.subset(np.flatnonzero(division.part_of == PARTS.index(part))), said
+
+
+def describe(content: Annotations) -> str:
+    """The size of ``content`` in words."""
+    objects = content.category_index[~(content.crowd | content.ignored)]
+    counts = np.bincount(objects, minlength=len(content.categories))
+    rarest = int(counts.argmin())
+    fewest = f', fewest of {list(content.categories)[rarest]!r} ({counts[rarest]})'
+    return f'{len(content.images)} images, {len(objects)} boxes{fewest if len(counts) > 1 else ""}'
 
 
 def divide(content: Annotations, split: Split, groups: np.ndarray) -> Division:

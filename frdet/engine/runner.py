@@ -19,7 +19,7 @@ from frdet.config.text import QuickConfig
 from frdet.engine.hooks.progress import ProgressHook
 from frdet.engine.optim import freeze_parameters, scale_lr
 from frdet.engine.resuming import SETUP, Setup, position_of, resume_state, setup_of
-from frdet.engine.schedules import settings_of
+from frdet.engine.schedules import resolve_shares, settings_of
 from frdet.errors import CheckpointError, ConfigError
 from frdet.models.detectors import bare
 
@@ -105,7 +105,8 @@ class DetRunner(Runner):
         return built
 
     def build_param_scheduler(self, scheduler: Any) -> Any:
-        """As MMEngine's; notes the arguments of the schedules for checkpoints."""
+        """As MMEngine's; resolves shares of the run, and notes the arguments of the schedules for checkpoints."""
+        scheduler = resolve_shares(scheduler, self.train_loop.max_epochs, self.train_loop.max_iters)
         built = super().build_param_scheduler(scheduler)
         if self._setup is not None and not self._setup.schedules and isinstance(built, list):
             length = len(self.train_dataloader)

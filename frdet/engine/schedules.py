@@ -1,6 +1,10 @@
-"""Schedules of the learning rate and momentum: their settings, their position, and whether they fit the run."""
+"""Schedules of the learning rate and momentum: their settings, their position, and whether they fit the run.
+
+In a config, the times of a schedule are numbers of epochs or iterations, or shares of the run; see ``resolve_shares``.
+"""
 
 import heapq
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -15,6 +19,8 @@ from frdet.registry import arguments_of
 
 # Arguments counted in epochs or iterations.
 TIMES = ('begin', 'end', 'milestones', 'step_size', 'T_max', 'periods', 'total_steps')
+# Arguments that may be shares of the run.
+SHARES = ('begin', 'end', 'milestones')
 _NO_SETTINGS = {'optimizer', 'param_name', 'last_step', 'base_values', 'verbose'}
 
 
@@ -28,6 +34,55 @@ class Position(NamedTuple):
     iterations: int  # steps of the loop
     progress: int  # iterations up to here in a run whose epochs always had ``epoch_length`` iterations
     epoch_length: int  # iterations in an epoch today
+
+
+def resolve_shares(schedules: Any, epochs: int, iterations: int, key_path: str = 'param_scheduler') -> Any:
+    """Return ``schedules`` of a config, in which each share of the run has become a number of epochs or iterations.
+
+    A float is a share, and an integer a number: ``1.0`` is the whole run, ``1`` one epoch or iteration. A share is
+    rounded to the nearest number, halves upwards, and is at least 1. A milestone lies within the run, so a share of it
+    is at most the last epoch or iteration but one; milestones that are then equal are one, and a run of one epoch has
+    none. An ``end`` is at least ``begin + 2``, because a schedule of MMEngine has its last value at ``end - 1``.
+
+    Args:
+        schedules: the dict of a schedule, a list of them, or dicts of them by the name of an optimiser. A schedule
+            that is built stays as it is.
+        epochs: length of the run in epochs, for schedules with ``by_epoch=True``.
+        iterations: length of the run in iterations, for the others.
+
+    Raises:
+        ConfigError: a float is not from 0 to 1.
+    """
+    if isinstance(schedules, (list, tuple)):
+        return [resolve_shares(one, epochs, iterations, f'{key_path}.{k}') for k, one in enumerate(schedules)]
+    if not isinstance(schedules, dict):
+        return schedules
+    if 'type' not in schedules:
+        return {name: resolve_shares(one, epochs, iterations, f'{key_path}.{name}') for name, one in schedules.items()}
+    total = epochs if schedules.get('by_epoch', True) else iterations
+    found = dict(schedules)
+    for name in ('begin', 'end'):
+        if isinstance(share := found.get(name), float):
+            found[name] = _time_at(share, total, f'{key_path}.{name}')
+    if isinstance(schedules.get('end'), float):
+        found['end'] = max(found['end'], found.get('begin', 0) + 2)
+    if isinstance(milestones := found.get('milestones'), (list, tuple)):
+        found['milestones'] = [one for one in milestones if not isinstance(one, float)]
+        for k, share in enumerate(milestones):
+            if isinstance(share, float):
+                time = min(_time_at(share, total, f'{key_path}.milestones.{k}'), total - 1)
+                found['milestones'] += [time] if time > 0 and time not in found['milestones'] else []
+        found['milestones'].sort()
+    return found
+
+
+def _time_at(share: float, total: int, key_path: str) -> int:
+    if not 0 <= share <= 1:
+        raise ConfigError(
+            f'{key_path} is {share}: expected a whole number of epochs or iterations, or a share of the run from 0.0 '
+            'to 1.0'
+        )
+    return max(math.floor(share * total + 0.5), 1) if share else 0
 
 
 def settings_of(scheduler: _ParamScheduler, entry: Any = None, epoch_length: int | None = None) -> dict[str, Any]:

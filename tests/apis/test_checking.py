@@ -173,7 +173,7 @@ def right():
         categories = [dict(id=label + 1, name=name) for label, name in enumerate(CLASSES)]
         return dict(images=images, annotations=annotations, categories=categories)
 
-    return dict(train=split(1, 4), val=split(11, 3))
+    return dict(train=split(1, 10), val=split(11, 3))
 
 
 def write_right(root, contents):
@@ -226,8 +226,8 @@ def run(cfg):
     return boxes, round(figures['coco/bbox_mAP'], 6), round(figures['coco/bbox_mAP_m'], 6)
 
 
-#: The 8 boxes of 30 x 40 pixels in training; AP 1 for the 6 in validation, all of medium size.
-RIGHT = (8, 1.0, 1.0)
+#: The 20 boxes of 30 x 40 pixels in training; AP 1 for the 6 in validation, all of medium size.
+RIGHT = (20, 1.0, 1.0)
 S, V = ('train', 'val'), ('val',)
 
 
@@ -270,6 +270,10 @@ def turned_ids(content):
     content['categories'] = [dict(id=1, name='dog'), dict(id=2, name='cat')]
 
 
+def nine(content):
+    content['annotations'] = content['annotations'][:-2]
+
+
 def without(content):
     content['annotations'] = []
 
@@ -302,6 +306,8 @@ WRONG = {
     'all crowds': (each('annotations', iscrowd=1), V, 'nothing to evaluate'),
     'no object in training': (without, ('train',), 'data set refused'),
     'repeated box': (again('annotations', id=900), S, 'repeated box'),
+    'another class on the same box': (again('annotations', id=900, category_id=2), S, 'two classes on one box'),
+    'nine boxes of a class': (nine, ('train',), 'class with few boxes'),
     'no object': (without, V, 'nothing to evaluate'),
     'a split lacks a class': (lack, V, 'classes refused'),
     'a split has a class more': (more, V, 'classes refused'),
@@ -420,12 +426,70 @@ def test_the_number_of_classes(tmp_path):
 
 def test_every_kind_is_tested():
     elsewhere = {'most boxes leave their images', 'unreadable annotation file', 'image left out of training'}
-    elsewhere |= {'said by the evaluator', 'image in two splits', 'file name written otherwise', 'category left out'}
+    elsewhere |= {'said by the evaluator', 'image in two splits', 'object too small for the network'}
+    in_checking = {'category left out', 'box of unusual size', 'box of unusual shape', 'file name written otherwise'}
+    elsewhere |= in_checking | {'near-duplicate image', 'near-duplicate in two splits'}
     tested = {*IN_ANNOTATIONS, *IN_IMAGES, *(kind for *_, kind in (*WRONG.values(), *SETTINGS.values()))}
     assert tested | elsewhere == {*ERRORS, *NOTES}
+
+
+def test_the_page_explains_every_kind():
+    """In docs/analysis.md errors and notes have a table each, in the order of their harm."""
+    page = (Path(__file__).parents[2] / 'docs/analysis.md').read_text().partition('## Mistakes in data')[2]
+    rows = [[cell.strip() for cell in line.split('|')[1:-1]] for line in page.splitlines() if line.startswith('| ')]
+    named = [kind for found, *_ in rows if found != 'found' for kind in found.split(', ')]
+    assert named == [*ERRORS, *NOTES]
 
 
 def test_the_place_before_still_works():
     with pytest.warns(FutureWarning, match=r'check_data is frdet\.apis\.checking\.check_data now'):
         from frdet.datasets.checking import check_data as moved
     assert moved is check_data
+
+
+def test_objects_that_are_too_small_after_resizing(tmp_path):
+    """The shorter side of 80 pixels becomes 64: 5 pixels become 4, 4 become 3.2. A cell of the finest level has 4."""
+    contents = right()
+    for place, size in enumerate([(5, 30), (4, 30), (30, 4)]):
+        contents['val']['annotations'][2 * place]['bbox'] = [1, 2, *size]
+    write_right(tmp_path, contents)
+    cfg = config_of(tmp_path)
+    assert len(check_data(cfg)) == 2
+    cfg.model = tiny_model(num_classes=2)
+    *_, together = check_data(cfg)
+    end = 'pixels, a cell has 4'
+    examples = (
+        f"val_dataloader: 'cat' in 12.png gets 3.2x24.0 {end}",
+        f"val_dataloader: 'cat' in 13.png gets 24.0x3.2 {end}",
+    )
+    assert together.findings == {'object too small for the network': (2, examples)}
+
+
+def test_a_divided_data_set_is_checked_once(tmp_path, monkeypatch):
+    """One report of the file. A picture that was saved again under another name stays on the side of the first."""
+    monkeypatch.setenv('FRDET_CACHE', str(tmp_path / 'cache'))
+    contents = right()
+    contents['train']['images'][1]['file_name'] = '2.jpg'
+    write_right(tmp_path, contents)
+    Image.open(tmp_path / 'train/1.png').save(tmp_path / 'train/2.jpg', quality=95)
+    data = dict(data_root=str(tmp_path), ann_file='train.json', data_prefix=dict(img='train'))
+    loaders = {
+        f'{part}_dataloader': dict(dataset=dict(type='CocoDataset', part=part, split=dict(val=0.3), **data))
+        for part in ('train', 'val')
+    }
+    first, together = check_data(Config(loaders), images=True, workers=1)
+    assert (first.splits, first.counts) == (('train', 'val'), '10 images, 20 annotations, 2 categories')
+    assert first.boxes == {'cat': 10, 'dog': 10}
+    assert set(first.findings) == {'near-duplicate image'}
+    assert set(together.findings) == {'class with few boxes'}
+
+
+def test_the_reports_say_what_is_there(tmp_path):
+    write_right(tmp_path, right())
+    train, val = map(str, check_data(config_of(tmp_path)))
+    assert train.splitlines() == [
+        f'{tmp_path}/train.json (train): 10 images, 20 annotations, 2 categories; images in {tmp_path}/train',
+        'Boxes: cat 10, dog 10',
+        'Nothing to report',
+    ]
+    assert val.splitlines()[1] == 'Boxes: cat 3, dog 3'

@@ -2,6 +2,7 @@
 
 import itertools
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import torch
 from torchvision.models.detection import (
     FasterRCNN,
     fasterrcnn_resnet50_fpn,
+    fasterrcnn_resnet50_fpn_v2,
     maskrcnn_resnet50_fpn,
     retinanet_resnet50_fpn,
 )
@@ -16,10 +18,13 @@ from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 
 from frdet.checkpoints import LAYOUTS, convert_state_dict, recognise
+from frdet.config import load_config
 from frdet.errors import CheckpointError
 from frdet.registry import DETECTORS
 from tests.checkpoints.tiny import COLUMNS, assert_equal, tiny
 from tests.models.torchvision_twin import FC_CHANNELS, NUM_CLASSES, frdet_config, to_frdet
+
+CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 
 
 def torchvision_detector(depth):
@@ -55,15 +60,27 @@ def test_torchvision_and_back(pair):
     model.load_state_dict(back, strict=True)
 
 
-def test_torchvisions_published_shapes():
-    """The model of torchvision's COCO checkpoint: 91 rows, counters of batches, which are dropped."""
+@pytest.mark.parametrize(
+    ('build', 'config'),
+    [
+        (fasterrcnn_resnet50_fpn, 'interop/torchvision_r50_fpn.py'),
+        (fasterrcnn_resnet50_fpn_v2, 'interop/torchvision_r50_fpn_v2.py'),
+        (fasterrcnn_resnet50_fpn_v2, '_base_/models/faster_rcnn_r50_fpn_v2.py'),
+    ],
+)
+def test_torchvisions_published_shapes(build, config):
+    """The models of torchvision's COCO checkpoints: 91 rows, counters of batches, which are dropped."""
     with torch.device('meta'):
-        model = fasterrcnn_resnet50_fpn(weights=None, weights_backbone=None)
+        model = build(weights=None, weights_backbone=None)
+        ours = DETECTORS.build(load_config(CONFIGS / config).model)
     given = {name: torch.zeros(value.shape) for name, value in model.state_dict().items()}
-    ours = convert_state_dict(given)
-    assert ours['backbone.bn1.num_batches_tracked'].shape == ()
-    assert ours['roi_head.bbox_head.fc_reg.weight'].shape == (360, 1024)
-    back = convert_state_dict(ours, target='torchvision')
+    state = convert_state_dict(given)
+    assert state['backbone.bn1.num_batches_tracked'].shape == ()
+    assert state['roi_head.bbox_head.fc_reg.weight'].shape == (360, 1024)
+    assert {n: v.shape for n, v in state.items() if 'num_batches_tracked' not in n} == {
+        n: v.shape for n, v in ours.state_dict().items()
+    }
+    back = convert_state_dict(state, target='torchvision')
     assert {n: v.shape for n, v in back.items()} == {
         n: v.shape for n, v in given.items() if 'num_batches_tracked' not in n
     }
@@ -141,12 +158,40 @@ def test_other_depths_and_norms(depth, norm):
     assert convert_state_dict(ours, target='mmdet3').keys() == ours.keys()
 
 
+@pytest.mark.parametrize('deep', [False, True])
 @pytest.mark.parametrize(('source', 'target'), itertools.product(COLUMNS, repeat=2))
-def test_each_to_each_by_hand(source, target):
+def test_each_to_each_by_hand(source, target, deep):
     """Names, the place of the background, and the rows of its boxes: the tables of ``tiny`` hold both sides."""
-    assert recognise(tiny(source)) == source
+    state = tiny(source, deep=deep)
+    assert recognise(state) == source
     for given in ('auto', source):
-        assert_equal(convert_state_dict(tiny(source), source=given, target=target), tiny(target))
+        assert_equal(convert_state_dict(state, source=given, target=target), tiny(target, deep=deep))
+
+
+@pytest.mark.parametrize(
+    'name',
+    [
+        'rpn.head.conv.0.0.weight',
+        'rpn.head.conv.1.0.bias',
+        'backbone.fpn.inner_blocks.3.0.weight',
+        'backbone.fpn.layer_blocks.2.1.running_var',
+        'roi_heads.box_head.0.0.weight',
+        'roi_heads.box_head.1.1.bias',
+        'roi_heads.box_head.5.weight',
+        'roi_heads.box_head.7.bias',
+    ],
+)
+def test_what_a_deep_detector_lacks(name):
+    state = tiny('torchvision', deep=True)
+    del state[name]
+    message = refused(state)
+    assert f'lacks {name}' in message and 'more' not in message
+
+
+def test_a_norm_without_a_bias():
+    """Though no norm of the file has one."""
+    state = {name: value for name, value in tiny(deep=True).items() if not name.endswith('bn.bias')}
+    assert 'lacks neck.fpn_convs.0.bn.bias, neck.fpn_convs.1.bn.bias' in refused(state)
 
 
 def test_background_moves_by_hand():
@@ -209,10 +254,7 @@ def test_models_of_torchvision_that_are_no_faster_rcnn(build, words):
     [
         ('detectron2', 'roi_heads.mask_head.deconv.weight', 'a mask head'),
         ('detectron2', 'roi_heads.keypoint_head.conv_fcn1.weight', 'a keypoint head'),
-        ('detectron2', 'backbone.fpn_lateral2.norm.weight', 'norms in the FPN'),
-        ('torchvision', 'backbone.fpn.inner_blocks.0.1.weight', 'norms in the FPN'),
         ('torchvision', 'roi_heads.box_head.fc5.weight', 'more than'),
-        ('frdet', 'neck.lateral_convs.0.bn.weight', 'norms in the FPN'),
         ('frdet', 'roi_head.mask_head.convs.0.conv.weight', 'a mask head'),
         ('frdet', 'backbone.layer1.0.conv1.scale', 'more than'),
     ],

@@ -16,8 +16,9 @@ import torch
 from mmengine.logging import HistoryBuffer
 
 from frdet.checkpoints import load_file, resolve, unwrap
-from frdet.checkpoints.reading import cache_dir, torchvision_url
+from frdet.checkpoints.reading import torchvision_url
 from frdet.errors import CheckpointError
+from frdet.files import cache_dir
 
 #: {'a': numpy.arange(3, dtype='<f4')} as Python 2 with numpy 1 wrote it: byte strings, the old module's name.
 PYTHON2 = (
@@ -214,8 +215,9 @@ def test_a_failed_download_leaves_nothing(site, name):
     with pytest.raises(CheckpointError) as info:
         resolve(f'{site.url}/{name}')
     message = str(info.value)
-    assert f'{site.url}/{name}' in message
-    assert str(cache_dir() / name) in message
+    assert message.count(f'{site.url}/{name}') == 1
+    assert f'put that file at {cache_dir() / name}' in message
+    assert 'load_from=None' in message and len(message.splitlines()) == 2
     assert 'configs/faster_rcnn/r50_fpn_1x_cocoval_scratch.py' in message
     assert visible(cache_dir()) == []
     assert {p.name for p in cache_dir().iterdir()} <= {f'.{name}.lock'}
@@ -242,10 +244,22 @@ def test_torchvision_addresses():
     # The names stand in torchvision's documentation of its weights.
     assert torchvision_url('resnet50') == 'https://download.pytorch.org/models/resnet50-0676ba61.pth'
     assert torchvision_url('resnet50.imagenet1k_v2').endswith('resnet50-11ad3fa6.pth')
+    detector = 'https://download.pytorch.org/models/fasterrcnn_resnet50_fpn_v2_coco-dd69338a.pth'
+    assert torchvision_url('fasterrcnn_resnet50_fpn_v2') == detector
     with pytest.raises(CheckpointError, match='no model'):
         torchvision_url('resnet51')
     with pytest.raises(CheckpointError, match='imagenet1k_v1'):
         torchvision_url('resnet50.v9')
+
+
+def test_detectron2s_addresses(site, monkeypatch):
+    """The file of the model zoo is asked for, and kept under its own name."""
+    monkeypatch.setattr('frdet.checkpoints.reading.DETECTRON2', f'{site.url}/')
+    folder = site.folder / 'COCO-Detection/faster_rcnn_R_50_FPN_3x/137849458'
+    folder.mkdir(parents=True)
+    (folder / 'model_final_280758.pkl').write_bytes(CONTENT)
+    path = resolve('detectron2://COCO-Detection/faster_rcnn_R_50_FPN_3x/137849458/model_final_280758.pkl')
+    assert path == cache_dir() / 'model_final_280758.pkl' and path.read_bytes() == CONTENT
 
 
 def test_an_unknown_address():

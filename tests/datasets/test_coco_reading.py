@@ -154,8 +154,7 @@ def test_any_file_is_read_or_refused_in_words(tmp_path, content):
     path = tmp_path / 'any.json'
     path.write_text(json.dumps(content))
     findings = Findings()
-    records, _ = check_file(path, findings)
-    find_images(records, tmp_path, findings)
+    find_images(check_file(path, findings).images, tmp_path, findings)
     try:
         read = read_coco(path)
     except DataError as error:

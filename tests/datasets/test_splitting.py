@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from frdet.datasets import Annotations, DetDataset
 from frdet.datasets.splitting import checked_split, divide
@@ -151,11 +152,27 @@ def test_the_parts_of_a_data_set(tmp_path, monkeypatch):
         assert [record['gt_labels'].tolist() for record in records] == [Made.labels[k] for k in members]
     line = f"{tmp_path}, part train: 6 images, 6 boxes, fewest of 'c' (1); division "
     assert said[0].startswith(line)
-    assert said[0].endswith(' of 10 images (val 0.3, test 0.1, seed 0). Only in training, because of too few images: c')
+    assert said[0].endswith(' of 10 images (val 0.3, test 0.1, seed 0); only in training, because of too few images: c')
     division = said[0].removeprefix(line).split()[0]
     assert len(division) == 8 and all(division in text for text in said) and len(said) == 3
     assert len({one.source for one in (whole, *sets)}) == 4
     assert sets[0].source == built(tmp_path, part='train', split=split).source
+
+
+def test_near_duplicates_are_on_one_side(tmp_path, monkeypatch):
+    """Images 0, 1 and 2 are one picture under three names; alone, 0 would be in validation."""
+    monkeypatch.setenv('FRDET_CACHE', str(tmp_path / 'cache'))
+    monkeypatch.setattr(Made, 'labels', [[0]] * 12)
+    pixels = np.random.default_rng(0).integers(0, 255, (12, 8, 8, 3)).astype(np.uint8)
+    for k in range(12):
+        Image.fromarray(pixels[0 if k < 3 else k]).save(tmp_path / f'{k}.png')
+    train, val = (built(tmp_path, part=part, split=dict(val=0.25, seed=1)) for part in ('train', 'val'))
+    side = {image['id'] for image in val.annotations().images}
+    assert len(side) == 3 and side & {0, 1, 2} in (set(), {0, 1, 2})
+    (tmp_path / '0.png').unlink()
+    (tmp_path / '1.png').unlink()
+    apart = {image['id'] for image in val.annotations().images}
+    assert len(apart & {0, 1, 2}) == 1
 
 
 def test_parts_of_a_format(tmp_path):
@@ -168,5 +185,5 @@ def test_parts_of_a_format(tmp_path):
 
 def test_an_empty_part(tmp_path, monkeypatch):
     monkeypatch.setattr(Made, 'labels', [[0]])
-    with pytest.raises(DataError, match='part val has no image: split divides only 1 images. Add images'):
+    with pytest.raises(DataError, match=r'part val has no image \(division \w+ of 1 images .*\): add images'):
         built(tmp_path, part='val', split={})

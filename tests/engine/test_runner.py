@@ -112,6 +112,26 @@ def test_resuming_with_another_schedule_and_weight_decay(tmp_path):
     assert saved['schedules'][1]['milestones'] == [2]
 
 
+@pytest.mark.parametrize('loop', ['epochs', 'converted', 'iterations'])
+def test_shares_follow_the_run(tmp_path, loop):
+    """An epoch has 4 iterations. Of 2 epochs 0.75 is the first, of 4 the third: the longer run rises again."""
+    steps = dict(type='MultiStepLR', milestones=[0.75], gamma=0.1, end=1.0)
+    steps |= dict(convert_to_iter_based=True) if loop == 'converted' else dict(by_epoch=loop == 'epochs')
+    shared = {'param_scheduler': [steps], 'auto_scale_lr.enable': False, 'train_cfg.val_interval': 8}
+    unit, length, before, now = 'epochs', 1, 1, 3
+    if loop == 'iterations':
+        unit, length, before, now = 'iters', 4, 6, 12
+        by_iteration = {'by_epoch': False, 'interval': 8}
+        shared |= {'schedule': 'schedule_90k', **{f'default_hooks.checkpoint.{k}': v for k, v in by_iteration.items()}}
+    for epochs in (2, 4):
+        end = {f'train_cfg.max_{unit}': epochs * length, 'resume': epochs == 4}
+        DetRunner.from_cfg(toy.config(tmp_path, **shared, **end)).train()
+    first = before if loop == 'iterations' else 4
+    expected = {i: 0.02 if i <= first or 8 < i <= 12 else 0.002 for i in range(1, 17)}
+    assert rates(tmp_path) == {i: pytest.approx(rate) for i, rate in expected.items()}
+    assert f'param_scheduler.0.milestones [{now}] (checkpoint: [{before}])' in logged(tmp_path)
+
+
 def test_one_cycle_resumes(tmp_path):
     """Its state held a function, which no checkpoint may."""
     cycle = dict(type='OneCycleLR', eta_max=0.1, total_steps=8, by_epoch=False)

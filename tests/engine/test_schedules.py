@@ -9,8 +9,10 @@ from mmengine.hooks import CheckpointHook, ProfilerHook
 from mmengine.registry import PARAM_SCHEDULERS
 from torch import nn
 
+from frdet.config import check_config
+from frdet.config.overrides import apply_overrides, parse_overrides
 from frdet.engine.loops import EpochBasedTrainLoop, IterBasedTrainLoop
-from frdet.engine.schedules import check_counting, check_one_cycle, misfits
+from frdet.engine.schedules import check_counting, check_one_cycle, misfits, resolve_shares
 from frdet.errors import ConfigError
 from tests.engine import toy
 
@@ -205,3 +207,59 @@ def test_one_cycle_is_as_long_as_the_run(total, end, fits):
     else:
         with pytest.raises(ValueError, match='Tried to step 121 times'):
             scheduler.step()
+
+
+@pytest.mark.parametrize(
+    ('epochs', 'milestones'),
+    # 0.75 and 0.92 of the epochs: 15 and 18.4; 7.5 and 9.2; 3.75 and 4.6; 2.25 and 2.76; 1.5 and 1.84. None is the end.
+    [(20, [15, 18]), (10, [8, 9]), (5, [4]), (3, [2]), (2, [1]), (1, [])],
+)
+def test_milestones_as_shares(epochs, milestones):
+    entry = steps(0.75, 0.92, end=1.0)
+    assert resolve_shares([entry], epochs, 100 * epochs) == [steps(*milestones, end=max(epochs, 2))]
+    assert entry == steps(0.75, 0.92, end=1.0)
+    assert misfits(run(steps(*milestones, end=max(epochs, 2)), epochs=epochs)) == []
+
+
+@pytest.mark.parametrize(
+    ('entry', 'resolved'),
+    [
+        (dict(begin=0, end=0.05), dict(begin=0, end=30)),  # of 600 iterations
+        (dict(begin=0.05, end=1.0), dict(begin=30, end=600)),  # goes on where the warm-up ends
+        (dict(begin=0.0, end=1), dict(begin=0, end=1)),  # an integer is a number of iterations
+        (dict(end=0.001), dict(end=2)),  # 0.6; the value at end - 1 must be after begin
+        (dict(begin=0.5, end=0.5), dict(begin=300, end=302)),
+        (dict(milestones=[400, 0.5]), dict(milestones=[300, 400])),
+        (dict(milestones=[300, 300, 0.5]), dict(milestones=[300, 300])),  # a factor twice, on purpose
+        (dict(gamma=0.5, start_factor=0.1), dict(gamma=0.5, start_factor=0.1)),  # no times
+    ],
+    ids=str,
+)
+def test_shares_of_iterations(entry, resolved):
+    entry, resolved = (dict(type='AnySchedule', by_epoch=False, **one) for one in (entry, resolved))
+    assert resolve_shares(entry, 6, 600) == resolved
+    assert resolve_shares(dict(generator=[entry]), 6, 600) == dict(generator=[resolved])  # of several optimisers
+
+
+@pytest.mark.parametrize(
+    ('entry', 'named'),
+    [
+        (steps(0.5, 8.0), 'param_scheduler.0.milestones.1 is 8.0'),
+        (steps(1, end=12.0), 'param_scheduler.0.end is 12.0'),
+        (steps(1, begin=-0.5), 'param_scheduler.0.begin is -0.5'),
+        (steps(float('nan')), 'param_scheduler.0.milestones.0 is nan'),
+    ],
+)
+def test_a_float_that_is_no_share(entry, named):
+    with pytest.raises(ConfigError, match=named + ': expected a whole number of epochs or iterations, or a share'):
+        resolve_shares([entry], 12, 120)
+
+
+def test_the_check_of_a_config_lets_shares_pass():
+    cfg = Config(dict(param_scheduler=[{**WARMUP, 'end': 0.05}, steps(0.75, 11, begin=0.0, end=1.0)]))
+    check_config(cfg)
+    apply_overrides(cfg, parse_overrides(['param_scheduler.1.milestones=0.5,0.75', 'param_scheduler.0.end=0.1']))
+    assert cfg.param_scheduler[1].milestones == [0.5, 0.75] and cfg.param_scheduler[0].end == 0.1
+    cfg.param_scheduler[1].milestones = ['half']
+    with pytest.raises(ConfigError, match=r"milestones.*\['half'\]"):
+        check_config(cfg)

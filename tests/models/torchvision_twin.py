@@ -47,6 +47,7 @@ def torchvision_model(depth: int, images: list[Tensor]) -> TorchvisionFasterRCNN
     return model
 
 
+@torch.no_grad()
 def calibrate(model: TorchvisionFasterRCNN, images: list[Tensor]) -> None:
     """Norm statistics from the data, the last norm of a block at 0.3, and predictions of a sensible spread.
 
@@ -54,7 +55,7 @@ def calibrate(model: TorchvisionFasterRCNN, images: list[Tensor]) -> None:
     """
     handles = []
     for name, module in model.named_modules():
-        if isinstance(module, FrozenBatchNorm2d):
+        if isinstance(module, (FrozenBatchNorm2d, nn.BatchNorm2d)):
             last = 'bn3' if hasattr(model.backbone.body.layer1[0], 'bn3') else 'bn2'
             module.weight.fill_(0.3 if name.endswith(last) else 1.0)
             handles.append(module.register_forward_pre_hook(_set_statistics))
@@ -66,13 +67,12 @@ def calibrate(model: TorchvisionFasterRCNN, images: list[Tensor]) -> None:
         (predictor.bbox_pred, 0.5),
     ):
         handles.append(layer.register_forward_hook(_spread_once(spread)))
-    with torch.no_grad():
-        model.eval()(images)
+    model.eval()(images)
     for handle in handles:
         handle.remove()
 
 
-def _set_statistics(norm: FrozenBatchNorm2d, inputs: tuple[Tensor]) -> None:
+def _set_statistics(norm: FrozenBatchNorm2d | nn.BatchNorm2d, inputs: tuple[Tensor]) -> None:
     norm.running_mean.copy_(inputs[0].mean(dim=(0, 2, 3)))
     norm.running_var.copy_(inputs[0].var(dim=(0, 2, 3)))
 
@@ -166,19 +166,24 @@ def frdet_config(depth: int) -> dict:
 
 def to_frdet(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Weights, or gradients, of torchvision's model under frdet's names; the background moves from first to last."""
+    deep = any(name.startswith('rpn.head.conv.1.') for name in tensors)  # of fasterrcnn_resnet50_fpn_v2
     prefixes = {
         'backbone.body.': 'backbone.',
-        'rpn.head.conv.0.0.': 'rpn_head.rpn_conv.',
+        'rpn.head.conv.0.0.': 'rpn_head.rpn_conv.0.conv.' if deep else 'rpn_head.rpn_conv.',
+        'rpn.head.conv.1.0.': 'rpn_head.rpn_conv.1.conv.',
         'rpn.head.cls_logits.': 'rpn_head.rpn_cls.',
         'rpn.head.bbox_pred.': 'rpn_head.rpn_reg.',
         'roi_heads.box_head.fc6.': 'roi_head.bbox_head.shared_fcs.0.',
         'roi_heads.box_head.fc7.': 'roi_head.bbox_head.shared_fcs.1.',
+        'roi_heads.box_head.5.': 'roi_head.bbox_head.shared_fcs.0.',
         'roi_heads.box_predictor.cls_score.': 'roi_head.bbox_head.fc_cls.',
         'roi_heads.box_predictor.bbox_pred.': 'roi_head.bbox_head.fc_reg.',
     }
     for i in range(4):
-        prefixes[f'backbone.fpn.inner_blocks.{i}.0.'] = f'neck.lateral_convs.{i}.conv.'
-        prefixes[f'backbone.fpn.layer_blocks.{i}.0.'] = f'neck.fpn_convs.{i}.conv.'
+        for number, layer in enumerate(('conv', 'bn')):
+            prefixes[f'backbone.fpn.inner_blocks.{i}.{number}.'] = f'neck.lateral_convs.{i}.{layer}.'
+            prefixes[f'backbone.fpn.layer_blocks.{i}.{number}.'] = f'neck.fpn_convs.{i}.{layer}.'
+            prefixes[f'roi_heads.box_head.{i}.{number}.'] = f'roi_head.bbox_head.shared_convs.{i}.{layer}.'
     converted = {}
     for name, tensor in tensors.items():
         (old,) = (p for p in prefixes if name.startswith(p))

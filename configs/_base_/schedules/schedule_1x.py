@@ -1,4 +1,8 @@
-"""12 epochs; the learning rate falls to a tenth after 8 and after 11. This is detectron2's 1x schedule in epochs."""
+"""12 epochs; the learning rate falls to a tenth after 8 and after 11. This is detectron2's 1x schedule in epochs.
+
+Its times are numbers of epochs and iterations. A float is a share of the run, which follows max_epochs by itself:
+milestones=[0.75, 0.9], end=0.05.
+"""
 
 # The rate of iteration i < 1000 is lr * (0.001 * (1 - i / 1000) + i / 1000). MMEngine's end is 1 more, hence 1001.
 param_scheduler = [

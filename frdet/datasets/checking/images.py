@@ -1,10 +1,8 @@
 """Checking image files: whether they exist, and whether their content agrees with their records."""
 
-import hashlib
 import os
 import signal
 import threading
-from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -13,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from frdet.datasets.annotations import short
-from frdet.datasets.checking import EXAMPLES, Findings
+from frdet.datasets.checking import EXAMPLES, Findings, Place
 from frdet.datasets.locating import locate
 from frdet.datasets.near_files import near_file
 from frdet.datasets.transforms.loading import open_image, orientation, read_image
@@ -37,16 +35,16 @@ def find_images(records: Sequence[dict[str, Any]], folder: str | Path, findings:
     located = locate([record['file_name'] for record in records], folder)
     missing = set(located.missing)
     for record, file in zip(records, located.names, strict=True):
-        path = Path(folder, file)
-        name = f'{short(record["file_name"])} (id {record["id"]})'
-        if file != record['file_name']:
-            findings.add('file name written otherwise', f'{name}: {file}')
-        if file not in missing:
-            found.append(ImageFile(str(path), name, (record['width'], record['height'])))
-        else:
+        given = record['file_name']
+        name = short(given) + (f' (id {record["id"]})' if record['id'] != given else '')
+        if given in missing:
             is_shown = 'missing image' not in findings or findings['missing image'].times < EXAMPLES
-            near = near_file(str(path), str(folder)) if is_shown else None
+            near = near_file(os.path.join(folder, given), str(folder)) if is_shown else None
             findings.add('missing image', f'{name}: {os.path.relpath(near, folder)} is there' if near else name)
+            continue
+        if file != given:
+            findings.add('file name written otherwise', f'{name}: {file}')
+        found.append(ImageFile(os.path.join(folder, file), name, (record['width'], record['height'])))
     return found
 
 
@@ -64,59 +62,15 @@ def read_images(images: Sequence[ImageFile], workers: int, findings: Findings) -
             results = pool.map(inspect_image, images, chunksize=CHUNK)
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-        for found in track(results, 'Reading images', total=len(images)):
+        for image, found in zip(images, track(results, 'Reading images', total=len(images)), strict=True):
             for kind, example in found:
-                findings.add(kind, example)
+                findings.add(kind, example, Place(image.path))
     except BrokenProcessPool:
         raise DataError(
             'A process that reads images was killed: memory ran out, or a decoder crashed. Try --workers 1'
         ) from None
     finally:  # after Ctrl-C, too, waiting images are dropped and the processes end
         pool.shutdown(wait=True, cancel_futures=True)
-
-
-class Group(NamedTuple):
-    """The images of an annotation file, the splits that use it, and the findings in it."""
-
-    splits: Sequence[str]
-    images: Sequence[ImageFile]
-    findings: Findings
-
-
-def find_copies(groups: Sequence[Group], together: Findings, *, within: bool) -> None:
-    """Find files with the same bytes, whatever their names are.
-
-    Args:
-        groups: training images are searched in the groups of other splits.
-        together: a picture in two splits is added here.
-        within: also search for copies inside each group, which may read most of its files.
-    """
-    by_size: dict[int, list[tuple[Group, ImageFile]]] = defaultdict(list)
-    for group in groups:
-        if 'train' in group.splits and len(group.splits) > 1 and group.images:
-            together.add('image in two splits', f'all {len(group.images)} of {" and ".join(group.splits)}')
-        for image in group.images:
-            by_size[os.stat(image.path).st_size].append((group, image))
-    for same in by_size.values():
-        if len(same) > 1 and (within or len({id(group) for group, _ in same}) > 1):
-            by_content: dict[bytes, list[tuple[Group, ImageFile]]] = defaultdict(list)
-            for group, image in same:
-                by_content[hashlib.blake2b(Path(image.path).read_bytes()).digest()].append((group, image))
-            for copies in by_content.values():
-                _add_copies(copies, together, within)
-
-
-def _add_copies(copies: list[tuple[Group, ImageFile]], together: Findings, within: bool) -> None:
-    first: dict[int, tuple[Group, ImageFile]] = {}
-    for group, image in copies:
-        _, before = first.setdefault(id(group), (group, image))
-        if within and os.path.realpath(image.path) != os.path.realpath(before.path):
-            group.findings.add('repeated image', f'{image.name} is the same picture as {before.name}')
-    trained = [image for group, image in first.values() if 'train' in group.splits]
-    for group, image in first.values():
-        if trained and 'train' not in group.splits:
-            splits = ' and '.join(group.splits)
-            together.add('image in two splits', f'{image.name} of {splits} is {trained[0].name} of train')
 
 
 def _end_with_parent() -> None:

@@ -219,6 +219,10 @@ class ResizeShortestEdge:
         if self.backend != 'pillow' and self.interpolation != 'bilinear':
             raise ConfigError(f'interpolation is {self.interpolation!r}: backend {self.backend} has bilinear only')
 
+    def largest_size(self, height: int, width: int) -> tuple[int, int]:
+        """The largest (height, width) that an image of this height and width may get."""
+        return BACKENDS[self.backend][0](height, width, max(self._sides), self.max_size)
+
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
         side = self._sides[0] if len(self._sides) == 1 else int(np.random.choice(self._sides))
         size = BACKENDS[self.backend][0](*results['img'].shape[:2], side, self.max_size)
@@ -244,6 +248,10 @@ class Resize:
         for name, side in zip(('height', 'width'), self.scale, strict=True):
             check_pixels(f'{name} of scale', side)
         _check_choice('interpolation', self.interpolation, INTERPOLATIONS)
+
+    def largest_size(self, height: int, width: int) -> tuple[int, int]:
+        """``scale``, as ``ResizeShortestEdge.largest_size``."""
+        return self.scale[0], self.scale[1]
 
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
         return resize_to(results, (self.scale[0], self.scale[1]), self.interpolation)

@@ -4,6 +4,7 @@ Shapes: B images, L levels, A anchors a cell, N anchors an image over all levels
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from mmengine.model import BaseModule
@@ -22,11 +23,11 @@ NORMALIZERS = ('quota', 'sampled', 'sampled_both')
 
 @DENSE_HEADS.register_module()
 class RPNHead(BaseModule):
-    """One objectness logit and four deltas for every anchor, from a 3x3 convolution shared by all levels.
+    """One objectness logit and four deltas for every anchor, from 3x3 convolutions shared by all levels.
 
     Args:
         in_channels: channels of the feature maps.
-        feat_channels: channels after the 3x3 convolution.
+        feat_channels: channels after each 3x3 convolution.
         anchor_generator, box_coder, assigner, sampler: the parts, configs or built.
         loss_cls: on objectness; called with logits and 0 or 1.
         loss_bbox: on the boxes of positive anchors.
@@ -40,7 +41,11 @@ class RPNHead(BaseModule):
         post_nms_train, post_nms_test: number of proposals of an image.
         nms_iou_thr: NMS threshold within a level.
         min_side: proposals are dropped unless both sides are above this, in pixels.
+        num_convs: number of 3x3 convolutions, each followed by a ReLU.
         init_cfg: MMEngine's.
+
+    Raises:
+        ConfigError: an option has a value that does not exist.
     """
 
     parts = dict(
@@ -67,6 +72,7 @@ class RPNHead(BaseModule):
         post_nms_test: int,
         nms_iou_thr: float,
         min_side: float = 0.0,
+        num_convs: int = 1,
         init_cfg: dict | list[dict] | None = None,
     ):
         super().__init__(init_cfg)
@@ -74,6 +80,8 @@ class RPNHead(BaseModule):
             raise ConfigError(f'RPNHead: normalizer is {normalizer!r}, expected one of {", ".join(NORMALIZERS)}')
         if trained_within is not None and trained_within < 1:
             raise ConfigError(f'RPNHead: trained_within is {trained_within}, expected a number of pixels, or None')
+        if num_convs < 1:
+            raise ConfigError(f'RPNHead: num_convs is {num_convs}, expected 1 or more')
         build_parts(
             self, anchor_generator=anchor_generator, box_coder=box_coder, assigner=assigner, sampler=sampler,
             loss_cls=loss_cls, loss_bbox=loss_bbox,
@@ -86,18 +94,22 @@ class RPNHead(BaseModule):
         self.min_side = min_side
 
         num_anchors = self.anchor_generator.num_anchors
-        self.rpn_conv = nn.Conv2d(in_channels, feat_channels, 3, padding=1)
+        channels = [in_channels] + [feat_channels] * num_convs
+        convs = [nn.Conv2d(a, b, 3, padding=1) for a, b in pairwise(channels)]
+        # MMDetection has these two ways of naming them.
+        self.rpn_conv = convs[0] if num_convs == 1 else nn.Sequential(*(nn.ModuleDict({'conv': c}) for c in convs))
         self.rpn_cls = nn.Conv2d(feat_channels, num_anchors, 1)
         self.rpn_reg = nn.Conv2d(feat_channels, num_anchors * 4, 1)
-        for layer in (self.rpn_conv, self.rpn_cls, self.rpn_reg):
+        for layer in (*convs, self.rpn_cls, self.rpn_reg):
             nn.init.normal_(layer.weight, std=0.01)
             nn.init.zeros_(layer.get_parameter('bias'))
 
     def forward(self, features: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """Feature maps (B, C, H_l, W_l) -> by level, logits (B, H_l * W_l * A) and deltas (B, H_l * W_l * A, 4)."""
+        *first, last = self._convs()
         logits, deltas = [], []
-        for feature in features:
-            hidden = F.relu_(self.rpn_conv(feature))
+        for feature in _convolve(features, first):
+            hidden = F.relu_(last(feature))
             batch = hidden.shape[0]  # len() would be a constant in an exported graph
             logits.append(self.rpn_cls(hidden).permute(0, 2, 3, 1).reshape(batch, -1).float())
             deltas.append(self.rpn_reg(hidden).permute(0, 2, 3, 1).reshape(batch, -1, 4).float())
@@ -159,15 +171,17 @@ class RPNHead(BaseModule):
         """Whether so few anchors are sampled that the gradient is computed only there.
 
         The gradient is the same, but a backward pass over every cell, with zeros at most of them, takes a fifth of a
-        training step. A subclass with its own ``forward`` keeps that pass.
+        training step. 3x3 convolutions before the last one keep that pass, and so does a subclass with its own
+        ``forward``.
         """
         return type(self).forward is RPNHead.forward and 4 * sampled.index.shape[1] <= num_anchors
 
     def _predict_at(self, features: Sequence[Tensor], index: Tensor) -> tuple[Tensor, Tensor]:
         """The result of ``forward`` for the anchors ``index`` (B, S): logits (B, S) and deltas (B, S, 4)."""
         num_anchors = self.anchor_generator.num_anchors
-        patches = gather_patches(features, index // num_anchors)
-        hidden = F.relu_(F.linear(patches, self.rpn_conv.weight.permute(0, 2, 3, 1).flatten(1), self.rpn_conv.bias))
+        *first, last = self._convs()
+        patches = gather_patches(_convolve(features, first), index // num_anchors)
+        hidden = F.relu_(F.linear(patches, last.weight.permute(0, 2, 3, 1).flatten(1), last.bias))
         logits = F.linear(hidden, self.rpn_cls.weight.flatten(1), self.rpn_cls.bias)
         deltas = F.linear(hidden, self.rpn_reg.weight.flatten(1), self.rpn_reg.bias).unflatten(-1, (num_anchors, 4))
         anchor = (index % num_anchors)[..., None]
@@ -175,6 +189,9 @@ class RPNHead(BaseModule):
             logits.gather(2, anchor).squeeze(2).float(),
             deltas.gather(2, anchor[..., None].expand(-1, -1, -1, 4)).squeeze(2).float(),
         )
+
+    def _convs(self) -> list[nn.Conv2d]:
+        return [m for m in self.rpn_conv.modules() if isinstance(m, nn.Conv2d)]
 
     def _avg_factor(self, sampled: SampleResult) -> Tensor | float:
         if self.normalizer == 'quota':
@@ -198,6 +215,12 @@ class RPNHead(BaseModule):
         return select_proposals(
             boxes, scores, image_sizes, nms_iou_thr=self.nms_iou_thr, num=num, min_side=self.min_side
         )
+
+
+def _convolve(features: Sequence[Tensor], convs: Sequence[nn.Conv2d]) -> Sequence[Tensor]:
+    for conv in convs:
+        features = [F.relu_(conv(feature)) for feature in features]
+    return features
 
 
 def gather_patches(features: Sequence[Tensor], cells: Tensor) -> Tensor:

@@ -13,10 +13,21 @@ from torch.nn import functional as F
 
 from frdet import ops
 from frdet.errors import ConfigError
+from frdet.models.layers import ConvNorm
 from frdet.models.losses import box_loss
 from frdet.models.task_modules import Detections, Proposals, select_batch
 from frdet.models.task_modules.targets import IGNORED
-from frdet.registry import ASSIGNERS, BBOX_HEADS, BOX_CODERS, LOSSES, ROI_EXTRACTORS, ROI_HEADS, SAMPLERS, build_parts
+from frdet.registry import (
+    ASSIGNERS,
+    BBOX_HEADS,
+    BOX_CODERS,
+    LOSSES,
+    NORMS,
+    ROI_EXTRACTORS,
+    ROI_HEADS,
+    SAMPLERS,
+    build_parts,
+)
 from frdet.structures import GroundTruth, clip_boxes
 
 
@@ -181,22 +192,29 @@ class MultiScaleRoIAlign(nn.Module):
 
 @BBOX_HEADS.register_module()
 class FCBBoxHead(BaseModule):
-    """Shared fully connected layers, then one layer for class scores, with the background last, and one for deltas.
+    """Shared layers, then one fully connected layer for class scores, with the background last, and one for deltas.
+
+    The shared layers are 3x3 convolutions, if any, then fully connected layers, each followed by a ReLU.
 
     Args:
         num_classes: K, without the background. Where a config has None, training, testing and ``init_detector`` fill
             in the number of the data set's classes.
         in_channels: channels of the pooled features.
         roi_size: height and width of the pooled features.
-        fc_channels: channels of each shared layer.
-        num_fcs: number of shared layers.
+        fc_channels: channels of each fully connected shared layer.
+        num_fcs: number of these layers.
         class_agnostic: predict one box for all classes instead of one for each.
+        num_convs: number of shared convolutions.
+        conv_channels: channels of each convolution.
+        norm: config of the norm after every convolution. None: no norm, and the convolutions have a bias. In training,
+            BN also counts the places of samples that an image with few proposals leaves empty.
         init_cfg: MMEngine's.
 
     Raises:
         ConfigError: ``num_classes`` is not a positive number.
     """
 
+    parts = dict(norm=NORMS)
     #: The layers whose weights depend on the classes. Fine-tuning on other classes initialises them again.
     class_layers: tuple[str, ...] = ('fc_cls', 'fc_reg')
 
@@ -209,6 +227,9 @@ class FCBBoxHead(BaseModule):
         fc_channels: int,
         num_fcs: int,
         class_agnostic: bool = False,
+        num_convs: int = 0,
+        conv_channels: int = 256,
+        norm: dict | None = None,
         init_cfg: dict | list[dict] | None = None,
     ):
         super().__init__(init_cfg)
@@ -219,7 +240,12 @@ class FCBBoxHead(BaseModule):
             )
         self.num_classes = num_classes
         self.class_agnostic = class_agnostic
-        sizes = [in_channels * roi_size**2] + [fc_channels] * num_fcs
+        channels = [in_channels] + [conv_channels] * num_convs
+        convs = [ConvNorm(a, b, 3, norm=norm) for a, b in pairwise(channels)]
+        self.shared_convs = nn.ModuleList(convs)
+        for layer in convs:
+            nn.init.kaiming_normal_(layer.conv.weight, mode='fan_out', nonlinearity='relu')
+        sizes = [channels[-1] * roi_size**2] + [fc_channels] * num_fcs
         shared = [nn.Linear(a, b) for a, b in pairwise(sizes)]
         self.shared_fcs = nn.ModuleList(shared)
         self.fc_cls = nn.Linear(sizes[-1], num_classes + 1)
@@ -233,6 +259,8 @@ class FCBBoxHead(BaseModule):
 
     def forward(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
         """Pooled features (R, C, S, S) -> class scores (R, K + 1) and deltas (R, K, 4), or (R, 1, 4) if agnostic."""
+        for conv in self.shared_convs:
+            pooled = F.relu_(conv(pooled))
         x = pooled.flatten(1)
         for fc in self.shared_fcs:
             x = F.relu_(fc(x))

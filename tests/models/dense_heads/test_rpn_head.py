@@ -61,7 +61,10 @@ def slow_outputs(head: RPNHead, image: int, maps: list[Tensor]) -> list[tuple[Te
     """(anchor, logit, deltas, level) for every level, row, column and ratio, read from the raw convolutions."""
     outputs = []
     for level, (feature, stride, size) in enumerate(zip(maps, (8, 16), (12, 24), strict=True)):
-        hidden = head.rpn_conv(feature).clamp(min=0)
+        convs = [head.rpn_conv] if isinstance(head.rpn_conv, nn.Conv2d) else [part['conv'] for part in head.rpn_conv]
+        hidden = feature
+        for conv in convs:
+            hidden = conv(hidden).clamp(min=0)
         logits, deltas = head.rpn_cls(hidden)[image], head.rpn_reg(hidden)[image]
         for y in range(feature.shape[2]):
             for x in range(feature.shape[3]):
@@ -160,10 +163,11 @@ class DenseHead(RPNHead):
 
 @pytest.mark.parametrize('autocast', [False, True])
 @pytest.mark.parametrize('truth', [TRUTH, NO_TRUTH])
-def test_few_samples_give_the_gradients_of_the_dense_pass(truth: GroundTruth, autocast: bool) -> None:
+@pytest.mark.parametrize('num_convs', [1, 3])
+def test_few_samples_give_the_gradients_of_the_dense_pass(truth: GroundTruth, autocast: bool, num_convs: int) -> None:
     """8 of 90 anchors an image: the loss is taken at these alone. Maps and weights get what a pass over all gives."""
     maps = [f.double().requires_grad_() for f in features()]
-    head = make_head(num=8).double()
+    head = make_head(num=8, num_convs=num_convs).double()
     found, expected = [], []
     for cls, gradients in ((RPNHead, found), (DenseHead, expected)):
         head.__class__ = cls
@@ -211,10 +215,11 @@ def slow_proposals(head: RPNHead, image: int, maps: list[Tensor], pre: int, post
     return sorted(kept, key=lambda c: -c[0])[:post]
 
 
+@pytest.mark.parametrize('num_convs', [1, 2])
 @pytest.mark.parametrize('training', [True, False])
 @torch.no_grad()
-def test_proposals_are_those_of_a_slow_loop(training: bool) -> None:
-    head, maps = make_head().train(training), features()
+def test_proposals_are_those_of_a_slow_loop(training: bool, num_convs: int) -> None:
+    head, maps = make_head(num_convs=num_convs).train(training), features()
     proposals = head.loss(maps, TRUTH, SIZES)[1] if training else head.predict(maps, SIZES)
     pre, post = (20, 9) if training else (12, 5)
     assert proposals.boxes.shape == (2, post, 4)
@@ -240,8 +245,21 @@ def test_outputs_are_float32_under_autocast() -> None:
     assert [tuple(x.shape) for x in deltas] == [(2, 72, 4), (2, 18, 4)]
 
 
-def test_initial_weights() -> None:
-    head = fresh_head(in_channels=64, feat_channels=64)
+def test_several_convolutions_are_named_as_in_mmdetection() -> None:
+    shapes = {name: tuple(p.shape) for name, p in fresh_head(num_convs=2).named_parameters() if 'rpn_conv' in name}
+    assert shapes == {
+        'rpn_conv.0.conv.weight': (6, 4, 3, 3),
+        'rpn_conv.0.conv.bias': (6,),
+        'rpn_conv.1.conv.weight': (6, 6, 3, 3),
+        'rpn_conv.1.conv.bias': (6,),
+    }
+    with pytest.raises(ConfigError, match='num_convs is 0, expected 1 or more'):
+        fresh_head(num_convs=0)
+
+
+@pytest.mark.parametrize('num_convs', [1, 2])
+def test_initial_weights(num_convs: int) -> None:
+    head = fresh_head(in_channels=64, feat_channels=64, num_convs=num_convs)
     for name, parameter in head.named_parameters():
         if name.endswith('bias'):
             assert parameter.eq(0).all()

@@ -247,12 +247,38 @@ def test_values_by_plain_matrix_products() -> None:
         torch.testing.assert_close(deltas[:, k], x @ state['fc_reg.weight'][rows].T + state['fc_reg.bias'][rows])
 
 
+def test_convolutions_come_first() -> None:
+    """Against torch's own layers: a convolution without bias, batch norm with fixed statistics, ReLU; twice."""
+    made = head(num_convs=2, conv_channels=6, norm=dict(type='FrozenBN'), num_fcs=1)
+    for tensor in made.state_dict().values():
+        nn.init.uniform_(tensor, 0.5, 1.5) if tensor.dim() == 1 else nn.init.normal_(tensor, std=0.5)
+    state, pooled = made.state_dict(), torch.randn(5, 4, 2, 2)
+    x = pooled
+    for i in (0, 1):
+        conv, norm = f'shared_convs.{i}.conv', f'shared_convs.{i}.bn'
+        x = F.conv2d(x, state[f'{conv}.weight'], padding=1)
+        statistics = (state[f'{norm}.{kind}'] for kind in ('running_mean', 'running_var', 'weight', 'bias'))
+        x = F.batch_norm(x, *statistics).relu()
+    x = F.linear(x.flatten(1), state['shared_fcs.0.weight'], state['shared_fcs.0.bias']).relu()
+    torch.testing.assert_close(made(pooled)[0], F.linear(x, state['fc_cls.weight'], state['fc_cls.bias']))
+
+
+def test_convolutions_without_a_norm() -> None:
+    made = head(num_convs=1, conv_channels=64, in_channels=32, num_fcs=0)
+    assert [name for name, _ in made.shared_convs.named_parameters()] == ['0.conv.weight', '0.conv.bias']
+    assert made.fc_cls.in_features == 64 * 2 * 2
+    # sqrt(2 / fan-out) of 9 * 64 outputs
+    assert made.shared_convs[0].conv.weight.std().item() == pytest.approx((2 / 576) ** 0.5, rel=0.05)
+
+
 @pytest.mark.parametrize('rois', [0, 3])
 def test_shapes(rois: int) -> None:
     """Also where not one RoI is left."""
     pooled = torch.randn(rois, 4, 2, 2)
     assert [tuple(x.shape) for x in head()(pooled)] == [(rois, 4), (rois, 3, 4)]
     assert [tuple(x.shape) for x in head(class_agnostic=True)(pooled)] == [(rois, 4), (rois, 1, 4)]
+    convolved = head(num_convs=1, norm=dict(type='BN')).eval()(pooled)
+    assert [tuple(x.shape) for x in convolved] == [(rois, 4), (rois, 3, 4)]
 
 
 @pytest.mark.parametrize('num_fcs', [0, 1, 3])

@@ -1,0 +1,66 @@
+"""check_data on a folder or file of labelled images, whatever wrote it."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from frdet.errors import ConfigError, DataError
+from tests.own_data import LAYOUTS, Picture, draw, write
+from tools import check_data
+
+
+@pytest.fixture
+def run(monkeypatch, capsys, tmp_path):
+    """The exit code of the tool, and what it prints."""
+    monkeypatch.setenv('FRDET_CACHE', str(tmp_path / 'cache'))
+
+    def run(*args):
+        monkeypatch.setattr(sys, 'argv', ['check_data.py', *map(str, args)])
+        code = check_data.main()
+        return code, capsys.readouterr().out
+
+    return run
+
+
+TRAIN = draw(6)[:5]
+
+
+def leaking():
+    """Validation has a training image in half its size."""
+    one = TRAIN[0]
+    small = np.asarray(Image.fromarray(one.pixels).resize((64, 48)))
+    boxes = [(name, [value // 2 for value in box]) for name, box in one.objects]
+    return [Picture('again.jpg', small, boxes), *draw(3, seed=1)[:2]]
+
+
+@pytest.mark.parametrize('layout', LAYOUTS)
+def test_each_format(run, tmp_path, layout):
+    write(tmp_path / 'data', layout, dict(train=TRAIN, val=leaking()))
+    code, out = run(tmp_path / 'data', '--images', '--workers', 1, '--out', tmp_path / 'page.html')
+    assert code == 0, out
+    assert 'near-duplicate in two splits | 1 ' in out and '5 images, ' in out and '3 images, ' in out
+    assert out.rstrip().endswith('of notes: nothing stops a run or makes it wrong')
+    assert 'Near-duplicate in two splits' in (tmp_path / 'page.html').read_text()
+
+
+def test_a_file_and_a_folder_without_parts(run, tmp_path):
+    write(tmp_path, 'coco', dict(all=TRAIN))
+    (file,) = tmp_path.rglob('*.json')
+    for source in (tmp_path, file):
+        code, out = run(source)
+        assert code == 0 and 'COCO JSON' in out and '(train): 5 images' in out
+    content = json.loads(file.read_text())
+    content['annotations'][0]['bbox'][2] = -5
+    file.write_text(json.dumps(content))
+    code, out = run(file)
+    assert code == 1 and 'box of negative size' in out and '1 kinds of errors' in out
+
+
+def test_no_data(run, tmp_path):
+    with pytest.raises(DataError):
+        run(tmp_path)
+    with pytest.raises(ConfigError, match='--cfg-options and --data change a config'):
+        run(tmp_path, '--data', tmp_path)
