@@ -6,7 +6,9 @@ from collections.abc import Iterable
 
 
 def defined(cls: type) -> str:
-    """The name of a class, and the file that defines it if there is one: a notebook has none."""
+    """The name of a class, and the file of a user that defines it if there is one: a notebook has none."""
+    if cls.__module__.partition('.')[0] == 'frdet':
+        return cls.__name__
     try:
         return f'{cls.__name__} in {inspect.getsourcefile(cls)}'
     except (TypeError, OSError):

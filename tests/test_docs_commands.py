@@ -48,6 +48,7 @@ NOT_RUN = {
     r'tools/benchmark': 'minutes to hours at real size; tests/tools/test_benchmark.py runs each small',
     r'gpu_check': 'needs a GPU',
     r'convert_checkpoint': 'tests/tools/test_convert_checkpoint.py runs those of the pages',
+    r'convert_dataset': 'tests/tools/test_convert_dataset.py runs those of docs/data_formats.md',
     r'export_onnx': 'a minute each; tests/test_examples.py runs it, tests/apis/export/test_exporting.py the code',
     r'replay': 'needs a step that failed; tests/tools/test_replay.py makes one',
     r'^(pip|\.) ': 'changes the environment',

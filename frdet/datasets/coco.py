@@ -7,6 +7,7 @@ import math
 import zlib
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -116,6 +117,27 @@ def load_sections(path: str | Path) -> dict[str, list]:
     Raises:
         DataError: the file cannot be read, is not JSON, or lacks one of the lists.
     """
+    content = read_json(path)
+    own = f'. It holds {words}' if (words := foreign(content)) else ''
+    if not isinstance(content, dict):
+        raise DataError(f'{path} holds a JSON {type(content).__name__}: {LAYOUT}{own}')
+    if missing := [name for name in SECTIONS if name not in content]:
+        found = ', '.join(list(content)[:8]) or 'nothing'
+        raise DataError(
+            f'{path} is no COCO annotation file, it has no {" and no ".join(missing)} (found {found}): {LAYOUT}{own}'
+        )
+    for name in SECTIONS:
+        if not isinstance(content[name], list):
+            raise DataError(f'{path}: {name} is a {type(content[name]).__name__}: {LAYOUT}')
+    return content
+
+
+def read_json(path: str | Path) -> Any:
+    """The content of a JSON file without masks, in any encoding that ``load_sections`` takes.
+
+    Raises:
+        DataError: the file cannot be read, or is not JSON.
+    """
     text = _text(path)
     if not text.strip():
         raise DataError(f'{path} is empty: {LAYOUT}')
@@ -123,25 +145,13 @@ def load_sections(path: str | Path) -> dict[str, list]:
     was_enabled = gc.isenabled()
     gc.disable()
     try:
-        content = json.loads(text, object_hook=_without_masks)
+        return json.loads(text, object_hook=_without_masks)
     except (ValueError, RecursionError) as error:
         several = ': it holds several values, one after another' if str(error).startswith('Extra data') else ''
         raise DataError(f'{path} is not JSON{several} ({error}): {LAYOUT}') from None
     finally:
         if was_enabled:
             gc.enable()
-    if not isinstance(content, dict):
-        raise DataError(f'{path} holds a JSON {type(content).__name__}: {LAYOUT}{foreign(content)}')
-    if missing := [name for name in SECTIONS if name not in content]:
-        found = ', '.join(list(content)[:8]) or 'nothing'
-        raise DataError(
-            f'{path} is no COCO annotation file, it has no {" and no ".join(missing)} (found {found}): {LAYOUT}'
-            f'{foreign(content)}'
-        )
-    for name in SECTIONS:
-        if not isinstance(content[name], list):
-            raise DataError(f'{path}: {name} is a {type(content[name]).__name__}: {LAYOUT}')
-    return content
 
 
 def _text(path: str | Path) -> str:

@@ -25,12 +25,12 @@ TOOLS = {
 
 
 def foreign(content: Any) -> str:
-    """The end of an error for the JSON ``content`` of a tool: how this tool writes COCO's layout. '' if unknown."""
+    """What the JSON ``content`` of a tool is, and how this tool writes COCO's layout; '' if it is not known."""
     first = next(iter(content.values() if isinstance(content, dict) else content), None) if content else None
     for keys in (content, first):
         found = [words for key, words in TOOLS.items() if _has(keys, *key.split('.'))]
         if found:
-            return f'. This is the own format of {found[0]}'
+            return f'labels of {found[0]}'
     return ''
 
 

@@ -6,6 +6,7 @@ import re
 from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple, TypedDict
 
@@ -222,7 +223,8 @@ def read_table(path: str | Path, layout: Layout, part: str | None = None, only_c
     index, category, numbers = array('i'), array('i'), array('d')
     image_at, label_at, part_at = columns['image'], columns.get('label'), columns.get('part')
     size_at = (columns['height'], columns['width']) if {'height', 'width'} <= columns.keys() else None
-    box_at, done = layout.box, 0
+    box_of = itemgetter(*layout.box)  # of one column it gives the cell itself
+    is_cell, done = len(layout.box) == 1, 0
     with _opened(path, layout.encoding) as file, Bar('Reading the table', os.path.getsize(path), delay=2) as bar:
         rows = csv.reader(file, delimiter=layout.delimiter)
         if layout.has_header:
@@ -233,25 +235,24 @@ def read_table(path: str | Path, layout: Layout, part: str | None = None, only_c
             if not row:
                 continue
             try:
-                own_part = '' if part_at is None else row[part_at].strip().lower()
-                seen.add(own_part)
-                box = [row[at] for at in box_at]
-                is_box = any(cell.strip() for cell in box)
+                box = box_of(row)
+                has_box = ''.join(box).strip()
                 name = only_class if label_at is None else row[label_at].strip()
-                if is_box:
-                    kind = classes.setdefault(name, len(classes))
-                if part is not None and own_part not in wanted:
-                    continue
-                image = row[image_at].strip()
-                if image not in images:
-                    images[image] = len(images)
-                    sizes[image] = _size(row, size_at)
-                if is_box:
-                    numbers.extend(map(float, box if len(box) == 4 else _cell(box[0])))
-                    index.append(images[image])
-                    category.append(kind)
+                if has_box:
                     if not name:
                         raise ValueError('the class is empty')
+                    kind = classes.setdefault(name, len(classes))
+                if part_at is not None:
+                    seen.add(own := row[part_at].strip().lower())
+                    if part is not None and own not in wanted:
+                        continue
+                image = row[image_at].strip()
+                if (place := images.setdefault(image, len(images))) == len(sizes):
+                    sizes[image] = _size(row, size_at)
+                if has_box:
+                    numbers.extend(_cell(box) if is_cell else map(float, box))
+                    index.append(place)
+                    category.append(kind)
             except (IndexError, ValueError) as error:
                 raise ValueError(f'line {rows.line_num}, {short(layout.delimiter.join(row))}: {error}') from None
     boxes = np.frombuffer(numbers, dtype=np.float64).reshape(-1, 4)

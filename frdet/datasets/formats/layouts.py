@@ -3,19 +3,22 @@
 import os
 import re
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from frdet.datasets.coco import load_sections
+from frdet.datasets.coco import load_sections, read_json
 from frdet.datasets.formats.csv import read_table, recognise_table
 from frdet.datasets.formats.folders import Tree, by_split, find_images, split_of
 from frdet.datasets.formats.yolo import NAMES_FILES, read_source
 from frdet.datasets.locating import examples
+from frdet.datasets.mending import foreign
 from frdet.datasets.near_files import ENDINGS
 from frdet.errors import DataError
 
 ORDER = ('train', 'val', 'test')
 PEEK = 1 << 20  # bytes of a file that tell its format
+FEW = 5  # JSON files that may be of a tool
 LOOKED_AT = 500  # XML files that tell whether pixels count from 0
 
 
@@ -218,8 +221,14 @@ def no_labels(tree: Tree) -> Layout:
     """All images of a folder without labels.
 
     Raises:
-        DataError: there is no image; the message says what is there.
+        DataError: there is no image, or labels in a tool's own JSON; the message says what is there.
     """
+    for name in tree.files('.json')[:FEW]:
+        words = ''
+        with suppress(DataError):  # it is some other file
+            words = foreign(read_json(tree.root / name))
+        if words:
+            raise DataError(f'{tree.root / name} holds {words}')
     if not tree.files(*ENDINGS):
         counts = Counter(
             {end or 'no ending': len(names) for ends in tree.folders.values() for end, names in ends.items()}

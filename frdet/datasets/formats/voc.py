@@ -37,7 +37,7 @@ class VocDataset(DetDataset):
     ``ann_file`` is a folder; files in folders below it count, too. An XML file without an object is a background image.
     An image without an XML file is not in the data set. The image of ``a/1.xml`` is ``a/1.jpg`` or ``1.jpg`` below the
     image folder, with any ending; the ``filename`` in the XML file decides between several, and counts where there is
-    none, because it is not corrected when files are renamed. The id of the image is ``a/1``.
+    none, because it is not corrected when files are renamed. The id of an image is its path below the image folder.
 
     VOC counts pixels from 1, and the last pixel belongs to the box: ``xmin=1, xmax=10`` are the first ten columns,
     which are 0 to 10 in frdet. Some tools count from 0 as frdet does. Reading these as VOC moves the left and upper

@@ -70,6 +70,8 @@ def convert(source: str | Path, target: str | Path, to: str, *, link: bool = Fal
     target = Path(target)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise DataError(f'{target} exists: give a new folder')
+    if target.resolve().is_relative_to(Path(source).resolve()):
+        raise DataError(f'{target} is inside {source}, which would then hold two formats: give a folder outside')
     found = recognise(source)
     if found.type == 'ImageFolder':
         raise DataError(f'{source} has images without labels: there is nothing to convert')

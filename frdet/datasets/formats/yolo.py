@@ -151,8 +151,10 @@ def _numbered(names: Any, ann_file: str) -> dict[int, str]:
         raise ValueError(
             f'it names no classes: add names to it, or classes.txt with one name in a line to {Path(ann_file).parent}'
         )
-    pairs = list(names.items()) if isinstance(names, dict) else list(enumerate(names))
     try:
+        pairs = list(names.items()) if isinstance(names, dict) else list(enumerate(names))
+        if not all(isinstance(name, (str, int, float)) for _, name in pairs):
+            raise TypeError
         found = {int(number): str(name).strip() for number, name in sorted(pairs, key=lambda pair: int(pair[0]))}
     except (TypeError, ValueError):
         raise ValueError(f'names is {short(names)}: expected a list of names, or names by number') from None
