@@ -16,7 +16,7 @@ from frdet.datasets.checking import ERRORS
 from frdet.datasets.formats.recognising import recognise
 from frdet.errors import ConfigError
 
-OUTCOME = {True: 'a run would stop or be wrong', False: 'nothing stops a run or makes it wrong'}
+OUTCOME = {True: 'A run would stop or be wrong.', False: 'Nothing stops a run or makes it wrong.'}
 
 
 def main() -> int:
@@ -39,7 +39,7 @@ def main() -> int:
         print(f'\n{write_data_page(reports, args.out, source=args.source)}: the same with pictures')
     kinds = {kind for report in reports for kind in report.findings}
     errors = sum(kind in ERRORS for kind in kinds)
-    print(f'\n{errors} kinds of errors, {len(kinds) - errors} of notes: {OUTCOME[errors > 0]}')
+    print(f'\nKinds of errors: {errors}, of notes: {len(kinds) - errors}. {OUTCOME[errors > 0]}')
     return int(errors > 0)
 
 

@@ -59,7 +59,13 @@ class DataReport(NamedTuple):
 
 
 def config_of(found: Found) -> Config:
-    """A config with the data of a folder or file. Images that are not divided are training data."""
+    """A config with the data of a folder or file. Images that are not divided are training data.
+
+    Raises:
+        DataError: there are images without labels.
+    """
+    if found.type == 'ImageFolder':
+        raise DataError(f'{found.root} has images and no labels, so there is nothing to check: label them first')
     datasets = {part: dict(type=found.type, data_root=found.root, **args) for part, args in found.parts.items()}
     classes: dict[str, Any] = {}  # of all parts, because a part need not have all
     for dataset in datasets.values() if len(datasets) > 1 else ():

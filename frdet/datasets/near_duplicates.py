@@ -22,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from frdet.datasets.transforms.loading import open_image
+from frdet.datasets.transforms.loading import MAX_PIXELS, decode_turned, eight_bits, open_image
 from frdet.files import cache_dir, write_file
 from frdet.progress import track
 
@@ -43,11 +43,15 @@ class Codes(NamedTuple):
 
 
 def code_of(path: str) -> bytes | None:
-    """The code of the picture at ``path``; None if it is missing, broken or plain."""
+    """The code of the picture at ``path``, turned by its EXIF orientation; None if it is missing, broken or plain."""
     try:
-        with open_image(path) as image:
-            image.draft('L', (SIDE, SIDE))  # a JPEG is decoded at an eighth of its size, if that is enough
-            grey = np.asarray(image.convert('L').resize((SIDE, SIDE), Image.Resampling.BOX), dtype=np.float32)
+        with open_image(path) as file:
+            file.draft('L', (SIDE, SIDE))  # a JPEG is decoded at an eighth of its size, if that is enough
+            if file.width * file.height > MAX_PIXELS:
+                return None
+            image, _ = decode_turned(file)
+            small = eight_bits(image).convert('L').resize((SIDE, SIDE), Image.Resampling.BOX)
+            grey = np.asarray(small, dtype=np.float32)
     except Exception:  # a decoder that reads garbage may raise anything
         return None
     if grey.std() < PLAIN:

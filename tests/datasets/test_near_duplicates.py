@@ -12,6 +12,7 @@ from PIL import Image, ImageEnhance, ImageFilter
 
 from frdet.datasets import near_duplicates
 from frdet.datasets.near_duplicates import BITS, NEAR, Codes, code_of, codes_of, group, group_images, near_pairs
+from tests.datasets.transforms.test_loading import claiming
 
 
 def photo(seed, size=(160, 120)):
@@ -78,6 +79,22 @@ def test_the_code_against_opencv(tmp_path):
     low[:, 0] *= np.sqrt(2)
     low = low.ravel()[1:]
     assert bits_of(tmp_path / 'a.png').tolist() == (low > np.median(low)).astype(int).tolist()
+
+
+def test_pictures_of_other_kinds(tmp_path):
+    """Turned by EXIF, of 16 bits, transparent, with a palette; one that is larger than the limit is not read."""
+    grey, exif = photo(3).convert('L'), Image.Exif()
+    exif[0x0112] = 6
+    grey.save(tmp_path / 'a.png')
+    grey.transpose(Image.Transpose.ROTATE_90).save(tmp_path / 'turned.jpg', exif=exif)
+    Image.fromarray(np.asarray(grey).astype(np.uint16) * 257).save(tmp_path / 'deep.png')
+    grey.convert('RGBA').save(tmp_path / 'clear.png')
+    grey.convert('P').save(tmp_path / 'palette.png')
+    first = bits_of(tmp_path / 'a.png')
+    for name in ('turned.jpg', 'deep.png', 'clear.png', 'palette.png'):
+        assert (bits_of(tmp_path / name) != first).sum() <= NEAR, name
+    (tmp_path / 'bomb.png').write_bytes(claiming((100_000, 100_000)))
+    assert code_of(str(tmp_path / 'bomb.png')) is None
 
 
 @pytest.mark.parametrize('name', ['missing.jpg', 'broken.jpg', 'plain.png', 'nearly.jpg'])

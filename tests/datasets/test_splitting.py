@@ -6,9 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from frdet.datasets import Annotations, DetDataset
+from frdet.datasets import Annotations, CocoDataset, DetDataset
+from frdet.datasets.coco import read_coco
 from frdet.datasets.splitting import checked_split, divide
 from frdet.errors import ConfigError, DataError
+from frdet.evaluation import CocoMetric
+from frdet.registry import DATASETS
+from tests.evaluation.test_truth import evaluated, perfect
 
 
 def annotations(labels, *, names=None, crowd=(), categories='abcde'):
@@ -173,6 +177,25 @@ def test_near_duplicates_are_on_one_side(tmp_path, monkeypatch):
     (tmp_path / '1.png').unlink()
     apart = {image['id'] for image in val.annotations().images}
     assert len(apart & {0, 1, 2}) == 1
+
+
+def test_the_truth_of_a_part(tmp_path, write_coco, content):
+    """A metric measures the images of the part, as does the file for the report; two joined parts are two sources."""
+    val = built(tmp_path, part='val', split=dict(val=0.3), test_mode=True)
+    train = built(tmp_path, part='train', split=dict(val=0.3), test_mode=True)
+    joined = DATASETS.build(dict(type='ConcatDataset', datasets=[train, val]))
+    metric = CocoMetric()
+    assert evaluated(metric, val, perfect(val))['coco/bbox_mAP'] == 1
+    (tmp_path / 'log').mkdir()
+    written = read_coco(metric.coco_file(tmp_path / 'log'))
+    assert [image['id'] for image in written.images] == [image['id'] for image in val.annotations().images]
+    assert evaluated(metric, joined, perfect(joined))['coco/bbox_mAP'] == 1
+    whole = write_coco(content)
+    given = dict(data_root=str(whole), ann_file='ann.json', data_prefix=dict(img='images'), test_mode=True)
+    for arguments, count in (({}, 4), (dict(part='val', split=dict(val=0.5)), 2)):
+        metric.use_dataset(CocoDataset(**given, **arguments))
+        path = metric.coco_file(tmp_path / 'log')
+        assert len(read_coco(path).images) == count and (path == str(whole / 'ann.json')) == (not arguments)
 
 
 def test_parts_of_a_format(tmp_path):

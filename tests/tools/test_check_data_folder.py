@@ -42,7 +42,7 @@ def test_each_format(run, tmp_path, layout):
     code, out = run(tmp_path / 'data', '--images', '--workers', 1, '--out', tmp_path / 'page.html')
     assert code == 0, out
     assert 'near-duplicate in two splits | 1 ' in out and '5 images, ' in out and '3 images, ' in out
-    assert out.rstrip().endswith('of notes: nothing stops a run or makes it wrong')
+    assert out.rstrip().endswith('. Nothing stops a run or makes it wrong.')
     assert 'Near-duplicate in two splits' in (tmp_path / 'page.html').read_text()
 
 
@@ -56,7 +56,7 @@ def test_a_file_and_a_folder_without_parts(run, tmp_path):
     content['annotations'][0]['bbox'][2] = -5
     file.write_text(json.dumps(content))
     code, out = run(file)
-    assert code == 1 and 'box of negative size' in out and '1 kinds of errors' in out
+    assert code == 1 and 'box of negative size' in out and 'Kinds of errors: 1, of notes: 1. A run would stop or be wrong.' in out
 
 
 def test_no_data(run, tmp_path):

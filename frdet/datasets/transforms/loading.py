@@ -241,12 +241,12 @@ def to_bgr(image: Image.Image) -> np.ndarray:
     Raises:
         Exception: the image cannot be decoded. A decoder that reads garbage may raise anything.
     """
-    image = image if image.mode == 'RGB' else _eight_bits(image).convert('RGB')  # convert always copies
+    image = image if image.mode == 'RGB' else eight_bits(image).convert('RGB')  # convert always copies
     pixels = bytearray(image.tobytes('raw', 'BGR'))  # unlike bytes, it may be written to
     return np.frombuffer(pixels, dtype=np.uint8).reshape(image.height, image.width, 3)
 
 
-def _eight_bits(image: Image.Image) -> Image.Image:
+def eight_bits(image: Image.Image) -> Image.Image:
     """Pillow takes the upper byte of 16-bit colour, but would make 16-bit grey above 255 white."""
     if image.mode == 'F':
         raise ValueError('its pixels are floating-point numbers of unknown range')
