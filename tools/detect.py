@@ -25,7 +25,8 @@ JSON = 'detections.json'
 
 def main() -> int:
     parser = argparse.ArgumentParser(
-        description="Draw the detections in images or videos, and write them in the form of COCO's results."
+        description='Draw what a checkpoint or an ONNX file detects in images or videos, and write it in the form of '
+        "COCO's results."
     )
     parser.add_argument(
         'source',
@@ -54,7 +55,7 @@ def main() -> int:
         args.config, args.checkpoint, args.device,
         cfg_options=args.cfg_options, amp=args.amp, score_thr=args.score_thr, classes=args.classes,
     )  # fmt: skip
-    ids, number = detector.category_ids(), itertools.count(1)
+    number = itertools.count(1)
     records: list[dict] = []
     broken: list[BrokenImageError] = []
     images = [file for file in files if file.suffix.lower() not in VIDEOS]
@@ -66,11 +67,11 @@ def main() -> int:
     for found in detector.stream(track(images, 'Images'), args.batch_size, on_broken=skip):
         file = images[found.number]
         found.save(drawn[file])
-        records += found.to_coco(next(number), ids, file_name=str(file))
+        records += found.to_coco(next(number), file_name=str(file))
     for file in sorted({*files} - {*images}):
         try:
             for found in detect_video(detector, file, drawn[file], args.batch_size):
-                records += found.to_coco(next(number), ids, file_name=str(file), frame=found.number)
+                records += found.to_coco(next(number), file_name=str(file), frame=found.number)
         except BrokenImageError as error:
             skip(error)
     (out / JSON).write_text(json.dumps(records, indent=1))

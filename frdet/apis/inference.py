@@ -1,6 +1,7 @@
 """Building a trained detector, and running it on images of users."""
 
 import logging
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, overload
@@ -88,12 +89,18 @@ def _told_apart(config: Any, checkpoint: Any) -> tuple[Any, Any]:
     """Config and checkpoint: a checkpoint may stand alone in the place of the config."""
     if config is None and checkpoint is None:
         raise ConfigError('No checkpoint is given: expected the path of one, such as epoch_12.pth')
+    for given in (config, checkpoint):
+        if not isinstance(given, (str, os.PathLike, Config, type(None))):
+            raise ConfigError(f'Found an object of type {type(given).__name__}: expected the path of a checkpoint')
     if checkpoint is not None and Path(checkpoint).suffix.lower() in CONFIGS:
         raise ConfigError(f'{checkpoint} is a config: give the checkpoint after it, such as epoch_12.pth')
     if config is None or isinstance(config, Config) or Path(config).suffix.lower() in CONFIGS:
         return config, checkpoint
     if checkpoint is not None:
-        raise ConfigError(f'{config} stands where the config belongs: expected a .py file, and the checkpoint after it')
+        raise ConfigError(
+            f'{config} stands where a config belongs, and {checkpoint} where its checkpoint belongs: give a .py file '
+            'first, or the checkpoint alone and all else by name'
+        )
     return None, config
 
 

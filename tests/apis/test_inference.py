@@ -205,8 +205,11 @@ def test_config_and_checkpoint_are_told_apart(config, checkpoint, tmp_path, capf
         init_detector()
     with pytest.raises(ConfigError, match=r'r18_fpn_shapes\.py is a config: give the checkpoint after it'):
         init_detector(checkpoint, config)
-    with pytest.raises(ConfigError, match=r'a\.pth stands where the config belongs: expected a \.py file'):
-        init_detector(checkpoint, checkpoint)
+    with pytest.raises(ConfigError, match=r'a\.pth stands where a config belongs, and cpu where its checkpoint'):
+        init_detector(checkpoint, 'cpu')
+    for wrong in (({'state_dict': {}},), (config, {'state_dict': {}})):
+        with pytest.raises(ConfigError, match='Found an object of type dict: expected the path of a checkpoint'):
+            init_detector(*wrong)
     with pytest.raises(CheckpointError, match=r'none\.pth: no such file'):
         init_detector(tmp_path / 'none.pth')
     capfd.readouterr()
