@@ -133,20 +133,15 @@ def _is_yolo(path: Path) -> bool:
         return bool(re.search(rb'^\s*["\']?(train|val|valid)["\']?\s*[:=]', file.read(PEEK), re.M))
 
 
-def _is_label(name: str) -> bool:
-    """Whether a text file is neither a list of names nor one of images."""
-    base = os.path.basename(name)
-    return base not in NAMES_FILES and split_of(base) is None
+def _is_label(path: Path) -> bool:
+    """Whether a text file begins with the numbers of a box, unlike lists of names and of images."""
+    with open(path, 'rb') as file:
+        line = file.readline(PEEK).split()
+    return len(line) >= 5 and all(re.fullmatch(rb'-?[\d.]+(e-?\d+)?', word) for word in line)
 
 
 def _has_labels(tree: Tree, folder: str) -> bool:
-    """Whether the first text file that is no list of names has lines of numbers."""
-    names = [name for name in tree.folders[folder]['.txt'] if name not in NAMES_FILES]
-    for name in names[:LOOKED_AT]:
-        with open(tree.root / folder / name, 'rb') as file:
-            if line := file.readline(PEEK).split():
-                return len(line) >= 5 and all(re.fullmatch(rb'-?[\d.]+(e-?\d+)?', word) for word in line)
-    return False
+    return any(_is_label(tree.root / folder / name) for name in tree.folders[folder]['.txt'][:LOOKED_AT])
 
 
 def yolo_layout(tree: Tree, files: list[str]) -> Layout:
@@ -167,11 +162,12 @@ def yolo_layout(tree: Tree, files: list[str]) -> Layout:
         stems = [os.path.relpath(name[: -len('.txt')], labels or '.') for name in names]
         folder, located = find_images(tree, stems, labels, split)
         parts[split or 'all'] = dict(ann_file=labels or '.', data_prefix=dict(img=folder))
-        notes += _without_image(located.missing)
+        notes += _without_image(tree, [os.path.join(labels, f'{stem}.txt') for stem in located.missing])
     return Layout(parts, notes)
 
 
-def _without_image(labels: list[str]) -> list[str]:
+def _without_image(tree: Tree, files: list[str]) -> list[str]:
+    labels = [name for name in files if _is_label(tree.root / name)]
     return [f'{len(labels)} label files have no image: {examples(labels)}'] if labels else []
 
 
@@ -188,7 +184,7 @@ def _yolo_parts(tree: Tree, name: str) -> Layout:
     labels = {os.path.relpath(label_file(image, '', None), tree.root) for paths in images.values() for image in paths}
     folders = {os.path.dirname(label) for label in labels}
     others = [one for one in tree.files('.txt') if os.path.dirname(one) in folders and one not in labels]
-    notes += _without_image([one for one in others if _is_label(one)])
+    notes += _without_image(tree, others)
     if 'train' in images and images.get('val') == images['train']:
         notes.append(f'train and val of {name} are the same images: val is left out')
         del images['val']

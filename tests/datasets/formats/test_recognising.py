@@ -132,7 +132,11 @@ LAYOUTS = {
         'YoloDataset',
         {'all': one('obj.data', '', part='train')},
     ),
-    'LabelImg': ({'classes.txt': 'cat', 'a.txt': LABEL, 'a.jpg': None}, 'YoloDataset', {'all': one('.', '')}),
+    'LabelImg': (
+        {'classes.txt': 'cat', 'README.txt': 'words', 'a.txt': LABEL, 'a.jpg': None},
+        'YoloDataset',
+        {'all': one('.', '')},
+    ),
     'Label Studio YOLO': (
         {
             'classes.txt': 'cat',
