@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from frdet.datasets.locating import examples, locate
+from frdet.datasets.locating import Located, examples, locate
 from frdet.datasets.near_files import ENDINGS
 from frdet.errors import DataError
 
@@ -72,8 +72,8 @@ def by_split(paths: Iterable[str]) -> dict[str | None, list[str]]:
     return {split: found[split] for split in order if split in found}
 
 
-def find_images(tree: Tree, names: Sequence[str], source: str, split: str | None = None) -> tuple[str, list[str]]:
-    """The folder of the images ``names`` of the file or folder ``source``, relative to the root, and notes.
+def find_images(tree: Tree, names: Sequence[str], source: str, split: str | None = None) -> tuple[str, Located]:
+    """The folder of the images ``names`` of the file or folder ``source``, relative to the root, and their files.
 
     Where several folders have as many of the names, one of ``split`` is taken, then one near to ``source``.
 
@@ -98,4 +98,18 @@ def find_images(tree: Tree, names: Sequence[str], source: str, split: str | None
             f'{tree.root / source} labels {len(names)} images, such as {examples(names[:1])}, and none of them is in '
             f'{tree.root}, {have}. Put the images there'
         )
-    return folder, located.messages(source, tree.root / folder)
+    return folder, located
+
+
+def unlisted(tree: Tree, listed: Iterable[tuple[str, Located]]) -> list[str]:
+    """A note on images in folders of labelled images that no label names; pairs of folder and files are given."""
+    pairs = list(listed)
+    used = {os.path.normpath(os.path.join(folder, name)) for folder, located in pairs for name in located.names}
+    folders = {os.path.dirname(name) for name in used}
+    others = [name for name in tree.files(*ENDINGS) if name not in used and os.path.dirname(name) in folders]
+    if not others:
+        return []
+    return [
+        f'{len(others)} images beside the labelled ones have no label entry and are not used, such as '
+        f'{examples(others[:1])}. If nothing is on them, they can be used as background images by ImageFolder'
+    ]

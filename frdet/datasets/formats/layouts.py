@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 from frdet.datasets.coco import load_sections, read_json
 from frdet.datasets.formats.csv import read_table, recognise_table
-from frdet.datasets.formats.folders import Tree, by_split, find_images, split_of
-from frdet.datasets.formats.yolo import NAMES_FILES, read_source
+from frdet.datasets.formats.folders import Tree, by_split, find_images, split_of, unlisted
+from frdet.datasets.formats.yolo import NAMES_FILES, label_file, read_source
 from frdet.datasets.locating import examples
 from frdet.datasets.mending import foreign
 from frdet.datasets.near_files import ENDINGS
@@ -58,7 +58,7 @@ def coco_layout(tree: Tree, files: list[str]) -> Layout:
                 'the file that you want'
             )
         chosen[split or 'all'] = several[0]
-    parts = {}
+    parts, listed = {}, []
     for split, name in chosen.items():
         sections = load_sections(tree.root / name)
         names = [
@@ -66,10 +66,11 @@ def coco_layout(tree: Tree, files: list[str]) -> Layout:
         ]
         if not names:
             raise DataError(f'{tree.root / name} lists no image')
-        folder, said = find_images(tree, names, name, None if split == 'all' else split)
+        folder, located = find_images(tree, names, name, None if split == 'all' else split)
         parts[split] = dict(ann_file=name, data_prefix=dict(img=folder))
-        notes += said
-    return Layout(parts, notes)
+        notes += located.messages(name, tree.root / folder)
+        listed.append((folder, located))
+    return Layout(parts, notes + unlisted(tree, listed))
 
 
 def voc_folders(tree: Tree) -> list[str]:
@@ -100,15 +101,16 @@ def voc_layout(tree: Tree, folders: list[str]) -> Layout:
         args = {str(split): dict(ann_file=os.path.commonpath(several)) for split, several in splits.items()}
     zero = _counts_from_zero(tree, folders)
     notes = [f'Boxes begin at pixel 0, for example in {zero}, so pixels are taken to count from 0'] if zero else []
-    files = tree.files('.xml')
+    files, listed = tree.files('.xml'), []
     for split, given in args.items():
         inside = [name for name in files if not given['ann_file'] or name.startswith(f'{given["ann_file"]}/')]
         stems = [os.path.relpath(name[: -len('.xml')], given['ann_file'] or '.') for name in inside]
-        folder, _ = find_images(tree, stems, given['ann_file'], None if split == 'all' else split)
+        listed.append(find_images(tree, stems, given['ann_file'], None if split == 'all' else split))
+        folder = listed[-1][0]
         given.update(
             ann_file=given['ann_file'] or '.', data_prefix=dict(img=folder), **(dict(one_based=False) if zero else {})
         )
-    return Layout(args, notes)
+    return Layout(args, notes + unlisted(tree, listed))
 
 
 def _counts_from_zero(tree: Tree, folders: list[str]) -> str | None:
@@ -131,14 +133,15 @@ def _is_yolo(path: Path) -> bool:
         return bool(re.search(rb'^\s*["\']?(train|val|valid)["\']?\s*[:=]', file.read(PEEK), re.M))
 
 
+def _is_label(path: Path) -> bool:
+    """Whether a text file begins with the numbers of a box, unlike lists of names and of images."""
+    with open(path, 'rb') as file:
+        line = file.readline(PEEK).split()
+    return len(line) >= 5 and all(re.fullmatch(rb'-?[\d.]+(e-?\d+)?', word) for word in line)
+
+
 def _has_labels(tree: Tree, folder: str) -> bool:
-    """Whether the first text file that is no list of names has lines of numbers."""
-    names = [name for name in tree.folders[folder]['.txt'] if name not in NAMES_FILES]
-    for name in names[:LOOKED_AT]:
-        with open(tree.root / folder / name, 'rb') as file:
-            if line := file.readline(PEEK).split():
-                return len(line) >= 5 and all(re.fullmatch(rb'-?[\d.]+(e-?\d+)?', word) for word in line)
-    return False
+    return any(_is_label(tree.root / folder / name) for name in tree.folders[folder]['.txt'][:LOOKED_AT])
 
 
 def yolo_layout(tree: Tree, files: list[str]) -> Layout:
@@ -148,6 +151,7 @@ def yolo_layout(tree: Tree, files: list[str]) -> Layout:
             raise DataError(f'{tree.root} holds {len(files)} files for YOLO, {examples(files)}: give one of them')
         return _yolo_parts(tree, files[0])
     parts = {}
+    notes: list[str] = []
     splits = by_split(files)
     if None in splits or len(splits) == 1:
         splits = {None: files}
@@ -156,9 +160,15 @@ def yolo_layout(tree: Tree, files: list[str]) -> Layout:
         names = [name for name in tree.files('.txt') if os.path.dirname(name).startswith(labels)]
         names = [name for name in names if os.path.basename(name) not in NAMES_FILES]
         stems = [os.path.relpath(name[: -len('.txt')], labels or '.') for name in names]
-        folder, _ = find_images(tree, stems, labels, split)
+        folder, located = find_images(tree, stems, labels, split)
         parts[split or 'all'] = dict(ann_file=labels or '.', data_prefix=dict(img=folder))
-    return Layout(parts, [])
+        notes += _without_image(tree, [os.path.join(labels, f'{stem}.txt') for stem in located.missing])
+    return Layout(parts, notes)
+
+
+def _without_image(tree: Tree, files: list[str]) -> list[str]:
+    labels = [name for name in files if _is_label(tree.root / name)]
+    return [f'{len(labels)} label files have no image: {examples(labels)}'] if labels else []
 
 
 def _yolo_parts(tree: Tree, name: str) -> Layout:
@@ -171,6 +181,10 @@ def _yolo_parts(tree: Tree, name: str) -> Layout:
     images = {part: set(paths) for part, paths in source.images.items() if paths}
     if not images:
         raise DataError(f'{path} names no image that is there. {" ".join(notes)}')
+    labels = {os.path.relpath(label_file(image, '', None), tree.root) for paths in images.values() for image in paths}
+    folders = {os.path.dirname(label) for label in labels}
+    others = [one for one in tree.files('.txt') if os.path.dirname(one) in folders and one not in labels]
+    notes += _without_image(tree, others)
     if 'train' in images and images.get('val') == images['train']:
         notes.append(f'train and val of {name} are the same images: val is left out')
         del images['val']
@@ -198,6 +212,7 @@ def csv_layout(tree: Tree, files: list[str]) -> Layout:
     """A table for each split, or one with a column of the splits, or one of all images."""
     parts: dict[str, dict[str, Any]] = {}
     notes: list[str] = []
+    listed = []
     for split, several in by_split(files).items():
         if len(several) > 1:
             raise DataError(f'{tree.root} holds {len(several)} tables, {examples(several)}: give the one that you want')
@@ -209,12 +224,13 @@ def csv_layout(tree: Tree, files: list[str]) -> Layout:
             raise DataError(f'{path}: {error}') from None
         if not table.images:
             raise DataError(f'{path} has no image')
-        folder, said = find_images(tree, list(table.images), several[0], split)
+        folder, located = find_images(tree, list(table.images), several[0], split)
+        listed.append((folder, located))
         own = table.parts if len(files) == 1 and len(table.parts) > 1 else []
         args = dict(ann_file=several[0], data_prefix=dict(img=folder))
         parts |= {part: {**args, 'part': part} for part in own} or {split or 'all': args}
-        notes += said
-    return Layout(parts, notes)
+        notes += located.messages(several[0], tree.root / folder)
+    return Layout(parts, notes + unlisted(tree, listed))
 
 
 def no_labels(tree: Tree) -> Layout:

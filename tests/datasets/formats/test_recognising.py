@@ -1,6 +1,7 @@
 """What folders and files of labelling tools are taken for. What is found can be read."""
 
 import json
+import os
 import re
 
 import pytest
@@ -131,7 +132,11 @@ LAYOUTS = {
         'YoloDataset',
         {'all': one('obj.data', '', part='train')},
     ),
-    'LabelImg': ({'classes.txt': 'cat', 'a.txt': LABEL, 'a.jpg': None}, 'YoloDataset', {'all': one('.', '')}),
+    'LabelImg': (
+        {'classes.txt': 'cat', 'README.txt': 'words', 'a.txt': LABEL, 'a.jpg': None},
+        'YoloDataset',
+        {'all': one('.', '')},
+    ),
     'Label Studio YOLO': (
         {
             'classes.txt': 'cat',
@@ -239,6 +244,30 @@ NOTES = {
 def test_notes(folder, layout, words):
     fill(folder, LAYOUTS[layout][0])
     assert words in ' '.join(recognise(folder.root).notes)
+
+
+@pytest.mark.parametrize('layout', ['COCO', 'VOC', 'RetinaNet', 'XML beside images, from 0'])
+def test_images_without_an_entry(folder, layout):
+    """In the folders of the labelled images; in VOC's lists each image belongs to some part."""
+    fill(folder, LAYOUTS[layout][0])
+    assert not any('no label entry' in note for note in recognise(folder.root).notes)
+    place = LAYOUTS[layout][2]
+    img = next(iter(place.values()))['data_prefix']['img'] or ('img' if layout == 'RetinaNet' else '')
+    new = os.path.join(img, 'new.jpg')
+    folder.draw(new, 'elsewhere/z.jpg')
+    (note,) = (note for note in recognise(folder.root).notes if 'no label entry' in note)
+    assert note.startswith('1 images beside the labelled ones') and new in note
+
+
+@pytest.mark.parametrize('layout', ['Ultralytics', 'Label Studio YOLO', 'LabelImg', 'CVAT YOLO'])
+def test_labels_without_an_image(folder, layout):
+    files = LAYOUTS[layout][0]
+    fill(folder, files)
+    assert not any('no image' in note for note in recognise(folder.root).notes)
+    label = next(name for name in files if name.endswith('/a.txt') or name == 'a.txt')
+    folder.write(label.replace('a.txt', 'gone.txt'), LABEL)
+    (note,) = (note for note in recognise(folder.root).notes if 'no image' in note)
+    assert note.startswith('1 label files have no image: ') and 'gone' in note
 
 
 REFUSED = {
