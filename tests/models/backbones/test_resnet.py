@@ -135,6 +135,17 @@ def test_out_indices_choose_the_maps() -> None:
         assert [tuple(m.shape) for m in net(x)] == [(1, 128, 8, 8), (1, 256, 4, 4)]
 
 
+@pytest.mark.parametrize('depth', [18, 50])
+def test_base_channels_scale_every_layer(depth: int) -> None:
+    """With half of torchvision's 64, every size of every weight is halved, but for the 3 colours and the kernels."""
+    with torch.device('meta'):
+        reference = without_classifier(torchvision.models.get_model(f'resnet{depth}', weights=None))
+        net = ResNet(depth=depth, norm=BN, base_channels=32)
+    halved = {k: tuple(n // 2 if n >= 64 else n for n in v.shape) for k, v in reference.items()}
+    assert {k: tuple(v.shape) for k, v in net.state_dict().items()} == halved
+    assert net.out_channels == ((32, 64, 128, 256) if depth == 18 else (128, 256, 512, 1024))
+
+
 @pytest.mark.parametrize('kind', ['FrozenBN', 'BN', 'SyncBN', 'GN'])
 def test_every_norm_is_called_bn(kind: str) -> None:
     net = ResNet(depth=18, norm=dict(type=kind)).eval()
