@@ -83,7 +83,8 @@ class ResNet(BaseModule):
         frozen_stages: stages that are not trained: -1 none, 0 the stem, 1 also layer1 (detectron2's FREEZE_AT 2), ...
         norm_eval: keep BN in evaluation mode while training; its weight and bias are still trained.
         zero_init_residual: start each block as the identity, with 0 as its last norm's weight: steadier from scratch.
-        out_indices: the maps to return: 0 to 3 for layer1 to layer4, of strides 4, 8, 16, 32.
+        out_indices: the maps to return: 0 to 3 for layer1 to layer4, of strides 4, 8, 16, 32. Layers after the last one
+            are neither computed nor trained.
         base_channels: channels of the stem and of layer1's 3x3 convolutions; each later layer has twice as many. Fewer
             than 64 make a small backbone, for which there are no ImageNet weights.
         init_cfg: MMEngine's; ``dict(type='Pretrained', checkpoint=...)`` loads ImageNet weights.
@@ -147,7 +148,8 @@ class ResNet(BaseModule):
             for m in self.modules():
                 if isinstance(m, block):
                     nn.init.zeros_(m.get_parameter('bn3.weight' if block is Bottleneck else 'bn2.weight'))
-        for module in self._frozen():
+        unused = [getattr(self, f'layer{i}') for i in range(max(self.out_indices) + 2, 5)]
+        for module in [*self._frozen(), *unused]:  # DistributedDataParallel refuses parameters without a gradient
             module.requires_grad_(False)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:

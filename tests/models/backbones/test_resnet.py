@@ -133,6 +133,8 @@ def test_out_indices_choose_the_maps() -> None:
     x = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
         assert [tuple(m.shape) for m in net(x)] == [(1, 128, 8, 8), (1, 256, 4, 4)]
+    trained = {name.split('.')[0] for name, parameter in net.named_parameters() if parameter.requires_grad}
+    assert trained == {'layer2', 'layer3'}  # the stem and layer1 are frozen, layer4 is not used
 
 
 @pytest.mark.parametrize('depth', [18, 50])
