@@ -47,7 +47,7 @@ $(RUNNING): setup.py pyproject.toml constraints.txt $(wildcard ops/* ops/*/*)
 	@echo 'Installing PyTorch and frdet into $(VENV): about 6 GB, in a few minutes'
 	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
 	@test -n "$$PIP_INDEX_URL$$($(BIN)/pip config get global.index-url 2> /dev/null)" \
-	  || $(BIN)/python -m pip install --quiet --no-compile uv > /dev/null 2>&1 || true
+	  || $(BIN)/python -m pip install --quiet --no-compile -c constraints.txt uv > /dev/null 2>&1 || true
 	$(call install,setuptools wheel torch torchvision)
 	$(call install,--no-build-isolation -e .)
 	@$(BIN)/python ops/build.py > /dev/null || true
@@ -58,7 +58,7 @@ $(INSTALLED): $(RUNNING)
 	@$(BIN)/python ops/build.py > /dev/null || true
 	@touch $@
 
-# Nothing is trained again while the code and the configs are the same.
+# Nothing is trained again while the code and these configs are the same.
 DEMO_CONFIG := configs/quickstart/demo.py
 DEMO_DIR := work_dirs/demo
 DEMO_TRAINED := $(DEMO_DIR)/.trained
@@ -71,7 +71,7 @@ demo: $(DEMO_TRAINED)
 	@echo "Open $$(find $(DEMO_DIR)/pictures -name '*.jpg' | sort | head -n 1): the first of the pictures of detections"
 	@echo 'Next, your own images and labels: $(BIN)/python tools/new_experiment.py FOLDER'
 
-$(DEMO_TRAINED): $(shell find frdet configs -name '*.py') tools/train.py | $(RUNNING)
+$(DEMO_TRAINED): $(shell find frdet configs/_base_ configs/quickstart -name '*.py') tools/train.py | $(RUNNING)
 	@$(BIN)/python -m frdet.datasets.shapes data/shapes
 	@$(BIN)/python tools/train.py $(DEMO_CONFIG) --overwrite
 	@touch $@
