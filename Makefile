@@ -6,6 +6,8 @@ JOBS ?= 3           # test processes; many tests wait, so two cores serve three
 # Make keeps the blanks before a comment.
 override VENV := $(strip $(VENV))
 BIN := $(VENV)/bin
+# The first is made when frdet runs, the second when the tools of a developer are there too.
+RUNNING := $(VENV)/.frdet-running
 INSTALLED := $(VENV)/.frdet-installed
 
 # Images of containers often set this. Each of the hundred processes that the tests start would then compile torch anew.
@@ -15,7 +17,7 @@ unexport PYTHONDONTWRITEBYTECODE
 .DELETE_ON_ERROR:
 
 help:
-	@echo 'make demo     install, draw a small data set, train on it, evaluate, write pictures of the detections'
+	@echo 'make demo     install, draw a small data set, train on it, evaluate, write a report and pictures: five minutes'
 	@echo 'make test     install, lint, run every test'
 	@echo 'make quick    the tests of single parts, in two minutes'
 	@echo 'make test-compat  the core of the tests with other releases of MMEngine, and with the newest PyTorch'
@@ -30,27 +32,48 @@ help:
 
 install: $(INSTALLED)
 
-# Modules are compiled when they are first imported, which few of all that is installed are.
+# uv installs several times as fast as pip. Where it cannot be had, or fails, pip installs. uv does not read pip's settings,
+# so it is left out where these name another index. Modules are compiled at their first import, which few of them see.
+define install
+	@$(BIN)/uv pip install --quiet --no-cache --python $(BIN)/python -c constraints.txt $(1) 2> /dev/null \
+	  || $(BIN)/python -m pip install --quiet --no-compile -c constraints.txt $(1)
+endef
+
 # torch comes first and build isolation is off, so that what is compiled is compiled against the torch that will run it.
-$(INSTALLED): setup.py pyproject.toml constraints.txt $(wildcard ops/* ops/*/*)
+# Running needs CUDA kernels only where there is a GPU. The tests see them wherever there is nvcc.
+$(RUNNING): export FRDET_CUDA ?= $(if $(shell nvidia-smi -L 2> /dev/null),,0)
+$(RUNNING): setup.py pyproject.toml constraints.txt $(wildcard ops/* ops/*/*)
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 10) and f"Found Python {v[0]}.{v[1]}, frdet needs 3.10 or newer: make install PYTHON=/path/to/python3")'
-	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt setuptools wheel torch torchvision
-	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt --no-build-isolation -e '.[dev]'
+	@echo 'Installing PyTorch and frdet into $(VENV): about 6 GB, in a few minutes'
+	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
+	@test -n "$$PIP_INDEX_URL$$($(BIN)/pip config get global.index-url 2> /dev/null)" \
+	  || $(BIN)/python -m pip install --quiet --no-compile -c constraints.txt uv > /dev/null 2>&1 || true
+	$(call install,setuptools wheel torch torchvision)
+	$(call install,--no-build-isolation -e .)
+	@$(BIN)/python ops/build.py > /dev/null || true
 	@touch $@
 
-# The demo. Nothing is trained again while the code and the configs are the same.
-DEMO_CONFIG := configs/quickstart/r18_fpn_shapes.py
-DEMO_DIR := work_dirs/r18_fpn_shapes
+$(INSTALLED): $(RUNNING)
+	$(call install,--no-build-isolation -e '.[dev]')
+	@$(BIN)/python ops/build.py > /dev/null || true
+	@touch $@
+
+# Nothing is trained again while the code and these configs are the same.
+DEMO_CONFIG := configs/quickstart/demo.py
+DEMO_DIR := work_dirs/demo
 DEMO_TRAINED := $(DEMO_DIR)/.trained
 
 demo: $(DEMO_TRAINED)
-	$(BIN)/python tools/test.py $(DEMO_CONFIG) "$$(cat $(DEMO_DIR)/last_checkpoint)" --show-dir $(DEMO_DIR)/pictures
-	@echo 'Box AP is in the table above; pictures of the detections are in $(DEMO_DIR)/pictures'
+	@$(BIN)/python tools/test.py $(DEMO_CONFIG) "$$(cat $(DEMO_DIR)/last_checkpoint)" --show-dir $(DEMO_DIR)/pictures
+	@$(BIN)/python tools/report.py $(DEMO_DIR)
+	@echo
+	@echo 'Open $(DEMO_DIR)/report.html: the training, the classes, the worst images'
+	@echo "Open $$(find $(DEMO_DIR)/pictures -name '*.jpg' | sort | head -n 1): the first of the pictures of detections"
+	@echo 'Next, your own images and labels: $(BIN)/python tools/new_experiment.py FOLDER'
 
-$(DEMO_TRAINED): $(shell find frdet configs -name '*.py') tools/train.py | $(INSTALLED)
-	$(BIN)/python -m frdet.datasets.shapes data/shapes
-	$(BIN)/python tools/train.py $(DEMO_CONFIG) --overwrite
+$(DEMO_TRAINED): $(shell find frdet configs/_base_ configs/quickstart -name '*.py') tools/train.py | $(RUNNING)
+	@$(BIN)/python -m frdet.datasets.shapes data/shapes
+	@$(BIN)/python tools/train.py $(DEMO_CONFIG) --overwrite
 	@touch $@
 
 PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder

@@ -27,7 +27,7 @@ from tests.weights import write_r50_pkl
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', *sorted((ROOT / 'docs').glob('*.md'))]
-QUICK = 'configs/quickstart/r18_fpn_shapes.py'
+QUICK = 'configs/quickstart/demo.py'
 R50 = 'configs/faster_rcnn/r50_fpn_1x_cocoval.py'
 COMMAND = r'\s*([A-Z_]+=\S+ )*((python|pip|make|torchrun|srun|\.) |for \w+ in .*; do|tools/\w+\.(py|sh))'
 WIDTH = 64
@@ -36,8 +36,8 @@ FILLED = {
     'CONFIG CHECKPOINT': f'{R50} work_dirs/r50_fpn_1x_cocoval/epoch_12.pth',
     'CONFIG': QUICK,
     'their_config.py': QUICK,
-    'WORK_DIR': 'work_dirs/r18_fpn_shapes',
-    'by_hand/epoch_7.pth': 'r18_fpn_shapes/epoch_7.pth',  # here one epoch is trained
+    'WORK_DIR': 'work_dirs/demo',
+    'by_hand/epoch_12.pth': 'demo/epoch_12.pth',  # here one epoch is trained
     'max_epochs=100': 'max_epochs=2',
     'CHECKPOINT': 'work_dirs/r50_fpn_1x_cocoval/epoch_12.pth',
 }
@@ -130,9 +130,9 @@ def sandbox(tmp_path_factory, coco_root):
     work = root / 'work_dirs'
     done = bash(root, f'python tools/train.py {QUICK}')
     assert done.returncode == 0, done.stderr[-2000:]
-    (work / 'r18_fpn_shapes/epoch_1.pth').rename(work / 'r18_fpn_shapes/epoch_7.pth')
+    (work / 'demo/epoch_1.pth').rename(work / 'demo/epoch_12.pth')
     for name in 'ab':
-        shutil.copytree(work / 'r18_fpn_shapes', work / name)
+        shutil.copytree(work / 'demo', work / name)
     torch.manual_seed(0)
     cfg = load_config(root / R50, {'model.backbone.init_cfg': None})
     detector = DETECTORS.build(cfg.model)

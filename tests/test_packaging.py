@@ -134,7 +134,7 @@ def _steps(target: str) -> list[str]:
     [
         (
             'demo',
-            ['-m venv', 'pip install', '-e ', 'frdet.datasets.shapes', 'tools/train.py', 'tools/test.py', 'Box AP'],
+            ['-m venv', 'pip install', '-e ', 'frdet.datasets.shapes', 'tools/train.py', 'tools/test.py', 'Open '],
         ),
         ('test', ['-m venv', 'pip install', '-e ', 'sphinx-build', 'ruff check', 'mypy', 'lint-imports', '-m pytest']),
     ],

@@ -1,5 +1,7 @@
 """Faster R-CNN R18-FPN on the drawn shapes, from random weights: minutes on two CPU cores, no download.
 
+The examples of the documentation start from it. `make demo` trains the narrower demo.py.
+
 python tools/train.py configs/quickstart/r18_fpn_shapes.py
 """
 

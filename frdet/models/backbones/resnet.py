@@ -83,7 +83,10 @@ class ResNet(BaseModule):
         frozen_stages: stages that are not trained: -1 none, 0 the stem, 1 also layer1 (detectron2's FREEZE_AT 2), ...
         norm_eval: keep BN in evaluation mode while training; its weight and bias are still trained.
         zero_init_residual: start each block as the identity, with 0 as its last norm's weight: steadier from scratch.
-        out_indices: the maps to return: 0 to 3 for layer1 to layer4, of strides 4, 8, 16, 32.
+        out_indices: the maps to return: 0 to 3 for layer1 to layer4, of strides 4, 8, 16, 32. Layers after the last one
+            are neither computed nor trained.
+        base_channels: channels of the stem and of layer1's 3x3 convolutions; each later layer has twice as many. Fewer
+            than 64 make a small backbone, for which there are no ImageNet weights.
         init_cfg: MMEngine's; ``dict(type='Pretrained', checkpoint=...)`` loads ImageNet weights.
     """
 
@@ -107,6 +110,7 @@ class ResNet(BaseModule):
         norm_eval: bool = False,
         zero_init_residual: bool = False,
         out_indices: Sequence[int] = (0, 1, 2, 3),
+        base_channels: int = 64,
         init_cfg: dict | list[dict] | None = None,
     ):
         super().__init__(init_cfg)
@@ -128,23 +132,24 @@ class ResNet(BaseModule):
         self.norm_eval = norm_eval
         self.out_indices = tuple(out_indices)
         block, counts = self.blocks[depth]
-        self.conv1 = _conv(3, 64, 7, 2)
-        self.bn1 = build_norm(norm, 64)
-        channels = 64
+        self.conv1 = _conv(3, base_channels, 7, 2)
+        self.bn1 = build_norm(norm, base_channels)
+        channels = base_channels
         for i, count in enumerate(counts):
             stage = []
             for j in range(count):
                 stride = 2 if i > 0 and j == 0 else 1
-                stage.append(block(channels, 64 * 2**i, stride, style, norm))
-                channels = 64 * 2**i * block.expansion
+                stage.append(block(channels, base_channels * 2**i, stride, style, norm))
+                channels = base_channels * 2**i * block.expansion
             self.add_module(f'layer{i + 1}', nn.Sequential(*stage))
         #: Channels of each feature map returned.
-        self.out_channels = tuple(64 * 2**i * block.expansion for i in self.out_indices)
+        self.out_channels = tuple(base_channels * 2**i * block.expansion for i in self.out_indices)
         if zero_init_residual:
             for m in self.modules():
                 if isinstance(m, block):
                     nn.init.zeros_(m.get_parameter('bn3.weight' if block is Bottleneck else 'bn2.weight'))
-        for module in self._frozen():
+        unused = [getattr(self, f'layer{i}') for i in range(max(self.out_indices) + 2, 5)]
+        for module in [*self._frozen(), *unused]:  # DistributedDataParallel refuses parameters without a gradient
             module.requires_grad_(False)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:

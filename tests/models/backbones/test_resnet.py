@@ -133,6 +133,19 @@ def test_out_indices_choose_the_maps() -> None:
     x = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
         assert [tuple(m.shape) for m in net(x)] == [(1, 128, 8, 8), (1, 256, 4, 4)]
+    trained = {name.split('.')[0] for name, parameter in net.named_parameters() if parameter.requires_grad}
+    assert trained == {'layer2', 'layer3'}  # the stem and layer1 are frozen, layer4 is not used
+
+
+@pytest.mark.parametrize('depth', [18, 50])
+def test_base_channels_scale_every_layer(depth: int) -> None:
+    """With half of torchvision's 64, every size of every weight is halved, but for the 3 colours and the kernels."""
+    with torch.device('meta'):
+        reference = without_classifier(torchvision.models.get_model(f'resnet{depth}', weights=None))
+        net = ResNet(depth=depth, norm=BN, base_channels=32)
+    halved = {k: tuple(n // 2 if n >= 64 else n for n in v.shape) for k, v in reference.items()}
+    assert {k: tuple(v.shape) for k, v in net.state_dict().items()} == halved
+    assert net.out_channels == ((32, 64, 128, 256) if depth == 18 else (128, 256, 512, 1024))
 
 
 @pytest.mark.parametrize('kind', ['FrozenBN', 'BN', 'SyncBN', 'GN'])
