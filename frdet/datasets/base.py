@@ -194,6 +194,11 @@ class DetDataset(BaseDataset):
                 self.unpacked += broken
         return data
 
+    def count(self) -> tuple[int, int, int]:
+        """The numbers of images, of boxes to find, and of images without such a box."""
+        boxes = [record['crowd'].count(0) for record in map(super().get_data_info, range(len(self)))]
+        return len(boxes), sum(boxes), boxes.count(0)
+
     def get_cat_ids(self, idx: int) -> list[int]:
         """Labels in image ``idx``, for MMEngine's ``ClassBalancedDataset``."""
         return np.unique(self.get_data_info(idx)['gt_labels']).tolist()
