@@ -115,6 +115,19 @@ def test_resume_with_nothing_there_begins(tmp_path):
     assert train_detector(short(tmp_path), resume=True).calls == 4
 
 
+def test_resume_with_nothing_there_begins_from_the_weights_of_the_config(tmp_path):
+    state = {name: torch.full_like(value, 2.0) for name, value in toy.ToyDetector().state_dict().items()}
+    torch.save({'state_dict': state}, tmp_path / 'start.pth')
+    changes = {'load_from': str(tmp_path / 'start.pth'), 'optim_wrapper.optimizer.lr': 0.0}
+    for epochs in (1, 2):  # the second time there is a checkpoint, and it comes first
+        model = train_detector(short(tmp_path, **changes, **{'train_cfg.max_epochs': epochs}), resume=True)
+        assert model.calls == 4
+        assert torch.equal(model.layer[0].weight, state['layer.0.weight'])
+    changes['load_from'] = str(tmp_path / 'none.pth')
+    with pytest.raises(CheckpointError, match='none.pth'):
+        train_detector(short(tmp_path, **changes), resume=True, work_dir=str(tmp_path / 'other'))
+
+
 def test_workers_can_be_switched_off(tmp_path):
     """The data configs keep workers alive, which torch refuses where there are none."""
     loader = {f'{split}_dataloader.persistent_workers': True for split in ('train', 'val')}
