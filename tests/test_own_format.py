@@ -1,4 +1,4 @@
-"""A user's reader of a CSV file, docs/examples/csv_dataset.py, does all that COCO's does."""
+"""A user's reader of a CSV file, docs/examples/table_dataset.py, does all that COCO's does."""
 
 import json
 import os
@@ -29,9 +29,9 @@ def root(tmp_path_factory):
         (root / f'{name}.csv').write_text('\n'.join(lines) + '\n')
     (root / 'csv_config.py').write_text(
         f"""_base_ = '{ROOT}/configs/quickstart/r18_fpn_shapes.py'
-custom_imports = dict(imports=['csv_dataset'])
+custom_imports = dict(imports=['table_dataset'])
 def part(name, **kwargs):
-    return dict(type='CsvDataset', data_root='{root}', ann_file=f'{{name}}.csv', data_prefix=dict(img=name), **kwargs)
+    return dict(type='TableDataset', data_root='{root}', ann_file=f'{{name}}.csv', data_prefix=dict(img=name), **kwargs)
 train = part('train', filter_cfg=dict(filter_empty_gt=True), pipeline={{{{_base_.train_pipeline}}}})
 val = part('val', test_mode=True, pipeline={{{{_base_.test_pipeline}}}})
 again = part('train', test_mode=True, pipeline={{{{_base_.test_pipeline}}}})

@@ -4,6 +4,7 @@ from frdet.datasets import transforms
 from frdet.datasets.annotations import Annotations, image_size
 from frdet.datasets.base import DetDataset
 from frdet.datasets.coco import CocoDataset
+from frdet.datasets.formats import CsvDataset, ImageFolder, VocDataset, YoloDataset
 from frdet.datasets.loaders import AspectRatioBatchSampler, resolve_workers
 from frdet.datasets.shapes import ShapesDataset, write_shapes
 from frdet.datasets.wrappers import ConcatDataset
@@ -14,8 +15,12 @@ __all__ = [
     'AspectRatioBatchSampler',
     'CocoDataset',
     'ConcatDataset',
+    'CsvDataset',
     'DetDataset',
+    'ImageFolder',
     'ShapesDataset',
+    'VocDataset',
+    'YoloDataset',
     'image_size',
     'resolve_workers',
     'transforms',

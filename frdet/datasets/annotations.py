@@ -1,5 +1,6 @@
 """The images and boxes of a data set in the form that every format gives: N images, M boxes, K categories."""
 
+import copy
 import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -36,7 +37,7 @@ class Annotations:
             numbers that are not positive.
 
     Attributes:
-        areas_replaced: the number of given areas that are 0 or negative.
+        replaced: (M,) bool, whether a given area is 0 or negative, so that the area of the box replaces it.
 
     Raises:
         ValueError: a shape, type or value is wrong. ``DetDataset`` adds the reader and the file to the message.
@@ -77,8 +78,26 @@ class Annotations:
         sizes = np.array([(image['width'], image['height']) for image in self.images], dtype=np.float32).reshape(-1, 2)
         self.boxes = boxes.reshape(-1, 2, 2).clip(0, sizes[self.image_index][:, None]).reshape(-1, 4)
         area = np.full(count, np.nan) if self.area is None else _numbers('area', self.area, (count,), FAR**2, nan=True)
-        self.areas_replaced = int((area <= 0).sum())
+        self.replaced = area <= 0
         self.area = np.where(area > 0, area, np.maximum(self.xywh[:, 2], 0) * np.maximum(self.xywh[:, 3], 0))
+
+    @property
+    def areas_replaced(self) -> int:
+        """The number of given areas that are 0 or negative."""
+        return int(self.replaced.sum())
+
+    def subset(self, positions: np.ndarray) -> 'Annotations':
+        """The images at ``positions`` in this order, each once, with their boxes. All categories are kept."""
+        place = np.full(len(self.images), -1)
+        place[positions] = np.arange(len(positions))
+        index = place[self.image_index]
+        rows = index >= 0
+        part = copy.copy(self)
+        part.images = [self.images[position] for position in positions]
+        for name in ('category_index', 'boxes', 'xywh', 'crowd', 'ignored', 'area', 'replaced'):
+            setattr(part, name, getattr(self, name)[rows])
+        part.image_index = index[rows]
+        return part
 
     def labels(self, label_of: Mapping[str, int], other: int = -1) -> np.ndarray:
         """(M,) int64: the label of each box's class in ``label_of``, or ``other`` if the class is not in it."""

@@ -12,6 +12,8 @@ from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
 
 from frdet.datasets.annotations import Annotations, Id
+from frdet.datasets.locating import locate
+from frdet.datasets.splitting import Division, Split, checked_split, divide
 from frdet.errors import BrokenImageError, ConfigError, DataError, defined
 from frdet.registry import DATASETS, TRANSFORMS
 
@@ -51,6 +53,11 @@ class DetDataset(BaseDataset):
         ann_file: the file or folder that ``read`` reads, relative to ``data_root`` or absolute.
         data_root: folder of the data set.
         data_prefix: ``img`` is the folder of the images, relative to ``data_root`` or absolute.
+        part: ``train``, ``val`` or ``test``: use only this part of the images. Without ``split``, the data define the
+            parts, and a format without parts refuses it. None uses all images.
+        split: divide all images into parts, of which ``part`` chooses one: shares ``val=0.2`` and ``test=0.0``, the
+            rest for training, and ``seed=0``. Each class is divided in these shares, and so are images without a box.
+            All parts must be given the same ``split``. The log has a fingerprint of the division.
         pipeline: transforms, built or as dicts.
         metainfo: ``classes`` chooses and orders classes of the annotations: a list of names, or a text file with one
             name in a line. By default all classes are used in the order of the annotations. A chosen class may be
@@ -62,7 +69,8 @@ class DetDataset(BaseDataset):
         kwargs: ``indices``, ``serialize_data``, ``lazy_init``, ``max_refetch`` of MMEngine's ``BaseDataset``.
 
     Raises:
-        ConfigError: ``filter_cfg``, ``data_prefix``, ``indices`` or the type of ``classes`` is wrong.
+        ConfigError: ``filter_cfg``, ``data_prefix``, ``indices``, ``part``, ``split`` or the type of ``classes`` is
+            wrong.
         DataError: a folder or file is missing, ``read`` fails or returns no ``Annotations``, a class looks like a
             misspelt category, the annotations have none of the classes, or no image is left.
         BrokenImageError: on access, in ``test_mode`` or if ten images in a row are broken.
@@ -70,6 +78,8 @@ class DetDataset(BaseDataset):
 
     #: The last line of the error for missing data: how to get them.
     how_to_get = ''
+    #: Whether ``read`` knows parts. It then reads only ``self.part``, or all images if that is None.
+    has_parts = False
 
     def __init__(
         self,
@@ -77,6 +87,8 @@ class DetDataset(BaseDataset):
         ann_file: str,
         data_root: str = '',
         data_prefix: ImagePrefix,
+        part: str | None = None,
+        split: Split | None = None,
         pipeline: Sequence[dict | Callable] = (),
         metainfo: dict[str, Any] | None = None,
         filter_cfg: ImageFilter | None = None,
@@ -91,9 +103,18 @@ class DetDataset(BaseDataset):
             raise ConfigError(f'metainfo has {near[0]}: did you mean classes?')
         if kwargs.get('indices') in (0, [], ()):
             raise ConfigError('indices keeps no image: give the number of first images to keep, or a list of positions')
+        if part is not None and split is None and not self.has_parts:
+            raise ConfigError(
+                f'part is {part!r}, and {type(self).__name__} has no parts: divide its images by split=dict(val=0.2)'
+            )
+        self.split = checked_split(split, part) if split is not None else None
+        self.chosen = part  # the part that this data set uses
+        self.part = part if split is None else None  # the part that ``read`` reads
+        self._division: Division | None = None
         self.cat_ids: list[Id | None] = []
         self.left_out: dict[str, int] = {}  # number of images that ``filter_cfg`` leaves out, by reason
         self.unpacked: list[str] | None = None  # a loader that hands messages on puts a list here
+        self.notes: list[str] = []  # what ``annotations`` noticed, a sentence each
         self._annotations: Annotations | None = None
         super().__init__(
             ann_file=str(ann_file),
@@ -113,21 +134,74 @@ class DetDataset(BaseDataset):
     def prepare_files(self) -> None:
         """Called before files are read: a data set may draw or download its files here."""
 
+    @property
+    def source(self) -> tuple:
+        """What the images and boxes come from: equal for two data sets with the same annotations."""
+        split = self.split and tuple(self.split.items())
+        return type(self), self.ann_file, self.data_prefix['img'], self.chosen, split
+
+    @property
+    def title(self) -> str:
+        """``ann_file`` and the part, for messages."""
+        return f'{self.ann_file}, part {self.chosen}' if self.chosen else self.ann_file
+
     def annotations(self) -> Annotations:
-        """The result of ``read``, which ``test_mode`` keeps for the metric. In training it is read again.
+        """The annotations of the images of the part. ``test_mode`` keeps them for the metric.
+
+        In training they are read again.
+
+        A file name that no file has becomes that of the file it means, see ``locate``; ``notes`` says so.
 
         Raises:
-            DataError: the annotations cannot be read, or are wrong.
+            DataError: the annotations cannot be read, or are wrong, or the part has no image.
         """
         if self._annotations is not None:
             return self._annotations
+        content = self._read()
+        if self.split is None or not content.images:
+            return content
+        self._division = divide(content, self.split, np.arange(len(content.images)))
+        positions = self._division.positions(str(self.chosen))
+        if not len(positions):
+            raise DataError(
+                f'{self.title} has no image: split divides only {len(content.images)} images. Add images, or enlarge '
+                'its share'
+            )
+        return content.subset(positions)
+
+    def _read(self) -> Annotations:
+        """The checked result of ``read``."""
+        self.notes = []
         try:
             content = self.read()
             if not isinstance(content, Annotations):
                 raise ValueError(f'read returns a {type(content).__name__}: expected frdet.datasets.Annotations')
         except ValueError as error:
             raise DataError(f'{defined(type(self))} cannot read {self.ann_file}: {error}') from error
+        self._locate(content)
         return content
+
+    def _log_part(self, content: Annotations) -> None:
+        """Say how large the part is, so that two runs can be compared."""
+        objects = content.category_index[~(content.crowd | content.ignored)]
+        counts = np.bincount(objects, minlength=len(content.categories))
+        rarest = int(counts.argmin())
+        said = f'{self.title}: {len(content.images)} images, {len(objects)} boxes'
+        said += f', fewest of {list(content.categories)[rarest]!r} ({counts[rarest]})'
+        if self._division is not None and self.split is not None:
+            shares = ', '.join(f'{key} {value:g}' for key, value in self.split.items())
+            said += f'; division {self._division.fingerprint} of {len(self._division.part_of)} images ({shares})'
+            if self.chosen == 'train' and self._division.only_in_train:
+                said += f'. Only in training, because of too few images: {_list(self._division.only_in_train)}'
+        print_log(said, logger='current')
+
+    def _locate(self, content: Annotations) -> None:
+        if not Path(folder := self.data_prefix['img']).is_dir():  # annotations may be read where no image is
+            return
+        located = locate([image['file_name'] for image in content.images], folder)
+        for image, name in zip(content.images, located.names, strict=True):
+            image['file_name'] = name
+        self.notes += located.messages(self.ann_file, folder)
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the annotations, which worker processes do not need."""
@@ -142,6 +216,10 @@ class DetDataset(BaseDataset):
             raise DataError(f'{self.ann_file} lists no image: images is empty')
         if self.test_mode:
             self._annotations = content
+        if self.chosen is not None:
+            self._log_part(content)
+        for note in self.notes:
+            print_log(note, logger='current', level=logging.WARNING)
         self._metainfo['classes'], self.cat_ids = self._choose_classes(content.categories)
         label_of = {name: label for label, name in enumerate(self._metainfo['classes'])}
         labels = content.labels(label_of).astype(np.int32)
@@ -286,7 +364,7 @@ def categories_of(dataset: Any) -> dict[str, Id]:
         raise DataError(f'{getattr(kind, "__name__", kind)} is no DetDataset: its category ids are not known')
     if isinstance(dataset, dict):
         dataset = DATASETS.build({'data_prefix': {'img': ''}, **dataset, 'pipeline': [], 'lazy_init': True})
-    return dataset.annotations().categories
+    return dataset._read().categories
 
 
 def _with_class_list(metainfo: dict[str, Any] | None) -> dict[str, Any] | None:

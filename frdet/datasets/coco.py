@@ -5,12 +5,14 @@ import gzip
 import json
 import math
 import zlib
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
 from frdet.datasets.annotations import Annotations, Id, check_annotation, check_category, checked_images, id_key, short
 from frdet.datasets.base import DetDataset
+from frdet.datasets.mending import box_of_mask, foreign, leave_out_parent, mend
 from frdet.errors import DataError
 from frdet.registry import DATASETS
 
@@ -35,18 +37,33 @@ class CocoDataset(DetDataset):
 
     def read(self) -> Annotations:
         """Read the annotation file."""
-        return read_coco(self.ann_file)
+        content = load_sections(self.ann_file)
+        self.notes += [f'{self.ann_file}: {note}' for note in leave_out_parent(content)]
+        return _read(self.ann_file, content, self.data_prefix['img'])
 
 
-def read_coco(path: str | Path) -> Annotations:
+def read_coco(path: str | Path, folder: str | Path | None = None) -> Annotations:
     """Read and check the annotation file at ``path``. Images are sorted by id, classes by category id.
 
-    Ids of annotations are not read, because nothing depends on them.
+    Ids of annotations are not read, because nothing depends on them. What tools write otherwise is mended where its
+    meaning is certain, see ``mending.py``.
+
+    Args:
+        path: the file.
+        folder: folder of the images, which have the sizes that the file lacks.
 
     Raises:
         DataError: the file is not JSON, is not in COCO's layout, or has a wrong item, which the message names.
     """
     content = load_sections(path)
+    leave_out_parent(content)
+    return _read(path, content, folder)
+
+
+def _read(path: str | Path, content: dict[str, list], folder: str | Path | None) -> Annotations:
+    with suppress(ValueError):  # nothing is to be mended in COCO's own files, which are large
+        return _annotations(**{section: content[section] for section in SECTIONS})
+    mend(content, folder)
     try:
         return _annotations(**{section: content[section] for section in SECTIONS})
     except ValueError as error:
@@ -113,11 +130,12 @@ def load_sections(path: str | Path) -> dict[str, list]:
         if was_enabled:
             gc.enable()
     if not isinstance(content, dict):
-        raise DataError(f'{path} holds a JSON {type(content).__name__}: {LAYOUT}')
+        raise DataError(f'{path} holds a JSON {type(content).__name__}: {LAYOUT}{foreign(content)}')
     if missing := [name for name in SECTIONS if name not in content]:
         found = ', '.join(list(content)[:8]) or 'nothing'
         raise DataError(
             f'{path} is no COCO annotation file, it has no {" and no ".join(missing)} (found {found}): {LAYOUT}'
+            f'{foreign(content)}'
         )
     for name in SECTIONS:
         if not isinstance(content[name], list):
@@ -146,8 +164,10 @@ def _text(path: str | Path) -> str:
 
 
 def _without_masks(item: dict) -> dict:
-    """Drop the masks while the file is read: they need most of its memory, and boxes do not need them."""
-    item.pop('segmentation', None)
+    """Drop the masks while the file is read: they need most of its memory. A missing box becomes that of the mask."""
+    mask = item.pop('segmentation', None)
+    if mask and not item.get('bbox') and (box := box_of_mask(mask)):
+        item['bbox'] = box
     return item
 
 
@@ -174,8 +194,5 @@ def _check_annotations(annotations: list, image_ids: dict[Id, int], category_ids
         for field, known, section in (('image_id', image_ids, 'images'), ('category_id', category_ids, 'categories')):
             if (value := annotation[field]) in known:
                 continue
-            is_number = isinstance(value, str) and value.isdecimal() and len(value) < 20
-            other = int(value) if is_number else str(value)
-            hint = f', where {other!r} is one: numbers and texts differ' if other in known else ''
             name = f'{where} (id {short(annotation.get("id"))})'
-            raise ValueError(f'{name} has {field} {short(value)}, which no item of {section} has{hint}')
+            raise ValueError(f'{name} has {field} {short(value)}, which no item of {section} has')

@@ -15,7 +15,7 @@ MOST_ENTRIES, MOST_FOLDERS = 200_000, 1_000  # so many of a folder are read
 
 def describe_missing(path: str) -> str:
     """The end of an error for the image at ``path``, which is not on disk: a similar file, if any, and what to do."""
-    address = _address(path)
+    address = address_in(path)
     found = 'is an address, and images are read from disk' if address else 'is not on disk'
     if near := near_file(path):
         return f'{found}; {near} is there: correct its name in the annotations'
@@ -34,7 +34,7 @@ def near_file(path: str, folder: str | None = None) -> str | None:
         folder: folder of all images. None takes the longest beginning of ``path`` that is a folder.
     """
     base = folder or next((str(f) for f in Path(path).parents if f.is_dir() and str(f) != '.'), '')
-    address = _address(path)
+    address = address_in(path)
     rest = re.split('[?#]', address)[0] if address else path.removeprefix(base)
     parts = [part for part in rest.replace('\\', '/').split('/') if part not in ('', '.', '..')]
     places = [base or '.', os.path.dirname(base) or '.']  # the second if the folder of all images is wrong
@@ -48,7 +48,7 @@ def near_file(path: str, folder: str | None = None) -> str | None:
     return None
 
 
-def _address(path: str) -> str:
+def address_in(path: str) -> str:
     """The part of ``path`` after ``http://``, which ``Path`` makes ``http:/``; empty if it is no address."""
     match = re.search(r'(?:^|/)[a-z][a-z0-9+.-]+:/+(.*)', path, flags=re.IGNORECASE)
     return match[1] if match else ''
@@ -61,7 +61,7 @@ def _walk(folder: str, parts: list[str]) -> str | None:
         place = os.path.join(folder, part)
         if not (os.path.isfile(place) if is_last else os.path.isdir(place)):
             listing = _listing(folder)
-            name = listing.names.get(_key(part)) or (listing.stems.get(_stem(part)) if is_last else None)
+            name = listing.names.get(name_key(part)) or (listing.stems.get(stem_key(part)) if is_last else None)
             if name is None:
                 return None
             place = os.path.join(folder, name)
@@ -69,15 +69,15 @@ def _walk(folder: str, parts: list[str]) -> str | None:
     return folder if os.path.isfile(folder) else None
 
 
-def _key(name: str) -> str:
+def name_key(name: str) -> str:
     """The same for names that differ only in case, Unicode form, percent signs and spaces around them."""
     return unicodedata.normalize('NFC', unquote(name)).casefold().strip()
 
 
-def _stem(name: str) -> str:
+def stem_key(name: str) -> str:
     """The key of an image's name without its ending, which changes when images are converted."""
-    stem, ending = os.path.splitext(_key(name))
-    return stem if ending in ENDINGS else _key(name)
+    stem, ending = os.path.splitext(name_key(name))
+    return stem if ending in ENDINGS else name_key(name)
 
 
 class Listing(NamedTuple):
@@ -101,9 +101,9 @@ def _listing_at(folder: str, changed: int) -> Listing:
     listing = Listing({}, {}, [])
     with os.scandir(folder) as entries:
         for entry in itertools.islice(entries, MOST_ENTRIES):
-            listing.names.setdefault(_key(entry.name), entry.name)
+            listing.names.setdefault(name_key(entry.name), entry.name)
             if entry.name.lower().endswith(ENDINGS):
-                listing.stems.setdefault(_stem(entry.name), entry.name)
+                listing.stems.setdefault(stem_key(entry.name), entry.name)
             elif len(listing.folders) < MOST_FOLDERS and entry.is_dir():
                 listing.folders.append(entry.name)
     return listing

@@ -91,7 +91,7 @@ class CocoMetric(BaseMetric):
         self.doubts: list[str] = []  # what a reader of the metric values should know; set by use_dataset
         self.has_object = True
         self._known: Truth | None = None
-        self._is_coco = True  # whether the truth was read from COCO's JSON
+        self._coco_file = ann_file  # the COCO JSON with exactly the truth, if there is one
         self._may_lack: set[str] = set()
         self._has_others = False  # whether other metrics measure other parts of a joined data set
 
@@ -107,7 +107,8 @@ class CocoMetric(BaseMetric):
         if own:
             self._known = truth_of(own)
             self._has_others = bool(others)
-            self._is_coco = isinstance(own[0], CocoDataset)
+            is_whole_file = isinstance(own[0], CocoDataset) and own[0].chosen is None
+            self._coco_file = own[0].ann_file if is_whole_file else None
         truth = self._truth()
         self._may_lack = classes_lacking(own or others)
         classes = classes_of(dataset)
@@ -127,15 +128,17 @@ class CocoMetric(BaseMetric):
         return self._known
 
     def coco_file(self, folder: Path) -> str | None:
-        """The path of the ground truth as COCO's JSON, which is written into ``folder`` if it has another format.
+        """The path of the ground truth as COCO's JSON.
+
+        It is written into ``folder`` if the truth has another format, or is a part of a file.
 
         None if several data sets are evaluated together, because their image ids may be the same.
         """
         source, *more = self._truth().sources
         if more:
             return None
-        if self._is_coco:
-            return source.ann_file
+        if self._coco_file is not None:
+            return self._coco_file
         write_coco(source.content, folder / 'truth.json')
         return str(folder / 'truth.json')
 

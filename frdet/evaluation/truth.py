@@ -21,9 +21,9 @@ IGNORED = -1.0  # an area outside all of COCO's ranges: such an object counts ne
 
 
 class Source(NamedTuple):
-    """Annotations, the file or folder that they were read from, and the folder of the images if it is known."""
+    """The name of annotations in messages, the annotations, and the folder of the images if it is known."""
 
-    ann_file: str
+    name: str
     content: Annotations
     folder: str | None
 
@@ -37,7 +37,7 @@ class Truth:
 
     def __init__(self, sources: Sequence[Source]):
         self.sources = sources
-        self.names = ' and '.join(source.ann_file for source in sources)
+        self.names = ' and '.join(source.name for source in sources)
         # The source of every image, and its position there.
         self._places = [(source, index) for source in sources for index in range(len(source.content.images))]
         self.images = [source.content.images[index] for source, index in self._places]
@@ -134,7 +134,7 @@ class Truth:
                     (objects & ((width <= 0) | (height <= 0))).sum()
                 ),
             }
-            said += [f'{source.ann_file}: {count} boxes {what}' for what, count in counts.items() if count]
+            said += [f'{source.name}: {count} boxes {what}' for what, count in counts.items() if count]
         return said
 
     def lost(self, img_id: Id, img_path: str | None, tested: str) -> DataError:
@@ -187,8 +187,8 @@ def _is_same(path: str, other: str) -> bool:
 
 def truth_of(datasets: Sequence[DetDataset]) -> Truth:
     """The truth of data sets. Data sets that read the same files, such as two subsets of one, are a single source."""
-    sources = {(type(one), one.ann_file, one.data_prefix['img']): one for one in datasets}
-    return Truth([Source(one.ann_file, one.annotations(), one.data_prefix['img']) for one in sources.values()])
+    sources = {one.source: one for one in datasets}
+    return Truth([Source(one.title, one.annotations(), one.data_prefix['img']) for one in sources.values()])
 
 
 def classes_lacking(datasets: Sequence[Any]) -> set[str]:

@@ -75,7 +75,7 @@ def test_a_binary_file(write_coco, content):
         ('images', 2, {'id': 9.5}, 'images[2] has id 9.5: expected an integer or a text'),
         ('images', 2, {'id': True}, 'images[2] has id True: expected an integer or a text'),
         ('images', 1, {'height': 480.5}, 'images[1] has height 480.5: expected a positive number of pixels'),
-        ('annotations', 2, {'image_id': '7'}, "image_id '7', which no item of images has, where 7 is one: numbers and"),
+        ('annotations', 2, {'image_id': '8'}, "annotations[2] (id 3) has image_id '8', which no item of images has"),
         ('annotations', 3, {'ignore': 'yes'}, "annotations[3] has ignore 'yes': expected 0 or 1"),
         ('annotations', 3, {'area': '50'}, "annotations[3] has area '50': expected a finite number of square pixels"),
         ('annotations', 3, {'area': float('inf')}, 'annotations[3] has area inf'),

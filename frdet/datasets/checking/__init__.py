@@ -37,6 +37,8 @@ ERRORS = {
 NOTES = {
     'box without area': 'left out by FilterBoxes',
     'box leaves its image': 'cut to the image',
+    'category left out': 'it is no class',
+    'file name written otherwise': 'the file that is there is read',
     'grey image': 'read as colour',
     'palette image': 'read as colour',
     'CMYK image': 'read as colour',

@@ -9,6 +9,7 @@ from frdet.datasets.annotations import Id, check_annotation, check_category, che
 from frdet.datasets.base import DetDataset
 from frdet.datasets.checking import Findings
 from frdet.datasets.coco import SECTIONS, CocoDataset, load_sections
+from frdet.datasets.mending import leave_out_parent, mend
 from frdet.errors import DataError
 
 FEW = 10  # so many boxes may leave their images, even if they are most of all boxes
@@ -42,7 +43,11 @@ def check_annotations(dataset: DetDataset, findings: Findings) -> tuple[list[dic
     """
     try:
         if isinstance(dataset, CocoDataset):
-            return _check_coco(load_sections(dataset.ann_file), findings)
+            sections = load_sections(dataset.ann_file)
+            for note in leave_out_parent(sections):
+                findings.add('category left out', note)
+            mend(sections, dataset.data_prefix['img'])
+            return _check_coco(sections, findings)
         content = dataset.annotations()
     except DataError as error:
         findings.add('unreadable annotation file', str(error))

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from frdet.datasets.annotations import short
 from frdet.datasets.checking import EXAMPLES, Findings
+from frdet.datasets.locating import locate
 from frdet.datasets.near_files import near_file
 from frdet.datasets.transforms.loading import open_image, orientation, read_image
 from frdet.errors import BrokenImageError, DataError, ImageSizeError
@@ -33,10 +34,14 @@ class ImageFile(NamedTuple):
 def find_images(records: Sequence[dict[str, Any]], folder: str | Path, findings: Findings) -> list[ImageFile]:
     """The images of ``records`` that are on disk. The other ones are added to ``findings``."""
     found = []
-    for record in records:
-        path = Path(folder, record['file_name'])
+    located = locate([record['file_name'] for record in records], folder)
+    missing = set(located.missing)
+    for record, file in zip(records, located.names, strict=True):
+        path = Path(folder, file)
         name = f'{short(record["file_name"])} (id {record["id"]})'
-        if path.is_file():
+        if file != record['file_name']:
+            findings.add('file name written otherwise', f'{name}: {file}')
+        if file not in missing:
             found.append(ImageFile(str(path), name, (record['width'], record['height'])))
         else:
             is_shown = 'missing image' not in findings or findings['missing image'].times < EXAMPLES

@@ -33,6 +33,18 @@ def test_a_missing_image_that_is_near(tmp_path, file_name, near):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     findings = Findings()
-    find_images([dict(id=7, file_name=file_name, width=1, height=1)] * 5, tmp_path / 'images', findings)
-    example = f'{file_name!r} (id 7)' + (f': {near} is there' if near else '')
-    assert findings['missing image'] == (5, (example,) * 3)
+    found = find_images([dict(id=7, file_name=file_name, width=1, height=1)] * 5, tmp_path / 'images', findings)
+    if near:
+        assert findings == {'file name written otherwise': (5, (f'{file_name!r} (id 7): {near}',) * 3)}
+        assert [image.path for image in found] == [str(tmp_path / 'images' / near)] * 5
+    else:
+        assert findings == {'missing image': (5, (f'{file_name!r} (id 7)',) * 3)} and not found
+
+
+def test_two_names_of_one_file(tmp_path):
+    """None of them is certain, but the report tells what is near."""
+    (tmp_path / 'a.png').touch()
+    findings = Findings()
+    records = [dict(id=k, file_name=f'{k}/a.png', width=1, height=1) for k in (1, 2)]
+    assert find_images(records, tmp_path, findings) == []
+    assert findings == {'missing image': (2, ("'1/a.png' (id 1): a.png is there", "'2/a.png' (id 2): a.png is there"))}

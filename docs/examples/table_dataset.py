@@ -8,8 +8,8 @@ from frdet.registry import DATASETS
 
 
 @DATASETS.register_module()
-class CsvDataset(DetDataset):
-    """Images and boxes of a CSV file; arguments as of `CocoDataset`."""
+class TableDataset(DetDataset):
+    """Images and boxes of a table; arguments as of `CocoDataset`."""
 
     def read(self):
         with open(self.ann_file, encoding='utf-8', newline='') as file:
