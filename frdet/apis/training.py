@@ -5,8 +5,9 @@ import errno
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from mmengine.config import Config
@@ -27,7 +28,8 @@ from frdet.engine.hooks import FitCheckpointHook, NonFiniteError, StopHook, Work
 from frdet.engine.hooks.non_finite import Diagnosis, diagnose, load_step
 from frdet.engine.hooks.work_folder import is_run_in_the_way
 from frdet.engine.optim import DTYPES
-from frdet.errors import CheckpointError, ConfigError, Interrupted, UserError
+from frdet.errors import CheckpointError, ConfigError, DataError, Interrupted, UserError
+from frdet.evaluation import CocoMetric
 from frdet.models.detectors import bare
 from frdet.progress import Bar
 from frdet.registry import DETECTORS, in_config_scope
@@ -136,7 +138,8 @@ def test_detector(
         work_dir, amp, launcher: see ``train_detector``.
 
     Returns:
-        The metric values of the evaluators.
+        The metric values of the evaluators; none from a test set without annotations, which needs ``out`` or
+        ``show_dir``.
 
     Raises:
         UserError: config, data or checkpoint are wrong.
@@ -162,6 +165,8 @@ def test_detector(
         runner.register_hook(FitCheckpointHook(source=str(checkpoint)))
         if amp:
             predict_in_bfloat16(bare(runner.model))
+        if show_dir is None:
+            _refuse_useless_test(runner.test_loop.evaluator.metrics)
         return runner.test()
 
 
@@ -187,6 +192,17 @@ def replay_step(cfg: Config, path: str) -> Diagnosis:
         device = 'cuda' if 'cuda' in step['rng'] and torch.cuda.is_available() else 'cpu'
         autocast = torch.autocast(device, DTYPES[step['autocast']]) if step['autocast'] else None
         return diagnose(model.to(device).train(), step['batch'], step['rng'], autocast)
+
+
+def _refuse_useless_test(metrics: Sequence[Any]) -> None:
+    """Raise DataError if no metric can compute a value or write the detections."""
+    if metrics and all(
+        isinstance(m, CocoMetric) and m.outfile is None and not m.truth().has_annotation for m in metrics
+    ):
+        raise DataError(
+            f'{metrics[0].truth().names} has no annotation, so there is nothing to compute: write the detections by '
+            '--out results.json, or draw them by --show-dir DIR'
+        )
 
 
 def _need(cfg: Config, what: str, *keys: str) -> None:

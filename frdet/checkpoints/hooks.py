@@ -124,15 +124,16 @@ def can_choose(runner: Runner, name: str, metrics: dict[str, float] | None, key:
     Raises:
         ConfigError: the validation has no metric of this name.
     """
-    if metrics is None or name not in metrics:
-        raise ConfigError(f'{key} is {name!r}, which validation does not give: it gives {", ".join(metrics or ())}')
-    if is_defined(name, metrics[name]):
+    value = (metrics or {}).get(name)
+    if metrics and name not in metrics:
+        raise ConfigError(f'{key} is {name!r}, which validation does not give: it gives {", ".join(metrics)}')
+    if is_defined(name, value):
         return True
     said = f'undefined/{key}/{name}'
     if not runner.message_hub.get_info(said, False):
         runner.message_hub.update_info(said, True, resumed=False)
         runner.logger.warning(
-            f'{key}: {name} is {metrics[name]}: there was nothing to measure, such as no object. This validation '
+            f'{key}: {name} is {value}: there was nothing to measure, such as no object. This validation '
             'counts neither as better nor as worse'
         )
     return False

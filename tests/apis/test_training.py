@@ -362,3 +362,16 @@ def test_a_default_hook_can_be_left_out(tmp_path):
         evaluate_detector(short(tmp_path, **changes), str(tmp_path / 'a' / 'epoch_1.pth'))
     cfg = short(tmp_path, **changes, **{'default_hooks.check_setup': None})
     assert evaluate_detector(cfg, str(tmp_path / 'a' / 'epoch_1.pth'))
+
+
+def test_a_test_that_could_compute_nothing_is_refused(tmp_path):
+    """Before the first image: hours of a large test set would be lost."""
+    images = [dict(id=k, file_name=f'{k}.png', width=9, height=9) for k in range(2)]
+    (tmp_path / 'info.json').write_text(json.dumps(dict(images=images, categories=[dict(id=1, name='cat')])))
+    torch.save({'state_dict': toy.ToyDetector().state_dict()}, tmp_path / 'a.pth')
+    cfg = short(tmp_path, **{'default_hooks.check_setup': None})
+    data = dict(type='CocoDataset', data_root=str(tmp_path), ann_file='info.json', data_prefix=dict(img=''))
+    cfg.test_dataloader.dataset = dict(**data, test_mode=True)
+    cfg.test_evaluator = dict(type='CocoMetric')
+    message = refused(tmp_path, DataError, lambda: evaluate_detector(cfg, str(tmp_path / 'a.pth')))
+    assert 'info.json has no annotation' in message and '--out' in message and '--show-dir' in message
