@@ -54,5 +54,17 @@ class CheckpointError(UserError):
     """A checkpoint or a file of pretrained weights is missing, unreadable or does not fit."""
 
 
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C ended a training. The message says where it stopped.
+
+    Attributes:
+        checkpoint: the file to go on from; None if this run has saved none.
+    """
+
+    def __init__(self, message: str, checkpoint: str | None = None):
+        super().__init__(message)
+        self.checkpoint = checkpoint
+
+
 class ExportError(UserError):
     """A model cannot be exported, or not to the given file."""

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from frdet import registry
 from frdet.apis import train_detector
 from frdet.config import load_config
 from frdet.datasets.shapes import write_shapes
@@ -133,3 +134,31 @@ def test_the_way_of_a_batch(tmp_path, monkeypatch):
     if not is_native(torch.empty(0)):  # torchvision's kernels run in place of ours
         run, listed = ({name for name in names if not name.startswith('ops/')} for names in (run, listed))
     assert run - hooks == listed
+
+
+def rows(page: str, heading: str) -> dict[str, str]:
+    """The first two cells of every row of the tables under a heading."""
+    part = re.search(rf'^## {re.escape(heading)}$(.*?)(?=^## |\\Z)', (ROOT / 'docs' / page).read_text(), re.M | re.S)[1]
+    return dict(re.findall(r'^\| ([^|]+) \| ([^|]+) \|', part, re.M))
+
+
+def test_the_list_of_components():
+    expected = {}
+    for one in vars(registry).values():
+        if isinstance(one, registry.Registry):
+            one.import_from_location()
+            own = sorted(name for name, cls in one.module_dict.items() if cls.__module__.startswith('frdet.'))
+            if own:
+                expected[one.name] = ', '.join(f'`{name}`' for name in own)
+    assert {key: value for key, value in rows('configs.md', 'Components').items() if key != 'kind'} == expected
+
+
+def test_the_keys_of_a_record_and_of_the_dict_of_a_transform(tmp_path):
+    write_shapes(tmp_path / 'shapes', num_train=2, num_val=1)
+    cfg = load_config(ROOT / 'configs/quickstart/r18_fpn_shapes.py')
+    dataset = registry.DATASETS.build({**cfg.train_dataloader.dataset, 'data_root': str(tmp_path / 'shapes')})
+    record = dataset.get_data_info(0)
+    loaded = registry.TRANSFORMS.build(dict(type='LoadImage'))(dict(record))
+    names = rows('plugins.md', 'What a data set gives, and what a transform gets')
+    assert {key for cell in names for key in re.findall(r'`(\w+)`', cell)} == set(loaded)
+    assert len(record) == 8 and len(loaded) == 13

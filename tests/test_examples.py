@@ -106,7 +106,7 @@ def test_training(run):
     if run.name == 'retina':
         assert run.logged('coco/bbox_mAP')[0] > 0.5
     if run.name == 'torchvision_backbone':
-        assert f'TorchvisionBackbone: weights of {run.weights}' in run.trained
+        assert f'backbone from {run.weights}, ' in run.trained
         file, now = (torch.load(path, weights_only=True) for path in (run.weights, run.checkpoint))
         names = [name for name in file if re.match(r'features.*\.0\.weight', name)]
         assert len(names) > 10

@@ -1,5 +1,6 @@
 """Names and category ids of a config's classes, and ``num_classes=None``, which the data set resolves."""
 
+import contextlib
 import copy
 import logging
 from collections.abc import Callable, Iterator, Sequence
@@ -7,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.logging import print_log
+from mmengine.logging import MMLogger, print_log
 
 from frdet.datasets.annotations import Id
 from frdet.datasets.base import UNUSED_CLASS, categories_of
@@ -31,7 +32,6 @@ def resolve_num_classes(cfg: Config, classes: Callable[[], Sequence[str]]) -> No
         raise ConfigError(f'{key_paths} is None, and the data set names no class: set it to a number')
     for _, node in open_keys:
         node['num_classes'] = len(names)
-    print_log(f'{key_paths} is None: {len(names)}, as the data set has', logger='current')
 
 
 def _open_num_classes(key_path: str, node: Any) -> Iterator[tuple[str, dict]]:
@@ -50,8 +50,23 @@ def classes_of_split(cfg: Config, split: str) -> Sequence[str]:
     Raises:
         DataError: the data set is missing or wrong.
     """
-    dataset = DATASETS.build(copy.deepcopy(cfg[f'{split}_dataloader'].dataset))
+    with _unlogged():
+        dataset = DATASETS.build(copy.deepcopy(cfg[f'{split}_dataloader'].dataset))
     return (getattr(dataset, 'metainfo', None) or {}).get('classes') or ()
+
+
+@contextlib.contextmanager
+def _unlogged() -> Iterator[None]:
+    """Log errors only: the Runner builds the data set again, and logs its sentences then."""
+    handlers = MMLogger.get_current_instance().handlers
+    levels = [handler.level for handler in handlers]
+    try:
+        for handler in handlers:
+            handler.setLevel(logging.ERROR)
+        yield
+    finally:
+        for handler, level in zip(handlers, levels, strict=True):
+            handler.setLevel(level)
 
 
 def tested_data(cfg: Config) -> Any:

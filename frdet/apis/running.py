@@ -2,9 +2,10 @@
 
 import argparse
 import os
+import shlex
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from mmengine.config import Config
@@ -12,7 +13,7 @@ from mmengine.config import Config
 from frdet.apis.launch import LAUNCHERS
 from frdet.apis.own_data.replacing import use_data
 from frdet.config import load_config
-from frdet.errors import UserError
+from frdet.errors import Interrupted, UserError
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
@@ -91,6 +92,41 @@ def run_tool(main: Callable[[], int | None]) -> None:
         # MMEngine turns an interrupt while it formats a config, for example for a checkpoint, into SyntaxError.
         if not isinstance(error, KeyboardInterrupt) and not isinstance(error.__context__, KeyboardInterrupt):
             raise
-        print('Interrupted', file=sys.stderr)
+        if os.environ.get('RANK', '0') == '0':
+            print(farewell(error, sys.argv), file=sys.stderr)
         code = INTERRUPTED
     sys.exit(code)
+
+
+def farewell(error: BaseException, argv: Sequence[str]) -> str:
+    """The last words after Ctrl-C: where a training stopped, its checkpoint, and the command that goes on from it.
+
+    Args:
+        error: what ended the tool.
+        argv: the command line of the tool.
+    """
+    if not isinstance(error, Interrupted):
+        return 'Interrupted'
+    words = list(argv)
+    if error.checkpoint is not None:
+        words = [word for word in words if word != '--overwrite']  # it would move the checkpoint away
+        words = _without_resume(words)
+    if not {'--resume', '--overwrite'} & set(words):
+        words.append('--resume')
+    command = shlex.join(['python', *words])
+    saved = f'; the newest checkpoint is {error.checkpoint}' if error.checkpoint is not None else ''
+    if 'RANK' in os.environ or 'SLURM_PROCID' in os.environ:
+        return f'{error}{saved}. To go on, start the same command with --resume'
+    return f'{error}{saved}. To {"go on" if saved else "start again"}:\n    {command}'
+
+
+def _without_resume(words: list[str]) -> list[str]:
+    """``words`` without ``--resume`` and its path."""
+    kept: list[str] = []
+    after = False
+    for word in words:
+        is_option = word.split('=')[0] == '--resume'
+        if not is_option and not (after and not word.startswith('-')):
+            kept.append(word)
+        after = word == '--resume'
+    return kept

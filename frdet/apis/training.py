@@ -5,8 +5,9 @@ import errno
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from mmengine.config import Config
@@ -17,6 +18,7 @@ from torch import nn
 from frdet.apis.classes import classes_of_split, resolve_num_classes
 from frdet.apis.launch import resolve_launcher
 from frdet.checkpoints.fit import load_strictly
+from frdet.checkpoints.hooks import CheckpointHook
 from frdet.checkpoints.runs import newest_whole
 from frdet.config import check_config
 from frdet.config.schema import HOOK_SLOTS
@@ -26,7 +28,8 @@ from frdet.engine.hooks import FitCheckpointHook, NonFiniteError, StopHook, Work
 from frdet.engine.hooks.non_finite import Diagnosis, diagnose, load_step
 from frdet.engine.hooks.work_folder import is_run_in_the_way
 from frdet.engine.optim import DTYPES
-from frdet.errors import CheckpointError, ConfigError, UserError
+from frdet.errors import CheckpointError, ConfigError, DataError, Interrupted, UserError
+from frdet.evaluation import CocoMetric
 from frdet.models.detectors import bare
 from frdet.progress import Bar
 from frdet.registry import DETECTORS, in_config_scope
@@ -71,12 +74,13 @@ def train_detector(
         UserError: config, data or checkpoint are wrong, or ``work_dir`` holds a run. A new ``work_dir`` is removed if
             training had not begun.
         SystemExit: SIGTERM or SIGUSR1 stopped the run; the code is 75; see ``StopHook``.
-        KeyboardInterrupt: Ctrl-C stopped the run. After the first iteration a checkpoint is saved.
+        Interrupted: Ctrl-C stopped the run. After the first iteration a checkpoint is saved.
     """
     check_config(cfg)
     _need(cfg, 'Training', 'model', 'train_dataloader', 'train_cfg', 'optim_wrapper')
     if validate and any(cfg.get(key) is not None for key in VALIDATION):
         _need(cfg, 'Validation', *VALIDATION)
+    begin = cfg.get('load_from'), cfg.get('resume', False)
     if resume or isinstance(resume, str):
         cfg.load_from, cfg.resume = None if resume in (True, 'auto') else resume, True
     if amp:
@@ -93,6 +97,9 @@ def train_detector(
         raise ConfigError('--resume continues the run in the work dir, --overwrite moves it away: choose one')
     source = _resolve(cfg, work_dir)
     folder = WorkFolderHook(cfg, move=is_run_in_the_way(cfg, overwrite=overwrite))
+    if source is None and begin[0] is not None:  # there is nothing to resume, so the run begins as the config says
+        cfg.load_from, cfg.resume = begin
+        source = _resolve(cfg, work_dir)
     resolve_num_classes(cfg, lambda: classes_of_split(cfg, 'train'))
     with _runner(cfg, launcher) as runner:
         if source is not None:
@@ -131,7 +138,8 @@ def test_detector(
         work_dir, amp, launcher: see ``train_detector``.
 
     Returns:
-        The metric values of the evaluators.
+        The metric values of the evaluators; none from a test set without annotations, which needs ``out`` or
+        ``show_dir``.
 
     Raises:
         UserError: config, data or checkpoint are wrong.
@@ -157,6 +165,8 @@ def test_detector(
         runner.register_hook(FitCheckpointHook(source=str(checkpoint)))
         if amp:
             predict_in_bfloat16(bare(runner.model))
+        if show_dir is None:
+            _refuse_useless_test(runner.test_loop.evaluator.metrics)
         return runner.test()
 
 
@@ -182,6 +192,17 @@ def replay_step(cfg: Config, path: str) -> Diagnosis:
         device = 'cuda' if 'cuda' in step['rng'] and torch.cuda.is_available() else 'cpu'
         autocast = torch.autocast(device, DTYPES[step['autocast']]) if step['autocast'] else None
         return diagnose(model.to(device).train(), step['batch'], step['rng'], autocast)
+
+
+def _refuse_useless_test(metrics: Sequence[Any]) -> None:
+    """Raise DataError if no metric can compute a value or write the detections."""
+    if metrics and all(
+        isinstance(m, CocoMetric) and m.outfile is None and not m.truth().has_annotation for m in metrics
+    ):
+        raise DataError(
+            f'{metrics[0].truth().names} has no annotation, so there is nothing to compute: write the detections by '
+            '--out results.json, or draw them by --show-dir DIR'
+        )
 
 
 def _need(cfg: Config, what: str, *keys: str) -> None:
@@ -236,7 +257,7 @@ def _failing_disk(work_dir: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _runner(cfg: Config, launcher: str) -> Iterator[DetRunner]:
-    """The Runner of ``cfg``. A UserError before the first step removes the work dir that was made for it."""
+    """The Runner of ``cfg``. An error or Ctrl-C before the first step removes the work dir that was made for it."""
     # Before the processes join, so that no process sees the folder of another one.
     path = Path(cfg.work_dir).resolve()
     made = [p for p in (path, *path.parents) if not p.exists()]
@@ -245,7 +266,7 @@ def _runner(cfg: Config, launcher: str) -> Iterator[DetRunner]:
         resolve_launcher(cfg, launcher)
         runner = DetRunner.from_cfg(cfg)
         yield runner
-    except UserError as error:
+    except (UserError, KeyboardInterrupt) as error:
         # runner.iter would build the data, which may just have failed.
         loop = runner._train_loop if runner is not None else None
         begun = isinstance(error, NonFiniteError) or (isinstance(loop, BaseLoop) and getattr(loop, 'iter', 0) > 0)
@@ -259,4 +280,15 @@ def _runner(cfg: Config, launcher: str) -> Iterator[DetRunner]:
             with contextlib.suppress(OSError):  # another run may be in the parent folder by now
                 for parent in made[1:]:
                     parent.rmdir()
+        if isinstance(error, KeyboardInterrupt) and cfg.get('train_cfg') is not None:
+            raise _interrupted(error, runner) from error
         raise
+
+
+def _interrupted(error: KeyboardInterrupt, runner: DetRunner | None) -> Interrupted:
+    """Let an interrupt say what the run has saved, also where ``StopHook`` did not save: before the first iteration."""
+    if isinstance(error, Interrupted):
+        return error
+    saver = next((hook for hook in runner.hooks if isinstance(hook, CheckpointHook)), None) if runner else None
+    saved = saver.last_ckpt if saver else None
+    return Interrupted('Stopped at once' if saved else 'Stopped, nothing to save yet', saved)

@@ -154,6 +154,7 @@ class Pretrained:
                 raise CheckpointError(f'{self.checkpoint}: nothing in it is named {prefix}...')
         how = _load(module, _ways(state, self.checkpoint), self.checkpoint)
         print_log(f'{type(module).__name__}: weights of {self.checkpoint}, {how}', logger='current')
+        module.loaded_from = f'{self.checkpoint}, {how}'  # type: ignore[assignment]  # for the summary
         _warn_of_stride(module, how)
         if hasattr(module, '_params_init_info'):
             update_init_info(module, init_info=f'Pretrained: {self.checkpoint}, {how}')

@@ -1,7 +1,7 @@
 """Hooks that save checkpoints, remove old ones, and check that a loaded checkpoint fits the model."""
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -124,15 +124,16 @@ def can_choose(runner: Runner, name: str, metrics: dict[str, float] | None, key:
     Raises:
         ConfigError: the validation has no metric of this name.
     """
-    if metrics is None or name not in metrics:
-        raise ConfigError(f'{key} is {name!r}, which validation does not give: it gives {", ".join(metrics or ())}')
-    if is_defined(name, metrics[name]):
+    value = (metrics or {}).get(name)
+    if metrics and name not in metrics:
+        raise ConfigError(f'{key} is {name!r}, which validation does not give: it gives {", ".join(metrics)}')
+    if is_defined(name, value):
         return True
     said = f'undefined/{key}/{name}'
     if not runner.message_hub.get_info(said, False):
         runner.message_hub.update_info(said, True, resumed=False)
         runner.logger.warning(
-            f'{key}: {name} is {metrics[name]}: there was nothing to measure, such as no object. This validation '
+            f'{key}: {name} is {value}: there was nothing to measure, such as no object. This validation '
             'counts neither as better nor as worse'
         )
     return False
@@ -167,6 +168,9 @@ class FitCheckpointHook(Hook):
         source: the file, for errors.
         resume: whether the checkpoint must have the state of a run to resume.
         start: whether training starts from the weights alone: layers for another number of classes then start anew.
+
+    Attributes:
+        loaded: the file, its layout and the number of tensors, in words; empty before the file is loaded.
     """
 
     priority = 'VERY_LOW'
@@ -174,6 +178,7 @@ class FitCheckpointHook(Hook):
     source: str
     resume: bool = False
     start: bool = False
+    loaded: str = field(default='', init=False)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Raise CheckpointError unless every parameter is there and has the right shape."""
@@ -182,6 +187,9 @@ class FitCheckpointHook(Hook):
             checkpoint['state_dict'] = fit_to_start(model, state, source)
         else:
             check_fit(model, state, source)
+        taken = sum(value is state.get(name) for name, value in checkpoint['state_dict'].items())
+        anew = len(checkpoint['state_dict']) - taken
+        self.loaded = f'{source}, {taken} tensors' + (f', {anew} start anew' if anew else '')
         if self.resume and (lacking := {'meta', 'message_hub', 'optimizer'} - set(checkpoint)):
             raise CheckpointError(
                 f'{self.source} has no {", ".join(sorted(lacking))} to resume from: '

@@ -75,8 +75,6 @@ class DetDataset(BaseDataset):
         BrokenImageError: on access, in ``test_mode`` or if ten images in a row are broken.
     """
 
-    #: The last line of the error for missing data: how to get them.
-    how_to_get = ''
     #: Whether ``read`` knows parts. It then reads only ``self.part``, or all images if that is None.
     has_parts = False
 
@@ -129,6 +127,11 @@ class DetDataset(BaseDataset):
     def read(self) -> Annotations:
         """Read ``self.ann_file``. A ValueError becomes a DataError that names the reader and the file."""
         raise ValueError('it has no method read, which returns the Annotations of self.ann_file: write it')
+
+    @property
+    def how_to_get(self) -> str:
+        """How to get missing data: the last line of the error. A person has data of their own already."""
+        return ''
 
     def prepare_files(self) -> None:
         """Called before files are read: a data set may draw or download its files here."""
@@ -254,6 +257,11 @@ class DetDataset(BaseDataset):
             else:
                 self.unpacked += broken
         return data
+
+    def count(self) -> tuple[int, int, int]:
+        """The numbers of images, of boxes to find, and of images without such a box."""
+        boxes = [record['crowd'].count(0) for record in map(super().get_data_info, range(len(self)))]
+        return len(boxes), sum(boxes), boxes.count(0)
 
     def get_cat_ids(self, idx: int) -> list[int]:
         """Labels in image ``idx``, for MMEngine's ``ClassBalancedDataset``."""

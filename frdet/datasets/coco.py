@@ -4,6 +4,7 @@ import gc
 import gzip
 import json
 import math
+import re
 import zlib
 from contextlib import suppress
 from pathlib import Path
@@ -31,14 +32,19 @@ class CocoDataset(DetDataset):
     Objects with ``"ignore": 1`` are not trained on. Arguments and records are those of ``DetDataset``.
     """
 
-    how_to_get = (
-        'Get COCO with `python tools/download_coco.py`, or set FRDET_DATA_ROOT to a folder in its layout '
-        '(annotations/instances_val2017.json, val2017/)'
-    )
+    @property
+    def how_to_get(self) -> str:
+        """How to get COCO, if the file is named like one of COCO's."""
+        if not re.fullmatch(r'(instances|image_info)_(train|val|test|test-dev)2017\.json', Path(self.ann_file).name):
+            return ''
+        return (
+            'Get COCO with `python tools/download_coco.py`, or set FRDET_DATA_ROOT to a folder in its layout '
+            '(annotations/instances_val2017.json, val2017/)'
+        )
 
     def read(self) -> Annotations:
         """Read the annotation file."""
-        content = load_sections(self.ann_file)
+        content = load_sections(self.ann_file, may_lack_annotations=self.test_mode)
         self.notes += [f'{self.ann_file}: {note}' for note in leave_out_parent(content)]
         return _read(self.ann_file, content, self.data_prefix['img'])
 
@@ -109,8 +115,10 @@ def write_coco(content: Annotations, path: Path) -> None:
     path.write_text(text, encoding='utf-8')
 
 
-def load_sections(path: str | Path) -> dict[str, list]:
+def load_sections(path: str | Path, *, may_lack_annotations: bool = False) -> dict[str, list]:
     """The three lists of an annotation file, without masks. Their items are not checked.
+
+    With ``may_lack_annotations``, annotations that are not there are an empty list, as of COCO's image_info files.
 
     The file may be in UTF-8, UTF-16 or UTF-32, with or without a byte order mark, and may be compressed by gzip.
 
@@ -121,7 +129,15 @@ def load_sections(path: str | Path) -> dict[str, list]:
     own = f'. It holds {words}' if (words := foreign(content)) else ''
     if not isinstance(content, dict):
         raise DataError(f'{path} holds a JSON {type(content).__name__}: {LAYOUT}{own}')
-    if missing := [name for name in SECTIONS if name not in content]:
+    missing = [name for name in SECTIONS if name not in content]
+    if missing == ['annotations'] and may_lack_annotations:
+        missing, content['annotations'] = [], []
+    if missing == ['annotations']:
+        raise DataError(
+            f'{path} has no annotations, only images and categories: the images can be tested '
+            '(tools/test.py --out results.json), but not trained on'
+        )
+    if missing:
         found = ', '.join(list(content)[:8]) or 'nothing'
         raise DataError(
             f'{path} is no COCO annotation file, it has no {" and no ".join(missing)} (found {found}): {LAYOUT}{own}'

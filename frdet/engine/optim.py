@@ -180,7 +180,7 @@ def scale_lr(wrapper: OptimWrapper, rule: dict | None, batch: int, processes: in
     for group in wrapper.optimizer.param_groups:
         group['lr'] *= images / base
     return (
-        f'Learning rate: {lr:g} is for {base} images in a step. Here: processes {processes} x images {batch} '
+        f'{lr:g} is for {base} images in a step. Here: processes {processes} x images {batch} '
         f'x accumulated {count} = {images}, so {lr:g} x {images} / {base} = {lr * images / base:g}'
     )
 

@@ -1,6 +1,7 @@
 """MMEngine's Runner, with a learning rate for the images of a step and a resume that follows the config."""
 
 import functools
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from importlib.util import find_spec
@@ -8,6 +9,7 @@ from typing import Any, ClassVar
 
 import torch
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 from mmengine.model import revert_sync_batchnorm
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import Runner
@@ -18,6 +20,7 @@ from torch import nn
 from frdet.config.text import QuickConfig
 from frdet.datasets.wrappers import category_ids_of
 from frdet.engine.hooks.progress import ProgressHook
+from frdet.engine.hooks.summary import ScreenFilter, SummaryHook
 from frdet.engine.optim import freeze_parameters, scale_lr
 from frdet.engine.resuming import SETUP, Setup, position_of, resume_state, setup_of
 from frdet.engine.schedules import resolve_shares, settings_of
@@ -50,6 +53,7 @@ class DetRunner(Runner):
     _timestamp: str
     _setup: Setup | None = None
     _resumed: dict[str, Any] | None = None
+    rate: str | None = None  # how the learning rate was scaled, in words
     optim_wrapper: Any
     param_schedulers: Any
 
@@ -70,6 +74,23 @@ class DetRunner(Runner):
             self._timestamp = f'{second}_{number}'
         self._begun.add(self._timestamp)
 
+    def build_logger(self, log_level: int | str = 'INFO', log_file: str | None = None, **kwargs: Any) -> MMLogger:
+        """As MMEngine's; before the first step the terminal shows only warnings and the summary of the run.
+
+        With ``log_level='DEBUG'`` the terminal shows everything.
+        """
+        logger = super().build_logger(log_level, log_file, **kwargs)
+        self._screen = ScreenFilter()
+        for handler in logger.handlers:
+            if type(handler) is logging.StreamHandler and handler.level > logging.DEBUG:
+                handler.addFilter(self._screen)
+        return logger
+
+    def register_hooks(self, *args: Any, **kwargs: Any) -> None:
+        """As MMEngine's; adds the hook that logs the summary of the run."""
+        super().register_hooks(*args, **kwargs)
+        self.register_hook(SummaryHook(self._screen))
+
     train = _closing_bars(Runner.train)
     val = _closing_bars(Runner.val)
     test = _closing_bars(Runner.test)
@@ -81,7 +102,8 @@ class DetRunner(Runner):
         loader = self._train_dataloader
         batch: Any = loader.get('batch_size') if isinstance(loader, dict) else loader.batch_size
         if said := scale_lr(optim_wrapper, auto_scale_lr, batch, self.world_size):
-            self.logger.info(said)
+            self.logger.info(f'Learning rate: {said}')
+            self.rate = said
         if not isinstance(optim_wrapper, OptimWrapperDict):  # several optimisers are left to MMEngine
             self._setup = setup_of(optim_wrapper, bare(self.model))
 

@@ -27,11 +27,11 @@ CLASS_COLUMNS = 3  # classes side by side in the table
 
 
 class Detections(NamedTuple):
-    """Detections in one image: ``boxes`` (n, 4) xyxy, ``scores`` (n,), ``labels`` (n,)."""
+    """Detections in one image: ``xywh`` (n, 4) float64 in pixels, ``scores`` (n,), ``labels`` (n,)."""
 
     img_id: Id
     img_path: str | None
-    boxes: np.ndarray
+    xywh: np.ndarray
     scores: np.ndarray
     labels: np.ndarray
 
@@ -109,7 +109,7 @@ class CocoMetric(BaseMetric):
             self._has_others = bool(others)
             is_whole_file = isinstance(own[0], CocoDataset) and own[0].chosen is None
             self._coco_file = own[0].ann_file if is_whole_file else None
-        truth = self._truth()
+        truth = self.truth()
         self._may_lack = classes_lacking(own or others)
         classes = classes_of(dataset)
         truth.category_ids(classes, self._may_lack)
@@ -117,10 +117,13 @@ class CocoMetric(BaseMetric):
         for doubt in self.doubts:
             logger.warning(doubt)
         self.has_object = truth.has_object(classes)
-        if not self.has_object:
+        if not truth.has_annotation:
+            logger.warning(f'{truth.names} has no annotation, so there is nothing to compute: no metric value is given')
+        elif not self.has_object:
             logger.warning(f'{truth.names}: no object of the tested classes, so every metric value will be -1')
 
-    def _truth(self) -> Truth:
+    def truth(self) -> Truth:
+        """The ground truth: of the data set that is tested, or of ``ann_file``."""
         if self._known is None:
             if self.ann_file is None:
                 raise ConfigError('CocoMetric has no ground truth: give ann_file, or call use_dataset before')
@@ -134,7 +137,7 @@ class CocoMetric(BaseMetric):
 
         None if several data sets are evaluated together, because their image ids may be the same.
         """
-        source, *more = self._truth().sources
+        source, *more = self.truth().sources
         if more:
             return None
         if self._coco_file is not None:
@@ -154,7 +157,9 @@ class CocoMetric(BaseMetric):
                     f'A box or score detected in image {img_id} is not finite and cannot be ranked: '
                     'has training diverged?'
                 )
-            self.results.append(Detections(img_id, sample.get('img_path'), boxes, scores, labels.astype(np.int64)))
+            corner, end = np.split(boxes.astype(np.float64), 2, axis=1)  # sizes are subtracted in float64
+            xywh = np.concatenate([corner, end - corner], axis=1)
+            self.results.append(Detections(img_id, sample.get('img_path'), xywh, scores, labels.astype(np.int64)))
 
     def evaluate(self, size: int) -> dict[str, float]:
         """The metric values of the images that all processes have processed since the last call.
@@ -165,9 +170,12 @@ class CocoMetric(BaseMetric):
         return super().evaluate(sys.maxsize)
 
     def compute_metrics(self, results: list[Detections]) -> dict[str, float]:
-        """The 12 metric values of ``results``. The log gets a table of them and one of the classes."""
+        """The 12 metric values of ``results``; none if the truth has no annotation, as of a test set for a challenge.
+
+        The log gets a table of them and one of the classes.
+        """
         logger = MMLogger.get_current_instance()
-        truth = self._truth()
+        truth = self.truth()
         found = self._by_position(truth, results)
         classes = (self.dataset_meta or {}).get('classes') or list(truth.sources[0].content.categories)
         cat_ids = truth.category_ids(classes, self._may_lack)
@@ -180,6 +188,8 @@ class CocoMetric(BaseMetric):
             Path(self.outfile).parent.mkdir(parents=True, exist_ok=True)
             write_file(self.outfile, json.dumps(records).encode())
             logger.info(f'{len(records)} detections in {len(found)} images written to {self.outfile}')
+        if not truth.has_annotation:
+            return {}
         task = Numbered(
             num_images=len(truth.images),
             num_classes=len(numbers),
@@ -247,9 +257,7 @@ def _numbered(found: dict[int, Detections], numbers: dict[int, int]) -> np.ndarr
     tables = [np.zeros((0, 7))]
     for position, one in found.items():
         category = [numbers.get(label, 0) for label in one.labels.tolist()]
-        boxes = one.boxes.astype(np.float64)
-        size = boxes[:, 2:] - boxes[:, :2]
-        table = np.column_stack([np.full(len(boxes), position + 1), boxes[:, :2], size, one.scores, category])
+        table = np.column_stack([np.full(len(category), position + 1), one.xywh, one.scores, category])
         tables.append(table[table[:, -1] > 0])
     return np.concatenate(tables)
 
@@ -257,17 +265,13 @@ def _numbered(found: dict[int, Detections], numbers: dict[int, int]) -> np.ndarr
 def _results(
     found: dict[int, Detections], truth: Truth, classes: Sequence[str], cat_ids: Sequence[Id | None]
 ) -> Iterator[dict[str, Any]]:
-    """COCO's results with the ids of the annotation files; with image file names if several files are joined.
-
-    Widths and heights are subtracted in float64.
-    """
+    """COCO's results with the ids of the annotation files; with image file names if several files are joined."""
     for position, one in found.items():
         image, known = truth.images[position], truth.source_of(position).content.categories
         ids = [known.get(name, cat_id) for name, cat_id in zip(classes, cat_ids, strict=True)]
         joined = {'file_name': image['file_name']} if len(truth.sources) > 1 else {}
-        for (x1, y1, x2, y2), score, label in zip(*(column.tolist() for column in one[2:]), strict=True):
+        for box, score, label in zip(*(column.tolist() for column in one[2:]), strict=True):
             if ids[label] is not None:
-                box = [x1, y1, x2 - x1, y2 - y1]
                 yield {'image_id': image['id'], **joined, 'category_id': ids[label], 'bbox': box, 'score': score}
 
 

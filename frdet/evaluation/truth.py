@@ -52,6 +52,11 @@ class Truth:
                     'or evaluate each of them by a metric of its own'
                 )
 
+    @property
+    def has_annotation(self) -> bool:
+        """Whether anything is annotated: a test set for a challenge, or a folder of images, has only images."""
+        return any(len(source.content.boxes) for source in self.sources)
+
     def position(self, img_id: Id, img_path: str | None) -> int | None:
         """The position of a tested image in ``images``, or None.
 

@@ -236,14 +236,14 @@ class Page:
 
 
 def number(value: Any) -> str:
-    """Text of a table's cell: integers have separators, other numbers 4 digits, None is a dash."""
+    """Text of a table's cell: integers have separators, other numbers three digits, None is a dash."""
     if value is None:
         return '–'
     if isinstance(value, bool) or not _is_number(value):
         return str(value)
     if isinstance(value, (int, np.integer)) and abs(int(value)) < 1e15:
         return f'{int(value):,}'
-    return f'{float(value):.4g}'
+    return f'{float(value):,.0f}' if 999.5 <= abs(value) < 1e15 else f'{float(value):.3g}'
 
 
 def _is_number(value: Any) -> bool:

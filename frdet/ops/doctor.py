@@ -101,5 +101,5 @@ def advice() -> list[str]:
 
 def report() -> str:
     """The facts and the advice as text."""
-    lines = [f'{name:<16}{value}' for name, value in facts()]
+    lines = [f'{name:<15} {value}' for name, value in facts()]
     return '\n'.join([*lines, '', *(advice() or ['Nothing is missing.'])])

@@ -9,6 +9,8 @@ from textwrap import dedent, indent
 
 import pytest
 
+from frdet.apis.running import farewell
+from frdet.errors import Interrupted
 from tests import warm
 from tests.signals import heed_ctrl_c
 
@@ -75,6 +77,41 @@ def test_interrupt():
     process.send_signal(signal.SIGINT)
     code, _, err = ended(process)
     assert (code, err) == (130, 'Interrupted\n')
+
+
+TRAIN = ['tools/train.py', 'my config.py', '--work-dir', 'w']
+SAVED = Interrupted('Stopped after iteration 7', 'w/iter_7.pth')
+UNSAVED = Interrupted('Stopped before the first iteration, nothing to save yet')
+
+
+@pytest.mark.parametrize(
+    ('error', 'given', 'expected'),
+    [
+        (SAVED, [], ['--resume']),
+        (SAVED, ['--resume'], ['--resume']),
+        (SAVED, ['--resume', 'a.pth', '--amp'], ['--amp', '--resume']),
+        (SAVED, ['--resume=a.pth', '--seed', '3'], ['--seed', '3', '--resume']),
+        (SAVED, ['--overwrite', '--cfg-options', 'a=1'], ['--cfg-options', 'a=1', '--resume']),
+        (UNSAVED, ['--amp'], ['--amp', '--resume']),
+        (UNSAVED, ['--resume', 'a.pth'], ['--resume', 'a.pth']),
+        (UNSAVED, ['--overwrite'], ['--overwrite']),  # --resume would go on with the run that shall be moved
+    ],
+)
+def test_the_command_to_go_on(error, given, expected):
+    *_, command = farewell(error, [*TRAIN, *given]).split('\n    ')
+    assert command == ' '.join(["python tools/train.py 'my config.py' --work-dir w", *expected])
+
+
+def test_the_last_words(monkeypatch):
+    assert farewell(SAVED, TRAIN).startswith(
+        'Stopped after iteration 7; the newest checkpoint is w/iter_7.pth. To go on:\n'
+    )
+    assert farewell(UNSAVED, TRAIN).startswith(
+        'Stopped before the first iteration, nothing to save yet. To start again:\n'
+    )
+    assert farewell(KeyboardInterrupt(), TRAIN) == 'Interrupted'
+    monkeypatch.setenv('RANK', '0')  # torchrun has started this process
+    assert farewell(SAVED, TRAIN).endswith('To go on, start the same command with --resume')
 
 
 def test_an_interrupt_that_became_another_error():

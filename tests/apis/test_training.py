@@ -115,6 +115,19 @@ def test_resume_with_nothing_there_begins(tmp_path):
     assert train_detector(short(tmp_path), resume=True).calls == 4
 
 
+def test_resume_with_nothing_there_begins_from_the_weights_of_the_config(tmp_path):
+    state = {name: torch.full_like(value, 2.0) for name, value in toy.ToyDetector().state_dict().items()}
+    torch.save({'state_dict': state}, tmp_path / 'start.pth')
+    changes = {'load_from': str(tmp_path / 'start.pth'), 'optim_wrapper.optimizer.lr': 0.0}
+    for epochs in (1, 2):  # the second time there is a checkpoint, and it comes first
+        model = train_detector(short(tmp_path, **changes, **{'train_cfg.max_epochs': epochs}), resume=True)
+        assert model.calls == 4
+        assert torch.equal(model.layer[0].weight, state['layer.0.weight'])
+    changes['load_from'] = str(tmp_path / 'none.pth')
+    with pytest.raises(CheckpointError, match='none.pth'):
+        train_detector(short(tmp_path, **changes), resume=True, work_dir=str(tmp_path / 'other'))
+
+
 def test_workers_can_be_switched_off(tmp_path):
     """The data configs keep workers alive, which torch refuses where there are none."""
     loader = {f'{split}_dataloader.persistent_workers': True for split in ('train', 'val')}
@@ -349,3 +362,16 @@ def test_a_default_hook_can_be_left_out(tmp_path):
         evaluate_detector(short(tmp_path, **changes), str(tmp_path / 'a' / 'epoch_1.pth'))
     cfg = short(tmp_path, **changes, **{'default_hooks.check_setup': None})
     assert evaluate_detector(cfg, str(tmp_path / 'a' / 'epoch_1.pth'))
+
+
+def test_a_test_that_could_compute_nothing_is_refused(tmp_path):
+    """Before the first image: hours of a large test set would be lost."""
+    images = [dict(id=k, file_name=f'{k}.png', width=9, height=9) for k in range(2)]
+    (tmp_path / 'info.json').write_text(json.dumps(dict(images=images, categories=[dict(id=1, name='cat')])))
+    torch.save({'state_dict': toy.ToyDetector().state_dict()}, tmp_path / 'a.pth')
+    cfg = short(tmp_path, **{'default_hooks.check_setup': None})
+    data = dict(type='CocoDataset', data_root=str(tmp_path), ann_file='info.json', data_prefix=dict(img=''))
+    cfg.test_dataloader.dataset = dict(**data, test_mode=True)
+    cfg.test_evaluator = dict(type='CocoMetric')
+    message = refused(tmp_path, DataError, lambda: evaluate_detector(cfg, str(tmp_path / 'a.pth')))
+    assert 'info.json has no annotation' in message and '--out' in message and '--show-dir' in message

@@ -69,6 +69,19 @@ def test_testing_keeps_every_image(write_coco, content):
     assert len(dataset_of(write_coco(content), filter_cfg=TRAIN, test_mode=True)) == 4
 
 
+def test_a_file_without_annotations_is_for_testing(write_coco, content):
+    """As image_info_test-dev2017.json, which lists the images of a challenge."""
+    del content['annotations']
+    dataset = dataset_of(write_coco(content), test_mode=True)
+    assert [dataset.get_data_info(k)['gt_bboxes'].shape for k in range(4)] == [(0, 4)] * 4
+    assert dataset.metainfo['classes'] == ('person', 'car', 'cat')
+    with pytest.raises(DataError, match=r'ann.json has no annotations, .* can be tested .* but not trained on'):
+        dataset_of(write_coco(content))
+    del content['categories']
+    with pytest.raises(DataError, match='has no annotations and no categories'):
+        dataset_of(write_coco(content), test_mode=True)
+
+
 def test_small_images_are_left_out(write_coco, content):
     dataset = dataset_of(write_coco(content), filter_cfg=dict(min_size=50))
     assert [dataset.get_data_info(i)['img_id'] for i in range(len(dataset))] == [7, 9]
@@ -175,13 +188,16 @@ def test_a_file_without_images(write_coco, content):
 
 def test_missing_data_says_how_to_get_it(tmp_path, write_coco, content):
     with pytest.raises(DataError) as error:
-        CocoDataset(data_root=tmp_path / 'none', ann_file='annotations/a.json', data_prefix=dict(img='train/'))
-    assert f'{tmp_path}/none/annotations/a.json' in str(error.value)
+        CocoDataset(
+            data_root=tmp_path / 'none', ann_file='annotations/instances_val2017.json', data_prefix=dict(img='train/')
+        )
+    assert f'{tmp_path}/none/annotations/instances_val2017.json' in str(error.value)
     assert 'tools/download_coco.py' in str(error.value)
     assert 'FRDET_DATA_ROOT' in str(error.value)
     root = write_coco(content)
-    with pytest.raises(DataError, match='No annotation file .*/other.json'):
+    with pytest.raises(DataError, match='No annotation file .*/other.json') as error:
         CocoDataset(data_root=root, ann_file='other.json', data_prefix=dict(img='images'))
+    assert 'download' not in str(error.value)  # nobody else has a person's own file
     with pytest.raises(DataError, match='No image folder .*/pictures'):
         CocoDataset(data_root=root, ann_file='ann.json', data_prefix=dict(img='pictures'))
 

@@ -233,8 +233,10 @@ def test_no_detection_and_no_object(tmp_path, backend):
     assert figures['coco/bbox_mAP'] == figures['coco/bbox_AR@100'] == figures['coco/bbox_mAP_m'] == 0
     assert figures['coco/bbox_mAP_s'] == -1
     assert json.loads(out.read_text()) == []
-    figures = evaluate(by_hand(tmp_path, []), empty, ('cat', 'dog'), backend=backend)
-    assert set(figures.values()) == {-1.0}
+    crowd = [{**truth[0], 'iscrowd': 1}]
+    figures = evaluate(by_hand(tmp_path, crowd), empty, ('cat', 'dog'), backend=backend)
+    assert len(figures) == 12 and set(figures.values()) == {-1.0}
+    assert evaluate(by_hand(tmp_path, []), empty, ('cat', 'dog'), backend=backend) == {}
 
 
 @pytest.mark.parametrize('backend', BACKENDS)

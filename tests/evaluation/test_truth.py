@@ -262,6 +262,48 @@ def test_what_a_reader_of_the_figures_should_know(write, lines):
     assert 'no object of the tested classes, so every metric value will be -1' in lines[-1]
 
 
+@pytest.mark.parametrize('kind', ['no key', 'empty list', 'a folder of images'])
+def test_without_annotations_there_are_no_values(write, lines, tmp_path, kind):
+    """Not twelve times -1: nothing was measured. The detections are written."""
+    content = content_of(['a.png', 'b.png'])
+    content['annotations'] = []
+    if kind == 'no key':
+        del content['annotations']
+    _, dataset = write('images', content)
+    if kind == 'a folder of images':
+        for name in ('a.png', 'b.png'):
+            Image.new('RGB', (SIDE, SIDE)).save(tmp_path / 'images' / name)
+        folder = dict(type='ImageFolder', data_prefix=dict(img=str(tmp_path / 'images')), test_mode=True)
+        dataset = DATASETS.build({**folder, 'metainfo': dict(classes=CLASSES)})
+    first = dataset.get_data_info(0)
+    found = {**sample(first['img_id'], [[10, 5, 50, 45]], [0.9], [1]), 'img_path': first['img_path']}
+    metric = CocoMetric(outfile=str(tmp_path / 'out.json'))
+    assert evaluated(metric, dataset, [found]) == {}
+    assert metric.evaluation is None
+    (record,) = json.loads((tmp_path / 'out.json').read_text())
+    assert record['bbox'] == [10, 5, 40, 40] and record['image_id'] == first['img_id']
+    assert [line for line in lines if 'has no annotation, so there is nothing to compute' in line]
+    assert not [line for line in lines if 'will be -1' in line]
+
+
+def test_a_folder_joined_to_labelled_images_has_only_negatives(write, tmp_path):
+    """Then the whole is labelled: a detection in the folder is a false one."""
+    _, labelled = write('mine', content_of(['a.png']))
+    (tmp_path / 'empty').mkdir()
+    Image.new('RGB', (SIDE, SIDE)).save(tmp_path / 'empty/b.png')
+    folder = dict(type='ImageFolder', data_prefix=dict(img=str(tmp_path / 'empty')), test_mode=True)
+    joined = DATASETS.build(
+        dict(type='ConcatDataset', datasets=[labelled, DATASETS.build({**folder, 'metainfo': dict(classes=CLASSES)})])
+    )
+    samples = perfect(joined)
+    assert evaluated(CocoMetric(), joined, samples)['coco/bbox_mAP'] == pytest.approx(1)
+    negative = joined.get_data_info(1)
+    wrong = sample(negative['img_id'], [[0, 0, 9, 9]] * 2, [0.99] * 2, [0, 1])
+    samples[1] = {**wrong, 'img_path': negative['img_path']}
+    # Each class has one true and a better false detection: precision 1/2 at every recall.
+    assert evaluated(CocoMetric(), joined, samples)['coco/bbox_mAP'] == pytest.approx(0.5)
+
+
 def test_the_runner_hands_the_data_set_over(write, tmp_path):
     """Before the first step; see the tests of the tools for a run."""
     from frdet.engine.runner import _with_data_set

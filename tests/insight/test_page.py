@@ -73,7 +73,10 @@ def test_plots_share_no_names():
     [
         (1234567, '1,234,567'),
         (np.int64(7), '7'),
-        (0.123456, '0.1235'),
+        (0.123456, '0.123'),
+        (12.345, '12.3'),
+        (999.6, '1,000'),
+        (1234.4, '1,234'),
         (2.0, '2'),
         (float('nan'), 'nan'),
         (None, '–'),
@@ -141,7 +144,11 @@ def test_toggles(browser, tmp_path):
     full_page().write(tmp_path / 'page.html')
     browser.open(tmp_path / 'page.html')
     status = browser.find('.shown')
-    assert (browser.count('.mark'), browser.count('#s1 tbody tr'), status.text) == (2, 2, '5 of 6 shown')
+    assert (browser.count('.mark'), browser.count('#s1 tbody tr'), status.text) == (
+        2,
+        2,
+        'Shown: 2 of 2 rows, 2 of 3 boxes, 1 of 1 pictures',
+    )
     browser.find('input[value=negative]').click()
     assert browser.count('.mark') == 3
     browser.find('input[value=p2]').click()

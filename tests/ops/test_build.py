@@ -89,6 +89,11 @@ def test_doctor_names_what_matters() -> None:
         assert words in report
 
 
+def test_doctor_puts_a_blank_after_a_long_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, 'facts', lambda: [('faster-coco-eval', '1.8.0'), ('torch', '2.0')])
+    assert doctor.report().startswith('faster-coco-eval 1.8.0\ntorch           2.0\n')
+
+
 @pytest.mark.parametrize(
     ('missing', 'words'),
     [

@@ -20,6 +20,7 @@ from mmengine.optim import OptimWrapperDict
 from mmengine.runner import Runner
 
 from frdet.checkpoints.hooks import CheckpointHook
+from frdet.errors import Interrupted
 from frdet.registry import HOOKS
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
@@ -34,9 +35,9 @@ GRACE = 3
 class StopHook(Hook):
     """Saves a checkpoint at the end of the iteration in which any process got a signal, and ends the run.
 
-    After SIGTERM and SIGUSR1 the exit code is 75. SIGINT, which Ctrl-C sends, raises KeyboardInterrupt after the
-    checkpoint is saved, or at once before the first iteration. A second signal ends the process at once. The workers of
-    data loaders ignore the signals.
+    After SIGTERM and SIGUSR1 the exit code is 75. SIGINT, which Ctrl-C sends, raises ``Interrupted`` after the
+    checkpoint is saved; before the first iteration of the process nothing is saved. A second signal ends the process
+    at once. The workers of data loaders ignore the signals.
 
     SIGINT stays ignored if it was ignored at the start, as in a shell's background jobs. The caller's own handler is
     kept too.
@@ -49,6 +50,8 @@ class StopHook(Hook):
         self.number = 0  # of the signal; 0 before any signal
         self._before: dict[int, Any] = {}  # the former handlers
         self._group: Any = None
+        self._process = os.getpid()
+        self._first: int | None = None  # the iteration with which this process begins, once its data are ready
 
     @contextlib.contextmanager
     def catching(self) -> Iterator[None]:
@@ -69,16 +72,17 @@ class StopHook(Hook):
         """Make the workers of the data loaders, which are not started yet, ignore the signals."""
         if torch.distributed.is_initialized():
             self._group = torch.distributed.new_group(backend='gloo')  # to agree without waiting for a GPU
+        self._first = runner.iter
+        # Not earlier: while data and weights are prepared, which takes long, Ctrl-C ends the process at once. And not
+        # later: an error that is raised while a worker starts would get lost.
+        if self._before and signal.getsignal(signal.SIGINT) == signal.default_int_handler:
+            self._before[signal.SIGINT] = signal.signal(signal.SIGINT, self._note)
         loaders = [runner.train_dataloader] + ([runner.val_dataloader] if runner.val_loop is not None else [])
         for loader in loaders:
             loader.worker_init_fn = partial(_init_worker, loader.worker_init_fn)
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Stop between two steps of the optimiser, because checkpoints do not hold accumulated gradients."""
-        if self._before and signal.SIGINT not in self._before:  # the first iteration, in the main thread
-            self._before[signal.SIGINT] = handler = signal.getsignal(signal.SIGINT)
-            if handler == signal.default_int_handler:
-                signal.signal(signal.SIGINT, self._note)
         optim = runner.optim_wrapper
         if (isinstance(optim, OptimWrapperDict) or optim.should_update()) and (number := self._agreed()):
             self._leave(runner, number)
@@ -91,11 +95,13 @@ class StopHook(Hook):
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
+        if os.getpid() != self._process:  # a worker that is just starting
+            return
         if self.since is None:
             self.since, self.number = now, number
             if number == signal.SIGINT and is_main_process():
                 # ``print`` is not safe in a handler.
-                os.write(2, b'\nThis iteration ends and is saved; Ctrl-C again ends at once\n')
+                os.write(2, b'\nThis iteration ends, then the run stops; Ctrl-C again ends at once, without saving\n')
         elif now - self.since > SAME:
             if number == signal.SIGINT:
                 signal.default_int_handler(number, frame)
@@ -112,12 +118,14 @@ class StopHook(Hook):
 
     def _leave(self, runner: Runner, number: int) -> None:
         saver = next((hook for hook in runner.hooks if isinstance(hook, CheckpointHook)), None)
+        if number == signal.SIGINT and runner.iter == self._first:
+            raise Interrupted('Stopped before the first iteration, nothing to save yet')
         saved = f'Saved {saver.save_position(runner)}; go on with --resume' if saver else 'No CheckpointHook saves it'
         runner.logger.warning(f'Stopped by a signal after iteration {runner.iter}. {saved}')
         runner.visualizer.close()
         barrier()  # the launcher ends the other processes when one ends, and the first one may still be saving
         if number == signal.SIGINT:
-            raise KeyboardInterrupt
+            raise Interrupted(f'Stopped after iteration {runner.iter}', saver.last_ckpt if saver else None)
         for other in SIGNALS:
             signal.signal(other, signal.SIG_IGN)
         sys.exit(REQUEUE)

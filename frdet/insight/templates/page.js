@@ -61,15 +61,20 @@
       const least = slider ? Number(slider.value) : 0;
       if (slider) slider.parentElement.querySelector('output').textContent = slider.value;
       let shown = 0;
+      const counts = {};  // of each kind: [shown, all]
       for (const { element, tags, score } of items) {
         const on = score >= least && tags.every(tag => !off.has(JSON.stringify(tag)));
         element.toggleAttribute('hidden', !on);
+        const count = counts[element.matches('.mark') ? 'boxes' : element.matches('tr') ? 'rows' : 'pictures'] ??= [0, 0];
+        count[0] += on;
+        count[1] += 1;
         shown += on;
       }
       for (const figure of figures) figure.hidden = shown < items.length && !figure.querySelector('.mark:not([hidden])');
       pictures.forEach(placeNames);
       for (const { button, boxes } of every) button.textContent = boxes.some(box => box.checked) ? 'none' : 'all';
-      panel.querySelector('.shown').textContent = `${shown} of ${items.length} shown`;
+      const said = Object.entries(counts).map(([kind, [on, all]]) => `${on} of ${all} ${kind}`);
+      panel.querySelector('.shown').textContent = `Shown: ${said.join(', ')}`;
     };
     for (const { button, boxes } of every) button.addEventListener('click', () => {
       const on = !boxes.some(box => box.checked);

@@ -86,6 +86,13 @@ def test_a_validation_that_measured_nothing_does_not_count(tmp_path, figures, ep
         assert log.read_text().count(f'{key}: coco/bbox_mAP is ') == 1
 
 
+def test_a_validation_without_any_value(tmp_path, monkeypatch):
+    """As of images that have no annotations: the run goes on, and nothing is the best."""
+    monkeypatch.setattr(ScriptedMetric, 'compute_metrics', lambda self, results: {})
+    assert run(tmp_path, [], epochs=3, patience=1) == 3
+    assert not list(tmp_path.glob('best_*'))
+
+
 @pytest.mark.parametrize(('save_best', 'best'), [('auto', 2), (['coco/bbox_mAP', 'coco/error'], 2)])
 def test_the_best_of_a_figure_that_is_not_always_there(tmp_path, save_best, best):
     ScriptedMetric.figures = [-1.0, 0.3, nan]

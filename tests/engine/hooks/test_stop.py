@@ -15,6 +15,7 @@ from mmengine.hooks import Hook
 
 from frdet.apis import train_detector
 from frdet.engine.hooks.stop import SAME, StopHook
+from frdet.errors import Interrupted
 from frdet.registry import HOOKS
 from tests import warm
 from tests.apis.test_launch import write_config
@@ -69,12 +70,15 @@ class SleepHook(Hook):
             time.sleep(self.seconds)
 
 
-def stopped(tmp_path, iteration, stage='train', number=signal.SIGTERM, **changes):
+def stopped(tmp_path, iteration, stage='train', number=signal.SIGTERM, says=None, **changes):
     hook = dict(type='SignalHook', number=int(number), iteration=iteration, stage=stage)
-    kind = KeyboardInterrupt if number == signal.SIGINT else SystemExit
-    with pytest.raises(kind) as info:
+    kind = Interrupted if number == signal.SIGINT else SystemExit
+    with pytest.raises(kind, match=says) as info:
         train_detector(toy.config(tmp_path, custom_hooks=[hook], **{**TWO, **changes}))
-    assert number == signal.SIGINT or info.value.code == 75
+    if number == signal.SIGTERM:
+        assert info.value.code == 75
+    elif number == signal.SIGINT and (tmp_path / 'last_checkpoint').is_file():
+        assert info.value.checkpoint == (tmp_path / 'last_checkpoint').read_text()
 
 
 def pointed(tmp_path):
@@ -150,8 +154,31 @@ def test_the_log_says_how_to_go_on(tmp_path):
 
 
 def test_an_interrupt_before_the_first_iteration_saves_nothing(tmp_path):
-    stopped(tmp_path, 0, 'set-up', signal.SIGINT)
-    assert not checkpoints(tmp_path)
+    stopped(tmp_path / 'new', 0, 'set-up', signal.SIGINT, says='before the first iteration, nothing to save yet')
+    assert not (tmp_path / 'new').exists()
+    stopped(tmp_path / 'begun', 5, number=signal.SIGINT, says='Stopped after iteration 6')
+    hook = dict(type='SignalHook', number=int(signal.SIGINT), iteration=0, stage='set-up')
+    with pytest.raises(Interrupted) as info:
+        train_detector(toy.config(tmp_path / 'begun', custom_hooks=[hook], **TWO), resume=True)
+    assert info.value.checkpoint is None  # what was saved before is still the newest
+    assert pointed(tmp_path / 'begun')['meta']['iter'] == 6
+
+
+def test_an_interrupt_while_the_run_is_built(tmp_path, monkeypatch):
+    def interrupted(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(toy.ToyDataset, 'load_data_list', interrupted)
+    with pytest.raises(Interrupted, match='nothing to save yet'):
+        train_detector(toy.config(tmp_path / 'work', **TWO))
+    assert not (tmp_path / 'work').exists()
+
+
+def test_a_starting_worker_leaves_the_signal_to_its_parent(capfd):
+    hook = StopHook()
+    hook._process += 1
+    hook._note(signal.SIGINT, None)
+    assert hook.number == 0 and not capfd.readouterr().err
 
 
 def test_an_interrupt_without_a_checkpoint_hook(tmp_path):
@@ -266,9 +293,13 @@ def test_interrupted_by_the_keyboard(start, tmp_path):
     code, shown = end(process)
     assert code == 130, shown
     assert 'Traceback' not in shown
-    assert shown.endswith('Interrupted\n')
     iteration = pointed(tmp_path / 'work')['meta']['iter']
     assert f'after iteration {iteration}. Saved ' in shown
+    assert shown.endswith(
+        f'Stopped after iteration {iteration}; '
+        f'the newest checkpoint is {tmp_path}/work/iter_{iteration}.pth. To go on:\n'
+        f'    python tools/train.py {tmp_path}/slow.py --work-dir {tmp_path}/work --resume\n'
+    )
     assert iteration >= 8  # of 4 in an epoch
 
 

@@ -79,9 +79,8 @@ def evaluation(ann_file, detections):
     MMLogger.get_instance('made')
     metric = CocoMetric(ann_file=str(ann_file), classwise=False)
     metric.dataset_meta = dict(classes=CLASSES)
-    boxes = np.array([item['bbox'] for item in detections], dtype=float)
-    boxes[:, 2:] += boxes[:, :2]
+    xywh = np.array([item['bbox'] for item in detections], dtype=float)
     scores, labels = (np.array([item[key] for item in detections]) for key in ('score', 'category_id'))
     none = (np.zeros((0, 4)), np.zeros(0), np.zeros(0, int))
-    metric.compute_metrics([(1, None, boxes, scores, labels - 1), (2, None, *none)])
+    metric.compute_metrics([(1, None, xywh, scores, labels - 1), (2, None, *none)])
     return metric.evaluation

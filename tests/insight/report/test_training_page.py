@@ -8,7 +8,7 @@ import pytest
 from frdet.insight import store
 from frdet.insight.errors import KINDS, Results
 from frdet.insight.report import write_page
-from frdet.insight.report.pictures import shown
+from frdet.insight.report.pictures import COLOUR_OF, COLOURS, shown
 from frdet.insight.report.run import analyse
 from frdet.insight.report.training_page import duration
 from tests.insight.report.made import CLASSES, FIRST, SECOND, make_run, scalars, step
@@ -20,6 +20,11 @@ def table_of(content, caption):
     part = content[content.index(f'>{caption}</p>') :]
     body = part[part.index('<tbody>') : part.index('</tbody>')]
     return [re.findall(r'<td[^>]*>(.*?)</td>', row) for row in body.split('</tr>') if '<td' in row]
+
+
+def test_a_missed_object_does_not_look_right():
+    assert COLOUR_OF['missed'] == 'red'
+    assert len(set(COLOURS)) == len(COLOURS) == len(COLOUR_OF)
 
 
 def test_what_it_says(tmp_path):
