@@ -3,7 +3,8 @@
 import difflib
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -112,6 +113,7 @@ class DetDataset(BaseDataset):
         self.left_out: dict[str, int] = {}  # number of images that ``filter_cfg`` leaves out, by reason
         self.unpacked: list[str] | None = None  # a loader that hands messages on puts a list here
         self.notes: list[str] = []  # what ``annotations`` noticed, a sentence each
+        self.mistakes: list[str] | None = None  # a list collects the mistakes in single files, instead of stopping
         self._annotations: Annotations | None = None
         super().__init__(
             ann_file=str(ann_file),
@@ -132,6 +134,17 @@ class DetDataset(BaseDataset):
     def how_to_get(self) -> str:
         """How to get missing data: the last line of the error. A person has data of their own already."""
         return ''
+
+    @contextmanager
+    def one_of_many(self) -> Iterator[None]:
+        """For ``read``, around the reading of one of several files. What is wrong in a file ends only this context if
+        ``mistakes`` is a list, which gets the message: so a check finds all."""
+        try:
+            yield
+        except ValueError as error:
+            if self.mistakes is None:
+                raise
+            self.mistakes.append(str(error))
 
     def prepare_files(self) -> None:
         """Called before files are read: a data set may draw or download its files here."""

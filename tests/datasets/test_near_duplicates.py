@@ -139,6 +139,16 @@ def test_pairs_and_groups_against_a_loop(monkeypatch):
     assert all((groups[i] == groups[j]) == (root[i] == root[j]) for i in range(39) for j in range(39))
 
 
+def test_a_chain_that_is_joined_last(monkeypatch):
+    """Codes 0, 4, 2 and 1 are 20 bits apart each; one at a time, the pairs 0-4 and 1-2 are found before 2-4."""
+    monkeypatch.setattr(near_duplicates, 'BLOCK', 1)
+    bits = np.zeros((5, BITS), dtype=np.uint8)
+    for flipped, k in enumerate((0, 4, 2, 1)):
+        bits[k, : 20 * flipped] = 1
+    bits[3, 100:] = 1
+    assert group(Codes(np.packbits(bits, axis=1), np.ones(5, dtype=bool))).tolist() == [0, 0, 0, 3, 0]
+
+
 def test_what_a_division_keeps_together(folder):
     names = [*(f'{seed}.jpg' for seed in range(10)), *VARIANTS]
     groups, said = group_images(folder, names)

@@ -56,7 +56,20 @@ def test_a_file_and_a_folder_without_parts(run, tmp_path):
     content['annotations'][0]['bbox'][2] = -5
     file.write_text(json.dumps(content))
     code, out = run(file)
-    assert code == 1 and 'box of negative size' in out and 'Kinds of errors: 1, of notes: 1. A run would stop or be wrong.' in out
+    assert code == 1 and 'box of negative size' in out
+    assert out.rstrip().endswith('Kinds of errors: 1, of notes: 1. A run would stop or be wrong.')
+
+
+@pytest.mark.parametrize(('layout', 'ending', 'text'), [('voc', 'xml', '<annotation'), ('yolo', 'txt', '0 0.5')])
+def test_all_files_that_cannot_be_read(run, tmp_path, layout, ending, text):
+    """Two of five files make no sense; the check does not stop at the first one, as a training does."""
+    write(tmp_path, layout, dict(all=TRAIN))
+    files = sorted(tmp_path.rglob(f'picture_*.{ending}'))
+    for file in files[1:3]:
+        file.write_text(text)
+    code, out = run(tmp_path)
+    assert code == 1 and 'unreadable annotation file | 2 ' in out
+    assert all(file.name in out for file in files[1:3])
 
 
 def test_no_data(run, tmp_path):

@@ -49,7 +49,10 @@ def check_annotations(dataset: DetDataset, findings: Findings) -> Checked:
                 findings.add('category left out', note)
             mend(sections, folder)
             return _check_coco(sections, folder, findings)
+        dataset.mistakes = []
         content = dataset.read_all()
+        for mistake in dataset.mistakes:
+            findings.add('unreadable annotation file', mistake)
     except DataError as error:
         findings.add('unreadable annotation file', str(error))
         return Checked([], 'nothing read', {})

@@ -65,8 +65,11 @@ class VocDataset(DetDataset):
 
     def read(self) -> Annotations:
         """Read the XML files."""
-        stems = self._stems()
-        read = [read_image_xml(Path(self.ann_file, f'{stem}.xml')) for stem in track(stems, 'Reading XML files')]
+        files: dict[str, Image] = {}
+        for stem in track(self._stems(), 'Reading XML files'):
+            with self.one_of_many():
+                files[stem] = read_image_xml(Path(self.ann_file, f'{stem}.xml'))
+        stems, read = list(files), list(files.values())
         names = self._image_names(stems, read)
         sizes = {name: image.size for name, image in zip(names, read, strict=True) if image.size}
         records = image_records(self, names, sizes)

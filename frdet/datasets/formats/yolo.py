@@ -88,7 +88,9 @@ class YoloDataset(DetDataset):
         places: list[int] = []
         have_file = False
         for place, file in enumerate(track(files, 'Reading labels')):
-            found = read_labels(file, source.keypoints)
+            found: list[list[float]] | None = []
+            with self.one_of_many():
+                found = read_labels(file, source.keypoints)
             have_file = have_file or found is not None
             rows += found or []
             places += [place] * len(found or [])
