@@ -40,7 +40,8 @@ VAL_ANN = 'annotations/instances_val2017.json'
 # Files that take longest, the longest first: begun last, one of them would leave the other test processes idle. `make
 # quick` leaves them out.
 LONG = (
-    'test_docs_commands.py', 'test_examples.py', 'tools/test_benchmark.py', 'test_memory.py', 'test_overfit.py',
+    'test_docs_commands.py', 'test_examples.py', 'test_own_data_page.py', 'tools/test_benchmark.py', 'test_memory.py',
+    'test_overfit.py',
     'ops/test_both_ways.py',
     'tools/test_train_and_test.py', 'apis/export/test_exporting.py',
     'engine/hooks/test_stop.py', 'models/test_same_losses.py', 'test_determinism.py', 'tools/test_bad_input.py',

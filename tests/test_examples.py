@@ -124,7 +124,7 @@ def test_testing(run):
 
 def test_data_are_checked(run):
     printed = run.output('check_data', run.config)
-    assert '2 images, 7 annotations, 6 categories' in printed and 'error' not in printed
+    assert '2 images, 7 annotations, 6 categories' in printed and '| error' not in printed
 
 
 def test_detecting(run):

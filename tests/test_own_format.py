@@ -104,7 +104,7 @@ def test_what_check_data_finds(root, tmp_path):
         'check_data', root / 'csv_config.py', '--cfg-options', f'train_dataloader.dataset.dataset.ann_file={wrong}'
     )
     assert code == 1
-    for words in ('box outside its image', 'boxes[1]: [70.0, 5.0, 90.0, 30.0] in image a.png of 64x72', 'repeated box'):
+    for words in ('box outside its image', 'boxes[1]: [70, 5, 90, 30] in image a.png of 64x72', 'repeated box'):
         assert words in output
     wrong.write_text('a.png,10,12,80,dog\n')
     code, output = tool(

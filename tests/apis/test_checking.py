@@ -223,7 +223,7 @@ def run(cfg):
             raise DataError(sample.broken_images[0])
         boxes += len(sample.gt_instances)
     figures = evaluated(metric, val, samples)
-    return boxes, round(figures['coco/bbox_mAP'], 6), round(figures['coco/bbox_mAP_m'], 6)
+    return boxes, round(figures.get('coco/bbox_mAP', -1), 6), round(figures.get('coco/bbox_mAP_m', -1), 6)
 
 
 #: The 20 boxes of 30 x 40 pixels in training; AP 1 for the 6 in validation, all of medium size.

@@ -236,7 +236,7 @@ def test_evaluating_torchvisions_file(tmp_path, shapes):
     done = run_tool('test', QUICK, tmp_path / 't.pth', '--work-dir', tmp_path / 'w', *given, root=tmp_path)
     output = done.stdout + done.stderr
     assert done.returncode == 0, output
-    assert output.count('t.pth: layout torchvision') == 1
+    assert output.count('t.pth (layout torchvision)') == 1
     assert 'bbox_mAP' in output
 
 
@@ -248,7 +248,7 @@ def test_training_from_detectron2s_file(tmp_path, shapes):
     )  # fmt: skip
     output = done.stdout + done.stderr
     assert done.returncode == 0, output
-    assert output.count('d.pkl: layout detectron2') == 1
+    assert output.count('d.pkl (layout detectron2)') == 1
     assert 'start anew' not in output and 'missing keys' not in output
     given, trained = (read_detector(tmp_path / name)[0] for name in ('d.pkl', 'w/epoch_1.pth'))
     assert all(torch.equal(trained[name], value) for name, value in given.items() if 'running' not in name)

@@ -33,7 +33,7 @@ ERRORS = {
     'most boxes leave their images': 'wrong boxes: are they x1 y1 x2 y2, not x y width height?',
     'box of negative size': 'its object is learnt as background',
     'box outside its image': 'its object is learnt as background',
-    'nothing to evaluate': 'every metric value is -1, and no checkpoint can be chosen',
+    'nothing to evaluate': 'there is no metric value, or each is -1, and no checkpoint can be chosen',
 }
 #: Kind of finding -> its consequence, or how frdet deals with it; the most harmful first.
 NOTES = {

@@ -179,11 +179,9 @@ def test_it_is_exported(model):
 
 def test_a_family_without_its_two_methods(model):
     model.__class__ = Detector
-    with pytest.raises(
-        ConfigError, match=r'Detector in .*base.py has no method losses\(features, truth, image_sizes\)'
-    ):
+    with pytest.raises(ConfigError, match=r'Detector has no method losses\(features, truth, image_sizes\)'):
         model(**model.data_preprocessor(data()), mode='loss')
-    with pytest.raises(ConfigError, match=r'Detector in .*base.py has no method detect'):
+    with pytest.raises(ConfigError, match='Detector has no method detect'):
         model.test_step(data())
 
 
@@ -213,4 +211,6 @@ def test_the_shell_asks_the_detector_alone(place):
     path = ROOT / 'frdet' / place
     files = path.rglob('*.py') if path.is_dir() else [path]
     for file in files:
+        if file.parent.name == 'own_data':  # it writes configs of a Faster R-CNN
+            continue
         assert not re.search(r'\broi_head\b|\bbbox_head\b|\brpn_head\b', file.read_text()), file
