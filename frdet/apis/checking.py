@@ -64,9 +64,9 @@ def config_of(found: Found) -> Config:
     Raises:
         DataError: there are images without labels.
     """
-    if found.type == 'ImageFolder':
+    if found.reader == 'ImageFolder':
         raise DataError(f'{found.root} has images and no labels, so there is nothing to check: label them first')
-    datasets = {part: dict(type=found.type, data_root=found.root, **args) for part, args in found.parts.items()}
+    datasets = {part: dict(type=found.reader, data_root=found.root, **args) for part, args in found.parts.items()}
     classes: dict[str, Any] = {}  # of all parts, because a part need not have all
     for dataset in datasets.values() if len(datasets) > 1 else ():
         with suppress(DataError):  # the check reports it

@@ -36,7 +36,7 @@ def use_data(cfg: Config, path: str | Path, *, checkpoint: str | None = None) ->
         ConfigError: the config has no data set to replace.
     """
     found = recognise(path)
-    if found.type == UNLABELLED:
+    if found.reader == UNLABELLED:
         raise DataError(f'--data {path} has images and no labels')
     classes = _classes(cfg, checkpoint)
     for part, arguments in _chosen(found, testing=checkpoint is not None).items():
@@ -46,7 +46,7 @@ def use_data(cfg: Config, path: str | Path, *, checkpoint: str | None = None) ->
             raise ConfigError(f'{name} of {cfg.filename or "the config"} has no data set to replace by --data {path}')
         _compare(found, arguments, classes, part)
         kept = {key: old[0][key] for key in KEPT if key in old[0]}
-        new = dict(type=found.type, data_root=found.root, **arguments, metainfo=dict(classes=list(classes)), **kept)
+        new = dict(type=found.reader, data_root=found.root, **arguments, metainfo=dict(classes=list(classes)), **kept)
         if len(old) == 1:  # a wrapper around it stays
             old[0].clear()
             old[0].update(ConfigDict(new))

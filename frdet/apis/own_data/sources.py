@@ -62,7 +62,7 @@ def look_at(path: str | Path, background: str | Path | None = None) -> Source:
         DataError: it has no labels, no box, nothing to train on, or cannot be read; or ``background`` has labels.
     """
     found = recognise(path)
-    if found.type == UNLABELLED:
+    if found.reader == UNLABELLED:
         raise DataError(
             f'{path} has images and no labels: label your objects first. Images that show none of your objects are '
             f'given beside labelled ones, with --background {path}'
@@ -103,7 +103,7 @@ def read_part(found: Found, arguments: Mapping[str, Any]) -> Annotations:
     """The annotations of a part, or of all images if ``arguments`` divide them."""
     if 'split' in arguments:
         arguments = {key: value for key, value in arguments.items() if key not in ('split', 'part')}
-    dataset = DATASETS.build(dict(type=found.type, data_root=found.root, lazy_init=True, **arguments))
+    dataset = DATASETS.build(dict(type=found.reader, data_root=found.root, lazy_init=True, **arguments))
     return dataset.annotations()
 
 
@@ -115,7 +115,7 @@ def count_boxes(content: Annotations) -> dict[str, int]:
 
 def _background(path: str | Path) -> dict[str, Any]:
     found = recognise(path)
-    if found.type != UNLABELLED:
+    if found.reader != UNLABELLED:
         raise DataError(f'--background {path} has labels ({found.format}): give a folder of images without labels')
     (arguments,) = found.parts.values()
-    return dict(type=found.type, data_root=found.root, **arguments)
+    return dict(type=found.reader, data_root=found.root, **arguments)

@@ -117,7 +117,7 @@ def _unused(names: Sequence[str]) -> list[str]:
 
 def _data(source: Source) -> list[str]:
     common, _ = _shared(source.parts.arguments)
-    lines = _arguments(dict(type=source.found.type, data_root=shown_path(source.found.root), **common))
+    lines = _arguments(dict(type=source.found.reader, data_root=shown_path(source.found.root), **common))
     lines = [f'    {line},' for line in [*lines, 'metainfo=dict(classes=classes)']]
     if 'split' in common:
         lines[-2] += '  # the same in every run; classes in equal shares, copies on one side'

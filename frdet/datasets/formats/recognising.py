@@ -27,7 +27,7 @@ class Found(NamedTuple):
 
     Attributes:
         format: in words, such as ``Pascal VOC XML``.
-        type: registered name of the reader.
+        reader: registered name of the data set that reads it.
         root: its ``data_root``.
         parts: the other arguments of the reader, for the splits ``train``, ``val`` and ``test`` that the data have;
             or for ``all`` images if they are not divided.
@@ -35,7 +35,7 @@ class Found(NamedTuple):
     """
 
     format: str
-    type: str
+    reader: str
     root: str
     parts: dict[str, dict[str, Any]]
     notes: list[str]
@@ -45,7 +45,7 @@ class Kind(NamedTuple):
     """A format: its reader, the files or folders that show it, and the arguments that read these."""
 
     format: str
-    type: str
+    reader: str
     evidence: Callable[[Tree], list[str]]
     layout: Callable[[Tree, list[str]], Layout]
 
@@ -83,7 +83,7 @@ def _found(kind: Kind, tree: Tree, files: list[str]) -> Found:
     parts, notes = kind.layout(tree, files)
     if len(parts) == 1:
         parts = {'all': next(iter(parts.values()))}
-    return Found(kind.format, kind.type, str(tree.root), parts, notes)
+    return Found(kind.format, kind.reader, str(tree.root), parts, notes)
 
 
 def _of_file(path: Path) -> Found:

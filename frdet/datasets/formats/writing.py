@@ -73,9 +73,9 @@ def convert(source: str | Path, target: str | Path, to: str, *, link: bool = Fal
     if target.resolve().is_relative_to(Path(source).resolve()):
         raise DataError(f'{target} is inside {source}, which would then hold two formats: give a folder outside')
     found = recognise(source)
-    if found.type == 'ImageFolder':
+    if found.reader == 'ImageFolder':
         raise DataError(f'{source} has images without labels: there is nothing to convert')
-    parts, said = _read({'type': found.type, 'data_root': found.root}, found.parts)
+    parts, said = _read({'type': found.reader, 'data_root': found.root}, found.parts)
     unfinished = target.with_name(f'.{target.name}.{os.getpid()}{UNFINISHED}')
     try:
         unfinished.mkdir(parents=True)

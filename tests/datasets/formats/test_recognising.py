@@ -199,11 +199,11 @@ def fill(folder, files):
 def test_layouts(folder, files, kind, parts):
     fill(folder, files)
     found = recognise(folder.root)
-    assert (found.type, found.root, found.parts) == (kind, str(folder.root), parts)
+    assert (found.reader, found.root, found.parts) == (kind, str(folder.root), parts)
     more = dict(metainfo=dict(classes=['cat'])) if kind == 'ImageFolder' else {}
     for args in found.parts.values():
         # Serialising collects garbage, which takes longer than all else.
-        dataset = DATASETS.build(dict(type=found.type, data_root=found.root, serialize_data=False, **args, **more))
+        dataset = DATASETS.build(dict(type=found.reader, data_root=found.root, serialize_data=False, **args, **more))
         assert dataset.metainfo['classes'][0] in ('cat', 'object')
         assert all((folder.root / dataset.get_data_info(k)['img_path']).is_file() for k in range(len(dataset)))
 

@@ -41,7 +41,7 @@ def rows(path, flags=('crowd', 'ignored'), cut=False):
     found = recognise(path)
     result = {}
     for split, args in found.parts.items():
-        content = DATASETS.build(dict(type=found.type, data_root=found.root, **args, lazy_init=True)).annotations()
+        content = DATASETS.build(dict(type=found.reader, data_root=found.root, **args, lazy_init=True)).annotations()
         names = [os.path.basename(image['file_name']) for image in content.images]
         sizes = [(image['width'], image['height']) for image in content.images]
         corners = content.xywh + np.pad(content.xywh[:, :2], ((0, 0), (2, 0)))
@@ -121,7 +121,7 @@ def test_splits_classes_and_negatives(small, tmp_path, to):
 def recognise_classes(path):
     found = recognise(path)
     args = next(iter(found.parts.values()))
-    return DATASETS.build(dict(type=found.type, data_root=found.root, **args)).metainfo['classes']
+    return DATASETS.build(dict(type=found.reader, data_root=found.root, **args)).metainfo['classes']
 
 
 def test_pixels_of_voc(small, tmp_path):
