@@ -24,8 +24,8 @@ LINES = [line for line in dict.fromkeys(LINES) if re.search(OWN_DATA, line)]
 # Options of a model of seconds. Its COCO weights are drawn by the test.
 TINY = """
 model = dict(
-    backbone=dict(depth=18, init_cfg=None),
-    neck=dict(in_channels=(64, 128, 256, 512), out_channels=16),
+    backbone=dict(depth=18, base_channels=8, init_cfg=None),
+    neck=dict(in_channels=(8, 16, 32, 64), out_channels=16),
     rpn_head=dict(in_channels=16, feat_channels=16, post_nms_train=50, post_nms_test=50),
     roi_head=dict(
         bbox_head=dict(num_classes=None, in_channels=16, conv_channels=16, fc_channels=16, num_convs=1), score_thr=0.0
