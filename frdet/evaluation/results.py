@@ -99,6 +99,7 @@ class _Images:
             self.by_id.setdefault(image['id'], []).append(position)
 
     def find(self, record: dict[str, Any]) -> int | None:
+        """The position of the image of ``record``, by its file name if it has one, else by its id."""
         fitting = self.by_id.get(record['image_id'], [])
         if parts := _parts(str(record.get('file_name') or '')):
             # One path ends as the whole other one, because folders may be given from elsewhere.
@@ -121,6 +122,7 @@ class _Labels:
         self.labels = {**dict.fromkeys(every.values(), -1), **{name: label for label, name in enumerate(classes)}}
 
     def find(self, record: dict[str, Any], position: int | None) -> int | None:
+        """The label of ``record``, whose image is at ``position``, by the name of its class, or else by the id."""
         if position is None:
             return None
         names = self.names[id(self.truth.source_of(position))]
