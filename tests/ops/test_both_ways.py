@@ -100,9 +100,6 @@ def other_python() -> Path:
     installed = subprocess.run(command, text=True, capture_output=True, check=False)
     if installed.returncode:
         pytest.skip(f'torch {OTHER_TORCH} cannot be installed here: {installed.stderr.strip().splitlines()[-1]}')
-    # What torch needs besides comes from this environment; its own torch is found first.
-    (site,) = folder.glob('lib/python*/site-packages')
-    (site / 'others.pth').write_text(str(Path(torch.__file__).parents[1]))
     done.touch()
     return python
 
@@ -116,7 +113,11 @@ def test_the_library_loads_under_another_torch(tmp_path: Path) -> None:
     boxes, scores = random_boxes(300), torch.rand(300)
     results = [ops.roi_align(x, rois, 3, 0.1, 2, True), ops.nms(boxes, scores, 0.5), *ops.max_iou(boxes, boxes[:5])]
     torch.save([x, rois, boxes, scores, results], tmp_path / 'expected.pt')
+    # What torch needs besides comes from this environment; the other's own torch is found first. The path is not kept in
+    # the other environment, which may outlive this one.
     program = f"""
+import sys
+sys.path.append({str(Path(torch.__file__).parents[1])!r})
 import torch
 assert torch.__version__.startswith({OTHER_TORCH!r}), torch.__version__
 torch.ops.load_library({str(loading.LIBRARIES['cpu'])!r})
