@@ -48,7 +48,7 @@ def test_a_changed_copy_of_a_training_image(found):
     save(ImageEnhance.Brightness(photo(1)).enhance(0.7), found.folder / 'train/dark.jpg')
     together, train, val = found()
     (example,) = together['near-duplicate in two splits'].examples
-    assert example.startswith('again.jpg of val is like 1.png of train (') and example.endswith(' of 255 bits differ)')
+    assert example.startswith('again.jpg of val is like 1.png of train (') and example.endswith(' of 256 bits differ)')
     ((first, second),) = together.pictures['near-duplicate in two splits']
     assert (first.path, second.path) == (str(found.folder / 'val/again.jpg'), str(found.folder / 'train/1.png'))
     assert train['near-duplicate image'].times == 1 and 'dark.jpg is like 1.png' in str(train)
