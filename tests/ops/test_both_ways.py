@@ -113,7 +113,7 @@ def test_the_library_loads_under_another_torch(tmp_path: Path) -> None:
     boxes, scores = random_boxes(300), torch.rand(300)
     results = [ops.roi_align(x, rois, 3, 0.1, 2, True), ops.nms(boxes, scores, 0.5), *ops.max_iou(boxes, boxes[:5])]
     torch.save([x, rois, boxes, scores, results], tmp_path / 'expected.pt')
-    # What torch needs besides comes from this environment; the other's own torch is found first. The path is not kept in
+    # The other torch is found first; the packages that it needs come from this environment. Their path is not kept in
     # the other environment, which may outlive this one.
     program = f"""
 import sys
