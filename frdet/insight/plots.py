@@ -80,6 +80,9 @@ def save(plot: Plot, path: str | Path) -> None:
     on_white = {key: '#1b1f24' if value == _INK else value for key, value in _STYLE.items()}
     style = {**on_white, 'figure.facecolor': 'white'}
     with matplotlib.rc_context(style), _painted(plot) as figure:
+        # savefig would draw the whole figure once more, only to lay it out.
+        figure.get_layout_engine().execute(figure)
+        figure.set_layout_engine('none')
         figure.savefig(path)
 
 
