@@ -13,6 +13,7 @@ from frdet.apis import train_detector
 from frdet.config import load_config
 from frdet.datasets import write_shapes
 from tests.engine.toy import ROOT
+from tests.weights import NARROW
 
 
 @pytest.fixture(scope='module')
@@ -23,8 +24,9 @@ def shapes(tmp_path_factory):
 def train(shapes, work_dir, workers, *, seed=3, amp=False):
     """Three iterations of two images: the logged losses, and everything that the checkpoint holds of the model."""
     options = {
+        **NARROW,
         'train_dataloader.dataset.data_root': str(shapes),
-        'train_dataloader.dataset.pipeline.1.short_side': 160,
+        'train_dataloader.dataset.pipeline.1.short_side': 96,
         'train_dataloader.batch_size': 2,
         'train_dataloader.num_workers': workers,
         'train_cfg.max_epochs': 1,

@@ -23,7 +23,7 @@ from frdet.config import check_config, dump_config, load_config
 from frdet.datasets.shapes import write_shapes
 from frdet.registry import DETECTORS
 from tests import warm
-from tests.weights import write_r50_pkl
+from tests.weights import NARROW, write_r50_pkl
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', *sorted((ROOT / 'docs').glob('*.md'))]
@@ -31,6 +31,7 @@ QUICK = 'configs/quickstart/demo.py'
 R50 = 'configs/faster_rcnn/r50_fpn_1x_cocoval.py'
 COMMAND = r'\s*([A-Z_]+=\S+ )*((python|pip|make|torchrun|srun|\.) |for \w+ in .*; do|tools/\w+\.(py|sh))'
 WIDTH = 64
+BASE_CHANNELS = NARROW['model.backbone.base_channels']
 # What a page leaves to the reader; and a training of many epochs.
 FILLED = {
     'CONFIG CHECKPOINT': f'{R50} work_dirs/r50_fpn_1x_cocoval/epoch_12.pth',
@@ -143,8 +144,12 @@ def sandbox(tmp_path_factory, coco_root):
 
 
 def shrink(config: Path) -> None:
-    """Small images, few of them, one epoch; box heads that have few weights to train and to save."""
+    """Small images, few of them, one epoch; networks that have few weights to train and to save."""
     text = config.read_text()
+    text = text.replace('depth=50,', f'depth=50, base_channels={BASE_CHANNELS},')
+    text = re.sub(r'in_channels=\(\d+, \d+, \d+, \d+\)', 'in_channels=None', text)
+    if config.parent.name == 'interop':  # the layers of other projects' files
+        text = text.replace('backbone=dict(', 'backbone=dict(base_channels=64, ')
     text = re.sub(r'short_side=(800|\(640.*?\)), max_size=1333', 'short_side=96, max_size=160', text)
     text = text.replace('fc_channels=1024', f'fc_channels={WIDTH}')
     text = re.sub(r'max_epochs=\d+', 'max_epochs=1', text)

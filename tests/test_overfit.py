@@ -38,8 +38,8 @@ def test_learns_three_images_by_heart(coco_root, tmp_path, monkeypatch):
     cfg = load_config(
         ROOT / 'configs/faster_rcnn/r50_fpn_1x_cocoval.py',
         {
-            'model.backbone': dict(depth=18, norm=dict(type='BN'), frozen_stages=-1, init_cfg=None),
-            'model.neck': dict(in_channels=(64, 128, 256, 512), out_channels=64, norm=dict(type='BN')),
+            'model.backbone': dict(depth=18, base_channels=32, norm=dict(type='BN'), frozen_stages=-1, init_cfg=None),
+            'model.neck': dict(in_channels=(32, 64, 128, 256), out_channels=64, norm=dict(type='BN')),
             'model.rpn_head': dict(in_channels=64, feat_channels=64, post_nms_train=100, post_nms_test=50),
             'model.roi_head.bbox_head': dict(num_classes=num_classes, in_channels=64, fc_channels=128),
             'model.roi_head.sampler': dict(num=64, pos_fraction=0.5),

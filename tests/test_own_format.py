@@ -45,7 +45,7 @@ val_evaluator = [
     dict(type='CocoMetric', prefix='both'),
 ]
 test_evaluator = val_evaluator
-model = dict(roi_head=dict(bbox_head=dict(num_classes=2)))
+model = dict(backbone=dict(base_channels=16), neck=dict(in_channels=None), roi_head=dict(bbox_head=dict(num_classes=2)))
 train_cfg = dict(max_epochs=1, val_interval=1)
 default_hooks = dict(checkpoint=dict(interval=1, save_best='val/bbox_mAP'))
 """

@@ -12,14 +12,19 @@ from frdet.models.backbones import ResNet
 from frdet.models.detectors import FasterRCNN
 from frdet.structures import DetDataSample
 
+#: Options for a quarter of a ResNet's channels: there is a sixteenth of the weights to draw, step, save and load.
+NARROW = {'model.backbone.base_channels': 16, 'model.neck.in_channels': None}
+NARROW_WORDS = [f'{key}={value}' for key, value in NARROW.items()]  #: the same as words of a command
 
-def calibrated_resnet(depth: int, style: str, images: Tensor) -> ResNet:
+
+def calibrated_resnet(depth: int, style: str, images: Tensor, base_channels: int = 64) -> ResNet:
     """A ResNet of random weights whose BatchNorm statistics fit ``images`` (N, 3, H, W).
 
     Random weights under norms that do nothing double the activations from block to block. With statistics set from a
     forward pass and the last norm of each block scaled to 0.3 the features stay of unit size, like a trained net's.
     """
-    net = ResNet(depth=depth, style=style, norm=dict(type='BN', momentum=1.0), frozen_stages=-1)
+    norm = dict(type='BN', momentum=1.0)
+    net = ResNet(depth=depth, style=style, norm=norm, frozen_stages=-1, base_channels=base_channels)
     for block in (b for i in range(1, 5) for b in getattr(net, f'layer{i}')):
         nn.init.constant_((block.bn3 if hasattr(block, 'bn3') else block.bn2).weight, 0.3)
     with torch.no_grad():
@@ -47,14 +52,14 @@ def caffe2_names(net: ResNet) -> dict[str, np.ndarray]:
             if block.downsample is not None:
                 name = f'res{stage + 1}_{i}_branch1'
                 add(name, f'{name}_bn', *block.downsample)
-    blobs['fc1000_w'] = np.zeros((1000, 2048), np.float32)
+    blobs['fc1000_w'] = np.zeros((1000, net.out_channels[-1]), np.float32)
     blobs['fc1000_b'] = np.zeros(1000, np.float32)
     blobs['conv1_w_momentum'] = np.zeros_like(blobs['conv1_w'])
     return blobs
 
 
 def write_r50_pkl(path: Path, images: Sequence[np.ndarray]) -> Path:
-    """A calibrated caffe-style ResNet-50 in the layout of R-50.pkl, protocol 2 as Python 2 wrote it.
+    """A calibrated ``NARROW`` caffe-style ResNet-50 in the layout of R-50.pkl, protocol 2 as Python 2 wrote it.
 
     Args:
         path: where to.
@@ -64,7 +69,7 @@ def write_r50_pkl(path: Path, images: Sequence[np.ndarray]) -> Path:
     batch = torch.stack([torch.from_numpy(image.copy()).permute(2, 0, 1) - mean for image in images])
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        net = calibrated_resnet(50, 'caffe', batch)
+        net = calibrated_resnet(50, 'caffe', batch, NARROW['model.backbone.base_channels'])
     path.write_bytes(pickle.dumps({'blobs': caffe2_names(net)}, protocol=2))
     return path
 

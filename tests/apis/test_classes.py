@@ -15,6 +15,7 @@ from frdet.errors import ConfigError, DataError
 from frdet.registry import DATASETS, DETECTORS
 from tests.engine.toy import ROOT
 from tests.rival import rival_scope  # noqa: F401  # a fixture
+from tests.weights import NARROW_WORDS
 
 CONFIG = ROOT / 'configs/quickstart/r18_fpn_shapes.py'
 PLACE = 'model.roi_head.bbox_head.num_classes'
@@ -28,6 +29,7 @@ def options(tmp_path_factory):
     splits = ('train', 'val', 'test')
     return [
         f'{PLACE}=None',
+        *NARROW_WORDS,
         *(f'{split}_dataloader.dataset.data_root={root}' for split in splits),
         *(f'{split}_dataloader.dataset.metainfo.classes=[{",".join(NAMES)}]' for split in splits),
         *(f'{split}_evaluator.ann_file={root}/annotations/instances_val2017.json' for split in splits[1:]),

@@ -15,8 +15,10 @@ from frdet.config import load_config
 from frdet.errors import BrokenImageError, ConfigError, DataError
 from frdet.structures import DetDataSample
 from tests.engine.toy import ROOT
+from tests.weights import NARROW_WORDS
 
 OPTIONS = [
+    *NARROW_WORDS,
     'model.roi_head.bbox_head.fc_channels=32',
     'model.roi_head.score_thr=0.0',
     'model.rpn_head.post_nms_test=20',

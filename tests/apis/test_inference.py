@@ -24,9 +24,11 @@ from frdet.errors import BrokenImageError, CheckpointError, ConfigError, DataErr
 from frdet.registry import DETECTORS
 from tests.checkpoints.test_reading import Trap
 from tests.engine.toy import ROOT
+from tests.weights import NARROW_WORDS
 
 CONFIG = 'configs/quickstart/r18_fpn_shapes.py'
 SMALL = [
+    *NARROW_WORDS,
     'model.roi_head.bbox_head.fc_channels=32',
     'model.roi_head.score_thr=0.0',
     'model.rpn_head.post_nms_test=20',

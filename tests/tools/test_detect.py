@@ -20,9 +20,15 @@ from frdet.errors import ConfigError, DataError
 from frdet.registry import DETECTORS
 from tests.engine.toy import ROOT
 from tests.tools.test_train_and_test import run_tool
+from tests.weights import NARROW_WORDS
 
 CONFIG = 'configs/quickstart/r18_fpn_shapes.py'
-SMALL = ['model.roi_head.bbox_head.fc_channels=32', 'model.roi_head.score_thr=0.0', 'model.rpn_head.post_nms_test=20']
+SMALL = [
+    *NARROW_WORDS,
+    'model.roi_head.bbox_head.fc_channels=32',
+    'model.roi_head.score_thr=0.0',
+    'model.rpn_head.post_nms_test=20',
+]
 CLASSES = ('disc', 'square', 'cross', 'star', 'ring', 'bar')
 
 

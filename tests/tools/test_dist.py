@@ -9,6 +9,7 @@ import pytest
 from frdet.datasets import write_shapes
 from tests import warm
 from tests.tools.test_train_and_test import ROOT, scalars
+from tests.weights import NARROW_WORDS
 
 CONFIG = 'configs/quickstart/r18_fpn_shapes.py'
 
@@ -27,6 +28,7 @@ def launch(script: str, *args: object) -> subprocess.CompletedProcess:
 
 def test_two_processes_train_and_test(shapes, tmp_path):
     options = [
+        *NARROW_WORDS,
         *(f'{split}_dataloader.dataset.data_root={shapes}' for split in ('train', 'val', 'test')),
         *(f'{split}_evaluator.ann_file={shapes}/annotations/instances_val2017.json' for split in ('val', 'test')),
         *(f'{split}_dataloader.num_workers=0' for split in ('train', 'val', 'test')),

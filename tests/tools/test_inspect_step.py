@@ -8,6 +8,7 @@ from frdet.datasets.shapes import write_shapes
 from tests.insight import families
 from tests.insight.step.steps import coco_config, shapes_config
 from tests.tools.test_train_and_test import ROOT, run_tool
+from tests.weights import NARROW_WORDS
 
 CONFIG = 'configs/quickstart/r18_fpn_shapes.py'
 HOSTILE = '<img src=x onerror="document.title=1">'
@@ -28,8 +29,8 @@ def hostile_root(tmp_path_factory):
 
 def inspect(root, out, *args):
     return run_tool(
-        'inspect_step', CONFIG, '--out', out, *args, '--cfg-options', f'train_dataloader.dataset.data_root={root}',
-        root=root,
+        'inspect_step', CONFIG, '--out', out, *args, '--cfg-options', *NARROW_WORDS,
+        f'train_dataloader.dataset.data_root={root}', root=root,
     )  # fmt: skip
 
 

@@ -6,6 +6,7 @@ import json
 import pytest
 
 from tests.tools.test_train_and_test import run_tool
+from tests.weights import NARROW_WORDS
 
 QUICK = 'configs/quickstart/r18_fpn_shapes.py'
 
@@ -17,7 +18,7 @@ def work_dir(tmp_path_factory):
     folder = tmp_path_factory.mktemp('report')
     shapes = write_shapes(folder / 'shapes', num_train=8, num_val=4, image_size=(48, 64))
     done = run_tool(
-        'train', QUICK, '--work-dir', folder / 'work', '--cfg-options',
+        'train', QUICK, '--work-dir', folder / 'work', '--cfg-options', *NARROW_WORDS,
         *(f'{split}_dataloader.dataset.data_root={shapes}' for split in ('train', 'val')),
         f'val_evaluator.ann_file={shapes}/annotations/instances_val2017.json',
         *(f'{split}_dataloader.dataset.pipeline.1.short_side=64' for split in ('train', 'val')),

@@ -11,6 +11,7 @@ import torch
 from frdet.datasets import write_shapes
 from tests import warm
 from tests.tools.test_train_and_test import ROOT, scalars
+from tests.weights import NARROW_WORDS
 
 CONFIG = 'configs/quickstart/r18_fpn_shapes.py'
 ITERATIONS = 8  # 2 epochs of 16 images, 4 a batch
@@ -20,6 +21,7 @@ ITERATIONS = 8  # 2 epochs of 16 images, 4 a batch
 def options(tmp_path_factory):
     shapes = write_shapes(tmp_path_factory.mktemp('drawn') / 'shapes', num_train=16, num_val=2)
     return [
+        *NARROW_WORDS,
         *(f'{split}_dataloader.dataset.data_root={shapes}' for split in ('train', 'val', 'test')),
         *(f'{split}_evaluator.ann_file={shapes}/annotations/instances_val2017.json' for split in ('val', 'test')),
         'train_cfg.max_epochs=2',

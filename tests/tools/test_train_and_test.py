@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from tests import warm
-from tests.weights import write_r50_pkl
+from tests.weights import NARROW_WORDS, write_r50_pkl
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = 'configs/faster_rcnn/r50_fpn_1x_cocoval.py'
@@ -47,6 +47,7 @@ def small(coco_root, r50_pkl):
     with open(coco_root.root / coco_root.val_ann) as f:
         num_classes = len(json.load(f)['categories'])
     options = [
+        *NARROW_WORDS,
         f'model.backbone.init_cfg.checkpoint={r50_pkl}',
         f'model.roi_head.bbox_head.num_classes={num_classes}',
         'model.roi_head.bbox_head.fc_channels=64',

@@ -9,6 +9,7 @@ from frdet.apis import init_detector, train_detector
 from frdet.config import load_config
 from frdet.datasets import write_shapes
 from tests.engine.toy import ROOT
+from tests.weights import NARROW
 
 PARTS = ('loss_rpn_cls', 'loss_rpn_bbox', 'loss_cls', 'loss_bbox')
 
@@ -32,6 +33,7 @@ def train(shapes, work_dir, *, batch=1, hook=True):
     options = {
         **{f'{split}_dataloader.dataset.data_root': str(shapes) for split in ('train', 'val', 'test')},
         **{f'{split}_dataloader.num_workers': 0 for split in ('train', 'val', 'test')},
+        **NARROW,
         'val_evaluator.ann_file': str(shapes / 'annotations/instances_val2017.json'),
         'train_dataloader.batch_size': 2,
         'val_dataloader.batch_size': batch,

@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 
 from frdet.config import load_config
+from tests.weights import NARROW
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -12,14 +13,14 @@ ROOT = Path(__file__).resolve().parents[3]
 def shapes_config(root, **changes):
     """The quickstart on a drawn data set in ``root``."""
     data = {'train_dataloader.dataset.data_root': str(root)}
-    return load_config(ROOT / 'configs/quickstart/r18_fpn_shapes.py', {**data, **changes})
+    return load_config(ROOT / 'configs/quickstart/r18_fpn_shapes.py', {**NARROW, **data, **changes})
 
 
 def coco_config(coco_root, **changes):
     """The reference config on ``coco_root``, small: ResNet-18 with FrozenBN, images of 128 pixels."""
     smaller = {
-        'model.backbone': dict(depth=18, init_cfg=None),
-        'model.neck': dict(in_channels=(64, 128, 256, 512), out_channels=32),
+        'model.backbone': dict(depth=18, base_channels=16, init_cfg=None),
+        'model.neck': dict(in_channels=None, out_channels=32),
         'model.rpn_head': dict(in_channels=32, feat_channels=32, pre_nms_train=200, post_nms_train=100),
         'model.roi_head.bbox_head': dict(num_classes=len(coco_root.classes), in_channels=32, fc_channels=64),
         'train_dataloader.batch_size': 6,

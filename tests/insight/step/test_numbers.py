@@ -219,8 +219,8 @@ def test_parts_as_built(coco_root):
     page, record = inspect_step(coco_config(coco_root))
     found = table(page, 'Parts, parameters')
     assert [row['type'] for row in found.values()] == ['DetPreprocessor', 'ResNet', 'FPN', 'RPNHead', 'StandardRoIHead']
-    # Stem 3*64*49, layer1 of ResNet-18 4 * 64*64*9; FrozenBN has no parameters.
-    assert found['backbone']['frozen'] == 9408 + 4 * 36864
+    # Stem 3*16*49, layer1 of a quarter of ResNet-18 4 * 16*16*9; FrozenBN has no parameters.
+    assert found['backbone']['frozen'] == 2352 + 4 * 2304
     height, width = record.samples[0].batch_input_shape
     assert found['data_preprocessor']['output'] == f'1x3x{height}x{width}'
     assert found['neck']['output'].startswith(f'1x32x{height // 4}x{width // 4}; 1x32x{height // 8}')
