@@ -1,6 +1,5 @@
 """A data set of images with boxes in any format. One byte array holds the records of all images."""
 
-import difflib
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +16,7 @@ from frdet.datasets.classes import UNUSED_CLASS as UNUSED_CLASS
 from frdet.datasets.classes import choose_classes, with_class_list
 from frdet.datasets.locating import locate
 from frdet.datasets.splitting import Split, checked_split, describe, take_part
-from frdet.errors import BrokenImageError, ConfigError, DataError, defined
+from frdet.errors import BrokenImageError, ConfigError, DataError, defined, near_names
 from frdet.registry import DATASETS, TRANSFORMS
 
 MAX_IN_A_ROW = 10  # so many broken images in a row stop training
@@ -97,7 +96,7 @@ class DetDataset(BaseDataset):
             raise ConfigError(f'filter_cfg has {", ".join(unknown)}: it takes {", ".join(ImageFilter.__annotations__)}')
         if set(data_prefix) != {'img'}:
             raise ConfigError(f'data_prefix is {dict(data_prefix)!r}: expected dict(img=<folder of the images>)')
-        if near := difflib.get_close_matches('classes', set(metainfo or ()) - {'classes'}, n=1, cutoff=0.8):
+        if near := near_names('classes', set(metainfo or ()) - {'classes'}, sure=True):
             raise ConfigError(f'metainfo has {near[0]}: did you mean classes?')
         if kwargs.get('indices') in (0, [], ()):
             raise ConfigError('indices keeps no image: give the number of first images to keep, or a list of positions')
