@@ -88,7 +88,9 @@ def test_the_rows_of_a_training(trained):
 def test_the_rows_of_a_test(trained, tmp_path, capsys):
     checkpoint = trained[0] / 'epoch_2.pth'
     evaluate_detector(toy.config(tmp_path), str(checkpoint))
-    rows = shown(capsys.readouterr().out)
+    screen = capsys.readouterr().out
+    assert screen.lstrip('\n').partition('\n')[0].endswith('INFO - ')  # MMEngine says nothing before the summary
+    rows = shown(screen)
     assert rows['test'] == '12 images'
     assert re.fullmatch(rf'{checkpoint} \(.*\), \d+ tensors', rows['weights'])
     assert 'seed' not in rows and 'schedule' not in rows
