@@ -112,7 +112,8 @@ class DetDataset(BaseDataset):
         self.left_out: dict[str, int] = {}  # number of images that ``filter_cfg`` leaves out, by reason
         self.unpacked: list[str] | None = None  # a loader that hands messages on puts a list here
         self.notes: list[str] = []  # what ``annotations`` noticed, a sentence each
-        self.mistakes: list[str] | None = None  # a list collects the mistakes in single files, instead of stopping
+        #: A check gets each mistake here, its kind and a message; without it the first one stops the reading.
+        self.on_mistake: Callable[[str, str], None] | None = None
         self._annotations: Annotations | None = None
         super().__init__(
             ann_file=str(ann_file),
@@ -136,14 +137,14 @@ class DetDataset(BaseDataset):
 
     @contextmanager
     def one_of_many(self) -> Iterator[None]:
-        """For ``read``, around the reading of one of several files. What is wrong in a file ends only this context if
-        ``mistakes`` is a list, which gets the message: so a check finds all."""
+        """For ``read``, around the reading of one of several files. With ``on_mistake`` a mistake ends only this
+        context, so that a check finds all."""
         try:
             yield
         except ValueError as error:
-            if self.mistakes is None:
+            if self.on_mistake is None:
                 raise
-            self.mistakes.append(str(error))
+            self.on_mistake('unreadable annotation file', str(error))
 
     def prepare_files(self) -> None:
         """Called before files are read: a data set may draw or download its files here."""
