@@ -12,7 +12,6 @@ from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
 
 from frdet.datasets.annotations import Annotations, Id
-from frdet.datasets.classes import UNUSED_CLASS as UNUSED_CLASS
 from frdet.datasets.classes import choose_classes, with_class_list
 from frdet.datasets.locating import locate
 from frdet.datasets.splitting import Split, checked_split, describe, take_part
