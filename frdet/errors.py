@@ -15,9 +15,29 @@ def defined(cls: type) -> str:
         return cls.__name__
 
 
-def did_you_mean(name: str, names: Iterable[str], cutoff: float = 0.6) -> str:
-    """The end of a message, ``did you mean a or b?``, with up to three ``names`` near to ``name``; '' without any."""
-    near = difflib.get_close_matches(name, list(names), n=3, cutoff=cutoff)
+#: Share of letters that two names have in common in the same order, from which a message proposes one for the other:
+#: more than two thirds, which is what triangle and ring have.
+_NEAR = 0.67
+#: The share from which a name that would be accepted is refused as a misspelling. House and mouse have 0.8.
+_SURE = 0.82
+
+
+def near_names(name: str, names: Iterable[str], *, sure: bool = False) -> list[str]:
+    """Up to three of ``names`` that ``name`` may misspell, the most similar first; capital letters do not matter.
+
+    Args:
+        sure: only names so similar that ``name`` is surely a misspelling.
+    """
+    spelt: dict[str, list[str]] = {}
+    for one in names:
+        spelt.setdefault(one.lower(), []).append(one)
+    near = difflib.get_close_matches(name.lower(), spelt, n=3, cutoff=_SURE if sure else _NEAR)
+    return [one for lower in near for one in spelt[lower]][:3]
+
+
+def did_you_mean(name: str, names: Iterable[str], *, sure: bool = False) -> str:
+    """The end of a message, ``did you mean a or b?``, with the ``near_names``; '' without any."""
+    near = near_names(name, names, sure=sure)
     return f'did you mean {" or ".join(near)}?' if near else ''
 
 

@@ -205,7 +205,7 @@ def check_arguments(kind: str, target: Callable, given: set[str]) -> None:
     name = getattr(target, '__name__', str(target))
     for key in sorted(given - accepted):
         # With ``**kwargs`` any keyword is taken, but a very similar name is more likely a misspelling.
-        near = did_you_mean(key, accepted, cutoff=0.85 if open_ended else 0.6)
+        near = did_you_mean(key, accepted, sure=open_ended)
         if near or not open_ended:
             hint = near or f'it takes {", ".join(sorted(accepted)) or "none"}'
             raise ConfigError(f'{kind} {name} has no argument {key!r}: {hint}')

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from frdet.config import check_config, load_config
 from frdet.engine.schedules import resolve_shares
@@ -32,6 +33,26 @@ def test_the_check_needs_no_data(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     check_config(load_config(path))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize('name', ['demo', 'r18_fpn_shapes'])
+def test_quickstart_fits_together(name):
+    """Heads expect the strides of the maps, and the schedules and the last checkpoint come at the end of the run."""
+    cfg = load_config(ROOT / f'configs/quickstart/{name}.py')
+    with torch.no_grad():
+        features, _ = DETECTORS.build(cfg.model).eval()(torch.zeros(1, 3, 64, 64), mode='tensor')
+    strides = [64 // one.shape[-1] for one in features]
+    assert strides == list(cfg.model.rpn_head.anchor_generator.strides)
+    pooled = list(cfg.model.roi_head.roi_extractor.strides)
+    assert pooled == strides[: len(pooled)]
+    epochs = cfg.train_cfg.max_epochs
+    assert {one.end for one in cfg.param_scheduler if one.by_epoch} == {epochs}
+    assert all(one.get('T_max', epochs) == epochs for one in cfg.param_scheduler)
+    assert cfg.default_hooks.checkpoint.interval == epochs
+
+
+def test_the_demo_is_the_same_in_every_run():
+    assert load_config(ROOT / 'configs/quickstart/demo.py').randomness.seed == 0
 
 
 def test_reference_model():

@@ -134,7 +134,10 @@ def _steps(target: str) -> list[str]:
     [
         (
             'demo',
-            ['-m venv', 'pip install', '-e ', 'frdet.datasets.shapes', 'tools/train.py', 'tools/test.py', 'Open '],
+            [
+                *('-m venv', 'pip install', '-e ', 'frdet.datasets.shapes', 'tools/train.py', '--overwrite'),
+                *('tools/test.py', '--show-dir', 'tools/report.py', 'Open '),
+            ],
         ),
         ('test', ['-m venv', 'pip install', '-e ', 'sphinx-build', 'ruff check', 'mypy', 'lint-imports', '-m pytest']),
     ],

@@ -11,10 +11,13 @@ import sys
 from pathlib import Path
 from pkgutil import resolve_name
 
-import torch
+from frdet.interrupts import starting
 
-from frdet.apis.running import add_config, run_tool
-from frdet.errors import ConfigError
+with starting():
+    import torch
+
+    from frdet.apis.running import add_config, run_tool
+    from frdet.errors import ConfigError
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 

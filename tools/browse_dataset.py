@@ -2,9 +2,12 @@
 
 from pathlib import Path
 
-from frdet.apis.running import config_parser, run_tool
-from frdet.config import load_config
-from frdet.insight.browse import browse_dataset
+from frdet.interrupts import starting
+
+with starting():
+    from frdet.apis.running import config_parser, run_tool
+    from frdet.config import load_config
+    from frdet.insight.browse import browse_dataset
 
 
 def main() -> None:

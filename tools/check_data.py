@@ -6,15 +6,18 @@ It reports all mistakes, the most harmful first. The exit code is 1 if a mistake
 import argparse
 from pathlib import Path
 
-from mmengine.config import Config
+from frdet.interrupts import starting
 
-from frdet.apis.checking import check_data, config_of
-from frdet.apis.own_data.replacing import use_data
-from frdet.apis.running import run_tool
-from frdet.config import check_config, load_config
-from frdet.datasets.checking import ERRORS
-from frdet.datasets.formats.recognising import recognise
-from frdet.errors import ConfigError
+with starting():
+    from mmengine.config import Config
+
+    from frdet.apis.checking import check_data, config_of
+    from frdet.apis.own_data.replacing import use_data
+    from frdet.apis.running import run_tool
+    from frdet.config import check_config, load_config
+    from frdet.datasets.checking import ERRORS
+    from frdet.datasets.formats.recognising import recognise
+    from frdet.errors import ConfigError
 
 OUTCOME = {True: 'A run would stop or be wrong.', False: 'Nothing stops a run or makes it wrong.'}
 

@@ -3,22 +3,25 @@
 import argparse
 from pathlib import Path
 
-from frdet.apis import run_tool
-from frdet.checkpoints import (
-    BGR,
-    LAYOUTS,
-    RGB,
-    change_input,
-    map_coco_classes,
-    map_coco_names,
-    read_detector,
-    resolve,
-    write_detector,
-)
-from frdet.checkpoints.converting import check_target
-from frdet.checkpoints.detectors import num_classes
-from frdet.errors import CheckpointError
-from frdet.progress import Bar
+from frdet.interrupts import starting
+
+with starting():
+    from frdet.apis import run_tool
+    from frdet.checkpoints import (
+        BGR,
+        LAYOUTS,
+        RGB,
+        change_input,
+        map_coco_classes,
+        map_coco_names,
+        read_detector,
+        resolve,
+        write_detector,
+    )
+    from frdet.checkpoints.converting import check_target
+    from frdet.checkpoints.detectors import num_classes
+    from frdet.errors import CheckpointError
+    from frdet.progress import Bar
 
 INPUTS = {'bgr-to-rgb': (BGR, RGB), 'rgb-to-bgr': (RGB, BGR)}
 

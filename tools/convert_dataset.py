@@ -2,8 +2,11 @@
 
 import argparse
 
-from frdet.apis import run_tool
-from frdet.datasets.formats.writing import WRITERS, convert
+from frdet.interrupts import starting
+
+with starting():
+    from frdet.apis import run_tool
+    from frdet.datasets.formats.writing import WRITERS, convert
 
 
 def main() -> None:

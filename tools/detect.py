@@ -10,14 +10,17 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import cv2
-import numpy as np
-from PIL import Image
+from frdet.interrupts import starting
 
-from frdet.apis import Detected, DetInferencer
-from frdet.apis.running import add_model, run_tool
-from frdet.errors import BrokenImageError, DataError
-from frdet.progress import track
+with starting():
+    import cv2
+    import numpy as np
+    from PIL import Image
+
+    from frdet.apis import Detected, DetInferencer
+    from frdet.apis.running import add_model, run_tool
+    from frdet.errors import BrokenImageError, DataError
+    from frdet.progress import track
 
 VIDEOS = ('.mp4', '.avi', '.mov', '.mkv', '.webm')
 JSON = 'detections.json'

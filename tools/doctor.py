@@ -1,6 +1,9 @@
 """Print versions, devices, compilers and loaded kernels, and how to get missing ones."""
 
-from frdet.ops import doctor
+from frdet.interrupts import starting
+
+with starting():
+    from frdet.ops import doctor
 
 
 def main() -> None:

@@ -7,8 +7,11 @@ An interrupted download continues where it stopped.
 
 import argparse
 
-from frdet.apis import run_tool
-from frdet.datasets.download import BASE_URL, SPLITS, download_coco
+from frdet.interrupts import starting
+
+with starting():
+    from frdet.apis import run_tool
+    from frdet.datasets.download import BASE_URL, SPLITS, download_coco
 
 
 def main() -> None:

@@ -2,9 +2,12 @@
 
 import argparse
 
-from frdet.apis.evaluating import evaluate_results, evaluate_results_of
-from frdet.apis.running import run_tool
-from frdet.config import check_config, load_config
+from frdet.interrupts import starting
+
+with starting():
+    from frdet.apis.evaluating import evaluate_results, evaluate_results_of
+    from frdet.apis.running import run_tool
+    from frdet.config import check_config, load_config
 
 
 def main() -> None:

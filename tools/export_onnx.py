@@ -3,12 +3,15 @@
 import argparse
 from pathlib import Path
 
-import numpy as np
+from frdet.interrupts import starting
 
-from frdet.apis import check_exported, export_detector, init_detector
-from frdet.apis.export.exporting import check_target
-from frdet.apis.running import add_model, run_tool
-from frdet.datasets.shapes.drawing import draw_image
+with starting():
+    import numpy as np
+
+    from frdet.apis import check_exported, export_detector, init_detector
+    from frdet.apis.export.exporting import check_target
+    from frdet.apis.running import add_model, run_tool
+    from frdet.datasets.shapes.drawing import draw_image
 
 
 def main() -> int:

@@ -7,12 +7,15 @@ MMDetection, fvcore and torchvision call MACs FLOPs.
 import json
 from pathlib import Path
 
-from terminaltables import AsciiTable
+from frdet.interrupts import starting
 
-from frdet.apis.running import config_parser, run_tool
-from frdet.config import load_config
-from frdet.errors import UserError
-from frdet.insight.flops import Stage, count_flops
+with starting():
+    from terminaltables import AsciiTable
+
+    from frdet.apis.running import config_parser, run_tool
+    from frdet.config import load_config
+    from frdet.errors import UserError
+    from frdet.insight.flops import Stage, count_flops
 
 
 def table(stages: list[Stage]) -> str:

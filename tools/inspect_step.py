@@ -3,9 +3,12 @@
 python tools/inspect_step.py CONFIG [--checkpoint FILE] [--image ID ...] [--out step.html] [--cfg-options KEY=VALUE ...]
 """
 
-from frdet.apis.running import config_parser, run_tool
-from frdet.config import load_config
-from frdet.insight.step import inspect_step
+from frdet.interrupts import starting
+
+with starting():
+    from frdet.apis.running import config_parser, run_tool
+    from frdet.config import load_config
+    from frdet.insight.step import inspect_step
 
 
 def main() -> None:

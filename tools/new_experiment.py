@@ -5,8 +5,11 @@ FOLDER may be a file, too: COCO JSON, Pascal VOC XML, YOLO text and CSV are reco
 
 import argparse
 
-from frdet.apis.own_data import new_experiment
-from frdet.apis.running import run_tool
+from frdet.interrupts import starting
+
+with starting():
+    from frdet.apis.own_data import new_experiment
+    from frdet.apis.running import run_tool
 
 
 def main() -> None:

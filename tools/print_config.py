@@ -1,7 +1,10 @@
 """Print a config with all inherited values: python tools/print_config.py CONFIG [--origin] [--cfg-options ...]"""
 
-from frdet.apis.running import config_parser, run_tool
-from frdet.config import check_config, dump_config, load_config, origin_table
+from frdet.interrupts import starting
+
+with starting():
+    from frdet.apis.running import config_parser, run_tool
+    from frdet.config import check_config, dump_config, load_config, origin_table
 
 
 def main() -> None:

@@ -3,9 +3,12 @@
 The exit code is 1 if the step is still not finite, and 0 if it is finite now.
 """
 
-from frdet.apis.running import config_parser, run_tool
-from frdet.apis.training import replay_step
-from frdet.config import load_config
+from frdet.interrupts import starting
+
+with starting():
+    from frdet.apis.running import config_parser, run_tool
+    from frdet.apis.training import replay_step
+    from frdet.config import load_config
 
 
 def main() -> int:

@@ -7,8 +7,11 @@ python tools/report.py --compare WORK_DIR WORK_DIR ... [--out page.html]
 import argparse
 from pathlib import Path
 
-from frdet.apis import run_tool
-from frdet.insight.report import write_comparison, write_page
+from frdet.interrupts import starting
+
+with starting():
+    from frdet.apis import run_tool
+    from frdet.insight.report import write_comparison, write_page
 
 
 def main() -> None:

@@ -1,7 +1,10 @@
 """Evaluate a checkpoint: python tools/test.py CONFIG CHECKPOINT [--out results.json] [--show-dir DIR]"""
 
-from frdet.apis import test_detector
-from frdet.apis.running import config_parser, parse_run, run_tool
+from frdet.interrupts import starting
+
+with starting():
+    from frdet.apis import test_detector
+    from frdet.apis.running import config_parser, parse_run, run_tool
 
 
 def main() -> None:

@@ -1,7 +1,10 @@
 """Train a detector: python tools/train.py CONFIG [--cfg-options KEY=VALUE ...]"""
 
-from frdet.apis import train_detector
-from frdet.apis.running import config_parser, parse_run, run_tool
+from frdet.interrupts import starting
+
+with starting():
+    from frdet.apis import train_detector
+    from frdet.apis.running import config_parser, parse_run, run_tool
 
 
 def main() -> None:

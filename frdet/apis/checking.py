@@ -15,11 +15,12 @@ from mmengine.config import Config
 from mmengine.logging import MMLogger
 
 from frdet.apis.classes import resolve_num_classes
-from frdet.datasets.base import UNUSED_CLASS, DetDataset, categories_of
+from frdet.datasets.base import DetDataset, categories_of
 from frdet.datasets.checking import ERRORS, Findings, Place
 from frdet.datasets.checking.annotations import check_annotations
 from frdet.datasets.checking.copies import Group, find_copies, find_near_duplicates
 from frdet.datasets.checking.images import ImageFile, find_images, read_images
+from frdet.datasets.classes import UNUSED_CLASS
 from frdet.datasets.formats.recognising import Found
 from frdet.datasets.wrappers import entry, leaves
 from frdet.engine.hooks.check_setup import check_classes, compare_classes

@@ -11,7 +11,8 @@ from mmengine.config import Config
 from mmengine.logging import MMLogger, print_log
 
 from frdet.datasets.annotations import Id
-from frdet.datasets.base import UNUSED_CLASS, categories_of
+from frdet.datasets.base import categories_of
+from frdet.datasets.classes import UNUSED_CLASS
 from frdet.datasets.wrappers import entry, leaves, refuse_different_classes
 from frdet.errors import ConfigError, DataError
 from frdet.registry import DATASETS, in_config_scope

@@ -1,6 +1,5 @@
 """A trained detector for images of users, with pictures, tables and COCO results of the detections."""
 
-import difflib
 import functools
 import itertools
 import os
@@ -18,7 +17,8 @@ from frdet.apis.classes import category_ids
 from frdet.apis.images import ChannelOrder, Image, batches, is_single, prepare
 from frdet.apis.inference import init_detector, pipeline_of, predict
 from frdet.datasets.annotations import Id
-from frdet.errors import BrokenImageError, ConfigError, DataError
+from frdet.datasets.classes import enumerate_names
+from frdet.errors import BrokenImageError, ConfigError, DataError, did_you_mean
 from frdet.visualization.drawing import READABLE_SIDE, draw_boxes, save_image
 
 
@@ -178,8 +178,8 @@ class DetInferencer:
         self.score_thr = score_thr
         self._categories = CategoryIds(model)
         if unknown := [name for name in classes or () if name not in self.classes]:
-            near = difflib.get_close_matches(unknown[0], self.classes, n=3) or list(self.classes)[:10]
-            raise ConfigError(f'No class is named {unknown[0]!r}: did you mean {", ".join(near)}?')
+            hint = did_you_mean(unknown[0], self.classes) or f'the model has {enumerate_names(list(self.classes))}'
+            raise ConfigError(f'No class is named {unknown[0]!r}: {hint}')
         self._kept = torch.tensor([i for i, name in enumerate(self.classes) if classes is None or name in classes])
 
     @overload

@@ -14,8 +14,7 @@ from frdet.apis.launch import LAUNCHERS
 from frdet.apis.own_data.replacing import use_data
 from frdet.config import load_config
 from frdet.errors import Interrupted, UserError
-
-INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+from frdet.interrupts import INTERRUPTED
 
 
 def config_parser(description: str) -> argparse.ArgumentParser:

@@ -125,7 +125,8 @@ class Pretrained:
     The names of a ResNet of detectron2, torchvision or MMDetection are converted. Any other backbone needs a file with
     its own names. Three differences are accepted: a prefix that all names of the file share, or all names of the
     backbone; underscores in the backbone instead of dots, as timm has them with ``features_only=True``; a classifier
-    (``fc``, ``head``, ``classifier``) in the file alone. The log says what was done.
+    (``fc``, ``head``, ``classifier``), or layers that the backbone names in ``absent_layers``, in the file alone. The
+    log says what was done.
 
     Args:
         checkpoint: path or address, see ``frdet.checkpoints.resolve``.
@@ -174,7 +175,10 @@ def _ways(state: dict[str, Any], source: str) -> dict[str, dict[str, Tensor]]:
 def _load(module: nn.Module, ways: dict[str, dict[str, Tensor]], source: str) -> str:
     """Load the first weights that fit and return their description; else raise an error about the nearest ones."""
     own = module.state_dict()
-    tried = [(how, *one) for how, weights in ways.items() for one in _renamings(own, weights)]
+    tried = []
+    for how, given in ways.items():
+        weights, absent = _without_absent(module, given)
+        tried += [(how, named, [*absent, *left_out]) for named, left_out in _renamings(own, weights)]
     for how, weights, left_out in tried:
         with contextlib.suppress(CheckpointError):
             load_strictly(module, weights, source)
@@ -182,6 +186,13 @@ def _load(module: nn.Module, ways: dict[str, dict[str, Tensor]], source: str) ->
     _, nearest, _ = min(tried, key=lambda one: len(own.keys() ^ one[1].keys()))
     load_strictly(module, nearest, f'{source} (tried {" and ".join(ways)})')
     raise AssertionError('it did not fit before')
+
+
+def _without_absent(module: nn.Module, weights: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+    """Return the weights without the layers that the module has left out on purpose, and the names of these layers."""
+    layer_of = {name: name.partition('.')[0] for name in weights}
+    absent = {layer for layer in layer_of.values() if layer in getattr(module, 'absent_layers', ())}
+    return {name: value for name, value in weights.items() if layer_of[name] not in absent}, sorted(absent)
 
 
 def _renamings(own: Iterable[str], weights: dict[str, Tensor]) -> Iterator[tuple[dict[str, Tensor], list[str]]]:

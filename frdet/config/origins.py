@@ -1,7 +1,6 @@
 """The file and line of each value of a config, found by reading its files as text."""
 
 import ast
-import difflib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,7 +8,7 @@ from typing import Any, NamedTuple
 from mmengine.config import Config
 from mmengine.fileio import load
 
-from frdet.errors import ConfigError
+from frdet.errors import ConfigError, near_names
 
 
 class Origin(NamedTuple):
@@ -118,8 +117,8 @@ def no_file(path: Path) -> str:
     message = f'Config {path} does not exist'
     if not path.parent.is_dir():
         return f'{message}: there is no folder {path.parent}'
-    if near := difflib.get_close_matches(path.name, names, n=3):
-        return f'{message}: did you mean {" or ".join(str(path.parent / name) for name in near)}?'
+    if near := near_names(path.stem, [name.removesuffix('.py') for name in names]):
+        return f'{message}: did you mean {" or ".join(f"{path.parent / name}.py" for name in near)}?'
     return f'{message}; {path.parent} holds {", ".join(names[:8]) or "no config"}'
 
 

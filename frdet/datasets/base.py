@@ -1,6 +1,5 @@
 """A data set of images with boxes in any format. One byte array holds the records of all images."""
 
-import difflib
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -13,11 +12,10 @@ from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
 
 from frdet.datasets.annotations import Annotations, Id
-from frdet.datasets.classes import UNUSED_CLASS as UNUSED_CLASS
 from frdet.datasets.classes import choose_classes, with_class_list
 from frdet.datasets.locating import locate
 from frdet.datasets.splitting import Split, checked_split, describe, take_part
-from frdet.errors import BrokenImageError, ConfigError, DataError, defined
+from frdet.errors import BrokenImageError, ConfigError, DataError, defined, near_names
 from frdet.registry import DATASETS, TRANSFORMS
 
 MAX_IN_A_ROW = 10  # so many broken images in a row stop training
@@ -97,7 +95,7 @@ class DetDataset(BaseDataset):
             raise ConfigError(f'filter_cfg has {", ".join(unknown)}: it takes {", ".join(ImageFilter.__annotations__)}')
         if set(data_prefix) != {'img'}:
             raise ConfigError(f'data_prefix is {dict(data_prefix)!r}: expected dict(img=<folder of the images>)')
-        if near := difflib.get_close_matches('classes', set(metainfo or ()) - {'classes'}, n=1, cutoff=0.8):
+        if near := near_names('classes', set(metainfo or ()) - {'classes'}, sure=True):
             raise ConfigError(f'metainfo has {near[0]}: did you mean classes?')
         if kwargs.get('indices') in (0, [], ()):
             raise ConfigError('indices keeps no image: give the number of first images to keep, or a list of positions')
@@ -113,7 +111,8 @@ class DetDataset(BaseDataset):
         self.left_out: dict[str, int] = {}  # number of images that ``filter_cfg`` leaves out, by reason
         self.unpacked: list[str] | None = None  # a loader that hands messages on puts a list here
         self.notes: list[str] = []  # what ``annotations`` noticed, a sentence each
-        self.mistakes: list[str] | None = None  # a list collects the mistakes in single files, instead of stopping
+        #: A check gets each mistake here, its kind and a message; without it the first one stops the reading.
+        self.on_mistake: Callable[[str, str], None] | None = None
         self._annotations: Annotations | None = None
         super().__init__(
             ann_file=str(ann_file),
@@ -137,14 +136,14 @@ class DetDataset(BaseDataset):
 
     @contextmanager
     def one_of_many(self) -> Iterator[None]:
-        """For ``read``, around the reading of one of several files. What is wrong in a file ends only this context if
-        ``mistakes`` is a list, which gets the message: so a check finds all."""
+        """For ``read``, around the reading of one of several files. With ``on_mistake`` a mistake ends only this
+        context, so that a check finds all."""
         try:
             yield
         except ValueError as error:
-            if self.mistakes is None:
+            if self.on_mistake is None:
                 raise
-            self.mistakes.append(str(error))
+            self.on_mistake('unreadable annotation file', str(error))
 
     def prepare_files(self) -> None:
         """Called before files are read: a data set may draw or download its files here."""

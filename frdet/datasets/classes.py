@@ -1,6 +1,5 @@
 """The classes of a data set: chosen by a config, or all of the annotations."""
 
-import difflib
 import logging
 from pathlib import Path
 from typing import Any
@@ -8,11 +7,10 @@ from typing import Any
 from mmengine.logging import print_log
 
 from frdet.datasets.annotations import Id
-from frdet.errors import ConfigError, DataError
+from frdet.errors import ConfigError, DataError, near_names
 
 #: Name of a label without a category, so that labels can follow the numbers of another project.
 UNUSED_CLASS = 'N/A'
-NEAR = 0.6  # a class that resembles a category more than this, from 0 to 1, counts as a misspelling of it
 
 
 def choose_classes(names: Any, categories: dict[str, Id], ann_file: str) -> tuple[tuple[str, ...], list[Id | None]]:
@@ -44,7 +42,7 @@ def choose_classes(names: Any, categories: dict[str, Id], ann_file: str) -> tupl
 def _check_lacking(lacking: list[str], used: list[str], categories: list[str], ann_file: str) -> None:
     """Refuse ``lacking`` classes that resemble an unused category, and so are misspelt. Log the other ones."""
     free = [name for name in categories if name not in used]
-    found = {name: difflib.get_close_matches(name, free, n=3, cutoff=NEAR) for name in lacking}
+    found = {name: near_names(name, free, sure=len(lacking) < len(used)) for name in lacking}
     near = next((near for near in found.values() if near), [])
     if near or len(lacking) == len(used):
         hint = f'did you mean {" or ".join(near)}?' if near else f'it has {enumerate_names(categories)}'

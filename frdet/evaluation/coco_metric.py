@@ -15,7 +15,7 @@ from mmengine.logging import MMLogger
 from terminaltables import AsciiTable
 
 from frdet.datasets.annotations import Id, id_key
-from frdet.datasets.base import UNUSED_CLASS
+from frdet.datasets.classes import UNUSED_CLASS
 from frdet.datasets.coco import CocoDataset, read_coco, write_coco
 from frdet.errors import ConfigError, DataError
 from frdet.evaluation.backends import BACKENDS, CocoEval, Numbered, checked_backend

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from frdet.datasets.annotations import Annotations, Id, short
-from frdet.datasets.base import UNUSED_CLASS, DetDataset
+from frdet.datasets.base import DetDataset
+from frdet.datasets.classes import UNUSED_CLASS
 from frdet.datasets.wrappers import leaves
 from frdet.errors import ConfigError, DataError, defined
 from frdet.evaluation.backends import Columns

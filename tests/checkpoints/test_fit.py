@@ -182,6 +182,19 @@ def test_every_parameter_must_be_there(net, tmp_path):
         Pretrained(checkpoint=str(path))(resnet18())
 
 
+def test_a_resnet_of_fewer_stages_takes_a_whole_file(net, tmp_path, log):
+    """The layers that it lacks are left out; another layer that only the file has is refused as ever."""
+    path, state = tmp_path / 'a.pth', net.state_dict()
+    torch.save({**state, 'fc.weight': torch.ones(1)}, path)
+    model = resnet18('BN', out_indices=(0, 1))
+    Pretrained(checkpoint=str(path))(model)
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+    assert log[-1].endswith('a.pth, layout torchvision, without layer3, layer4')
+    torch.save({**state, 'layer2.9.conv1.weight': torch.ones(1)}, path)
+    with pytest.raises(CheckpointError, match=r'unlike the model, layer2\.9\.conv1\.weight\.'):
+        Pretrained(checkpoint=str(path))(model)
+
+
 def test_shapes_must_fit(net, tmp_path):
     torch.save({**net.state_dict(), 'conv1.weight': torch.ones(64, 1, 7, 7)}, tmp_path / 'a.pth')
     with pytest.raises(CheckpointError, match=r'another shape of conv1\.weight \(64, 1, 7, 7\)'):

@@ -164,6 +164,13 @@ def test_an_unknown_class_names_the_nearest(write_coco, content):
         dataset_of(write_coco(content), metainfo=dict(classes=['zebra']))
 
 
+def test_a_class_that_resembles_another_one_a_little_is_a_class(write_coco, content):
+    """A part of the data without a 'cap' has the other class 'cat'."""
+    assert dataset_of(write_coco(content), metainfo=dict(classes=['cap', 'car'])).cat_ids == [None, 11]
+    with pytest.raises(DataError, match="has no class 'cap': it has person, car, cat"):
+        dataset_of(write_coco(content), metainfo=dict(classes=['cap']))
+
+
 @pytest.mark.parametrize('classes', [[], 'no_such_file', [1, 2], ['cat', 'cat']])
 def test_wrong_class_lists(write_coco, content, classes):
     with pytest.raises(ConfigError, match=r'metainfo\.classes'):

@@ -72,6 +72,27 @@ def test_all_files_that_cannot_be_read(run, tmp_path, layout, ending, text):
     assert all(file.name in out for file in files[1:3])
 
 
+def test_all_lines_of_a_table_that_are_wrong(run, tmp_path):
+    """The other lines are checked as ever, and so is an image that only a wrong line names."""
+    write(tmp_path, 'csv', dict(all=TRAIN))
+    (table,) = tmp_path.rglob('*.csv')
+    lines = table.read_text().splitlines()
+    good = sum(len(one.objects) for one in TRAIN)
+    first = lines[1].split(',')
+    wrong = [','.join(cells) for cells in ([*first[:-1], 'x'], first[:2], [*first[:-1], 'nan'])]
+    table.write_text('\n'.join([*lines, *wrong, f'new.png{wrong[0][len(first[0]) :]}', '']))
+    code, out = run(tmp_path)
+    assert code == 1 and 'wrong annotation | 4 ' in out and 'unreadable' not in out
+    assert f'{len(TRAIN) + 1} images, {good} annotations' in out and 'missing image    | 1 ' in out
+    for number, why in enumerate(('could not convert', 'it has 2 cells, expected', 'expected finite'), len(lines) + 1):
+        assert f'line {number}, ' in out and why in out
+    table.write_text('\n'.join([lines[0], *wrong]))
+    assert 'wrong annotation | 3 ' in run(tmp_path)[1]
+    table.write_text('\n'.join([lines[0], wrong[1]]))
+    with pytest.raises(DataError, match='line 2, .*it has 2 cells, expected'):
+        run(tmp_path)
+
+
 def test_no_data(run, tmp_path):
     with pytest.raises(DataError):
         run(tmp_path)

@@ -25,7 +25,7 @@ def use_data(cfg: Config, path: str | Path, *, checkpoint: str | None = None) ->
 
     For training, the data loaders get the parts of the folder; a folder without parts is divided as by
     ``new_experiment``. For testing, the test loader gets the part test, or else val, or else all images. Pipelines,
-    filters and the order of the classes stay.
+    filters and the order of the classes stay, and so do background images without labels, which are joined to the data.
 
     Args:
         path: data in a format that ``recognise`` knows.
@@ -41,17 +41,26 @@ def use_data(cfg: Config, path: str | Path, *, checkpoint: str | None = None) ->
     classes = _classes(cfg, checkpoint)
     for part, arguments in _chosen(found, testing=checkpoint is not None).items():
         name = f'{part}_dataloader'
-        old = list(leaves((cfg.get(name) or {}).get('dataset')))
+        whole = (cfg.get(name) or {}).get('dataset')
+        old = [one for one in leaves(whole) if one.get('type') != UNLABELLED]
+        background = [one for one in leaves(whole) if one.get('type') == UNLABELLED]
         if not old:
             raise ConfigError(f'{name} of {cfg.filename or "the config"} has no data set to replace by --data {path}')
         _compare(found, arguments, classes, part)
         kept = {key: old[0][key] for key in KEPT if key in old[0]}
-        new = dict(type=found.reader, data_root=found.root, **arguments, metainfo=dict(classes=list(classes)), **kept)
-        if len(old) == 1:  # a wrapper around it stays
+        meta = dict(classes=list(classes))
+        new = dict(type=found.reader, data_root=found.root, **arguments, metainfo=meta, **kept)
+        for one in background:
+            one['metainfo'] = ConfigDict(meta)
+        if len(old) == 1:  # wrappers around it stay
             old[0].clear()
             old[0].update(ConfigDict(new))
+        elif background:
+            cfg[name]['dataset'] = ConfigDict(type='ConcatDataset', datasets=[new, *background])
         else:
             cfg[name]['dataset'] = ConfigDict(new)
+        if background:
+            print_log(f'--data {path}: the background images of the config stay in {part}', logger='current')
         _drop_truth(cfg.get(f'{part}_evaluator'))
 
 

@@ -49,13 +49,13 @@ def check_annotations(dataset: DetDataset, findings: Findings) -> Checked:
                 findings.add('category left out', note)
             mend(sections, folder)
             return _check_coco(sections, folder, findings)
-        dataset.mistakes = []
+        dataset.on_mistake = findings.add
         content = dataset.read_all()
-        for mistake in dataset.mistakes:
-            findings.add('unreadable annotation file', mistake)
     except DataError as error:
         findings.add('unreadable annotation file', str(error))
         return Checked([], 'nothing read', {})
+    finally:
+        dataset.on_mistake = None
     _check_images(((short(image['file_name']), image) for image in content.images), findings)
     BoxCheck(content, names_of(content), dataset.data_prefix['img'], findings).run()
     counts = _counts(content.images, content.boxes, content.categories)

@@ -4,8 +4,10 @@ import csv
 import os
 import re
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
+from math import isfinite
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple, TypedDict
@@ -136,7 +138,8 @@ class CsvDataset(DetDataset):
         """Read the table line by line: of a gigabyte only the numbers of the boxes are kept."""
         layout = recognise_table(self.ann_file, self.columns)
         given = self._metainfo.get('classes') or []
-        table = read_table(self.ann_file, layout, self.part, given[0] if len(given) == 1 else 'object')
+        on_mistake = partial(self.on_mistake, 'wrong annotation') if self.on_mistake is not None else None
+        table = read_table(self.ann_file, layout, self.part, given[0] if len(given) == 1 else 'object', on_mistake)
         if not table.images:
             raise ValueError(f'it has no image{f" of the part {self.part!r}" if self.part else ""}')
         known = {name: size for name, size in table.images.items() if size is not None}
@@ -206,8 +209,18 @@ def recognise_table(path: str | Path, columns: Columns | None = None) -> Layout:
     return Layout(delimiter, encoding, has_header, found, set(plain) >= OPEN_IMAGES)
 
 
-def read_table(path: str | Path, layout: Layout, part: str | None = None, only_class: str = 'object') -> Table:
+def read_table(
+    path: str | Path,
+    layout: Layout,
+    part: str | None = None,
+    only_class: str = 'object',
+    on_mistake: Callable[[str], Any] | None = None,
+) -> Table:
     """Read the lines of ``part``, or all. Memory grows with the boxes by 40 bytes each, and with the images.
+
+    Args:
+        only_class: the class in a table without a column of classes.
+        on_mistake: gets a message for each line that is wrong and left out; None: the first one is an error.
 
     Raises:
         ValueError: a line has too few cells or no numbers, or there is no column of the parts.
@@ -224,7 +237,7 @@ def read_table(path: str | Path, layout: Layout, part: str | None = None, only_c
     image_at, label_at, part_at = columns['image'], columns.get('label'), columns.get('part')
     size_at = (columns['height'], columns['width']) if {'height', 'width'} <= columns.keys() else None
     box_of = itemgetter(*layout.box)  # of one column it gives the cell itself
-    is_cell, done = len(layout.box) == 1, 0
+    is_cell, done, width = len(layout.box) == 1, 0, max(columns.values()) + 1
     with _opened(path, layout.encoding) as file, Bar('Reading the table', os.path.getsize(path), delay=2) as bar:
         rows = csv.reader(file, delimiter=layout.delimiter)
         if layout.has_header:
@@ -247,14 +260,19 @@ def read_table(path: str | Path, layout: Layout, part: str | None = None, only_c
                     if part is not None and own not in wanted:
                         continue
                 image = row[image_at].strip()
-                if (place := images.setdefault(image, len(images))) == len(sizes):
+                if image not in images:
                     sizes[image] = _size(row, size_at)
+                    images[image] = len(images)
                 if has_box:
-                    numbers.extend(_cell(box) if is_cell else map(float, box))
-                    index.append(place)
+                    numbers.extend(_cell(box) if is_cell else _finite(box))
+                    index.append(images[image])
                     category.append(kind)
             except (IndexError, ValueError) as error:
-                raise ValueError(f'line {rows.line_num}, {short(layout.delimiter.join(row))}: {error}') from None
+                why = error if isinstance(error, ValueError) else f'it has {len(row)} cells, expected {width} or more'
+                mistake = f'line {rows.line_num}, {short(layout.delimiter.join(row))}: {why}'
+                if on_mistake is None:
+                    raise ValueError(mistake) from None
+                on_mistake(mistake)
     boxes = np.frombuffer(numbers, dtype=np.float64).reshape(-1, 4)
     parts = [name for name, words in PARTS.items() if seen.intersection(words)]
     return Table(parts, sizes, classes, np.frombuffer(index, np.int32), np.frombuffer(category, np.int32), boxes)
@@ -265,14 +283,21 @@ def _size(row: Sequence[str], at: tuple[int, int] | None) -> tuple[int, int] | N
     if at is None or not all(row[one].strip() for one in at):
         return None
     height, width = (float(row[one]) for one in at)
-    return (int(height), int(width)) if min(height, width) >= 1 else None
+    return (int(height), int(width)) if height >= 1 and width >= 1 and isfinite(height + width) else None
 
 
 def _cell(text: str) -> list[float]:
     """The numbers of a cell such as ``[1, 2, 3, 4]``."""
-    numbers = [float(word) for word in re.split(r'[\s,;]+', text.strip(' []()'))]
-    if len(numbers) != 4:
+    words = re.split(r'[\s,;]+', text.strip(' []()'))
+    if len(words) != 4:
         raise ValueError('expected a box [x, y, width, height]')
+    return _finite(words)
+
+
+def _finite(words: Sequence[str]) -> list[float]:
+    numbers = [float(word) for word in words]
+    if not isfinite(sum(numbers)):
+        raise ValueError('expected finite numbers')
     return numbers
 
 

@@ -219,7 +219,9 @@ def csv_layout(tree: Tree, files: list[str]) -> Layout:
         path = tree.root / several[0]
         try:
             layout = recognise_table(path)
-            table = read_table(path, layout)
+            table = read_table(path, layout, on_mistake=str)  # reading the boxes refuses what is wrong
+            if not table.images:
+                read_table(path, layout)
         except ValueError as error:
             raise DataError(f'{path}: {error}') from None
         if not table.images:

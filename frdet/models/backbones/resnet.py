@@ -83,8 +83,8 @@ class ResNet(BaseModule):
         frozen_stages: stages that are not trained: -1 none, 0 the stem, 1 also layer1 (detectron2's FREEZE_AT 2), ...
         norm_eval: keep BN in evaluation mode while training; its weight and bias are still trained.
         zero_init_residual: start each block as the identity, with 0 as its last norm's weight: steadier from scratch.
-        out_indices: the maps to return: 0 to 3 for layer1 to layer4, of strides 4, 8, 16, 32. Layers after the last one
-            are neither computed nor trained.
+        out_indices: the maps to return: 0 to 3 for layer1 to layer4, of strides 4, 8, 16, 32. There are no layers after
+            the last one; a file of weights may have them.
         base_channels: channels of the stem and of layer1's 3x3 convolutions; each later layer has twice as many. Fewer
             than 64 make a small backbone, for which there are no ImageNet weights.
         init_cfg: MMEngine's; ``dict(type='Pretrained', checkpoint=...)`` loads ImageNet weights.
@@ -132,24 +132,27 @@ class ResNet(BaseModule):
         self.norm_eval = norm_eval
         self.out_indices = tuple(out_indices)
         block, counts = self.blocks[depth]
+        last = max(self.out_indices) + 1
+        self.stages = tuple(f'layer{i}' for i in range(1, last + 1))
+        #: Layers of a whole ResNet that are not built; ``Pretrained`` leaves them out of its file.
+        self.absent_layers = tuple(f'layer{i}' for i in range(last + 1, 5))
         self.conv1 = _conv(3, base_channels, 7, 2)
         self.bn1 = build_norm(norm, base_channels)
         channels = base_channels
-        for i, count in enumerate(counts):
+        for i, name in enumerate(self.stages):
             stage = []
-            for j in range(count):
+            for j in range(counts[i]):
                 stride = 2 if i > 0 and j == 0 else 1
                 stage.append(block(channels, base_channels * 2**i, stride, style, norm))
                 channels = base_channels * 2**i * block.expansion
-            self.add_module(f'layer{i + 1}', nn.Sequential(*stage))
+            self.add_module(name, nn.Sequential(*stage))
         #: Channels of each feature map returned.
         self.out_channels = tuple(base_channels * 2**i * block.expansion for i in self.out_indices)
         if zero_init_residual:
             for m in self.modules():
                 if isinstance(m, block):
                     nn.init.zeros_(m.get_parameter('bn3.weight' if block is Bottleneck else 'bn2.weight'))
-        unused = [getattr(self, f'layer{i}') for i in range(max(self.out_indices) + 2, 5)]
-        for module in [*self._frozen(), *unused]:  # DistributedDataParallel refuses parameters without a gradient
+        for module in self._frozen():
             module.requires_grad_(False)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
@@ -157,12 +160,10 @@ class ResNet(BaseModule):
         x = F.relu_(conv_norm(x, self.conv1, self.bn1))
         x = F.max_pool2d(x, kernel_size=3, stride=2, padding=1)
         outputs = []
-        for i, stage in enumerate((self.layer1, self.layer2, self.layer3, self.layer4)):
-            x = stage(x)
+        for i, name in enumerate(self.stages):
+            x = getattr(self, name)(x)
             if i in self.out_indices:
                 outputs.append(x)
-            if i == max(self.out_indices):
-                break
         return tuple(outputs)
 
     def train(self, mode: bool = True) -> 'ResNet':
@@ -176,4 +177,4 @@ class ResNet(BaseModule):
 
     def _frozen(self) -> list[nn.Module]:
         stem = [self.conv1, self.bn1] if self.frozen_stages >= 0 else []
-        return stem + [getattr(self, f'layer{i}') for i in range(1, self.frozen_stages + 1)]
+        return stem + [getattr(self, name) for name in self.stages[: max(self.frozen_stages, 0)]]

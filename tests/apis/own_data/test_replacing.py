@@ -81,6 +81,18 @@ def test_a_wrapper_stays_and_joined_data_are_replaced_together(cfg):
     assert 'ann_file' not in cfg.val_evaluator
 
 
+@pytest.mark.parametrize('labelled', [1, 2])
+def test_background_images_stay(cfg, labelled):
+    own_data.write(Path('streets'), 'coco', dict(all=TEST))
+    Path('streets/annotations.json').unlink()
+    inner = cfg.train_dataloader.dataset
+    streets = dict(type='ImageFolder', data_root='streets', data_prefix=dict(img=''), metainfo=dict(classes=['old']))
+    cfg.train_dataloader.dataset = dict(type='ConcatDataset', datasets=[streets, *[inner] * labelled])
+    use_data(cfg, own_data.write(Path('new'), 'coco', dict(train=TRAIN, val=VAL)))
+    assert len(built(cfg, 'train')) == 8 + 3
+    assert len(built(cfg, 'val')) == 4
+
+
 def test_other_classes_are_told(cfg, monkeypatch):
     said = []
     monkeypatch.setattr('frdet.apis.own_data.replacing.print_log', lambda text, **_: said.append(text))

@@ -102,7 +102,11 @@ def test_an_image_that_is_not_there(folder):
 
 REFUSED = {
     'no number': (f'{TF}a.jpg,80,60,cat,8,6,x,30\n', r"line 2, 'a\.jpg,80,60,cat,8,6,x,30': could not convert"),
-    'too few cells': (f'{TF}a.jpg,80,60,cat,8,6\n', r"line 2, 'a\.jpg,80,60,cat,8,6'"),
+    'too few cells': (
+        f'{TF}a.jpg,80,60,cat,8,6\n',
+        r"line 2, 'a\.jpg,80,60,cat,8,6': it has 6 cells, expected 8 or more",
+    ),
+    'not finite': (f'{TF}a.jpg,80,60,cat,8,6,40,inf\n', 'line 2, .*: expected finite numbers'),
     'no class': (f'{TF}a.jpg,80,60,,8,6,9,9\n', 'line 2, .*: the class is empty'),
     'half a box': ('a.jpg,8,,40,30,cat\n', 'line 1'),
     'a box of three': ('image_id,bbox\na,"[1,2,3]"\n', r'line 2, .*expected a box \[x, y, width, height\]'),

@@ -41,6 +41,16 @@ def test_layout_is_cocos(tmp_path):
     assert list(tmp_path.iterdir()) == [root]  # nothing temporary stays
 
 
+def test_the_splits_have_other_images_and_other_ids(tmp_path):
+    root = write_shapes(tmp_path / 'shapes', **SMALL)
+    pictures = {path.name: path.read_bytes() for path in root.rglob('*.jpg')}
+    assert len(pictures) == len(set(pictures.values())) == 7
+    both = [json.loads(path.read_text()) for path in root.rglob('*.json')]
+    for section in ('images', 'annotations'):
+        ids = [item['id'] for content in both for item in content[section]]
+        assert len(ids) == len(set(ids)) >= 7
+
+
 def test_boxes_touch_the_mask_on_every_side(tmp_path):
     """Drawn again from the same seed; a slow search for the outermost pixels gives the box."""
     root = write_shapes(tmp_path / 'shapes', **SMALL, seed=5)

@@ -36,6 +36,21 @@ def test_images_hold_shapes_that_are_seen(size):
         assert all(shape.mask.sum() >= VISIBLE * shape.area for shape in shapes)
 
 
+def test_every_class_is_drawn_upright():
+    """Alone in an image. A circle fills pi / 4 of its box; a triangle is wider below than above."""
+    drawn = {}
+    for seed in range(40):
+        _, (shape,) = draw_image(np.random.default_rng(seed), 64, 64, max_objects=1)
+        rows, columns = (np.flatnonzero(shape.mask.any(axis=axis)) for axis in (1, 0))
+        box = shape.mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        drawn.setdefault(CLASSES[shape.label], []).append(box)
+    assert drawn.keys() == set(CLASSES)
+    assert [box.mean() for box in drawn['circle']] == pytest.approx([np.pi / 4] * len(drawn['circle']), abs=0.06)
+    for box in drawn['triangle']:
+        third = len(box) // 3
+        assert box[:third].sum() < box[-third:].sum()
+
+
 def test_a_shape_stands_out_from_what_is_around_it():
     """The mean colour inside differs from that of the whole image: the masks lie where something was drawn."""
     differences = []

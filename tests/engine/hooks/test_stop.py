@@ -2,19 +2,24 @@
 
 import contextlib
 import json
+import logging
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 import torch
 from mmengine.hooks import Hook
+from mmengine.optim import OptimWrapper, OptimWrapperDict
+from torch.optim import SGD
 
 from frdet.apis import train_detector
-from frdet.engine.hooks.stop import SAME, StopHook
+from frdet.engine.hooks.stop import SAME, SIGNALS, StopHook, _init_worker
 from frdet.errors import Interrupted
 from frdet.registry import HOOKS
 from tests import warm
@@ -209,6 +214,76 @@ def test_a_second_interrupt_ends_at_once(monkeypatch, capfd):
     now += SAME
     with pytest.raises(KeyboardInterrupt):
         hook._note(signal.SIGINT, None)
+
+
+def test_only_the_main_process_answers(monkeypatch, capfd):
+    monkeypatch.setattr('frdet.engine.hooks.stop.is_main_process', lambda: False)
+    hook = StopHook()
+    hook._note(signal.SIGINT, None)
+    assert hook.number == signal.SIGINT and not capfd.readouterr().err
+
+
+def test_nothing_disturbs_the_end():
+    """What is logged is written, and a launcher that repeats the signal does not end the process before it has left."""
+    hook, closed = StopHook(), []
+    visualizer = SimpleNamespace(close=lambda: closed.append(True))
+    runner = SimpleNamespace(hooks=[], iter=2, logger=logging.getLogger('stop'), visualizer=visualizer)
+    with pytest.raises(SystemExit), hook.catching():
+        hook._leave(runner, signal.SIGTERM)
+    assert closed == [True]
+    assert {signal.getsignal(number) for number in SIGNALS} == {signal.SIG_IGN}
+
+
+def test_a_thread_cannot_catch_signals():
+    def run():
+        with StopHook().catching():
+            return signal.getsignal(signal.SIGTERM)
+
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(run).result() == signal.getsignal(signal.SIGTERM)
+
+
+@pytest.mark.parametrize('validated', [True, False])
+def test_all_loaders_start_workers_that_survive(validated):
+    loaders = [SimpleNamespace(worker_init_fn='own') for _ in range(2)]
+    runner = SimpleNamespace(train_dataloader=loaders[0], val_dataloader=loaders[1], iter=0)
+    runner.val_loop = object() if validated else None
+    StopHook().before_train(runner)
+    survive = [getattr(one.worker_init_fn, 'func', None) is _init_worker for one in loaders]
+    assert survive == [True, validated]
+    assert loaders[0].worker_init_fn.args == ('own',)
+
+
+def test_a_worker_ends_for_its_parent_only():
+    """It runs the loader's own function. Ctrl-C and the signal of a launcher reach it, too, and do not end it."""
+    end, start = os.pipe()
+    if (worker := os.fork()) == 0:
+        _init_worker(lambda number: os.write(start, b'%d' % number), 3)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            os.kill(os.getpid(), number)
+        time.sleep(0.05)
+        os.write(start, b' lives')
+        time.sleep(10)
+        os._exit(1)
+    os.close(start)
+    found = b''
+    while not found.endswith(b' lives'):
+        found += (read := os.read(end, 9))
+        assert read, found
+    assert found == b'3 lives'
+    os.kill(worker, signal.SIGTERM)
+    assert os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1]) == 0
+
+
+def test_several_optimisers_have_no_summed_gradients():
+    hook, left = StopHook(), []
+    hook._leave = lambda runner, number: left.append(number)
+    runner = SimpleNamespace(optim_wrapper=OptimWrapperDict(a=OptimWrapper(SGD([torch.zeros(1)], lr=1))))
+    hook.before_train_iter(runner, 0)
+    assert left == []
+    hook.number = signal.SIGUSR1
+    hook.before_train_iter(runner, 0)
+    assert left == [signal.SIGUSR1]
 
 
 def write_slow(path, **changes):

@@ -2,15 +2,22 @@
 
 import logging
 import re
+from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from mmengine.optim import ConstantLR, CosineAnnealingLR, LinearLR, MultiStepLR
+from torch import nn
+from torch.optim import SGD
 
 from frdet.apis import test_detector as evaluate_detector
 from frdet.apis import train_detector
+from frdet.checkpoints.hooks import CheckpointHook
 from frdet.datasets import Annotations, DetDataset
-from frdet.engine.hooks.summary import ScreenFilter, _data
+from frdet.engine import DetRunner
+from frdet.engine.hooks.summary import ScreenFilter, _course, _data, _model, _schedule
 from frdet.registry import DATASETS
 from tests.engine import toy
 
@@ -88,10 +95,61 @@ def test_the_rows_of_a_training(trained):
 def test_the_rows_of_a_test(trained, tmp_path, capsys):
     checkpoint = trained[0] / 'epoch_2.pth'
     evaluate_detector(toy.config(tmp_path), str(checkpoint))
-    rows = shown(capsys.readouterr().out)
+    screen = capsys.readouterr().out
+    assert screen.lstrip('\n').partition('\n')[0].endswith('INFO - ')  # MMEngine says nothing before the summary
+    rows = shown(screen)
     assert rows['test'] == '12 images'
     assert re.fullmatch(rf'{checkpoint} \(.*\), \d+ tensors', rows['weights'])
     assert 'seed' not in rows and 'schedule' not in rows
+
+
+def test_the_rows_of_a_validation(tmp_path, capsys):
+    DetRunner.from_cfg(toy.config(tmp_path, **{'default_hooks.checkpoint': None})).val()
+    rows = shown(capsys.readouterr().out)
+    assert rows['validation'] == '12 images' and rows['weights'] == 'random'
+    assert 'seed' not in rows and 'schedule' not in rows and 'train' not in rows
+
+
+def test_frozen_parts_and_weights_of_parts():
+    """4 + 2 parameters of the first layer, 2 + 1 of the second one."""
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
+    model[0].requires_grad_(False).loaded_from = 'a.pth, layout torchvision'
+    assert dict(_model(SimpleNamespace(model=model, hooks=[]))) == {
+        'model': 'Sequential, 9 parameters, 6 of them frozen',
+        'weights': '0 from a.pth, layout torchvision; the other ones are random',
+    }
+
+
+def test_the_rows_of_a_training_by_iterations():
+    """Iterations and epochs are told apart; the rate and precision are the optimiser's."""
+    runner = SimpleNamespace(
+        train_loop=SimpleNamespace(val_interval=50),
+        max_iters=1000,
+        val_loop=object(),
+        hooks=[CheckpointHook(interval=2, by_epoch=True)],
+        optim_wrapper=SimpleNamespace(optimizer=SGD([nn.Parameter(torch.zeros(1))], lr=0.1), dtype=torch.bfloat16),
+        param_schedulers=None,
+    )
+    assert dict(_schedule(runner)) == {
+        'schedule': '1,000 iterations; validation every 50 iterations; checkpoint every 2 epochs',
+        'optimiser': 'SGD, bfloat16',
+        'learning rate': '0.1, not scaled to the images in a step',
+    }
+    runner.optim_wrapper = object()  # several optimisers are left to MMEngine
+    assert [name for name, _ in _schedule(runner)] == ['schedule']
+
+
+@pytest.mark.parametrize(
+    ('one', 'words'),
+    [
+        (partial(MultiStepLR, milestones=[2, 4], gamma=0.5, begin=3), 'x 0.5 after epoch 5, 7'),
+        (partial(CosineAnnealingLR, T_max=8, begin=4, end=12), 'CosineAnnealingLR from epoch 4 to 12'),
+        (partial(ConstantLR, factor=0.5, begin=4), 'ConstantLR from epoch 4'),
+        (partial(LinearLR, start_factor=0.1, end=500, by_epoch=False), 'warm-up from 0.1 of it over 499 iterations'),
+    ],
+)
+def test_the_course_of_a_rate(one, words):
+    assert _course(one(SGD([nn.Parameter(torch.zeros(1))], lr=0.1))) == words
 
 
 def test_where_a_resumed_run_goes_on(trained, tmp_path, capsys):
@@ -146,6 +204,13 @@ def test_images_left_out_are_counted(tmp_path):
 def test_a_wrapper_counts_its_epoch(tmp_path):
     rows = rows_of(tmp_path, dict(type='RepeatDataset', times=4))
     assert rows['train'].startswith('12 images an epoch, of 3 different ones, 2 boxes')
+
+
+def test_images_without_known_boxes(tmp_path):
+    """Of joined data sets of which only one tells its boxes, these boxes are counted."""
+    told = DATASETS.build(dict(type='ThreeImages', ann_file=str(tmp_path), data_prefix=dict(img=str(tmp_path))))
+    rows = dict(_data([('train', torch.utils.data.ConcatDataset([told, toy.ToyDataset()]))]))
+    assert rows == {'train': '15 images, 2 boxes, 2 images without objects'}
 
 
 def test_warnings_are_always_shown():

@@ -134,7 +134,9 @@ def test_out_indices_choose_the_maps() -> None:
     with torch.no_grad():
         assert [tuple(m.shape) for m in net(x)] == [(1, 128, 8, 8), (1, 256, 4, 4)]
     trained = {name.split('.')[0] for name, parameter in net.named_parameters() if parameter.requires_grad}
-    assert trained == {'layer2', 'layer3'}  # the stem and layer1 are frozen, layer4 is not used
+    assert trained == {'layer2', 'layer3'}  # the stem and layer1 are frozen
+    assert not any(name.startswith('layer4') for name, _ in net.named_modules())
+    assert not any(p.requires_grad for p in ResNet(depth=18, norm=BN, out_indices=(0, 1), frozen_stages=4).parameters())
 
 
 @pytest.mark.parametrize('depth', [18, 50])
