@@ -20,7 +20,6 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 from PIL import Image
 
@@ -57,6 +56,8 @@ def code_of(path: str) -> bytes | None:
         return None
     if grey.std() < PLAIN:
         return None
+    import cv2  # it takes a fifth of a second, and few users need it
+
     frequencies = cv2.dct(grey)[:KEPT, :KEPT]
     return np.packbits(frequencies > np.median(frequencies)).tobytes()
 

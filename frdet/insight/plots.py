@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import matplotlib
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.rcsetup import cycler
 from matplotlib.text import Text
 
@@ -81,7 +82,7 @@ def save(plot: Plot, path: str | Path) -> None:
     style = {**on_white, 'figure.facecolor': 'white'}
     with matplotlib.rc_context(style), _painted(plot) as figure:
         # savefig would draw the whole figure once more, only to lay it out.
-        figure.get_layout_engine().execute(figure)
+        ConstrainedLayoutEngine().execute(figure)
         figure.set_layout_engine('none')
         figure.savefig(path)
 
