@@ -15,7 +15,7 @@ from frdet.structures import DetDataSample
 
 class Records(BaseDataset):
     def __init__(self, folder):
-        super().__init__(data_prefix=dict(img=folder), metainfo=dict(classes=('cat',)))
+        super().__init__(data_prefix=dict(img=folder), metainfo=dict(classes=('cat',)), serialize_data=False)
 
     def load_data_list(self):
         return [{'img_id': 4}, {'img_id': 5}]
