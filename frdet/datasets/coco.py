@@ -6,8 +6,8 @@ import json
 import math
 import re
 import zlib
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import numpy as np
 from frdet.datasets.annotations import Annotations, Id, check_annotation, check_category, checked_images, id_key, short
 from frdet.datasets.base import DetDataset
 from frdet.datasets.coco_rows import CocoRows
+from frdet.datasets.json_stream import stream_json
 from frdet.datasets.mending import box_of_mask, foreign, leave_out_parent, mend
 from frdet.errors import DataError
 from frdet.registry import DATASETS
@@ -193,19 +194,20 @@ def load_sections(path: str | Path, *, may_lack_annotations: bool = False) -> di
 
 def _read_compact(path: str | Path) -> Any:
     """The content of a JSON file. Its annotations are ``CocoRows`` if each of them fits."""
-    rows = CocoRows()
-    content = read_json(path, partial(_slim, rows))
-    annotations = content.get('annotations') if isinstance(content, dict) else None
+    rows, content = CocoRows(), None
+    with suppress(ValueError, OSError, EOFError, zlib.error, RecursionError), _no_search_for_cycles():
+        content = stream_json(path, partial(_slim, rows))
+    annotations = (content or {}).get('annotations')
     if isinstance(annotations, list) and len(rows) == annotations.count(IN_ROWS) == len(annotations):
-        return {**content, 'annotations': rows}
-    if not rows:
+        return {**(content or {}), 'annotations': rows}
+    if content is not None and not rows:
         return content
-    del content, annotations  # not all are written as COCO does, or they are elsewhere: all stay dicts
+    del content, annotations  # the file is wrong, or an annotation is written otherwise than by COCO: all stay dicts
     return read_json(path)
 
 
-def read_json(path: str | Path, hook: Callable[[dict], Any] = _without_masks) -> Any:
-    """The content of a JSON file, in any encoding that ``load_sections`` takes. ``hook`` gets each object in it.
+def read_json(path: str | Path) -> Any:
+    """The content of a JSON file without masks, in any encoding that ``load_sections`` takes.
 
     Raises:
         DataError: the file cannot be read, or is not JSON.
@@ -213,14 +215,21 @@ def read_json(path: str | Path, hook: Callable[[dict], Any] = _without_masks) ->
     text = _text(path)
     if not text.strip():
         raise DataError(f'{path} is empty: {LAYOUT}')
-    # Millions of objects are made without a reference cycle. Searching for cycles would double the reading time.
-    was_enabled = gc.isenabled()
-    gc.disable()
     try:
-        return json.loads(text, object_hook=hook)
+        with _no_search_for_cycles():
+            return json.loads(text, object_hook=_without_masks)
     except (ValueError, RecursionError) as error:
         several = ': it holds several values, one after another' if str(error).startswith('Extra data') else ''
         raise DataError(f'{path} is not JSON{several} ({error}): {LAYOUT}') from None
+
+
+@contextmanager
+def _no_search_for_cycles() -> Iterator[None]:
+    """Millions of objects are made without a reference cycle. Searching for cycles would double the reading time."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
     finally:
         if was_enabled:
             gc.enable()
