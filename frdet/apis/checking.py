@@ -99,25 +99,8 @@ def check_data(cfg: Config, *, images: bool = False, workers: int | None = None)
     files = _files(cfg)
     if not files:
         raise ConfigError('The config has no data loader with a dataset: nothing to check')
-    workers = workers or len(os.sched_getaffinity(0))
-    reports, groups = [], []
     with _quiet():  # the report has all that data sets and evaluators would log
-        for parts in track(files, 'Checking annotation files', delay=0):
-            findings, dataset = Findings(), parts[0].dataset
-            folder = dataset.data_prefix['img']
-            dataset.prepare_files()
-            checked = check_annotations(dataset, findings)
-            there = find_images(checked.images, folder, findings)
-            if images and there:
-                read_images(there, workers, findings)
-            name = dataset.ann_file if dataset.split else dataset.title
-            splits = tuple(split for split in SPLITS if any(split in part.splits for part in parts))
-            reports.append(DataReport(name, folder, splits, checked.counts, findings, checked.boxes))
-            groups += [Group(part.splits, _images_of(part.dataset, there), folder, findings) for part in parts]
-        together = Findings()
-        copies = find_copies(groups, together, within=images)
-        if images:
-            find_near_duplicates(groups, together, copies)
+        reports, together = _check_files(files, images, workers or len(os.sched_getaffinity(0)))
         refused = any(ERRORS.get(kind, '').startswith('stops') for report in reports for kind in report.findings)
         _check_together(cfg, together, refused=refused)
     if together:
@@ -125,6 +108,28 @@ def check_data(cfg: Config, *, images: bool = False, workers: int | None = None)
         count = f'{len(files)} annotation file{"s" if len(files) > 1 else ""}'
         reports.append(DataReport(cfg.filename or 'All data', '', named, count, together))
     return reports
+
+
+def _check_files(files: list[list['_Part']], images: bool, workers: int) -> tuple[list[DataReport], Findings]:
+    """A report for each file, and what was found in several together."""
+    reports, groups = [], []
+    for parts in track(files, 'Checking annotation files', delay=0):
+        findings, dataset = Findings(), parts[0].dataset
+        folder = dataset.data_prefix['img']
+        dataset.prepare_files()
+        checked = check_annotations(dataset, findings)
+        there = find_images(checked.images, folder, findings)
+        if images and there:
+            read_images(there, workers, findings)
+        name = dataset.ann_file if dataset.split else dataset.title
+        splits = tuple(split for split in SPLITS if any(split in part.splits for part in parts))
+        reports.append(DataReport(name, folder, splits, checked.counts, findings, checked.boxes))
+        groups += [Group(part.splits, _images_of(part.dataset, there), folder, findings) for part in parts]
+    together = Findings()
+    copies = find_copies(groups, together, within=images)
+    if images:
+        find_near_duplicates(groups, together, copies)
+    return reports, together
 
 
 class _Part(NamedTuple):

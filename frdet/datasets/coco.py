@@ -6,7 +6,9 @@ import json
 import math
 import re
 import zlib
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +16,17 @@ import numpy as np
 
 from frdet.datasets.annotations import Annotations, Id, check_annotation, check_category, checked_images, id_key, short
 from frdet.datasets.base import DetDataset
+from frdet.datasets.coco_rows import CocoRows
+from frdet.datasets.json_stream import stream_json
 from frdet.datasets.mending import box_of_mask, foreign, leave_out_parent, mend
 from frdet.errors import DataError
 from frdet.registry import DATASETS
 
 SECTIONS = ('images', 'annotations', 'categories')
 LAYOUT = 'expected COCO\'s object detection layout, {"images": [...], "annotations": [...], "categories": [...]}'
+
+IMAGE_FIELDS = ('id', 'file_name', 'height', 'width')
+IN_ROWS = object()  # stands for an annotation that is in a ``CocoRows``
 
 #: First bytes of archives that may hold an annotation file, and the names of these archives.
 ARCHIVES = {b'PK\x03\x04': 'a ZIP archive', b'BZh': 'compressed by bzip2', b'\xfd7zXZ': 'compressed by xz'}
@@ -67,7 +74,7 @@ def read_coco(path: str | Path, folder: str | Path | None = None) -> Annotations
     return _read(path, content, folder)
 
 
-def _read(path: str | Path, content: dict[str, list], folder: str | Path | None) -> Annotations:
+def _read(path: str | Path, content: dict[str, Any], folder: str | Path | None) -> Annotations:
     with suppress(ValueError):  # nothing is to be mended in COCO's own files, which are large
         return annotations_of(**{section: content[section] for section in SECTIONS})
     mend(content, folder)
@@ -77,26 +84,43 @@ def _read(path: str | Path, content: dict[str, list], folder: str | Path | None)
         raise DataError(f'{path}: {error}') from None
 
 
-def annotations_of(images: list, annotations: list, categories: list) -> Annotations:
+def annotations_of(images: list, annotations: Sequence, categories: list) -> Annotations:
     """The three lists of an annotation file as arrays. A ValueError names the first wrong item."""
     images = sorted(checked_images(images), key=lambda image: id_key(image['id']))
     ids = _categories(categories)
     image_place = {image['id']: place for place, image in enumerate(images)}
     category_place = {cat_id: place for place, cat_id in enumerate(ids.values())}
     try:
+        columns = _columns(annotations)
         return Annotations(
             images=images,
             categories=ids,
-            image_index=np.array([image_place[a['image_id']] for a in annotations]),
-            category_index=np.array([category_place[a['category_id']] for a in annotations]),
-            xywh=np.array([a['bbox'] for a in annotations]),
-            crowd=np.array([a.get('iscrowd', 0) for a in annotations]),
-            ignored=np.array([0 if (v := a.get('ignore')) is None else v for a in annotations]),
-            area=np.array([math.nan if (v := a.get('area')) is None else v for a in annotations]),
+            image_index=np.array([image_place[number] for number in columns['image_id']]),
+            category_index=np.array([category_place[number] for number in columns['category_id']]),
+            xywh=columns['bbox'],
+            crowd=columns['iscrowd'],
+            ignored=columns['ignore'],
+            area=columns['area'],
         )
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError):
         _check_annotations(annotations, image_place, category_place)
         raise
+
+
+def _columns(annotations: Sequence) -> dict[str, Any]:
+    """The fields of all annotations, as lists or arrays."""
+    if isinstance(annotations, CocoRows):
+        table = annotations.table
+        ids = {field: table[field].tolist() for field in ('image_id', 'category_id')}
+        return {**ids, **{field: table[field] for field in ('bbox', 'iscrowd', 'ignore', 'area')}}
+    return {
+        'image_id': [a['image_id'] for a in annotations],
+        'category_id': [a['category_id'] for a in annotations],
+        'bbox': np.array([a['bbox'] for a in annotations]),
+        'iscrowd': np.array([a.get('iscrowd', 0) for a in annotations]),
+        'ignore': np.array([0 if (v := a.get('ignore')) is None else v for a in annotations]),
+        'area': np.array([math.nan if (v := a.get('area')) is None else v for a in annotations]),
+    }
 
 
 def write_coco(content: Annotations, path: Path) -> None:
@@ -115,8 +139,28 @@ def write_coco(content: Annotations, path: Path) -> None:
     path.write_text(text, encoding='utf-8')
 
 
-def load_sections(path: str | Path, *, may_lack_annotations: bool = False) -> dict[str, list]:
+def _without_masks(item: dict) -> dict:
+    """Drop the masks while the file is read: they need most of its memory. A missing box becomes that of the mask."""
+    mask = item.pop('segmentation', None)
+    if mask and not item.get('bbox') and (box := box_of_mask(mask)):
+        item['bbox'] = box
+    return item
+
+
+def _slim(rows: CocoRows, item: dict) -> Any:
+    """Move an annotation to ``rows`` if it fits; drop the fields of an image that are not read."""
+    item = _without_masks(item)
+    if 'bbox' in item and rows.add(item):
+        return IN_ROWS
+    if 'file_name' in item:
+        return {field: item[field] for field in IMAGE_FIELDS if field in item}
+    return item
+
+
+def load_sections(path: str | Path, *, may_lack_annotations: bool = False) -> dict[str, Any]:
     """The three lists of an annotation file, without masks. Their items are not checked.
+
+    Annotations that are all written as in COCO's own files are ``CocoRows``.
 
     With ``may_lack_annotations``, annotations that are not there are an empty list, as of COCO's image_info files.
 
@@ -125,7 +169,7 @@ def load_sections(path: str | Path, *, may_lack_annotations: bool = False) -> di
     Raises:
         DataError: the file cannot be read, is not JSON, or lacks one of the lists.
     """
-    content = read_json(path)
+    content = _read_compact(path)
     own = f'. It holds {words}' if (words := foreign(content)) else ''
     if not isinstance(content, dict):
         raise DataError(f'{path} holds a JSON {type(content).__name__}: {LAYOUT}{own}')
@@ -143,9 +187,23 @@ def load_sections(path: str | Path, *, may_lack_annotations: bool = False) -> di
             f'{path} is no COCO annotation file, it has no {" and no ".join(missing)} (found {found}): {LAYOUT}{own}'
         )
     for name in SECTIONS:
-        if not isinstance(content[name], list):
+        if not isinstance(content[name], (list, CocoRows)):
             raise DataError(f'{path}: {name} is a {type(content[name]).__name__}: {LAYOUT}')
     return content
+
+
+def _read_compact(path: str | Path) -> Any:
+    """The content of a JSON file. Its annotations are ``CocoRows`` if each of them fits."""
+    rows, content = CocoRows(), None
+    with suppress(ValueError, OSError, EOFError, zlib.error, RecursionError), _no_search_for_cycles():
+        content = stream_json(path, partial(_slim, rows))
+    annotations = (content or {}).get('annotations')
+    if isinstance(annotations, list) and len(rows) == annotations.count(IN_ROWS) == len(annotations):
+        return {**(content or {}), 'annotations': rows}
+    if content is not None and not rows:
+        return content
+    del content, annotations  # the file is wrong, or an annotation is written otherwise than by COCO: all stay dicts
+    return read_json(path)
 
 
 def read_json(path: str | Path) -> Any:
@@ -157,14 +215,21 @@ def read_json(path: str | Path) -> Any:
     text = _text(path)
     if not text.strip():
         raise DataError(f'{path} is empty: {LAYOUT}')
-    # Millions of objects are made without a reference cycle. Searching for cycles would double the reading time.
-    was_enabled = gc.isenabled()
-    gc.disable()
     try:
-        return json.loads(text, object_hook=_without_masks)
+        with _no_search_for_cycles():
+            return json.loads(text, object_hook=_without_masks)
     except (ValueError, RecursionError) as error:
         several = ': it holds several values, one after another' if str(error).startswith('Extra data') else ''
         raise DataError(f'{path} is not JSON{several} ({error}): {LAYOUT}') from None
+
+
+@contextmanager
+def _no_search_for_cycles() -> Iterator[None]:
+    """Millions of objects are made without a reference cycle. Searching for cycles would double the reading time."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
     finally:
         if was_enabled:
             gc.enable()
@@ -190,14 +255,6 @@ def _text(path: str | Path) -> str:
         ) from None
 
 
-def _without_masks(item: dict) -> dict:
-    """Drop the masks while the file is read: they need most of its memory. A missing box becomes that of the mask."""
-    mask = item.pop('segmentation', None)
-    if mask and not item.get('bbox') and (box := box_of_mask(mask)):
-        item['bbox'] = box
-    return item
-
-
 def _categories(categories: list) -> dict[str, Id]:
     seen: dict[str, Id] = {}
     for index, category in enumerate(categories):
@@ -213,7 +270,7 @@ def _categories(categories: list) -> dict[str, Id]:
     return dict(sorted(seen.items(), key=lambda item: id_key(item[1])))
 
 
-def _check_annotations(annotations: list, image_ids: dict[Id, int], category_ids: dict[Id, int]) -> None:
+def _check_annotations(annotations: Sequence, image_ids: dict[Id, int], category_ids: dict[Id, int]) -> None:
     """Raise ValueError for the first annotation that is wrong."""
     for index, annotation in enumerate(annotations):
         where = f'annotations[{index}]'

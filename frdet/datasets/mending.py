@@ -41,7 +41,7 @@ def _has(item: Any, key: str, inner: str = '') -> bool:
     return not inner or (isinstance(value, list) and bool(value) and _has(value[0], inner))
 
 
-def leave_out_parent(content: dict[str, list]) -> list[str]:
+def leave_out_parent(content: dict[str, Any]) -> list[str]:
     """Drop Roboflow's parent of all categories, which is no class: it has id 0, the other ones name it, no box has it.
 
     Returns:
@@ -59,13 +59,14 @@ def leave_out_parent(content: dict[str, list]) -> list[str]:
     return [f'The category {parent["name"]!r} with id 0 is left out: it is the parent of all others and has no box']
 
 
-def mend(content: dict[str, list], folder: str | Path | None) -> None:
+def mend(content: dict[str, Any], folder: str | Path | None) -> None:
     """Change what tools write otherwise.
 
     - ``image_id`` and ``category_id`` as text where the ids are numbers, or the other way round
     - ``iscrowd`` null
     - images without a size, or with 0: it is read from the image in ``folder``; None reads no image
     """
+    content['annotations'] = list(content['annotations'])  # so that items of a ``CocoRows`` can be changed
     annotations = [item for item in content['annotations'] if isinstance(item, dict)]
     for field, section in (('image_id', 'images'), ('category_id', 'categories')):
         _match_ids(annotations, field, content[section])

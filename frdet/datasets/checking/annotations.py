@@ -1,7 +1,8 @@
 """Checking every image and box of a data set; of a COCO file also the items that stop the reader."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +14,7 @@ from frdet.datasets.base import DetDataset
 from frdet.datasets.checking import Findings
 from frdet.datasets.checking.boxes import BoxCheck
 from frdet.datasets.coco import SECTIONS, CocoDataset, annotations_of, load_sections
+from frdet.datasets.coco_rows import CocoRows
 from frdet.datasets.locating import locate
 from frdet.datasets.mending import leave_out_parent, mend
 from frdet.errors import DataError
@@ -47,7 +49,6 @@ def check_annotations(dataset: DetDataset, findings: Findings) -> Checked:
             sections, folder = load_sections(dataset.ann_file), dataset.data_prefix['img']
             for note in leave_out_parent(sections):
                 findings.add('category left out', note)
-            mend(sections, folder)
             return _check_coco(sections, folder, findings)
         dataset.on_mistake = findings.add
         content = dataset.read_all()
@@ -78,7 +79,12 @@ def count_objects(content: Annotations) -> dict[str, int]:
     return dict(zip(content.categories, np.bincount(objects, minlength=len(content.categories)).tolist(), strict=True))
 
 
-def _check_coco(sections: dict[str, list], folder: str, findings: Findings) -> Checked:
+def _check_coco(sections: dict[str, Any], folder: str, findings: Findings) -> Checked:
+    content = None
+    with suppress(ValueError):  # if the reader takes all items, none is checked alone, which is much slower
+        content = annotations_of(*(sections[section] for section in SECTIONS))
+    if content is None:
+        mend(sections, folder)
     images: dict[Id, dict[str, Any]] = {}
     named = []
     for index in _correct(sections, 'images', findings):
@@ -95,19 +101,25 @@ def _check_coco(sections: dict[str, list], folder: str, findings: Findings) -> C
             findings.add('repeated category', f'{_name(sections, "categories", index)}: {short(item["name"])}')
         else:
             categories[item['id']] = item
-    counts, boxes = _counts(*(sections[section] for section in SECTIONS)), {}
     if not sections['categories']:
         findings.add('wrong category record', 'categories is empty')
-    rows = list(_boxes(sections, images, categories, findings))
-    if categories:
-        items = [sections['annotations'][index] for index in rows]
-        content = annotations_of(list(images.values()), items, list(categories.values()))
+    items = sections['annotations']
+    rows: Sequence[int] = range(len(items))
+    if content is None:
+        rows = list(_correct(sections, 'annotations', findings))
+    _check_ids(sections, rows, findings)
+    if content is None:
+        rows = list(_boxes(sections, rows, images, categories, findings))
+        if categories:
+            kept = [items[index] for index in rows]
+            content = annotations_of(list(images.values()), kept, list(categories.values()))
+    if content is not None:
         for image, name in zip(content.images, _files(content, folder), strict=True):
             image['file_name'] = name
         in_file = partial(_name, sections, 'annotations')
-        BoxCheck(content, lambda k: (in_file(rows[k]), f'bbox {items[k]["bbox"]}'), folder, findings).run()
-        boxes = count_objects(content)
-    return Checked(list(images.values()), counts, boxes)
+        BoxCheck(content, lambda k: (in_file(rows[k]), f'bbox {items[rows[k]]["bbox"]}'), folder, findings).run()
+    boxes = {} if content is None else count_objects(content)
+    return Checked(list(images.values()), _counts(*(sections[section] for section in SECTIONS)), boxes)
 
 
 def _files(content: Annotations, folder: str) -> list[str]:
@@ -139,22 +151,28 @@ def _correct(content: dict[str, list], section: str, findings: Findings) -> Iter
             yield index
 
 
-def _boxes(
-    content: dict[str, list], images: dict[Id, Any], categories: dict[Id, Any], findings: Findings
-) -> Iterator[int]:
-    """The position of each annotation that has an image and a category."""
+def _check_ids(content: dict[str, Any], rows: Iterable[int], findings: Findings) -> None:
+    items = content['annotations']
+    if isinstance(items, CocoRows) and len(np.unique(items.table['id'])) == len(items):
+        return
     seen: set[Any] = set()
-    name = partial(_name, content, 'annotations')
-    for index in _correct(content, 'annotations', findings):
-        item = content['annotations'][index]
-        if isinstance(number := item.get('id'), (int, float, str)):  # an annotation needs no id
+    for index in rows:
+        if isinstance(number := items[index].get('id'), (int, float, str)):  # an annotation needs no id
             if number in seen:
-                findings.add('repeated annotation id', name(index))
+                findings.add('repeated annotation id', _name(content, 'annotations', index))
             seen.add(number)
+
+
+def _boxes(
+    content: dict[str, Any], rows: Iterable[int], images: dict[Id, Any], categories: dict[Id, Any], findings: Findings
+) -> Iterator[int]:
+    """Those ``rows`` of the annotations that have an image and a category."""
+    for index in rows:
+        item, name = content['annotations'][index], _name(content, 'annotations', index)
         if is_lost := item['category_id'] not in categories:
-            findings.add('annotation of no category', f'{name(index)}: category_id {item["category_id"]}')
+            findings.add('annotation of no category', f'{name}: category_id {item["category_id"]}')
         if item['image_id'] not in images:
-            findings.add('annotation of no image', f'{name(index)}: image_id {item["image_id"]}')
+            findings.add('annotation of no image', f'{name}: image_id {item["image_id"]}')
         elif not is_lost:
             yield index
 

@@ -1,7 +1,9 @@
 """YOLO's text files: a line for every object, in fractions of the image."""
 
 import os
+from array import array
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -84,29 +86,28 @@ class YoloDataset(DetDataset):
         files = [
             label_file(os.path.join(folder, image['file_name']), folder, source.labels) for image in records.values()
         ]
-        rows: list[list[float]] = []
-        places: list[int] = []
+        numbers, places = array('d'), array('q')
         have_file = False
         for place, file in enumerate(track(files, 'Reading labels')):
             found: list[list[float]] | None = []
             with self.one_of_many():
                 found = read_labels(file, source.keypoints)
             have_file = have_file or found is not None
-            rows += found or []
-            places += [place] * len(found or [])
+            numbers.extend(chain.from_iterable(found or ()))
+            places.extend([place] * len(found or ()))
         if not have_file:
             raise ValueError(f'none of its {len(files)} images has a label file; the first was expected at {files[0]}')
-        table = np.array(rows, dtype=np.float64).reshape(-1, 5)
+        table, index = np.frombuffer(numbers, np.float64).reshape(-1, 5), np.frombuffer(places, np.int64)
         place_of = {number: place for place, number in enumerate(source.classes)}
         if unknown := sorted({int(number) for number in np.unique(table[:, 0])} - set(place_of)):
             raise ValueError(f'labels have the class {unknown[0]}, and it names {len(place_of)} classes from 0')
         sizes = np.array([(image['width'], image['height']) for image in records.values()], dtype=np.float64)
-        centre, size = (columns * sizes[places] for columns in (table[:, 1:3], table[:, 3:]))
+        centre, size = (columns * sizes[index] for columns in (table[:, 1:3], table[:, 3:]))
         return Annotations(
             images=list(records.values()),
             categories={name: number for number, name in source.classes.items()},
-            image_index=np.array(places, dtype=np.int64),
-            category_index=np.array([place_of[int(number)] for number in table[:, 0]], dtype=np.int64),
+            image_index=index,
+            category_index=np.array([place_of[int(number)] for number in table[:, 0].tolist()], dtype=np.int64),
             xywh=np.concatenate([centre - size / 2, size], axis=1),
         )
 
