@@ -248,6 +248,7 @@ def arguments_of(target: Callable) -> tuple[set[str], set[str], bool]:
     return accepted, required, open_ended
 
 
+@functools.cache
 def _filled_in(function: Callable) -> tuple[set[str], float]:
     """The arguments that a constructor may give to its parent: names, and a number of positions.
 
