@@ -23,7 +23,6 @@ from typing import Any
 
 import jinja2
 import numpy as np
-from markupsafe import Markup
 from PIL import Image
 
 from frdet.errors import ConfigError
@@ -150,8 +149,8 @@ class Section:
         self.blocks.append({'kind': 'gallery', 'items': list(tiles), 'caption': caption})
 
     def plot(self, plot: Plot, caption: str, *, alt: str = '') -> None:
-        """A plot; ``alt`` describes it (the caption if empty)."""
-        self.blocks.append({'kind': 'plot', 'svg': Markup(draw(plot)), 'caption': caption, 'alt': alt or caption})
+        """A plot, which is drawn when the page is rendered; ``alt`` describes it (the caption if empty)."""
+        self.blocks.append({'kind': 'plot', 'plot': plot, 'caption': caption, 'alt': alt or caption})
 
     @property
     def toggles(self) -> dict[str, dict[str, bool]]:
@@ -218,7 +217,7 @@ class Page:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        environment.filters.update(number=number, uri=data_uri, is_number=_reads_as_number)
+        environment.filters.update(number=number, uri=data_uri, is_number=_reads_as_number, draw=draw)
         return environment.get_template('page.html').render(page=self)
 
     def write(self, path: str | Path) -> None:

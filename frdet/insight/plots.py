@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.rcsetup import cycler
 from matplotlib.text import Text
+from matplotlib.ticker import FixedFormatter
 
 from frdet.visualization.fonts import PLOTS, font_families
 
@@ -92,9 +93,9 @@ def _painted(plot: Plot) -> Iterator[Figure]:
     """matplotlib's figure; the fonts that it needs are set within the context."""
     figure = Figure(figsize=plot.size)
     plot.paint(figure.subplots(plot.rows, plot.columns))
-    for axis in figure.axes:  # asking for the labels of ticks makes them
-        axis.get_xticklabels()
-        axis.get_yticklabels()
+    for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
+        if isinstance(axis.get_major_formatter(), FixedFormatter):  # names, of classes for example
+            axis.get_ticklabels()  # asking for them makes them
     texts = figure.findobj(Text)
     families = font_families(text.get_text() for text in texts)
     for text in texts:
