@@ -26,7 +26,8 @@ TOOLS = {
 
 def foreign(content: Any) -> str:
     """What the JSON ``content`` of a tool is, and how this tool writes COCO's layout; '' if it is not known."""
-    first = next(iter(content.values() if isinstance(content, dict) else content), None) if content else None
+    items = list(content.values()) if isinstance(content, dict) else content
+    first = items[0] if isinstance(items, list) and items else None
     for keys in (content, first):
         found = [words for key, words in TOOLS.items() if _has(keys, *key.split('.'))]
         if found:

@@ -45,6 +45,8 @@ def test_no_annotation_at_all(write_coco, content):
         ('not json', 'is not JSON (Expecting value'),
         ('{"images": [', 'is not JSON'),
         ('[1, 2]', 'holds a JSON list'),
+        ('true', 'holds a JSON bool'),
+        ('5', 'holds a JSON int'),
         ('{"data_list": [], "images": []}', 'has no annotations and no categories (found data_list, images)'),
         ('{"images": {}, "annotations": [], "categories": []}', 'images is a dict'),
         ('{"images": [], "annotations": [], "categories": []}', 'has no category'),
