@@ -12,10 +12,8 @@ from typing import Any, NamedTuple
 import matplotlib
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.rcsetup import cycler
 from matplotlib.text import Text
-from matplotlib.ticker import FixedFormatter
 
 from frdet.visualization.fonts import PLOTS, font_families
 
@@ -82,9 +80,6 @@ def save(plot: Plot, path: str | Path) -> None:
     on_white = {key: '#1b1f24' if value == _INK else value for key, value in _STYLE.items()}
     style = {**on_white, 'figure.facecolor': 'white'}
     with matplotlib.rc_context(style), _painted(plot) as figure:
-        # savefig would draw the whole figure once more, only to lay it out.
-        ConstrainedLayoutEngine().execute(figure)
-        figure.set_layout_engine('none')
         figure.savefig(path)
 
 
@@ -93,9 +88,9 @@ def _painted(plot: Plot) -> Iterator[Figure]:
     """matplotlib's figure; the fonts that it needs are set within the context."""
     figure = Figure(figsize=plot.size)
     plot.paint(figure.subplots(plot.rows, plot.columns))
-    for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
-        if isinstance(axis.get_major_formatter(), FixedFormatter):  # names, of classes for example
-            axis.get_ticklabels()  # asking for them makes them
+    for axis in figure.axes:  # asking for the labels of ticks makes them
+        axis.get_xticklabels()
+        axis.get_yticklabels()
     texts = figure.findobj(Text)
     families = font_families(text.get_text() for text in texts)
     for text in texts:
