@@ -1,5 +1,6 @@
 """Protecting the run in a work dir: another run starts there only after the first one is moved aside."""
 
+import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,12 +12,15 @@ from mmengine.runner import Runner
 
 from frdet.checkpoints.fit import few
 from frdet.errors import ConfigError
+from frdet.files import write_file
 
 POINTER = 'last_checkpoint'
 CHECKPOINTS = ('epoch_*.pth', 'iter_*.pth', 'best_*.pth', 'non_finite_*.pth')  # NonFiniteHook writes the last ones
 TABLE = 'results.csv'
+FINISHED = 'finished.json'
 #: The files of a run's report in the work dir.
 REPORT = (
+    FINISHED,
     TABLE,
     *(f'{plot}.png' for plot in ('curves', 'labels', 'precision_recall', 'classes', 'confusion_matrix', 'errors')),
     'report.html',
@@ -59,7 +63,7 @@ def is_run_in_the_way(cfg: Config, *, overwrite: bool) -> bool:
 
 
 class WorkFolderHook(Hook):
-    """Moves the earlier run in the work dir aside, and remembers that this process trains there.
+    """Moves the earlier run in the work dir aside, and writes ``finished.json`` when a training has come to its end.
 
     The checkpoints, logs, table and plots of the earlier run are moved to ``old_1`` in the work dir, or ``old_2`` and
     so on; other files stay. This happens right before the first iteration, after data and weights are loaded, so a
@@ -83,6 +87,13 @@ class WorkFolderHook(Hook):
                 self._move(folder, (*checkpoints, *REPORT), runner)
             barrier()
         _trained.add(Path(runner.work_dir).resolve())
+        if is_main_process():
+            Path(runner.work_dir, FINISHED).unlink(missing_ok=True)  # of a shorter run that is resumed
+
+    def after_train(self, runner: Runner) -> None:
+        """Note that nothing is left to do: a folder with checkpoints may hold a run that was killed."""
+        if is_main_process():
+            write_file(Path(runner.work_dir, FINISHED), json.dumps({'iter': runner.iter}).encode())
 
     def _move(self, folder: Path, patterns: Sequence[str], runner: Runner) -> None:
         paths = dict.fromkeys(path for pattern in patterns for path in sorted(folder.glob(pattern)))

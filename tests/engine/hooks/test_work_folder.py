@@ -1,5 +1,6 @@
 """A work dir that holds a run already."""
 
+import json
 from types import SimpleNamespace
 
 import pytest
@@ -216,3 +217,20 @@ def test_all_that_is_written_for_people_is_known(tmp_path):
     train(tmp_path, report=True)
     shown = {path.name for path in tmp_path.iterdir() if path.suffix in ('.png', '.csv')}
     assert shown and shown <= set(REPORT)
+
+
+def test_finished_is_noted_at_the_end_and_not_before(tmp_path, monkeypatch):
+    train(tmp_path)
+    finished = tmp_path / work_folder.FINISHED
+    assert json.loads(finished.read_text()) == {'iter': 4}  # of 12 images in threes
+
+    def break_down(self, results):
+        raise RuntimeError('the second epoch is trained, and cannot be evaluated')
+
+    monkeypatch.setattr(toy.ToyMetric, 'compute_metrics', break_down)
+    with pytest.raises(RuntimeError, match='second epoch'):
+        train(tmp_path, epochs=2, resume=True)
+    assert not finished.exists()
+    monkeypatch.undo()
+    train(tmp_path, epochs=2, resume=True)
+    assert json.loads(finished.read_text()) == {'iter': 8}

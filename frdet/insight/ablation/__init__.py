@@ -1,0 +1,1 @@
+"""What a study of ablations has found: statistics, tables and a page."""
