@@ -122,8 +122,8 @@ PLAIN: dict[str, dict[str, Any]] = {
     'test_cfg': {'fp16': bool},
 }  # fmt: skip
 
-#: The names of MMEngine's default hooks; a config may add more.
-HOOK_SLOTS = {'runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint', 'visualization'}
+#: The names of the hooks that MMEngine registers unless a config sets them to None; a config may add more.
+HOOK_SLOTS = {'runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint'}
 
 #: The smallest number allowed at a key path.
 _LEAST = {
@@ -226,7 +226,7 @@ def keys_at(node: Any, key_path: str, here: Registry | None = None) -> dict[str,
         # MMEngine builds the data set from a dict, and reads a key of its own.
         return {**declared(DataLoader), 'dataset': Declared(dict), 'num_batch_per_epoch': Declared()}
     if key_path == 'default_hooks':
-        return dict.fromkeys(HOOK_SLOTS, Declared())
+        return dict.fromkeys([*HOOK_SLOTS, 'visualization'], Declared())
     here = here or registry_at(key_path)
     if (cls := component_class(node, key_path, here)) is not None:
         said = declared(cls)

@@ -46,6 +46,7 @@ def test_work_dir_is_named_after_the_config(tmp_path, monkeypatch):
         ({}, {'epoch_1.pth'}),
         ({'default_hooks.checkpoint.save_best': ['coco/bbox_mAP', 'coco/bbox_mAP_50']}, {'epoch_1.pth'}),
         ({'default_hooks.checkpoint': None}, set()),
+        ({'default_hooks.visualization': None}, {'epoch_1.pth'}),
         ({'default_hooks': None}, {'epoch_1.pth'}),  # MMEngine's own
         (
             {

@@ -1,0 +1,162 @@
+"""What a training costs, and which metric values it gives: two iterations and two batches of validation.
+
+    python -m frdet.apis.ablation.trial CONFIG OUT
+
+A process of its own measures the memory, and its errors leave nothing behind.
+"""
+
+import contextlib
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from mmengine.hooks import Hook
+from mmengine.runner import EpochBasedTrainLoop, Runner
+
+from frdet.apis.running import run_tool
+from frdet.apis.training import train_detector
+from frdet.config import load_config
+from frdet.errors import ConfigError
+from frdet.models.detectors import bare
+from frdet.registry import HOOKS
+
+BATCHES = 2  # the first one warms up
+
+
+class Enough(Exception):
+    """The trial is over."""
+
+
+@HOOKS.register_module()
+class TrialHook(Hook):
+    """Measures two iterations and two batches of validation, and raises ``Enough``."""
+
+    priority = 'LOWEST'
+    found: ClassVar[dict[str, Any]] = {}
+
+    def __init__(self) -> None:
+        self.ends: list[float] = []
+
+    def after_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
+        _wait_for_gpu()
+        self.ends.append(time.time())
+        if len(self.ends) < BATCHES:
+            return
+        seconds = self.ends[-1] - self.ends[-2]
+        parameters = list(bare(runner.model).parameters())
+        found = {
+            'device': 'cuda' if torch.cuda.is_available() else 'cpu',
+            'iterations': runner.max_iters,
+            'seconds': seconds,
+            'start': max(self.ends[0] - _process_start() - seconds, 0.0),
+            'params': sum(p.numel() for p in parameters),
+            'trained': sum(p.numel() for p in parameters if p.requires_grad),
+            **_validate(runner),
+        }
+        validation = found['validations'] * found['val_images'] * found['val_seconds']
+        found['memory'] = _memory()
+        found['hours'] = (found['start'] + found['iterations'] * seconds + validation) / 3600
+        self.found.update(found)
+        raise Enough
+
+
+def _validate(runner: Runner) -> dict[str, Any]:
+    """Validate two batches."""
+    nothing = {'validations': 0, 'val_images': 0, 'val_seconds': 0.0, 'metrics': [], 'input_size': None}
+    if runner.val_loop is None:
+        return nothing
+    loop: Any = runner.val_loop
+    runner.model.eval()
+    seconds, images = 0.0, 0
+    size = None
+    for index, batch in zip(range(BATCHES), loop.dataloader, strict=False):
+        begun = time.perf_counter()
+        loop.run_iter(index, batch)
+        _wait_for_gpu()
+        count = len(batch['inputs']) if isinstance(batch, dict) and 'inputs' in batch else loop.dataloader.batch_size
+        seconds, images = (time.perf_counter() - begun) / count, images + count
+        with contextlib.suppress(Exception):  # a model of another package need not have these
+            size = list(bare(runner.model).data_preprocessor(batch, False)['inputs'].shape[-2:])
+    metrics = list(loop.evaluator.evaluate(images))
+    return {
+        'validations': _validations(runner),
+        'val_images': len(loop.dataloader.dataset),
+        'val_seconds': seconds,
+        'metrics': metrics,
+        'input_size': size,
+    }
+
+
+def _validations(runner: Runner) -> int:
+    """How many validations the whole training has."""
+    loop: Any = runner.train_loop
+    last = loop.max_epochs if isinstance(loop, EpochBasedTrainLoop) else loop.max_iters
+    first, interval = max(loop.val_begin, 1), loop.val_interval
+    return sum(1 for step in range(first, last + 1) if step % interval == 0 or step == last)
+
+
+def _wait_for_gpu() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def _memory() -> float:
+    """MB: the most that the GPU held, or the process where there is none."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+
+
+def _process_start() -> float:
+    """Seconds since 1970."""
+    ticks = int(Path('/proc/self/stat').read_text().rpartition(')')[2].split()[19])
+    since_boot = ticks / os.sysconf('SC_CLK_TCK')
+    return time.time() - (time.clock_gettime(time.CLOCK_BOOTTIME) - since_boot)
+
+
+def measure(config: str | Path) -> dict[str, Any]:
+    """Try the training of a config in this process, in a folder that is removed."""
+    cfg = load_config(config)
+    cfg.default_hooks = {**(cfg.get('default_hooks') or {}), 'report': None, 'visualization': None}
+    cfg.visualizer = dict(type='Visualizer', vis_backends=[])  # a trial is no run of a tracking service
+    cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), dict(type='TrialHook')]
+    with tempfile.TemporaryDirectory() as folder, contextlib.suppress(Enough):
+        train_detector(cfg, work_dir=f'{folder}/run', seed=0)
+    return TrialHook.found
+
+
+def try_config(config: str | Path, out: str | Path, name: str) -> dict[str, Any]:
+    """Try the training of a config in a process of its own.
+
+    Args:
+        config: path of a config.
+        out: file to write, what was measured.
+        name: of the config in the error message.
+
+    Raises:
+        ConfigError: the config cannot be trained; the message has the last lines of the training.
+    """
+    command = [sys.executable, '-m', 'frdet.apis.ablation.trial', str(config), str(out)]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors='replace')
+    if done.returncode:
+        lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()][-3:]
+        raise ConfigError(f'{name} cannot be trained:\n' + '\n'.join(lines))
+    content: dict[str, Any] = json.loads(Path(out).read_text(encoding='utf-8'))
+    return content
+
+
+def main() -> None:
+    config, out = sys.argv[1:]
+    found = measure(config)
+    Path(out).write_text(json.dumps(found), encoding='utf-8')
+
+
+if __name__ == '__main__':
+    run_tool(main)
