@@ -212,7 +212,7 @@ def shown_path(path: Path) -> str:
 
 def _collect(key: str, node: ast.expr, file: str, origins: dict[str, Origin], assigned: dict[str, ast.expr]) -> None:
     items = _items(node, assigned)
-    if any(name == '_delete_' for name, _ in items) or isinstance(node, (ast.List, ast.Tuple)):
+    if any(name == '_delete_' for name, _ in items) or isinstance(node, (ast.List, ast.Tuple, ast.Constant)):
         for old in [k for k in origins if k.startswith(f'{key}.')]:
             del origins[old]
     origins[key] = Origin(file, node.lineno)

@@ -70,7 +70,7 @@ def default_jobs() -> int:
 
 @contextlib.contextmanager
 def ending(processes: Mapping[int, subprocess.Popen]) -> Iterator[None]:
-    """After Ctrl-C, SIGTERM, SIGHUP or an error let all ``processes`` save a checkpoint, and wait until they have ended."""
+    """After Ctrl-C, SIGTERM, SIGHUP or an error let the ``processes`` save checkpoints, and wait for their ends."""
 
     def leave(number: int, frame: FrameType | None) -> None:
         sys.exit(128 + number)

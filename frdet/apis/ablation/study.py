@@ -116,6 +116,9 @@ class Study:
         """All runs, seed by seed, so that pairs are complete early."""
         return (self.job(variant, seed) for seed in self.seeds for variant in self.variants)
 
+    def jobs_of(self, variant: str) -> list[Job]:
+        return [self.job(variant, seed) for seed in self.seeds]
+
     def trial(self, variant: str) -> dict[str, Any]:
         """What ``frdet.apis.ablation.trial`` measured of a variant; empty if it was not tried."""
         try:

@@ -1,0 +1,94 @@
+"""Compare variants of a config over several seeds: from configs to a table that one can believe.
+
+python tools/ablate.py BASE.py VARIANT.py ... [--seeds 3] [--work-dir DIR]
+python tools/ablate.py STUDY.py
+python tools/ablate.py --report WORK_DIR
+python tools/ablate.py --search STUDY.py
+"""
+
+import argparse
+from pathlib import Path
+
+from frdet.interrupts import starting
+
+with starting():
+    from frdet.apis.ablation import planning, reading, running
+    from frdet.apis.running import run_tool
+    from frdet.config import parse_overrides
+
+TRAIN = Path(__file__).with_name('train.py')
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description='Compare variants of a config over several seeds.')
+    parser.add_argument('configs', nargs='*', metavar='CONFIG', help='BASE.py VARIANT.py ..., or one study file')
+    parser.add_argument('--report', metavar='WORK_DIR', help='write tables and page of what is finished')
+    parser.add_argument('--search', metavar='STUDY.py', help='search the best values of a file with ranges, by Optuna')
+    parser.add_argument('--seeds', type=_seeds, metavar='N', help='number of runs of each config, or seeds: 0,1,5')
+    parser.add_argument('--metric', metavar='NAME', help='the metric value to compare; default: coco/bbox_mAP')
+    parser.add_argument('--work-dir', metavar='DIR', help='default: work_dirs/<name of the study or of the base>')
+    parser.add_argument(
+        '--cfg-options', nargs='+', default=[], metavar='KEY=VALUE', help='change the base and all variants'
+    )
+    parser.add_argument('--allow', nargs='+', metavar='KEY', help='keys in which variants may differ without saying so')
+    parser.add_argument('--budget', type=float, metavar='HOURS', help='stop if the runs would take longer together')
+    parser.add_argument('--jobs', type=int, metavar='N', help='runs at once; default: one for each GPU, else 1')
+    parser.add_argument('--no-trial', action='store_true', help='plan without two iterations of each config')
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument('--dry-run', action='store_true', help='print the plan, write nothing')
+    how.add_argument('--print-commands', action='store_true', help='print a command for each run, for any scheduler')
+    how.add_argument('--slurm', metavar='PARTITION', help='submit the runs to Slurm as a job array, by submitit')
+    parser.add_argument(
+        '--slurm-options', nargs='+', default=[], metavar='KEY=VALUE', help='more parameters of submitit'
+    )
+    args = parser.parse_args()
+    if sum(map(bool, (args.configs, args.report, args.search))) != 1:
+        parser.error('give BASE.py VARIANT.py ..., or STUDY.py, or --report WORK_DIR, or --search STUDY.py')
+    return args
+
+
+def _seeds(text: str) -> int | list[int]:
+    try:
+        numbers = [int(word) for word in text.split(',')]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f'{text!r}, expected a number of seeds, or seeds: 0,1,5') from None
+    return numbers if ',' in text else numbers[0]
+
+
+def plan_of(args: argparse.Namespace) -> reading.Plan:
+    changes = dict(seeds=args.seeds, metric=args.metric, allow=args.allow, budget=args.budget)
+    changes['options'] = parse_overrides(args.cfg_options)
+    if len(args.configs) == 1 and reading.is_study(args.configs[0]):
+        return reading.read_study(args.configs[0], **changes)
+    return reading.read_configs(args.configs, **changes)
+
+
+def main() -> int | None:
+    args = parse_args()
+    count = args.jobs or running.default_jobs()
+    plan = plan_of(args)
+    work_dir = args.work_dir or Path('work_dirs', Path(args.configs[0]).stem + '_study' * (len(args.configs) > 1))
+    study = planning.study_of(plan, work_dir)
+    if args.dry_run:
+        with planning.rehearsal(plan) as rehearsed:
+            if not args.no_trial:
+                planning.try_variants(rehearsed)
+            print(planning.plan_table(plan, rehearsed, count))
+        return 0
+    planning.write_study(plan, study)
+    if not args.no_trial:
+        planning.try_variants(study)
+    print(planning.plan_table(plan, study, count))
+    planning.check_budget(plan, study)
+    if args.print_commands:
+        print('\n'.join(planning.commands(study, TRAIN)))
+        return 0
+    failed = running.train_jobs(study.jobs(), TRAIN, count=count)
+    for job, code in failed.items():
+        print(f'{job.name} failed with exit code {code}; the last lines of {job.output}:')
+        print('\n'.join(f'    {line}' for line in job.last_words()))
+    return 1 if failed else 0
+
+
+if __name__ == '__main__':
+    run_tool(main)
