@@ -1,3 +1,5 @@
+from pathlib import Path
+
 from frdet.config import config_origins, load_config, origin_table
 
 
@@ -40,3 +42,12 @@ def test_annotated_assignment_and_file_that_is_no_python(tmp_path):
     assert set(config_origins(tmp_path / 'c.py')) == {'a', 'a.x'}
     (tmp_path / 'c.yaml').write_text('a:\n  x: 1\n')
     assert config_origins(tmp_path / 'c.yaml') == {}
+
+
+def test_what_a_value_replaces_has_no_origin(tmp_path):
+    (tmp_path / 'base.py').write_text('model = dict(init=dict(type="Pretrained"), norm=dict(eps=1))\n')
+    path = tmp_path / 'child.py'
+    path.write_text('_base_ = "./base.py"\n\nmodel = dict(init=None)\n')
+    origins = {key: (Path(origin.file).name, origin.line) for key, origin in config_origins(path).items()}
+    assert origins['model.init'] == ('child.py', 3) and 'model.init.type' not in origins
+    assert origins['model.norm.eps'] == ('base.py', 1)

@@ -42,6 +42,9 @@ SETTINGS: dict[str, Declared] = {
 OUTSIDE = ('work_dir', 'visualizer', 'vis_backends', 'resume', 'launcher', 'log_level', 'randomness.seed')
 
 
+SHOWN = 5  # keys in a message
+
+
 class Variant(NamedTuple):
     """A config to compare. ``differences`` are key path -> (value in the base, value here), as text, or None."""
 
@@ -113,7 +116,9 @@ def read_configs(paths: Sequence[str | Path], **changes: Any) -> Plan:
 
 
 def is_study(path: str | Path) -> bool:
-    """Whether a file is a study: it sets ``base`` and no model."""
+    """Whether a file is a study: it sets ``base`` and no model. ConfigError if there is no such file."""
+    if not Path(path).is_file():
+        raise ConfigError(no_file(Path(path)))
     keys = {key.partition('.')[0] for key in config_origins(path)}
     return 'base' in keys and 'model' not in keys
 
@@ -260,9 +265,10 @@ def _refuse_undeclared(
         return (find(key).rpartition(':')[0] or next(iter(files))) in files
 
     if surprises := [key for key in changed if not is_meant(key)]:
-        more = f', and {len(surprises) - 5} more' if len(surprises) > 5 else ''
-        listed = '\n'.join(f'    {key} ({find(key) or "not there"})' for key in surprises[:5])
+        count = f'{len(surprises)} key{"s" * (len(surprises) > 1)}'
+        rows = [f'    {key} ({find(key) or "not there"})' for key in surprises[:SHOWN]]
+        listed = '\n'.join([*rows, *(['    ...'] if len(surprises) > SHOWN else [])])
         raise ConfigError(
-            f'Variant {name} differs from the base also in {len(surprises)} keys that it does not set itself{more}:\n'
+            f'Variant {name} differs from the base also in {count} that it does not set itself:\n'
             f'{listed}\nLet it inherit from the base ({shown_path(base)}), or allow these keys: --allow {surprises[0]}'
         )
