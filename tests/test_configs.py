@@ -5,13 +5,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from frdet.apis.ablation.reading import read_study
 from frdet.config import check_config, load_config
 from frdet.engine.schedules import resolve_shares
 from frdet.registry import DETECTORS
 from tests.test_peers_page import flat
 
 ROOT = Path(__file__).resolve().parents[1]
-CONFIGS = sorted(p for p in (ROOT / 'configs').rglob('*.py') if '_base_' not in p.parts)
+CONFIGS = sorted(p for p in (ROOT / 'configs').rglob('*.py') if not {'_base_', 'studies'} & {*p.parts})
 
 
 def relative(path: Path) -> str:
@@ -49,6 +50,19 @@ def test_quickstart_fits_together(name):
     assert {one.end for one in cfg.param_scheduler if one.by_epoch} == {epochs}
     assert all(one.get('T_max', epochs) == epochs for one in cfg.param_scheduler)
     assert cfg.default_hooks.checkpoint.interval == epochs
+
+
+def test_the_study_changes_what_it_says():
+    plan = read_study(ROOT / 'configs/studies/shapes.py')
+    assert [(variant.name, {key.split('.')[-1] for key in variant.differences}) for variant in plan.variants] == [
+        ('demo', set()),
+        ('giou', {'type', 'loss_weight'}),
+        ('no_warmup', {'start_factor'}),
+        ('average_fusion', {'fuse_type'}),
+    ]
+    for variant in plan.variants:
+        epochs = variant.cfg.train_cfg.max_epochs
+        assert {one.end for one in variant.cfg.param_scheduler if one.by_epoch} == {epochs}
 
 
 def test_the_demo_is_the_same_in_every_run():

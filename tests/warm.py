@@ -50,7 +50,10 @@ heeded = [n for n in {signals} if signal.getsignal(n) != signal.SIG_IGN]
 server = socket.socket(socket.AF_UNIX)
 server.connect({address!r})
 socket.send_fds(server, [b'0'], [0, 1, 2])
-request = dict(words=words, unbuffered=words != sys.argv[1:], folder=os.getcwd(), env=dict(os.environ), heeded=heeded)
+request = dict(
+    words=words, unbuffered=words != sys.argv[1:], folder=os.getcwd(), env=dict(os.environ), heeded=heeded,
+    executable=os.path.abspath(sys.argv[0]),
+)
 server.sendall(json.dumps(request).encode() + b'\\n')
 answers = server.makefile()
 process = int(answers.readline())
@@ -159,6 +162,7 @@ def take_over(request: dict, streams: list[int]) -> list[str]:
     os.environ.clear()
     os.environ.update(request['env'])
     os.chdir(request['folder'])
+    sys.executable = request['executable']  # processes that a command starts are forked, too
     sys.path[:] = ['', *paths(), *(path for path in sys.path if path not in before)]
     sys.modules['numpy'].random.seed()  # as at its import; Python's own generator does it after each fork
     return request['words']

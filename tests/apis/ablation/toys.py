@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from frdet.config import dump_config
 from frdet.registry import DETECTORS, METRICS
 from tests.engine import toy
 
@@ -52,7 +53,7 @@ def write_study(folder: Path, *, epochs: int = 4, pause: float = 0.0) -> Path:
         }
     )
     cfg.pop('work_dir')
-    (folder / 'base.py').write_text(cfg.pretty_text)
+    (folder / 'base.py').write_text(dump_config(cfg))
     path = folder / 'study.py'
     path.write_text("base = 'base.py'\nvariants = dict(strong={'model.scale': 3.0})\nseeds = 2\nbootstrap = 0\n")
     return path
