@@ -137,7 +137,7 @@ def check_budget(plan: Plan, study: Study) -> None:
 def commands(study: Study, train: str | Path) -> list[str]:
     """A command for each run that is left. ``flock`` locks the run as ``tools/ablate.py`` does."""
     return [
-        shlex.join(['flock', '-n', str(job.lock), *train_command(job, train)])
+        shlex.join(['flock', '-w', '1', str(job.lock), *train_command(job, train)])
         for job in study.jobs()
         if not job.is_finished
     ]

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
+from typing import IO
 
 import torch
 
@@ -34,9 +35,7 @@ def start(job: Job, command: Sequence[str], environment: Mapping[str, str] | Non
     """
     job.lock.parent.mkdir(parents=True, exist_ok=True)
     with open(job.lock, 'a') as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _locked(lock):
             return None
         if job.is_finished:  # perhaps just now, by another process
             return None
@@ -50,6 +49,18 @@ def start(job: Job, command: Sequence[str], environment: Mapping[str, str] | Non
                 pass_fds=(lock.fileno(),),
                 start_new_session=True,  # Ctrl-C comes from `ending` alone: a second signal would end it without saving
             )
+
+
+def _locked(file: IO) -> bool:
+    """Lock a file, if no other process does. A process that only looks at the state of a run holds it for an instant."""
+    for _ in range(2):
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(0.01)
+        else:
+            return True
+    return False
 
 
 def environments(count: int) -> list[dict[str, str]]:

@@ -156,7 +156,7 @@ def test_commands_lock_the_runs(study, tmp_path):
     assert len(lines) == 5 and not any('average/seed_0' in line for line in lines)
     words = shlex.split(lines[0])
     job = study.job('r18_fpn_shapes', 0)
-    assert words[:3] == ['flock', '-n', str(job.lock)]
+    assert words[:4] == ['flock', '-w', '1', str(job.lock)]
     (tmp_path / 'train.py').write_text('import sys; print(sys.argv[1:])')
     done = subprocess.run(words, capture_output=True, text=True)
     expected = [str(job.config), '--work-dir', str(job.work_dir), '--seed', '0', '--resume']
