@@ -22,7 +22,7 @@ help:
 	@echo 'make quick    the tests of single parts, in two minutes'
 	@echo 'make test-compat  the core of the tests with other releases of MMEngine, and with the newest PyTorch'
 	@echo 'make fuzz     the tests with drawn input, a hundred times as long'
-	@echo 'make bench    short measurements of operators, training, evaluation, memory and start-up'
+	@echo 'make bench    short measurements of operators, training, evaluation, memory and start-up, and a study of ablations'
 	@echo 'make install  make $(VENV) with the tested versions of everything, and frdet itself (editable)'
 	@echo 'make lint     style, spelling, types, import arrows, documentation without warnings'
 	@echo 'make format   rewrite the sources in the style that lint checks'
@@ -88,12 +88,14 @@ quick: $(INSTALLED)
 	$(PYTEST) -q -m 'not long' tests/models tests/ops tests/config tests/structures tests/datasets tests/evaluation \
 	  tests/engine/test_runner.py tests/test_registry.py tests/test_progress.py
 
-# A few minutes; docs/benchmarks.md has the measurements at full size.
+# A quarter of an hour; docs/benchmarks.md has the measurements at full size. The study of ablations that is last takes ten
+# minutes of it.
 BENCHMARKS := 'ops --rounds 3' 'train --against torchvision --short-side 320' 'infer --against torchvision --short-side 320' \
   'eval --count 500' 'memory --records 20000 --workers 2' 'start --rounds 1'
 
 bench: $(INSTALLED)
 	@set -e; for words in $(BENCHMARKS); do echo; $(BIN)/python tools/benchmark.py $$words; done
+	@echo; $(BIN)/python tools/ablate.py configs/studies/shapes.py --work-dir work_dirs/shapes_study --jobs 2
 
 sanitized: $(INSTALLED)
 	@if test -e "$$(g++ -print-file-name=libasan.so 2>/dev/null)"; then $(MAKE) --no-print-directory sanitize; \

@@ -52,7 +52,7 @@ def start(job: Job, command: Sequence[str], environment: Mapping[str, str] | Non
 
 
 def _locked(file: IO) -> bool:
-    """Lock a file, if no other process does. A process that only looks at the state of a run holds it for an instant."""
+    """Lock a file, unless another process does. Looking at the state of a run locks it for an instant, too."""
     for _ in range(2):
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
