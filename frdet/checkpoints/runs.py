@@ -147,13 +147,7 @@ def load_from_disk(filename: str, map_location: Any = None) -> dict[str, Any]:
     return {**kept, 'state_dict': state, 'meta': meta, 'layout': layout}
 
 
-def _load_any(filename: str, map_location: Any = None, logger: Any = None) -> dict[str, Any]:
-    """As MMEngine's function, without its line on the screen for each file: frdet says what it has loaded."""
-    return CheckpointLoader._get_checkpoint_loader(filename)(filename, map_location)
-
-
 CheckpointLoader.register_scheme(prefixes=_SCHEMES, loader=load_from_disk, force=True)
-CheckpointLoader.load_checkpoint = _load_any
 
 
 def load_checkpoint(path: str, map_location: Any = 'cpu') -> dict[str, Any]:

@@ -1,6 +1,8 @@
 """MMEngine's Runner, with a learning rate for the images of a step and a resume that follows the config."""
 
+import contextlib
 import functools
+import io
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -148,7 +150,8 @@ class DetRunner(Runner):
 
     def load_checkpoint(self, filename: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """As MMEngine's; also gives the checkpoint to ``resume``."""
-        checkpoint = super().load_checkpoint(filename, *args, **kwargs)
+        with contextlib.redirect_stdout(io.StringIO()):  # MMEngine prints a line, and the log has said the same
+            checkpoint = super().load_checkpoint(filename, *args, **kwargs)
         if self._resumed is not None:
             if not {'epoch', 'iter'} <= checkpoint['meta'].keys():
                 raise CheckpointError(
