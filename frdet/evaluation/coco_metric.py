@@ -24,6 +24,7 @@ from frdet.evaluation.truth import Source, Truth, check_images, classes_lacking,
 from frdet.files import write_file
 from frdet.registry import METRICS
 
+MAX_DETS = (1, 10, 100)
 CLASS_COLUMNS = 3  # classes side by side in the table
 
 
@@ -64,7 +65,7 @@ class CocoMetric(BaseMetric):
         prefix: str | None = None,
         classwise: bool = True,
         outfile: str | None = None,
-        max_dets: Sequence[int] = (1, 10, 100),
+        max_dets: Sequence[int] = MAX_DETS,
         backend: str = 'hotcoco',
     ):
         # 'gpu' gathers through the process group, also on CPUs, and writes no files.

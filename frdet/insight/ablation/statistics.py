@@ -5,12 +5,15 @@ Functions, 26.7.3 and 26.7.4), so no library of statistics is needed.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from statistics import fmean, stdev
+from typing import TypeVar
 
 from frdet.insight.ablation.conclusions import Difference, Interval
+
+Key = TypeVar('Key', bound=Hashable)
 
 LEVEL = 0.05  # the chance of an error that is accepted
 MOST_SEEDS = 1000  # more of them are not asked for
@@ -85,13 +88,13 @@ def seeds_to_tell(mean: float, spread: float) -> int | None:
     return high
 
 
-def corrected(differences: Mapping[str, Difference]) -> dict[str, Difference]:
+def corrected(differences: Mapping[Key, Difference]) -> dict[Key, Difference]:
     """The differences with q: the p value corrected for their number (Benjamini and Hochberg, 1995).
 
     Among the differences with q <= 0.05, at most 5% are expected to be by chance.
     """
     p = {name: one.p for name, one in differences.items() if one.p is not None}
-    q, least = dict[str, float](), 1.0
+    q, least = dict[Key, float](), 1.0
     for rank, name in zip(range(len(p), 0, -1), sorted(p, key=lambda name: -p[name]), strict=True):
         least = min(least, p[name] * len(p) / rank)
         q[name] = least
