@@ -4,7 +4,7 @@ import csv
 import io
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,24 +21,28 @@ NONE = '–'
 Column = tuple[str, Callable[[Conclusion], str]]
 
 
-def main_table(study: Study, conclusions: Sequence[Conclusion]) -> tuple[list[str], list[list[str]]]:
+def main_table(
+    study: Study, conclusions: Sequence[Conclusion], *, with_costs: bool = True
+) -> tuple[list[str], list[list[str]]]:
     """Head and a row for each variant, the base first. A column without any value is left out."""
     columns: list[Column] = [
         ('variant', lambda one: one.variant),
         (study.metric, _mean),
-        ('runs', lambda one: f'{len(one.values)} of {len(study.seeds)}'),
+        ('seeds', lambda one: _seeds(study, one.values)),
         ('difference', lambda one: _difference(study, one.difference)),
         ('95%, seeds', lambda one: _interval(one.difference.interval if one.difference else None)),
         *([('q', _q)] if len(conclusions) > 2 else []),
         ('95%, images', lambda one: _interval(one.over_images)),
         ('verdict', lambda one: one.verdict or NONE),
-        ('s / iteration', lambda one: _number(one.seconds, '.3f')),
-        ('hours', lambda one: _number(one.hours, '.2f')),
+    ]
+    costs: list[Column] = [
+        ('s / iteration', lambda one: _number(one.seconds, '.3g')),
+        ('hours', lambda one: _number(one.hours, '.3g')),
         ('memory, MB', lambda one: _number(one.memory, ',.0f')),
         ('parameters, M', lambda one: _number(one.params and one.params / 1e6, '.2f')),
         ('GFLOPs', lambda one: _number(one.flops and one.flops / 1e9, '.2f')),
     ]
-    made = {name: [make(one) for one in conclusions] for name, make in columns}
+    made = {name: [make(one) for one in conclusions] for name, make in (*columns, *(costs if with_costs else ()))}
     filled = {name: cells for name, cells in made.items() if set(cells) != {NONE}}
     return list(filled), [list(row) for row in zip(*filled.values(), strict=True)]
 
@@ -56,8 +60,18 @@ def _difference(study: Study, told: Difference | None) -> str:
     """The mean of the pairs, with their seeds if these are not all."""
     if told is None:
         return NONE
-    seeds = ', '.join(map(str, told.by_seed))
-    return f'{told.mean:+.4f}' + ('' if set(told.by_seed) == set(study.seeds) else f' (seeds {seeds})')
+    is_of_all = len(told.by_seed) == len(study.seeds)
+    return f'{told.mean:+.4f}' if is_of_all else f'{told.mean:+.4f} (seeds {_listed(told.by_seed)})'
+
+
+def _seeds(study: Study, seeds: Collection[int]) -> str:
+    """Their number, and which ones if these are not all."""
+    count = f'{len(seeds)} of {len(study.seeds)}'
+    return count if len(seeds) in (0, len(study.seeds)) else f'{count}: {_listed(seeds)}'
+
+
+def _listed(seeds: Iterable[int]) -> str:
+    return ', '.join(map(str, sorted(seeds)))
 
 
 def _interval(interval: Interval | None) -> str:
@@ -94,14 +108,18 @@ def remarks(study: Study, conclusions: Sequence[Conclusion]) -> list[str]:
     reasons: dict[str, list[str]] = {}
     for name, reason in (item for one in conclusions for item in one.missing.items()):
         reasons.setdefault(reason, []).append(name)
-    said += [f'Missing: {few(names)}: {reason}' for reason, names in reasons.items()]
+    if len({frozenset(one.values) for one in conclusions}) > 1:
+        said.append(
+            f'The means of {study.metric} are of different seeds: compare the differences, which are of pairs, instead.'
+        )
+    said += [f'Missing: {few(names)} ({reason})' for reason, names in reasons.items()]
     said += [note for one in conclusions for note in one.notes]
     return [' '.join(sentence.split()) for sentence in said]
 
 
 def printed(study: Study, conclusions: Sequence[Conclusion]) -> str:
-    """The table and the remarks for a terminal."""
-    head, rows = main_table(study, conclusions)
+    """The table without the costs, and the remarks, for a terminal."""
+    head, rows = main_table(study, conclusions, with_costs=False)
     return '\n'.join([AsciiTable([head, *rows]).table, *remarks(study, conclusions)])
 
 
@@ -124,7 +142,7 @@ def markdown(study: Study, conclusions: Sequence[Conclusion]) -> str:
     """The table and the remarks as Markdown."""
 
     def escaped(text: str) -> str:
-        return re.sub(r'([\\`*_<>|\[\]#])', r'\\\1', text)
+        return re.sub(r'([\\`*_<>|])', r'\\\1', text)
 
     head, rows = main_table(study, conclusions)
     lines = [head, ['---'] * len(head), *rows]
@@ -167,6 +185,7 @@ _LATEX = {
     '~': r'\textasciitilde{}',
     '^': r'\textasciicircum{}',
     '±': r'$\pm$',
+    '[': '{[}',  # after a line break it would begin an argument
     '<': '$<$',
     '>': '$>$',
     NONE: '--',
