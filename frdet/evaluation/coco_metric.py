@@ -7,7 +7,7 @@ import math
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from mmengine.evaluator import BaseMetric
@@ -18,22 +18,14 @@ from frdet.datasets.annotations import Id, id_key
 from frdet.datasets.classes import UNUSED_CLASS
 from frdet.datasets.coco import CocoDataset, read_coco, write_coco
 from frdet.errors import ConfigError, DataError
-from frdet.evaluation.backends import BACKENDS, CocoEval, Numbered, checked_backend
+from frdet.evaluation.backends import BACKENDS, CocoEval, checked_backend
+from frdet.evaluation.numbering import Detections, numbered, numbers_of
 from frdet.evaluation.truth import Source, Truth, check_images, classes_lacking, classes_of, parts_of, truth_of
 from frdet.files import write_file
 from frdet.registry import METRICS
 
+MAX_DETS = (1, 10, 100)
 CLASS_COLUMNS = 3  # classes side by side in the table
-
-
-class Detections(NamedTuple):
-    """Detections in one image: ``xywh`` (n, 4) float64 in pixels, ``scores`` (n,), ``labels`` (n,)."""
-
-    img_id: Id
-    img_path: str | None
-    xywh: np.ndarray
-    scores: np.ndarray
-    labels: np.ndarray
 
 
 @METRICS.register_module()
@@ -73,7 +65,7 @@ class CocoMetric(BaseMetric):
         prefix: str | None = None,
         classwise: bool = True,
         outfile: str | None = None,
-        max_dets: Sequence[int] = (1, 10, 100),
+        max_dets: Sequence[int] = MAX_DETS,
         backend: str = 'hotcoco',
     ):
         # 'gpu' gathers through the process group, also on CPUs, and writes no files.
@@ -180,9 +172,6 @@ class CocoMetric(BaseMetric):
         classes = (self.dataset_meta or {}).get('classes') or list(truth.sources[0].content.categories)
         cat_ids = truth.category_ids(classes, self._may_lack)
         self._check_labels(truth, found, len(cat_ids))
-        # COCO averages in the order of the ids. Another order would change the rounding.
-        known = {label: cat_id for label, cat_id in enumerate(cat_ids) if cat_id is not None}
-        numbers = {k: number for number, k in enumerate(sorted(known, key=lambda k: id_key(known[k])), start=1)}
         if self.outfile is not None:
             records = list(_results(found, truth, classes, cat_ids))
             Path(self.outfile).parent.mkdir(parents=True, exist_ok=True)
@@ -190,19 +179,13 @@ class CocoMetric(BaseMetric):
             logger.info(f'{len(records)} detections in {len(found)} images written to {self.outfile}')
         if not truth.has_annotation:
             return {}
-        task = Numbered(
-            num_images=len(truth.images),
-            num_classes=len(numbers),
-            truth=truth.annotations(found, classes, numbers),
-            found=_numbered(found, numbers),
-            tested=[position + 1 for position in found],
-            max_dets=list(self.max_dets),
-        )
+        numbers = numbers_of(cat_ids)
+        task = numbered(truth, found, classes, numbers, self.max_dets)
         if not len(task.found):
             logger.warning('There is no detection at all: every metric value is 0, or -1 where there is no object')
         with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints
             evaluation = BACKENDS[self.backend](task)
-        self.evaluation = evaluation._replace(cat_ids=[known[label] for label in numbers])
+        self.evaluation = evaluation._replace(cat_ids=sorted((one for one in cat_ids if one is not None), key=id_key))
         values = self._values(evaluation)
         logger.info('\n' + AsciiTable([['metric', 'value'], *([k, f'{v:.4f}'] for k, v in values.items())]).table)
         if self.classwise:
@@ -245,21 +228,6 @@ class CocoMetric(BaseMetric):
             **{f'bbox_AR_{size}': recall[..., area, -1] for area, size in enumerate('sml', start=1)},
         }
         return {name: _mean(array) for name, array in values.items()}
-
-
-def _numbered(found: dict[int, Detections], numbers: dict[int, int]) -> np.ndarray:
-    """(N, 7) float64 for an evaluator: number of the image (position + 1), left, top, width, height, score, category.
-
-    Args:
-        found: detections by the position of their image.
-        numbers: the evaluator's category id of every label that counts. Detections of other labels are left out.
-    """
-    tables = [np.zeros((0, 7))]
-    for position, one in found.items():
-        category = [numbers.get(label, 0) for label in one.labels.tolist()]
-        table = np.column_stack([np.full(len(category), position + 1), one.xywh, one.scores, category])
-        tables.append(table[table[:, -1] > 0])
-    return np.concatenate(tables)
 
 
 def _results(

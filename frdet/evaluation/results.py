@@ -12,7 +12,7 @@ import numpy as np
 
 from frdet.datasets.annotations import Id, check_fields, is_id, is_xywh
 from frdet.errors import DataError
-from frdet.evaluation.coco_metric import Detections
+from frdet.evaluation.numbering import Detections
 from frdet.evaluation.truth import Truth
 
 FORM = 'expected COCO\'s results, [{"image_id": 1, "category_id": 1, "bbox": [x, y, width, height], "score": 0.9}]'

@@ -1,6 +1,6 @@
 """What a study has found about each variant, as plain numbers."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -24,7 +24,7 @@ class Difference:
         p: two-sided p value of the same test; None with fewer than two pairs.
         q: ``p`` corrected for the number of comparisons beside it, by Benjamini and Hochberg; None without ``p``.
         seeds_to_tell: the number of seeds with which the interval would exclude 0, if mean and spread stay the same;
-            None with fewer than two pairs, or if the mean is 0.
+            None with fewer than two pairs, or if more than 1000 would be needed.
     """
 
     by_seed: Mapping[int, float]
@@ -45,11 +45,13 @@ class Conclusion:
         values: seed -> value of the study's metric at the end of the run; a run that is not finished has none.
         mean, spread: of the values; NaN where there are too few.
         missing: run name -> why it has no value, in a sentence.
+        notes: sentences about what could not be computed or compared.
         difference: to the base; None for the base itself, and without any pair.
         verdict: 'better', 'worse', 'not told apart yet: 8 more seeds', ...; '' for the base.
         images: seed -> interval of the difference of one pair over the validation images, by bootstrap.
-        sizes: name of a metric value by size ('AP_s') -> difference to the base. ``q`` is corrected over all sizes and
-            classes of the variant.
+        over_images: the same of the mean difference of all pairs; None unless ``images`` has all pairs.
+        sizes: name of another of COCO's metric values ('AP50', 'AP_s') -> difference to the base. ``q`` is
+            corrected over all of them and all classes of the variant.
         classes: name of a class -> difference of its AP to the base.
         errors: kind of error -> AP that it costs, the mean over seeds.
         seconds: of an iteration, the median over all runs; None if not known, as for all below.
@@ -64,9 +66,11 @@ class Conclusion:
     mean: float
     spread: float
     missing: Mapping[str, str] = field(default_factory=dict)
+    notes: Sequence[str] = ()
     difference: Difference | None = None
     verdict: str = ''
     images: Mapping[int, Interval] = field(default_factory=dict)
+    over_images: Interval | None = None
     sizes: Mapping[str, Difference] = field(default_factory=dict)
     classes: Mapping[str, Difference] = field(default_factory=dict)
     errors: Mapping[str, float] = field(default_factory=dict)
