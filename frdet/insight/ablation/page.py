@@ -244,7 +244,7 @@ def _cost(page: Page, findings: _Findings) -> None:
             columns.append(('%', [None if value is None else f'{value / reference - 1:+.1%}' for value in values]))
     if len(columns) == 1:
         return
-    sizes = [findings.study.trial(one.variant).get('input_size', ()) for one in found]
+    sizes = [findings.study.trial(one.variant).get('input_size') or () for one in found]
     columns.append(('input', ['x'.join(map(str, size)) or None for size in sizes]))
     section = page.section(
         'Cost',
@@ -272,7 +272,7 @@ def _runs(page: Page, findings: _Findings) -> None:
     study, values = findings.study, {one.variant: one.values for one in findings.conclusions}
     section = page.section('Runs')
     rows = []
-    for job in sorted(study.jobs(), key=lambda job: study.variants.index(job.variant)):
+    for job in (job for variant in study.variants for job in study.jobs_of(variant)):
         log, planned = findings.logs.get(job), study.trial(job.variant).get('iterations')
         reached = max((record['iter'] for record in (*log.train, *log.val)), default=0) if log else None
         value = values.get(job.variant, {}).get(job.seed)
