@@ -132,11 +132,21 @@ def test_little_room(tmp_path, lock, monkeypatch):
     assert summary.startswith('40 runs: 1 running, 1 stopped, 30 finished, 8 waiting; ETA')
 
 
-def test_without_a_trial(study, lock):
+def test_without_a_trial(tmp_path, lock):
+    study = make_study(tmp_path, metric='my/[red]error')
     (study.folder('base') / 'trial.json').unlink()
     lock(make_run(study, 'base', 0, reached=20))
     with screen() as shown, Board(study) as board:
         board.update()
         cells, summary = rows(shown)
+    assert cells['run'][-1] == 'my/[red]error'
     assert cells['base/seed_0'] == ['running', '20', '0.250']
-    assert summary == '4 runs: 1 running, 3 waiting'
+    assert summary == '6 runs: 1 running, 5 waiting'
+
+
+def test_runs_at_once_share_what_is_left(study, lock):
+    for job in study.jobs():
+        lock(make_run(study, *job[:2], reached=20))
+    with screen() as shown, Board(study) as board:
+        board.update()
+        assert rows(shown)[1] == '4 runs: 4 running; ETA 0:00:05'  # 20 * 0.25

@@ -93,6 +93,7 @@ def test_runs_that_lack(tmp_path):
     ]
     assert 'Reading\nRuntimeError: no &lt;memory&gt;</pre>' in content
     assert content.count('class="plot"') == 2  # curves; nothing is compared
+    assert len(re.findall('<path[^>]*stroke-dasharray', content)) == 2  # the run that stopped, in each
 
 
 def test_nothing_has_begun(tmp_path):
