@@ -119,12 +119,12 @@ def _missing(conclusions: Sequence[Conclusion]) -> list[str]:
 def _differences(page: Page, findings: _Findings) -> None:
     study, compared = findings.study, [one for one in findings.others if one.difference is not None]
     section = page.section(f'Differences to {study.base}')
+    verdicts: dict[str, list[str]] = {}
+    for one in findings.others:
+        verdicts.setdefault(one.verdict, []).append(one.variant)
+    for verdict, names in verdicts.items():
+        section.text(f'{", ".join(names)}: {verdict}.')
     if compared:
-        verdicts: dict[str, list[str]] = {}
-        for one in compared:
-            verdicts.setdefault(one.verdict, []).append(one.variant)
-        for verdict, names in verdicts.items():
-            section.text(f'{", ".join(names)}: {verdict}.')
         section.plot(
             plots.forest(study, compared),
             'Thick: mean of the pairs with its interval over seeds. Thin: each pair, in the order of the seeds, with '
@@ -132,10 +132,8 @@ def _differences(page: Page, findings: _Findings) -> None:
             alt='; '.join(f'{one.variant}: {one.verdict}' for one in compared),
         )
         section.text(SEEDS)
-        if any(one.images for one in compared):
-            section.text(IMAGES)
-    else:
-        section.text(f'No variant has a finished run with the same seed as a finished run of {study.base} yet.')
+    if any(one.images for one in compared):
+        section.text(IMAGES)
     head, rows = _main_table(study, findings.conclusions)
     section.table(head, rows, caption='Variants')
 

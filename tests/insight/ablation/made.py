@@ -52,7 +52,7 @@ def conclude(study, values, **more):
     for variant, of in values.items():
         pairs = [of[seed] - base[seed] for seed in of if seed in base]
         told = difference(pairs) if pairs and variant != study.base else None
-        verdict = ''
+        verdict = '' if variant == study.base else 'too few runs'
         if told is not None:
             excludes = told.interval is not None and (told.interval.low > 0 or told.interval.high < 0)
             better = (told.mean > 0) != study.less_is_better

@@ -80,7 +80,7 @@ def test_runs_that_lack(tmp_path):
     conclusions = conclude(study, values)
     conclusions[1].missing.update({f'giou/seed_{seed}': 'It has not come to its end' for seed in (0, 1)})
     content = write_ablation(study, conclusions, tmp_path / 'elsewhere/page.html').read_text()
-    assert 'No variant has a finished run with the same seed' in content and 'less is better' in content
+    assert '<p>giou: too few runs.</p>' in content and 'less is better' in content
     assert re.findall(r'<li>(.*)</li>', content)[-2:] == [
         'giou/seed_0, giou/seed_1: It has not come to its end',
         f'{study.folder("giou") / "config.py"} cannot be read',
