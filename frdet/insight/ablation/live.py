@@ -118,6 +118,7 @@ class _Run:
             for record in self._new_records():
                 self._take(record)
         if self.state != before:
+            self._take({'iter': self.job.length or self.iteration})  # not every iteration is logged
             self.words = self.job.last_words(1)
         return self.state != before
 
@@ -134,7 +135,8 @@ class _Run:
     def _take(self, record: dict[str, Any]) -> None:
         if 'iter' in record:
             self._seconds = record.get('time', self._seconds)
-            self.trained += max(record['iter'] - self.iteration, 0) * self._seconds
+            if (gained := record['iter'] - self.iteration) > 0:
+                self.trained += gained * self._seconds
             self.iteration = record['iter']
         elif is_defined(self.metric, value := record.get(self.metric)):
             self.value = value
@@ -152,7 +154,8 @@ class _Run:
         said = f'{self.job.name}: {self.state}'
         if self.state == 'finished':
             value = '' if self.value is None else f', {self.metric} {self.value:.3f}'
-            return f'{said}{value}, {_duration(self.trained)} of training'
+            time = f', {_duration(self.trained)} of training' if self.trained > 0 else ''  # it may be NaN
+            return said + value + time
         return ': '.join([said, *self.words]) if self.state == 'stopped' else said
 
     @property

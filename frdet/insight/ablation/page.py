@@ -272,9 +272,9 @@ def _runs(page: Page, findings: _Findings) -> None:
     rows = []
     for job in (job for variant in study.variants for job in study.jobs_of(variant)):
         log, planned = findings.logs.get(job), study.trial(job.variant).get('iterations')
-        reached = max((record['iter'] for record in (*log.train, *log.val)), default=0) if log else None
-        value = values.get(job.variant, {}).get(job.seed)
-        rows.append([job.variant, job.seed, job.state, value, reached, planned, report_link(job, findings.folder)])
+        logged = max((record['iter'] for record in (*log.train, *log.val)), default=0) if log else None
+        value, report = values[job.variant].get(job.seed), report_link(job, findings.folder)
+        rows.append([job.variant, job.seed, job.state, value, job.length or logged, planned, report])
     head = ['variant', 'seed', 'state', study.metric, 'iterations', 'of', 'report']
     section.table(head, rows, caption='All runs')
     for job in study.jobs():

@@ -89,6 +89,14 @@ def test_a_table_on_a_terminal(study, lock):
     assert rows(shown)[0]['base/seed_0'] == ['finished', '40 of 40', '0.612']  # the table stays
 
 
+def test_the_last_iterations_are_not_logged(study):
+    job = make_run(study, 'base', 0, 0.5, reached=30)
+    (job.work_dir / 'finished.json').write_text('{"iter": 38}')
+    with screen() as shown, Board(study) as board:
+        board.update()
+        assert rows(shown)[0]['base/seed_0'][1] == '38 of 40'
+
+
 def test_validations_take_time(study, lock):
     trial = {'iterations': 40, 'seconds': 0.5, 'validations': 4, 'val_images': 10, 'val_seconds': 2.0}
     (study.folder('base') / 'trial.json').write_text(json.dumps(trial))
@@ -142,6 +150,22 @@ def test_without_a_trial(tmp_path, lock):
     assert cells['run'][-1] == 'my/[red]error'
     assert cells['base/seed_0'] == ['running', '20', '0.250']
     assert summary == '6 runs: 1 running, 5 waiting'
+
+
+def test_a_log_without_times(study, lock, capsys):
+    """A duration that is not known is not said; without a log there is nothing to say at all."""
+    (study.folder('base') / 'trial.json').unlink()
+    job = study.job('base', 0)
+    scalars(job.work_dir / FIRST, [{'iter': 10}])
+    file = lock(job)
+    with Board(study) as board:
+        board.update()
+        (job.work_dir / 'finished.json').write_text('{"iter": 40}')
+        file.close()
+        job.work_dir.with_name('seed_1').mkdir()
+        (job.work_dir.with_name('seed_1') / 'finished.json').write_text('{}')
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == ['base/seed_0: running', 'base/seed_0: finished', 'base/seed_1: finished']
 
 
 def test_runs_at_once_share_what_is_left(study, lock):

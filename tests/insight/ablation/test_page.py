@@ -75,6 +75,7 @@ def test_runs_that_lack(tmp_path):
     values = {'base': {0: 3.0, 1: 2.0}, 'giou': {}}
     for seed, value in values['base'].items():
         make_run(study, 'base', seed, value)
+    (study.job('base', 1).work_dir / 'finished.json').write_text('{"iter": 38}')
     make_run(study, 'giou', 0, reached=20)
     (study.folder('giou') / 'config.py').write_text('a = = 1')
     conclusions = conclude(study, values)
@@ -87,7 +88,7 @@ def test_runs_that_lack(tmp_path):
     ]
     assert table_of(content, 'All runs') == [
         ['base', '0', 'finished', '3', '40', '40', '–'],
-        ['base', '1', 'finished', '2', '40', '40', '–'],
+        ['base', '1', 'finished', '2', '38', '40', '–'],
         ['giou', '0', 'stopped', '–', '20', '40', '–'],
         ['giou', '1', 'waiting', '–', '–', '40', '–'],
     ]
