@@ -77,8 +77,23 @@ class Mark(Tagged):
 
 
 @dataclass(frozen=True)
+class Link:
+    """A cell of a table that leads to another page; ``href`` is a relative path, quoted as in a URL, or http(s)."""
+
+    text: str
+    href: str
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r'https?://[!-~]+|[\w.~%-][\w.~%/-]*', self.href, re.ASCII):
+            raise ValueError(f'{self.href!r} is neither a quoted relative path nor a web address')
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True)
 class Row(Tagged):
-    """A row of a table; numbers are formatted and aligned to the right."""
+    """A row of a table; numbers are formatted and aligned to the right, a ``Link`` can be followed."""
 
     cells: Sequence[Any]
 

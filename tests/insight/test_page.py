@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from frdet.errors import ConfigError
-from frdet.insight.page import COLOURS, Mark, Page, Row, Tile, data_uri, number
+from frdet.insight.page import COLOURS, Link, Mark, Page, Row, Tile, data_uri, number
 from frdet.insight.plots import Plot
 
 HOSTILE = '</script><script>document.title="owned"</script>"\'><img src=x onerror=alert(1)>&amp;{{ 7*7 }}'
@@ -120,6 +120,26 @@ def test_contrast():
             assert min(contrast(theme[ink], theme[ground]) for ground in ('page', 'panel')) >= 4.5
         assert contrast(theme['ink'], theme['warn']) >= 4.5
         assert min(contrast(colour, theme['page']) for colour in COLOURS.values()) >= 3
+
+
+@pytest.mark.parametrize(
+    'href', ['giou/seed_0/report.html', '../a%20%23b%3A/r.html', '.hidden', 'https://x.org/?a=b#c']
+)
+def test_links(href):
+    page = Page('a')
+    page.section('b').table([HOSTILE], [[Link(HOSTILE, href)]], caption='c')
+    assert [attrs['href'] for tag, attrs in Tags(page.render()).seen if tag == 'a'][-1] == href
+    assert '<a href="' + href + '">&lt;/script&gt;' in page.render()
+
+
+@pytest.mark.parametrize(
+    'href',
+    ['', 'javascript:alert(1)', ' javascript:alert(1)', 'java\nscript:x', 'data:text/html,x', 'file:///etc/passwd']
+    + ['/etc/passwd', '//evil.org', '\\\\evil', 'a b', 'a"b', 'a?b', 'https://x.org/\n', 'ftp://x.org'],
+)
+def test_links_that_are_refused(href):
+    with pytest.raises(ValueError, match='neither'):
+        Link('a', href)
 
 
 def test_unwritable_path(tmp_path):

@@ -52,6 +52,14 @@ class Job(NamedTuple):
         return (self.work_dir / FINISHED).is_file()
 
     @property
+    def length(self) -> int:
+        """The number of iterations of a finished training; 0 if it is not finished."""
+        try:
+            return int(json.loads((self.work_dir / FINISHED).read_text(encoding='utf-8'))['iter'])
+        except (OSError, ValueError, KeyError):
+            return 0
+
+    @property
     def is_running(self) -> bool:
         """Whether a living process of this machine holds the lock."""
         try:

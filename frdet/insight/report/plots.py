@@ -157,7 +157,7 @@ def classes(evaluation: CocoEval, names: Sequence[str]) -> Plot:
 
     def paint(axes: np.ndarray) -> None:
         axes[0].barh(range(len(order)), table[order, 0])
-        axes[0].set_yticks(range(len(order)), _short([names[k] for k in order]))
+        axes[0].set_yticks(range(len(order)), short([names[k] for k in order]))
         axes[1].barh(list(means)[::-1], list(means.values())[::-1])
         for axis, title in zip(axes, titles, strict=True):
             axis.set(title=title, xlim=(0, 1))
@@ -176,7 +176,7 @@ def confusion(matrix: np.ndarray, classes: Sequence[str]) -> Plot:
     if len(classes) > MOST_CLASSES:
         title = f'The {MOST_CLASSES // 2} of {len(classes):,} classes that are confused most often'
         matrix, classes = _most_confused(matrix, classes, MOST_CLASSES // 2)
-    names = _short([*classes, 'background'])
+    names = short([*classes, 'background'])
     share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
 
     def paint(axis: Any) -> None:
@@ -223,7 +223,7 @@ def labels(statistics: Mapping[str, Any]) -> Plot:
         counts = np.array(statistics['objects'])
         order = np.argsort(-counts, kind='stable')[:MANY_CLASSES]
         axes[0].barh(range(len(order)), counts[order][::-1])
-        axes[0].set_yticks(range(len(order)), _short([statistics['classes'][k] for k in order][::-1]))
+        axes[0].set_yticks(range(len(order)), short([statistics['classes'][k] for k in order][::-1]))
         axes[0].set(title='Objects' if len(counts) <= MANY_CLASSES else f'Objects, {MANY_CLASSES} commonest classes')
         axes[1].stairs(statistics['sizes'], SIZE_EDGES, fill=True, alpha=0.7)
         axes[1].set(title='Box size', xlabel='square root of the area, pixels', xscale='log')
@@ -237,6 +237,7 @@ def labels(statistics: Mapping[str, Any]) -> Plot:
     return Plot(paint, (9.0, max(2.6, height)), columns=3)
 
 
-def _short(names: Sequence[str]) -> list[str]:
-    """Names, cut so that they leave room for the plot."""
-    return [name if len(name) <= MOST_LETTERS else f'{name[: MOST_LETTERS - 3]}...' for name in names]
+def short(names: Sequence[str]) -> list[str]:
+    """Names, cut in the middle so that they leave room for the plot."""
+    half = (MOST_LETTERS - 3) // 2
+    return [name if len(name) <= MOST_LETTERS else f'{name[:half]}...{name[-half:]}' for name in names]

@@ -16,7 +16,7 @@ FIRST, SECOND = '20260101_000000/vis_data', '20260102_000000/vis_data'
 
 def scalars(folder, records):
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / 'scalars.json').write_text('\n'.join(json.dumps(record) for record in records))
+    (folder / 'scalars.json').write_text(''.join(f'{json.dumps(record)}\n' for record in records))
 
 
 def step(iteration, loss, epoch=1, **more):
