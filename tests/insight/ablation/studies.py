@@ -63,7 +63,9 @@ def detect(truth, seed, jitter):
     return found
 
 
-def finish(study, variant, seed, truth, *, jitter=0.1, times=(0.5, 0.25, 0.25), memory=(), values=None):
+def finish(
+    study, variant, seed, truth, *, jitter=0.1, times=(0.5, 0.25, 0.25), memory=(), values=None, max_dets=(1, 10, 100)
+):
     """Write a finished run. It logs ``values`` if given, else what COCO's evaluation gives.
 
     Returns:
@@ -72,7 +74,7 @@ def finish(study, variant, seed, truth, *, jitter=0.1, times=(0.5, 0.25, 0.25), 
     job = study.job(variant, seed)
     folder = job.work_dir / FIRST
     detections = detect(truth, seed, jitter)
-    metric = evaluate(truth, detections)
+    metric = evaluate(truth, detections, max_dets)
     logged = values or {f'coco/{name}': value for name, value in metric.results.items()}
     steps = [dict(iter=k, epoch=k, lr=0.1, loss=1.0, time=time) for k, time in enumerate(times, start=1)]
     for record, value in zip(steps, memory, strict=False):
@@ -80,15 +82,16 @@ def finish(study, variant, seed, truth, *, jitter=0.1, times=(0.5, 0.25, 0.25), 
     scalars(folder, [*steps, {'step': 2, **dict.fromkeys(logged, 0.9)}, {'step': 3, **logged}])
     images = [image['id'] for image in json.loads(truth.read_text())['images']]
     store.save_facts(store.RunFacts('', [], 1, list(CLASSES), str(truth), None, images, {}), folder)
+    (folder / 'config.py').write_text(f"val_evaluator = dict(type='CocoMetric', max_dets={max_dets})\n")
     (folder / store.DETECTIONS).write_text(json.dumps(detections))
     store.save_evaluation(metric.evaluation, folder)
     (job.work_dir / FINISHED).write_text('{}')
     return logged
 
 
-def evaluate(truth, detections):
+def evaluate(truth, detections, max_dets=(1, 10, 100)):
     MMLogger.get_instance('made')
-    metric = CocoMetric(ann_file=str(truth), classwise=False)
+    metric = CocoMetric(ann_file=str(truth), classwise=False, max_dets=max_dets)
     metric.dataset_meta = dict(classes=CLASSES)
     by_image = {image['id']: [] for image in json.loads(truth.read_text())['images']}
     for one in detections:

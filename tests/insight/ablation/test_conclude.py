@@ -22,7 +22,7 @@ def whole(tmp_path_factory):
     root = tmp_path_factory.mktemp('whole')
     study, truth = make_study(root, seeds=(0, 1, 2)), write_truth(root)
     logged = {
-        (variant, seed): finish(study, variant, seed, truth, jitter=jitter, memory=(100, 300, 200))
+        (variant, seed): finish(study, variant, seed, truth, jitter=jitter, memory=(100, 200 + 50 * seed, 200))
         for variant, jitter in JITTER.items()
         for seed in study.seeds
     }
@@ -95,7 +95,12 @@ def test_intervals_over_images(whole):
 
 def test_costs(whole):
     *_, (base, _) = whole
-    assert (base.seconds, base.hours, base.memory, base.params) == (0.25, pytest.approx(1 / 3600), 300, 1000)
+    assert (base.seconds, base.hours, base.memory, base.params) == (
+        0.25,
+        pytest.approx(1 / 3600),
+        300,
+        1000,
+    )  # MB of seed 2
     assert base.flops is None  # there is no config
     assert tuple(base.errors) == KINDS
     assert base.errors['localisation'] > 0
@@ -172,15 +177,37 @@ def test_metric_of_another_kind(tmp_path):
 
 
 def test_log_and_detections_that_differ(tmp_path):
+    """The pair has a difference, and no interval over images; so the mean of all pairs has none."""
     study, truth = make_study(tmp_path), write_truth(tmp_path)
     for variant in study.variants:
-        finish(study, variant, 0, truth)
+        for seed in study.seeds:
+            finish(study, variant, seed, truth)
     finish(study, 'giou', 0, truth, values={METRIC: 0.123})
     _, giou = conclude(study)
-    assert giou.difference is not None and not giou.images
+    assert list(giou.difference.by_seed) == [0, 1]
+    assert list(giou.images) == [1] and giou.over_images is None
     (note,) = giou.notes
     assert 'giou/seed_0: no interval over images: the detections in ' in note
     assert 'of coco/bbox_mAP, and the log says 0.1230: were files of the run or its annotations changed?' in note
+
+
+def test_few_detections_of_an_image_count(tmp_path):
+    """As in the config of the run: with one detection of a class and image the values are lower."""
+    study, truth = make_study(tmp_path), write_truth(tmp_path)
+    for variant in study.variants:
+        few = finish(study, variant, 0, truth, max_dets=(1, 1, 1))
+        assert few[METRIC] < evaluate(truth, detect(truth, 0, 0.1)).results['bbox_mAP']
+    _, giou = conclude(study)
+    assert list(giou.images) == [0] and not giou.notes
+
+
+def test_first_of_two_metrics_with_one_name(tmp_path):
+    """The errors and classes are of the first one, so the sizes are too."""
+    study, truth = make_study(tmp_path, bootstrap=0), write_truth(tmp_path)
+    for variant, ap50 in {'base': 0.5, 'giou': 0.7}.items():
+        finish(study, variant, 0, truth, values={METRIC: 0.3, f'{METRIC}_50': ap50, 'other/bbox_mAP_50': 0.1})
+    _, giou = conclude(study)
+    assert giou.sizes['AP50'].by_seed == pytest.approx({0: 0.2})
 
 
 def test_other_validation_images(tmp_path):

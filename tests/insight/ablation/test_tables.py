@@ -155,6 +155,7 @@ def test_best_is_told_apart_from_every_row(tmp_path):
     assert best_variant(*values_of(tmp_path, TOLD)) == 'c'
     assert best_variant(*values_of(tmp_path, NOT_TOLD)) is None
     assert best_variant(*values_of(tmp_path, TOLD, less_is_better=True)) == 'a-1'
+    assert best_variant(*values_of(tmp_path, {'b': NOT_TOLD['b'], 'c': TOLD['c']}, less_is_better=True)) is None
     assert best_variant(*values_of(tmp_path, {'a': (0.3, 0.3, 0.3)})) is None
     study, conclusions = values_of(tmp_path, TOLD)
     rows = [line for line in latex(study, conclusions).splitlines() if r'\pm' in line and not line.startswith('%')]
