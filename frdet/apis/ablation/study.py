@@ -1,11 +1,12 @@
 """A planned study and its folder.
 
-WORK_DIR/study.json                what is compared, by which metric, with which seeds
-WORK_DIR/VARIANT/config.py         the whole config of a variant; the base is the first variant
-WORK_DIR/VARIANT/trial.json        what two iterations of it cost
-WORK_DIR/VARIANT/seed_0/           the work dir of one run
-WORK_DIR/VARIANT/seed_0.out        what the run printed
-WORK_DIR/VARIANT/seed_0.lock       locked while a process trains the run
+WORK_DIR/study.json                      what is compared, by which metric, with which seeds
+WORK_DIR/VARIANT/config.py               the whole config of a variant; the base is the first variant
+WORK_DIR/VARIANT/trial.json              what two iterations of it cost
+WORK_DIR/VARIANT/seed_0/                 the work dir of one run
+WORK_DIR/VARIANT/seed_0.out              what the run printed
+WORK_DIR/VARIANT/seed_0.validation.json  what its last detections say, for tables and page made again
+WORK_DIR/VARIANT/seed_0.lock             locked while a process trains the run
 """
 
 import fcntl
@@ -41,6 +42,11 @@ class Job(NamedTuple):
     def output(self) -> Path:
         """The file of what the training printed."""
         return self.work_dir.with_name(f'{self.work_dir.name}.out')
+
+    @property
+    def validation(self) -> Path:
+        """The file of the analysis of its last validation."""
+        return self.work_dir.with_name(f'{self.work_dir.name}.validation.json')
 
     @property
     def lock(self) -> Path:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from frdet.apis.ablation.study import Job, Study
+from frdet.apis.ablation.study import CONFIG, Job, Study
 from frdet.checkpoints.fit import few
 from frdet.config import load_config
 from frdet.errors import UserError
@@ -32,8 +32,9 @@ def conclude(study: Study) -> list[Conclusion]:
     outcomes: dict[str, dict[int, Outcome]] = {variant: {} for variant in study.variants}
     missing: dict[str, dict[str, str]] = {variant: {} for variant in study.variants}
     for job in track(list(study.jobs()), 'Reading the runs'):
+        state = job.state
         try:
-            found = read_outcome(study, job) if job.is_finished else _why_missing(job)
+            found = read_outcome(study, job) if state == 'finished' else _why_missing(job, state)
         except UserError as error:
             found = str(error)
         if isinstance(found, Outcome):
@@ -50,10 +51,10 @@ def conclude(study: Study) -> list[Conclusion]:
     ]
 
 
-def _why_missing(job: Job) -> str:
+def _why_missing(job: Job, state: str) -> str:
     """Why a run that is not finished has no value."""
-    if job.state != 'stopped':
-        return {'running': 'is running', 'waiting': 'has not begun'}[job.state]
+    if state != 'stopped':
+        return {'running': 'is running', 'waiting': 'has not begun'}[state]
     words = job.last_words()
     return f'stopped before its end: {" / ".join(words)}' if words else 'stopped before its end, and printed nothing'
 
@@ -160,6 +161,6 @@ def _flops(study: Study, variant: str) -> int | None:
     """FLOPs of the inference of one image as large as in the trial; None if they cannot be counted."""
     try:
         height, width = study.trial(variant)['input_size']
-        return count_flops(load_config(study.job(variant, 0).config), (height, width))[-1].flops
+        return count_flops(load_config(study.folder(variant) / CONFIG), (height, width))[-1].flops
     except Exception:  # not tried, or a model of another package that may raise anything
         return None

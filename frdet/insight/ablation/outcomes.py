@@ -1,5 +1,6 @@
 """What a finished run of a study has reached. What takes long is kept beside its work dir."""
 
+import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -88,19 +89,19 @@ def read_outcome(study: Study, job: Job) -> Outcome:
 
 def _read_validation(study: Study, job: Job, run: Run, value: float) -> Validation:
     """Analyse the last validation, or read the analysis if it was made of the same files."""
-    path = job.work_dir.with_name(f'{job.work_dir.name}.validation.json')
     facts = store.load_facts(run.validated) if run.validated else None
     used = [run.validated / name for name in (store.DETECTIONS, store.EVALUATION)] if run.validated else []
     used += [Path(facts.ann_file)] if facts and facts.ann_file else []
     made_of = [frdet.__version__, study.metric, value, study.bootstrap, *(_stamp(file) for file in used)]
     try:
-        content = json.loads(path.read_text(encoding='utf-8'))
+        content = json.loads(job.validation.read_text(encoding='utf-8'))
         if content['made_of'] == made_of:
             return Validation(**content['found'])
     except (OSError, ValueError, TypeError, KeyError):
         pass  # it is made for the first time, or anew
     found = _analyse(study, run, facts, value)
-    write_file(path, json.dumps({'made_of': made_of, 'found': asdict(found)}).encode())
+    with contextlib.suppress(OSError):  # a study of somebody else may be read only
+        write_file(job.validation, json.dumps({'made_of': made_of, 'found': asdict(found)}).encode())
     return found
 
 
