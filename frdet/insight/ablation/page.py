@@ -176,20 +176,20 @@ def _parts(page: Page, findings: _Findings) -> None:
     compared = [one for one in findings.others if one.sizes or one.classes]
     if not compared:
         return
-    section = page.section('Sizes and classes', CORRECTED, source=BENJAMINI)
+    section = page.section('Metrics and classes', CORRECTED, source=BENJAMINI)
     section.plot(
         plots.parts(compared),
-        f'Above the line: by size of the objects. Below it: the {plots.CLASSES} classes that differ most.',
+        f'Above the line: other metrics. Below it: AP of the {plots.CLASSES} classes that differ most.',
     )
     rows = []
     for one in compared:
         tags = {'variant': one.variant} if len(compared) > 1 else {}
-        for kind, found in (('size', one.sizes), ('class', one.classes)):
+        for kind, found in (('metric', one.sizes), ('class', one.classes)):
             for name, difference in sorted(found.items(), key=lambda item: _last_if_none(item[1].q)):
                 cells = [_signed(difference.mean), _interval(difference.interval), difference.p, difference.q]
                 rows.append(Row([one.variant, kind, name, len(difference.by_seed), *cells], tags=tags))
     head = ['variant', 'of', 'name', 'pairs', 'difference', '95%, seeds', 'p', 'q']
-    section.table(head, rows, caption='Differences by size and by class, the surest first')
+    section.table(head, rows, caption='Differences of other metrics and of classes, the surest first')
 
 
 def _errors(page: Page, findings: _Findings) -> None:

@@ -52,9 +52,9 @@ def test_what_it_says(finished):
         ['base', '0.25', '+0.0%', '–', '480x640'],
         [name, '0.3', '+20.0%', '2.5', '480x640'],
     ]
-    parts = table_of(content, 'Differences by size and by class, the surest first')
+    parts = table_of(content, 'Differences of other metrics and of classes, the surest first')
     # The half-width of two pairs that differ by 0.1: 12.706 * 0.1 / sqrt(2) / sqrt(2) = 0.6353.
-    assert parts[0] == [name, 'size', 'AP_s', '2', '+0.05', '[-0.585,\N{NO-BREAK SPACE}+0.685]', '0.02', '0.04']
+    assert parts[0] == [name, 'metric', 'AP_s', '2', '+0.05', '[-0.585,\N{NO-BREAK SPACE}+0.685]', '0.02', '0.04']
     assert len(parts) == 101 and parts[1][2] == '&lt;b&gt;0'
 
 
@@ -139,6 +139,6 @@ def test_one_pair_of_one_class_by_another_metric(tmp_path):
     conclusions = conclude(study, values, classes={'part': difference([0.1])})
     content = write_ablation(study, conclusions, tmp_path / 'page.html').read_text()
     assert table_of(content, 'my/error of each pair') == [['giou', '0', '30', '28.5', '-1.5', '–']]
-    parts = table_of(content, 'Differences by size and by class, the surest first')
+    parts = table_of(content, 'Differences of other metrics and of classes, the surest first')
     assert parts == [['giou', 'class', 'part', '1', '+0.1', '–', '–', '–']]
     assert '>my/error: variant minus base</text>' in content and 'The interval over images' not in content
