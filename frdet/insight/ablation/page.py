@@ -116,7 +116,7 @@ def _differences(page: Page, findings: _Findings) -> None:
             alt='; '.join(f'{one.variant}: {one.verdict}' for one in compared),
         )
     head, rows = main_table(study, findings.conclusions, with_costs=False)
-    # A dash as text would align its column to the left.
+    # A dash among numbers does not make them text.
     section.table(head, [[None if cell == NONE else cell for cell in row] for row in rows], caption='Variants')
     for sentence in meanings(study, findings.conclusions):
         section.text(sentence)
