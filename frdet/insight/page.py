@@ -93,7 +93,7 @@ class Link:
 
 @dataclass(frozen=True)
 class Row(Tagged):
-    """A row of a table; numbers are formatted and aligned to the right, a ``Link`` can be followed."""
+    """A row of a table; numbers are formatted, a column of numbers is aligned to the right."""
 
     cells: Sequence[Any]
 
@@ -144,7 +144,7 @@ class Section:
         self.blocks.append({'kind': 'code', 'text': text, 'label': label})
 
     def table(self, head: Sequence[str], rows: Iterable[Row | Sequence[Any]], *, caption: str) -> None:
-        """A table; a wide one scrolls. Numbers are formatted; None is shown as a dash."""
+        """A table; a wide one scrolls. Numbers are formatted, None is shown as a dash, a ``Link`` can be followed."""
         filled = [row if isinstance(row, Row) else Row(row) for row in rows]
         columns = zip(*(row.cells for row in filled), strict=True)
         right = [all(_reads_as_number(cell) for cell in column) for column in columns] or [False] * len(head)
@@ -232,7 +232,7 @@ class Page:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        environment.filters.update(number=number, uri=data_uri, is_number=_reads_as_number, draw=draw)
+        environment.filters.update(number=number, uri=data_uri, draw=draw)
         return environment.get_template('page.html').render(page=self)
 
     def write(self, path: str | Path) -> None:
@@ -265,8 +265,8 @@ def _is_number(value: Any) -> bool:
 
 
 def _reads_as_number(value: Any) -> bool:
-    """Whether a cell is aligned to the right: numbers, and text such as '+0.01' and '13.1%'."""
-    return _is_number(value) or bool(isinstance(value, str) and re.fullmatch(r'[+-]?\d[\d.,]*(e-?\d+)? ?%?', value))
+    """Whether a column of such cells is aligned to the right: numbers, '+0.01', '13.1%', and nothing."""
+    return _is_number(value) or bool(isinstance(value, str) and re.fullmatch(r'([+-]?\d[\d.,]*(e-?\d+)? ?%?)?', value))
 
 
 def data_uri(image: np.ndarray) -> str:

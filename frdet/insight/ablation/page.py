@@ -9,26 +9,18 @@ import numpy as np
 from mmengine.config import Config
 
 from frdet.apis.ablation.study import CONFIG, Job, Study
-from frdet.checkpoints.fit import few
 from frdet.config.origins import leaves
 from frdet.errors import ConfigError
 from frdet.insight.ablation import plots
 from frdet.insight.ablation.conclusions import Conclusion, Interval
 from frdet.insight.ablation.reports import report_link
+from frdet.insight.ablation.tables import NONE, gaps, main_table, meanings
 from frdet.insight.errors import KINDS
 from frdet.insight.page import Page, Row
 from frdet.insight.report.comparison_page import differences
 from frdet.insight.report.run import Log, read_log
 from frdet.insight.report.training_page import KIND_TEXTS, TIDE
 
-SEEDS = (
-    'The interval over seeds says what other trainings would give: it holds the true mean of the difference with a '
-    "confidence of 95% (Student's t)."
-)
-IMAGES = (
-    'The interval over images says what other validation images would give with the two trained models of a pair: the '
-    'images are drawn again many times (bootstrap). It knows nothing of other seeds.'
-)
 CORRECTED = (
     'Among many comparisons, some look like a difference by chance. q is p corrected for their number: of all rows '
     'with q up to 0.05, one in twenty is expected to be such a chance. These rows are blue in the plot.'
@@ -84,7 +76,7 @@ def write_ablation(
             'seeds': ', '.join(map(str, study.seeds)),
             'finished runs': f'{sum(job.is_finished for job in jobs)} of {len(jobs)}',
         },
-        warnings=[*_missing(conclusions), *unread, *warnings],
+        warnings=[*gaps(study, conclusions), *unread, *warnings],
     )
     findings = _Findings(study, conclusions, logs, configs, Path(out).parent)
     for add in (_differences, _curves, _parts, _errors, _configs, _cost, _pairs, _runs):
@@ -108,14 +100,6 @@ def _config_of(study: Study, variant: str) -> dict[str, Any] | None:
         return None
 
 
-def _missing(conclusions: Sequence[Conclusion]) -> list[str]:
-    """Why runs have no value; runs with the same reason share a sentence."""
-    names: dict[str, list[str]] = {}
-    for name, reason in (item for one in conclusions for item in one.missing.items()):
-        names.setdefault(reason, []).append(name)
-    return [f'{few(runs)}: {reason}' for reason, runs in names.items()]
-
-
 def _differences(page: Page, findings: _Findings) -> None:
     study, compared = findings.study, [one for one in findings.others if one.difference is not None]
     section = page.section(f'Differences to {study.base}')
@@ -131,20 +115,11 @@ def _differences(page: Page, findings: _Findings) -> None:
             'its interval over images. An arrow: the interval goes on.',
             alt='; '.join(f'{one.variant}: {one.verdict}' for one in compared),
         )
-        section.text(SEEDS)
-    if any(one.images for one in compared):
-        section.text(IMAGES)
-    head, rows = _main_table(study, findings.conclusions)
-    section.table(head, rows, caption='Variants')
-
-
-def _main_table(study: Study, conclusions: Sequence[Conclusion]) -> tuple[list[str], list[list[Any]]]:
-    rows = [
-        [one.variant, one.mean, one.spread, len(one.values), one.difference and _signed(one.difference.mean),
-         one.difference and _interval(one.difference.interval), one.verdict]
-        for one in conclusions
-    ]  # fmt: skip
-    return ['variant', study.metric, 'spread', 'seeds', 'difference', '95%, seeds', 'verdict'], rows
+    head, rows = main_table(study, findings.conclusions, with_costs=False)
+    # A dash among numbers does not make them text.
+    section.table(head, [[None if cell == NONE else cell for cell in row] for row in rows], caption='Variants')
+    for sentence in meanings(study, findings.conclusions):
+        section.text(sentence)
 
 
 def _curves(page: Page, findings: _Findings) -> None:
@@ -176,20 +151,20 @@ def _parts(page: Page, findings: _Findings) -> None:
     compared = [one for one in findings.others if one.sizes or one.classes]
     if not compared:
         return
-    section = page.section('Sizes and classes', CORRECTED, source=BENJAMINI)
+    section = page.section('Metrics and classes', CORRECTED, source=BENJAMINI)
     section.plot(
         plots.parts(compared),
-        f'Above the line: by size of the objects. Below it: the {plots.CLASSES} classes that differ most.',
+        f'Above the line: other metrics. Below it: AP of the {plots.CLASSES} classes that differ most.',
     )
     rows = []
     for one in compared:
         tags = {'variant': one.variant} if len(compared) > 1 else {}
-        for kind, found in (('size', one.sizes), ('class', one.classes)):
+        for kind, found in (('metric', one.sizes), ('class', one.classes)):
             for name, difference in sorted(found.items(), key=lambda item: _last_if_none(item[1].q)):
                 cells = [_signed(difference.mean), _interval(difference.interval), difference.p, difference.q]
                 rows.append(Row([one.variant, kind, name, len(difference.by_seed), *cells], tags=tags))
     head = ['variant', 'of', 'name', 'pairs', 'difference', '95%, seeds', 'p', 'q']
-    section.table(head, rows, caption='Differences by size and by class, the surest first')
+    section.table(head, rows, caption='Differences of other metrics and of classes, the surest first')
 
 
 def _errors(page: Page, findings: _Findings) -> None:

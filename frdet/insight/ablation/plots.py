@@ -62,12 +62,12 @@ def forest(study: Study, conclusions: Sequence[Conclusion]) -> Plot:
                 y = middle + ROW / 2 + PAIR * (number + 0.5)
                 _interval(axis, y, value, one.images.get(seed), colour, linewidth=1.2, marker='o', markersize=4)
             count = len(difference.by_seed)
-            axis.text(-0.02, middle, short([one.variant])[0], ha='right', va='center', transform=beside)
-            axis.text(1.02, middle, words(difference, digits), va='center', transform=beside)
+            axis.text(-0.03, middle, short([one.variant])[0], ha='right', va='center', transform=beside)
+            axis.text(1.03, middle, words(difference, digits), va='center', transform=beside)
             small = dict(va='top', fontsize='small', alpha=0.85, transform=beside, linespacing=1.15)
-            axis.text(-0.02, middle + 0.13, '1 pair' if count == 1 else f'{count} pairs', ha='right', **small)
+            axis.text(-0.03, middle + 0.13, '1 pair' if count == 1 else f'{count} pairs', ha='right', **small)
             weight = 'bold' if one.verdict in VERDICTS else 'normal'
-            axis.text(1.02, middle + 0.13, textwrap.fill(one.verdict, WORDS), weight=weight, **small)
+            axis.text(1.03, middle + 0.13, textwrap.fill(one.verdict, WORDS), weight=weight, **small)
         _explain(axis)
 
     return Plot(paint, (9.0, float(tops[-1]) + 1.25))
@@ -126,7 +126,7 @@ def _explain(axis: Any) -> None:
 
 
 def parts(conclusions: Sequence[Conclusion]) -> Plot:
-    """For each variant the differences by size, and those of the classes that differ most."""
+    """For each variant the differences of other metrics, and those of the classes that differ most."""
     shown = [one for one in conclusions if one.sizes or one.classes]
 
     def paint(axis: Any, one: Conclusion) -> None:

@@ -85,6 +85,11 @@ def _q(one: Conclusion) -> str:
 
 def remarks(study: Study, conclusions: Sequence[Conclusion]) -> list[str]:
     """Sentences that belong under the table: what the columns mean, and what is missing."""
+    return [*meanings(study, conclusions), *gaps(study, conclusions)]
+
+
+def meanings(study: Study, conclusions: Sequence[Conclusion]) -> list[str]:
+    """What the columns of the main table mean."""
     told = [one for one in conclusions if one.difference is not None and one.difference.interval is not None]
     said = [
         f'{study.metric}: of the last validation, the mean of the finished runs ± the standard deviation over their '
@@ -105,6 +110,12 @@ def remarks(study: Study, conclusions: Sequence[Conclusion]) -> list[str]:
             'q: the p value over seeds, corrected for the number of variants (Benjamini and Hochberg). A variant is '
             'called better or worse if its interval over seeds excludes 0 and q is at most 0.05.'
         )
+    return said
+
+
+def gaps(study: Study, conclusions: Sequence[Conclusion]) -> list[str]:
+    """Which runs have no value, and what could not be computed; runs with the same reason share a sentence."""
+    said: list[str] = []
     reasons: dict[str, list[str]] = {}
     for name, reason in (item for one in conclusions for item in one.missing.items()):
         reasons.setdefault(reason, []).append(name)

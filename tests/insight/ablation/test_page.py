@@ -41,6 +41,9 @@ def test_what_it_says(finished):
     assert f'<p>{escaped(HOSTILE)}: better.</p>' in content and 'Mind &lt;this&gt;' in content
     assert '<dt>finished runs</dt><dd>6 of 6</dd>' in content
     name = escaped(HOSTILE)
+    # The half-width of the differences 0.03, 0.03, 0.04: 4.303 * 0.00577 / sqrt(3) = 0.0143.
+    assert table_of(content, 'Variants')[1][:5] == [name, '0.5433 ± 0.0153', '3 of 3', '+0.0333', '[+0.0190, +0.0477]']
+    assert '<p>95%, seeds: where the mean difference' in content
     assert table_of(content, 'coco/bbox_mAP of each pair') == [
         [name, '0', '0.5', '0.53', '+0.03', '[+0.01,\N{NO-BREAK SPACE}+0.05]'],
         [name, '1', '0.51', '0.54', '+0.03', '–'],
@@ -52,9 +55,9 @@ def test_what_it_says(finished):
         ['base', '0.25', '+0.0%', '–', '480x640'],
         [name, '0.3', '+20.0%', '2.5', '480x640'],
     ]
-    parts = table_of(content, 'Differences by size and by class, the surest first')
+    parts = table_of(content, 'Differences of other metrics and of classes, the surest first')
     # The half-width of two pairs that differ by 0.1: 12.706 * 0.1 / sqrt(2) / sqrt(2) = 0.6353.
-    assert parts[0] == [name, 'size', 'AP_s', '2', '+0.05', '[-0.585,\N{NO-BREAK SPACE}+0.685]', '0.02', '0.04']
+    assert parts[0] == [name, 'metric', 'AP_s', '2', '+0.05', '[-0.585,\N{NO-BREAK SPACE}+0.685]', '0.02', '0.04']
     assert len(parts) == 101 and parts[1][2] == '&lt;b&gt;0'
 
 
@@ -83,7 +86,7 @@ def test_runs_that_lack(tmp_path):
     content = write_ablation(study, conclusions, tmp_path / 'elsewhere/page.html').read_text()
     assert '<p>giou: too few runs.</p>' in content and 'less is better' in content
     assert re.findall(r'<li>(.*)</li>', content)[-2:] == [
-        'giou/seed_0, giou/seed_1: It has not come to its end',
+        'Missing: giou/seed_0, giou/seed_1 (It has not come to its end)',
         f'{study.folder("giou") / "config.py"} cannot be read',
     ]
     assert table_of(content, 'All runs') == [
@@ -139,6 +142,6 @@ def test_one_pair_of_one_class_by_another_metric(tmp_path):
     conclusions = conclude(study, values, classes={'part': difference([0.1])})
     content = write_ablation(study, conclusions, tmp_path / 'page.html').read_text()
     assert table_of(content, 'my/error of each pair') == [['giou', '0', '30', '28.5', '-1.5', '–']]
-    parts = table_of(content, 'Differences by size and by class, the surest first')
+    parts = table_of(content, 'Differences of other metrics and of classes, the surest first')
     assert parts == [['giou', 'class', 'part', '1', '+0.1', '–', '–', '–']]
     assert '>my/error: variant minus base</text>' in content and 'The interval over images' not in content
