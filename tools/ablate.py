@@ -13,8 +13,14 @@ from frdet.interrupts import starting
 
 with starting():
     from frdet.apis.ablation import planning, reading, running
+    from frdet.apis.ablation.study import Study, load_study
     from frdet.apis.running import run_tool
     from frdet.config import parse_overrides
+    from frdet.insight.ablation.conclude import conclude
+    from frdet.insight.ablation.live import Board
+    from frdet.insight.ablation.page import write_ablation
+    from frdet.insight.ablation.reports import write_reports
+    from frdet.insight.ablation.tables import printed, write_tables
 
 TRAIN = Path(__file__).with_name('train.py')
 
@@ -32,7 +38,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--allow', nargs='+', metavar='KEY', help='keys in which variants may differ without saying so')
     parser.add_argument('--budget', type=float, metavar='HOURS', help='stop if the runs would take longer together')
-    parser.add_argument('--jobs', type=int, metavar='N', help='runs at once; default: one for each GPU, else 1')
+    parser.add_argument('--jobs', type=_positive, metavar='N', help='runs at once; default: one for each GPU, else 1')
     parser.add_argument('--no-trial', action='store_true', help='plan without two iterations of each config')
     how = parser.add_mutually_exclusive_group()
     how.add_argument('--dry-run', action='store_true', help='print the plan, write nothing')
@@ -45,6 +51,12 @@ def parse_args() -> argparse.Namespace:
     if sum(map(bool, (args.configs, args.report, args.search))) != 1:
         parser.error('give BASE.py VARIANT.py ..., or STUDY.py, or --report WORK_DIR, or --search STUDY.py')
     return args
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f'{text!r}, expected at least 1')
+    return int(text)
 
 
 def _seeds(text: str) -> int | list[int]:
@@ -63,31 +75,48 @@ def plan_of(args: argparse.Namespace) -> reading.Plan:
     return reading.read_configs(args.configs, **changes)
 
 
-def main() -> int | None:
+def main() -> int:
     args = parse_args()
+    if args.report:
+        show(load_study(args.report))
+        return 0
     count = args.jobs or running.default_jobs()
     plan = plan_of(args)
     work_dir = args.work_dir or Path('work_dirs', Path(args.configs[0]).stem + '_study' * (len(args.configs) > 1))
     study = planning.study_of(plan, work_dir)
     if args.dry_run:
         with planning.rehearsal(plan) as rehearsed:
-            if not args.no_trial:
-                planning.try_variants(rehearsed)
-            print(planning.plan_table(plan, rehearsed, count))
+            print_plan(plan, rehearsed, count, args.no_trial)
         return 0
     planning.write_study(plan, study)
-    if not args.no_trial:
-        planning.try_variants(study)
-    print(planning.plan_table(plan, study, count))
-    planning.check_budget(plan, study)
+    print_plan(plan, study, count, args.no_trial)
     if args.print_commands:
         print('\n'.join(planning.commands(study, TRAIN)))
         return 0
-    failed = running.train_jobs(study.jobs(), TRAIN, count=count)
+    with Board(study) as board:
+        failed = running.train_jobs(study.jobs(), TRAIN, count=count, update=board.update)
     for job, code in failed.items():
         print(f'{job.name} failed with exit code {code}; the last lines of {job.output}:')
         print('\n'.join(f'    {line}' for line in job.last_words()))
+    show(study)
     return 1 if failed else 0
+
+
+def print_plan(plan: reading.Plan, study: Study, count: int, no_trial: bool) -> None:
+    if not no_trial:
+        planning.try_variants(study)
+    print(planning.plan_table(plan, study, count))
+    planning.check_budget(plan, study)
+
+
+def show(study: Study) -> None:
+    """Write tables and page of what is finished, and print the table."""
+    conclusions = conclude(study)
+    write_tables(study, conclusions, study.work_dir)
+    warnings = write_reports(study)
+    page = write_ablation(study, conclusions, study.work_dir / 'ablation.html', warnings=warnings)
+    print(printed(study, conclusions))
+    print(f'{page}, and ablation.md, ablation.csv and ablation.tex beside it')
 
 
 if __name__ == '__main__':

@@ -8,7 +8,7 @@ from typing import Any
 from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
 from mmengine.hooks import Hook
-from mmengine.runner import Runner
+from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from frdet.checkpoints.fit import check_fit, fit_to_start
 from frdet.checkpoints.runs import WHOLE, from_plain, to_plain, with_layout, write_whole
@@ -31,7 +31,11 @@ class CheckpointHook(MMEngineCheckpointHook):
     backend_args: dict[str, Any] | None
 
     def before_train(self, runner: Runner) -> None:
-        """Make the folder, remove unfinished files of a killed run, repeat a validation that a signal interrupted."""
+        """Make the folder, remove unfinished files of a killed run, and catch up on a validation.
+
+        A checkpoint at the end of an epoch is saved before the validation of this epoch. A run that resumes from it
+        validates first: else the metric values, the best checkpoint and what early stopping counts would lack it.
+        """
         is_local = '://' not in str(self.out_dir or runner.work_dir)
         if is_local and self.backend_args is None and self.file_client_args is None:
             self.backend_args = dict(backend=WHOLE)
@@ -41,8 +45,13 @@ class CheckpointHook(MMEngineCheckpointHook):
             folder.mkdir(parents=True, exist_ok=True)
             for path in folder.glob(f'.*{UNFINISHED}'):
                 path.unlink(missing_ok=True)
-        if runner.message_hub.pop_info('validation_cut') and runner.val_loop is not None:
+        if _lacks_validation(runner):
             runner.val_loop.run()
+
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, Any]) -> None:
+        """As MMEngine's; also notes in later checkpoints that this validation was done."""
+        runner.message_hub.update_info('evaluated_at', _step(runner))
+        super().after_val_epoch(runner, metrics)
 
     def save_position(self, runner: Runner) -> str:
         """Save a checkpoint between two iterations, or within a validation. Returns its path.
@@ -114,6 +123,22 @@ class CheckpointHook(MMEngineCheckpointHook):
 
     def _path(self, step: int) -> str:
         return self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(step))
+
+
+def _lacks_validation(runner: Runner) -> bool:
+    """Whether a validation belongs to the position of a resumed run, and its checkpoint was saved before it."""
+    loop: Any = runner.train_loop
+    step = _step(runner)
+    if runner.val_loop is None or step == 0 or runner.message_hub.get_info('evaluated_at') == step:
+        return False
+    loop._decide_current_val_interval()
+    last = loop.max_epochs if isinstance(loop, EpochBasedTrainLoop) else loop.max_iters
+    return step >= loop.val_begin and (step % loop.val_interval == 0 or step == last)
+
+
+def _step(runner: Runner) -> int:
+    """How many epochs, or iterations in a training that counts iterations, are trained."""
+    return runner.epoch if isinstance(runner.train_loop, EpochBasedTrainLoop) else runner.iter
 
 
 def can_choose(runner: Runner, name: str, metrics: dict[str, float] | None, key: str) -> bool:

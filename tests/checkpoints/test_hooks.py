@@ -1,6 +1,7 @@
 """A run keeps a whole checkpoint at every moment, also where saving fails, and refuses one that does not fit."""
 
 import errno
+import json
 import os
 from pathlib import Path
 
@@ -52,12 +53,12 @@ def test_a_full_disk_leaves_the_last_checkpoint(tmp_path, monkeypatch):
     assert names(tmp_path) == {'epoch_1.pth', 'best_coco_bbox_mAP_epoch_1.pth', 'last_checkpoint'}
     model = train_detector(toy.config(tmp_path, **ONE), resume=True)
     assert model.calls == 8  # the second and third epoch
-    assert names(tmp_path) == {'epoch_3.pth', 'best_coco_bbox_mAP_epoch_1.pth', 'last_checkpoint'}
+    assert names(tmp_path) == {'epoch_3.pth', 'best_coco_bbox_mAP_epoch_1.pth', 'last_checkpoint', 'finished.json'}
     assert (tmp_path / 'last_checkpoint').read_text() == str(tmp_path / 'epoch_3.pth')
 
 
 def test_the_best_is_replaced_after_the_better_one_is_saved(tmp_path, monkeypatch):
-    figures = iter([0.1, 0.2, 0.3])
+    figures = iter([0.1, 0.2, 0.2, 0.3])  # the second validation is repeated
     monkeypatch.setattr(toy.ToyMetric, 'compute_metrics', lambda self, results: dict(bbox_mAP=next(figures)))
     with monkeypatch.context() as patch:
         fail_from_save(patch, 2 * (5 + 2) + 1)  # as above; epoch_2, the pointer; then the second best fails
@@ -65,7 +66,7 @@ def test_the_best_is_replaced_after_the_better_one_is_saved(tmp_path, monkeypatc
             toy.runner(tmp_path, **ONE).train()
     assert names(tmp_path) == {'epoch_2.pth', 'best_coco_bbox_mAP_epoch_1.pth', 'last_checkpoint'}
     train_detector(toy.config(tmp_path, **ONE), resume=True)
-    assert names(tmp_path) == {'epoch_3.pth', 'best_coco_bbox_mAP_epoch_3.pth', 'last_checkpoint'}
+    assert names(tmp_path) == {'epoch_3.pth', 'best_coco_bbox_mAP_epoch_3.pth', 'last_checkpoint', 'finished.json'}
 
 
 def test_a_broken_last_checkpoint_is_passed_over(tmp_path, capfd):
@@ -142,3 +143,59 @@ def test_weights_alone_cannot_be_resumed(tmp_path):
     run = run_with(tmp_path, {'state_dict': toy.ToyDetector().state_dict(), 'meta': {}}, resume=True)
     with pytest.raises(CheckpointError, match='has no message_hub, optimizer to resume from'):
         run.train()
+
+
+ITERATIONS = {
+    'schedule': 'schedule_90k',
+    'train_cfg.max_iters': 12,
+    'train_cfg.val_interval': 4,
+    'default_hooks.checkpoint.interval': 4,
+    'default_hooks.checkpoint.by_epoch': False,
+    'log_processor': dict(by_epoch=False),
+}
+
+
+@pytest.mark.parametrize(
+    ('changes', 'interrupted', 'expected'),
+    [
+        ({'train_cfg.max_epochs': 3}, 2, [[1, 2, 3], [2, 3]]),
+        ({'train_cfg.max_epochs': 3}, 3, [[1, 2, 3], [3]]),  # nothing is left to train
+        ({'train_cfg.max_epochs': 5, 'train_cfg.val_interval': 2}, 2, [[2, 4, 5], [4, 5]]),
+        (ITERATIONS, 2, [[4, 8, 12], [8, 12]]),
+    ],
+)
+def test_an_interrupted_validation_is_repeated(tmp_path, monkeypatch, changes, interrupted, expected):
+    """What is validated without an interruption, and from the interruption on: the last metric values are the same."""
+    steps = []
+    evaluate = toy.ToyMetric.compute_metrics
+
+    def compute_metrics(self, results):
+        steps.append(None)
+        if len(steps) == fails:
+            raise RuntimeError('killed')
+        return evaluate(self, results)
+
+    def logged():
+        lines = [line for path in sorted(tmp_path.glob('*/*/vis_data/scalars.json')) for line in path.open()]
+        return [one['step'] for one in map(json.loads, lines) if 'coco/bbox_mAP' in one]
+
+    monkeypatch.setattr(toy.ToyMetric, 'compute_metrics', compute_metrics)
+    fails = 0
+    toy.runner(tmp_path / 'whole', **changes).train()
+    assert logged() == expected[0]
+    steps.clear()
+    fails = interrupted
+    with pytest.raises(RuntimeError, match='killed'):
+        toy.runner(tmp_path / 'cut', **changes).train()
+    before = len(logged())
+    train_detector(toy.config(tmp_path / 'cut', **changes), resume=True)
+    assert logged()[before:] == expected[1]
+
+
+def test_a_validation_that_is_in_the_checkpoint_is_not_repeated(tmp_path, monkeypatch):
+    """MMEngine saves the checkpoint again where the validation was the best one; so does a stop within an epoch."""
+    figures = iter([0.1, 0.2, 0.3])
+    monkeypatch.setattr(toy.ToyMetric, 'compute_metrics', lambda self, results: dict(bbox_mAP=next(figures)))
+    toy.runner(tmp_path, **{'train_cfg.max_epochs': 2}).train()
+    train_detector(toy.config(tmp_path, **{'train_cfg.max_epochs': 3}), resume=True)
+    assert next(figures, None) is None

@@ -2,7 +2,10 @@
 
 import csv
 import os
+import random
+import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,7 @@ from tests import warm
 from tests.apis.ablation import toys
 
 ROOT = Path(__file__).resolve().parents[2]
+MEASURED = ('seconds', 'hours', 'memory')  # columns that depend on the machine
 
 
 def ablate(folder, *words, **kwargs):
@@ -54,7 +58,7 @@ def finished(tmp_path_factory):
 
 
 def conclusions(work):
-    """The table without what depends on the machine."""
+    """The table of a study."""
     with open(work / 'ablation.csv', encoding='utf-8', newline='') as file:
         rows = list(csv.DictReader(file))
     return [{key: value for key, value in row.items() if key not in MEASURED} for row in rows]
@@ -65,7 +69,7 @@ def test_killed_at_ten_drawn_moments(finished, tmp_path):
     folder, _ = finished
     toys.write_study(tmp_path, pause=0.02)
     work, drawn = tmp_path / 'work', random.Random(1)
-    words = ('study.py', '--work-dir', str(work), '--no-trial')
+    words = ('study.py', '--work-dir', str(work))
     for _ in range(10):
         process = ablate(tmp_path, *words)
         time.sleep(drawn.uniform(0.0, 3.0))
@@ -77,3 +81,69 @@ def test_killed_at_ten_drawn_moments(finished, tmp_path):
     assert conclusions(work) == conclusions(folder / 'work')
     assert toys.results(work) == toys.results(folder / 'work')
     assert len(toys.results(work)) == 4
+
+
+def test_from_a_study_file_to_its_table(finished):
+    folder, said = finished
+    work = folder / 'work'
+    assert 'model.scale: not set -> 3.0' in said and 'By two iterations of each' in said
+    assert '| strong ' in said and f'{work}/ablation.html' in said
+    rows = conclusions(work)
+    values = {f'{row["variant"]}/seed_{seed}': float(row[f'seed_{seed}']) for row in rows for seed in (0, 1)}
+    assert values == pytest.approx(toys.results(work), abs=1e-12) and len(set(values.values())) == 4
+    names = ('ablation.html', 'ablation.md', 'ablation.tex', 'base/seed_0/report.html', 'strong/seed_1/report.html')
+    assert all((work / name).stat().st_size for name in names)
+
+
+def test_again_trains_nothing_and_a_page_may_be_made_at_any_time(finished):
+    folder, _ = finished
+    before = {path: path.stat().st_mtime_ns for path in (folder / 'work').rglob('*.out')}
+    said = run(folder, 'study.py', '--work-dir', str(folder / 'work'))
+    (folder / 'work/ablation.html').unlink()
+    assert run(folder, '--report', str(folder / 'work')).splitlines()[-1] == said.splitlines()[-1]
+    assert (folder / 'work/ablation.html').is_file()
+    assert before == {path: path.stat().st_mtime_ns for path in (folder / 'work').rglob('*.out')}
+
+
+def test_a_plan_alone_and_commands_for_a_scheduler(tmp_path):
+    toys.write_study(tmp_path)
+    before = sorted(tmp_path.rglob('*'))
+    said = run(tmp_path, 'study.py', '--dry-run', '--jobs', '2')
+    assert '2 configs x 2 seeds (0, 1)' in said and 'with 2 at once' in said
+    assert sorted(tmp_path.rglob('*')) == before
+    lines = run(tmp_path, 'study.py', '--no-trial', '--seeds', '3,5', '--print-commands').splitlines()
+    commands = [line for line in lines if line.startswith('flock')]
+    assert [line.split('--seed ')[1] for line in commands] == ['3 --resume', '3 --resume', '5 --resume', '5 --resume']
+    done = subprocess.run(commands[3], shell=True, cwd=tmp_path, env={**os.environ, 'PYTHONPATH': str(ROOT)})
+    assert done.returncode == 0 and (tmp_path / 'work_dirs/study/strong/seed_5/finished.json').is_file()
+
+
+def test_a_run_that_fails(tmp_path):
+    """The others go on, its last words are shown, and the table says what is missing."""
+    toys.write_study(tmp_path)
+    study = tmp_path / 'study.py'
+    study.write_text(study.read_text().replace("{'model.scale': 3.0}", "{'model.bad_iteration': 6}"))
+    said = run(tmp_path, 'study.py', '--no-trial', code=1)
+    assert 'strong/seed_0 failed with exit code 1' in said and 'not finite' in said
+    assert 'Missing: strong/seed_0' in said and 'strong/seed_1' in said
+    assert conclusions(tmp_path / 'work_dirs/study')[1]['mean'] == ''
+
+
+@pytest.mark.parametrize(
+    ('words', 'code', 'expected'),
+    [
+        (['missing.py'], 1, 'missing.py does not exist'),
+        (['study.py', '--seeds', '1', '--no-trial'], 1, 'two or more'),
+        (['study.py', '--seeds', 'many'], 2, 'a number of seeds, or seeds: 0,1,5'),
+        (['study.py', '--metric', 'coco/bbox_MAP'], 1, 'did you mean coco/bbox_mAP?'),
+        (['study.py', '--budget', '0.0001'], 1, 'more than the budget of 0.0001'),
+        (['study.py', '--jobs', '0'], 2, "argument --jobs: '0', expected at least 1"),
+        (['--report', '.'], 1, 'holds no study.json'),
+        ([], 2, 'STUDY.py'),
+    ],
+)  # fmt: skip
+def test_bad_input(tmp_path, words, code, expected):
+    toys.write_study(tmp_path)
+    said = run(tmp_path, *words, code=code)
+    assert expected in said and 'Traceback' not in said
+    assert not list(tmp_path.rglob('*.out'))

@@ -15,7 +15,6 @@ from typing import IO
 import torch
 
 from frdet.apis.ablation.study import Job
-from frdet.errors import ConfigError
 
 POLL = 0.5  # seconds
 ENDING = (signal.SIGTERM, signal.SIGHUP)
@@ -110,12 +109,7 @@ def train_jobs(
 
     Returns:
         The exit code of each run that ended with an error. Such a run is not tried again by this call.
-
-    Raises:
-        ConfigError: ``count`` is not positive.
     """
-    if count < 1:
-        raise ConfigError(f'--jobs {count}: expected at least 1')
     slots = environments(count)
     running: dict[int, subprocess.Popen] = {}
     trained: dict[int, Job] = {}

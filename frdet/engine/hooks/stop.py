@@ -90,7 +90,6 @@ class StopHook(Hook):
     def before_val_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Stop within a validation, which is repeated on resuming."""
         if number := self._agreed():
-            runner.message_hub.update_info('validation_cut', True)
             self._leave(runner, number)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
