@@ -124,7 +124,7 @@ def test_a_run_that_fails(tmp_path):
     study = tmp_path / 'study.py'
     study.write_text(study.read_text().replace("{'model.scale': 3.0}", "{'model.bad_iteration': 6}"))
     said = run(tmp_path, 'study.py', '--no-trial', code=1)
-    assert 'strong/seed_0 failed with exit code 1' in said and 'not finite' in said
+    assert 'strong/seed_0 failed with exit code 1' in said and 'loss_bbox is nan' in said
     assert 'Missing: strong/seed_0' in said and 'strong/seed_1' in said
     assert conclusions(tmp_path / 'work_dirs/study')[1]['mean'] == ''
 
