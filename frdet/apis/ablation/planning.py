@@ -11,9 +11,9 @@ from terminaltables import AsciiTable
 from frdet.apis.ablation.reading import Plan, Variant, differences
 from frdet.apis.ablation.running import train_command
 from frdet.apis.ablation.study import CONFIG, STUDY, TRIAL, Study, load_study
-from frdet.apis.ablation.trial import try_config
+from frdet.apis.ablation.trial import check_metric, try_config
 from frdet.config import dump_config, load_config
-from frdet.errors import ConfigError, did_you_mean
+from frdet.errors import ConfigError
 from frdet.files import write_file
 from frdet.progress import track
 
@@ -90,10 +90,7 @@ def try_variants(study: Study) -> None:
         if not found:
             folder = study.folder(name)
             found = try_config(folder / CONFIG, folder / TRIAL, f'Variant {name}')
-        if study.metric not in found['metrics']:
-            known = found['metrics']
-            hint = did_you_mean(study.metric, known) or f'it gives {", ".join(known) or "none, as there is none"}'
-            raise ConfigError(f'Variant {name}: no metric {study.metric!r} in its validation: {hint}')
+        check_metric(study.metric, found['metrics'], f'Variant {name}')
 
 
 def plan_table(plan: Plan, study: Study, jobs: int) -> str:

@@ -81,26 +81,36 @@ def read_study(path: str | Path, **changes: Any) -> Plan:
             it does not set.
     """
     path = Path(path)
-    cfg = load_config(path)
-    given = {key: value for key, value in cfg.items() if not key.startswith('_')}
-    find = origin_finder(cfg)
-    for key, value in given.items():
-        where = f'{key} ({find(key) or path})'
-        if key not in SETTINGS:
-            hint = did_you_mean(key, SETTINGS) or f'it takes {", ".join(SETTINGS)}'
-            raise ConfigError(f'{where}: unknown setting of a study: {hint}')
-        if expected := mismatch(value, SETTINGS[key]):
-            raise ConfigError(f'{where}: {found(value)}, expected {expected}')
-    if given.get('base') is None:
-        raise ConfigError(
-            f'{path} has no base, so it is no study; to compare configs, give two or more: BASE.py VARIANT.py'
-        )
+    given = read_settings(path, SETTINGS)
     changes['options'] = {**given.get('options', {}), **changes.get('options', {})}
     settings = _settings({**given, **{key: value for key, value in changes.items() if value is not None}})
     variants: dict[str, Any] = {
         name: path.parent / value if isinstance(value, str) else value for name, value in settings['variants'].items()
     }
     return _plan(path.parent / settings['base'], variants, settings)
+
+
+def read_settings(path: Path, known: Mapping[str, Declared]) -> dict[str, Any]:
+    """The settings in a study file.
+
+    Raises:
+        ConfigError: a setting is not in ``known``, has a wrong type, or there is no base.
+    """
+    cfg = load_config(path)
+    given = {key: value for key, value in cfg.items() if not key.startswith('_')}
+    find = origin_finder(cfg)
+    for key, value in given.items():
+        where = f'{key} ({find(key) or path})'
+        if key not in known:
+            hint = did_you_mean(key, known) or f'it takes {", ".join(known)}'
+            raise ConfigError(f'{where}: unknown setting of a study: {hint}')
+        if expected := mismatch(value, known[key]):
+            raise ConfigError(f'{where}: {found(value)}, expected {expected}')
+    if given.get('base') is None:
+        raise ConfigError(
+            f'{path} has no base, so it is no study; to compare configs, give two or more: BASE.py VARIANT.py'
+        )
+    return given
 
 
 def read_configs(paths: Sequence[str | Path], **changes: Any) -> Plan:
@@ -203,14 +213,14 @@ def _combinations(grids: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     for name, grid in grids.items():
         if not isinstance(grid, dict) or not grid or not all(isinstance(v, (list, tuple)) and v for v in grid.values()):
             raise ConfigError(f'Grid {name}: {found(grid)}, expected a dict from key paths to lists of values')
-        short = _short(list(grid))
+        short = short_names(list(grid))
         for values in itertools.product(*grid.values()):
             words = [f'{key}={_word(value)}' for key, value in zip(short, values, strict=True)]
             found_in['-'.join([name, *words])] = dict(zip(grid, values, strict=True))
     return found_in
 
 
-def _short(keys: Sequence[str]) -> list[str]:
+def short_names(keys: Sequence[str]) -> list[str]:
     """The last parts of key paths, as few as make them differ."""
     for count in range(1, max(key.count('.') for key in keys) + 2):
         names = ['.'.join(key.split('.')[-count:]) for key in keys]

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -23,7 +24,7 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 from frdet.apis.running import run_tool
 from frdet.apis.training import train_detector
 from frdet.config import load_config
-from frdet.errors import ConfigError
+from frdet.errors import ConfigError, did_you_mean
 from frdet.models.detectors import bare
 from frdet.registry import HOOKS
 
@@ -150,6 +151,13 @@ def try_config(config: str | Path, out: str | Path, name: str) -> dict[str, Any]
         raise ConfigError(f'{name} cannot be trained:\n' + '\n'.join(lines))
     content: dict[str, Any] = json.loads(Path(out).read_text(encoding='utf-8'))
     return content
+
+
+def check_metric(metric: str, known: Sequence[str], name: str) -> None:
+    """Raise ConfigError if ``metric`` is not one of the metric values that the validation of ``name`` gives."""
+    if metric not in known:
+        hint = did_you_mean(metric, known) or f'it gives {", ".join(known) or "none, as there is none"}'
+        raise ConfigError(f'{name}: no metric {metric!r} in its validation: {hint}')
 
 
 def main() -> None:
