@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from frdet.apis.ablation.reading import read_study
+from frdet.apis.ablation.space import read_search
 from frdet.config import check_config, load_config
 from frdet.engine.schedules import resolve_shares
 from frdet.registry import DETECTORS
@@ -63,6 +64,10 @@ def test_the_study_changes_what_it_says():
     for variant in plan.variants:
         epochs = variant.cfg.train_cfg.max_epochs
         assert {one.end for one in variant.cfg.param_scheduler if one.by_epoch} == {epochs}
+
+
+def test_the_search_can_have_its_values():
+    assert len(read_search(ROOT / 'configs/studies/search_shapes.py').space) == 3
 
 
 def test_the_demo_is_the_same_in_every_run():

@@ -12,7 +12,8 @@ from pathlib import Path
 from frdet.interrupts import starting
 
 with starting():
-    from frdet.apis.ablation import planning, reading, running
+    from frdet.apis.ablation import planning, reading, running, slurm
+    from frdet.apis.ablation.searching import search
     from frdet.apis.ablation.study import Study, load_study
     from frdet.apis.running import run_tool
     from frdet.config import parse_overrides
@@ -38,6 +39,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--allow', nargs='+', metavar='KEY', help='keys in which variants may differ without saying so')
     parser.add_argument('--budget', type=float, metavar='HOURS', help='stop if the runs would take longer together')
+    parser.add_argument('--trials', type=_positive, metavar='N', help='trainings of a search')
     parser.add_argument('--jobs', type=_positive, metavar='N', help='runs at once; default: one for each GPU, else 1')
     parser.add_argument('--no-trial', action='store_true', help='plan without two iterations of each config')
     how = parser.add_mutually_exclusive_group()
@@ -50,6 +52,11 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     if sum(map(bool, (args.configs, args.report, args.search))) != 1:
         parser.error('give BASE.py VARIANT.py ..., or STUDY.py, or --report WORK_DIR, or --search STUDY.py')
+    others = ('seeds', 'allow', 'budget', 'no_trial', 'dry_run', 'print_commands', 'slurm')
+    if args.search and any(getattr(args, name) for name in others):
+        parser.error('--search takes only --metric, --trials, --jobs, --work-dir and --cfg-options')
+    if args.trials and not args.search:
+        parser.error('--trials is for --search; the number of runs of each config is --seeds')
     return args
 
 
@@ -81,6 +88,10 @@ def main() -> int:
         show(load_study(args.report))
         return 0
     count = args.jobs or running.default_jobs()
+    if args.search:
+        work_dir = args.work_dir or Path('work_dirs', Path(args.search).stem)
+        changes = dict(trials=args.trials, metric=args.metric, options=parse_overrides(args.cfg_options))
+        return int(search(args.search, work_dir, TRAIN, count=count, **changes) is None)
     plan = plan_of(args)
     work_dir = args.work_dir or Path('work_dirs', Path(args.configs[0]).stem + '_study' * (len(args.configs) > 1))
     study = planning.study_of(plan, work_dir)
@@ -88,10 +99,17 @@ def main() -> int:
         with planning.rehearsal(plan) as rehearsed:
             print_plan(plan, rehearsed, count, args.no_trial)
         return 0
+    if args.slurm:
+        slurm.import_submitit()
     planning.write_study(plan, study)
     print_plan(plan, study, count, args.no_trial)
     if args.print_commands:
         print('\n'.join(planning.commands(study, TRAIN)))
+        return 0
+    if args.slurm:
+        jobs = slurm.submit(study.jobs(), TRAIN, args.slurm, args.slurm_options)
+        print(f'Submitted {len(jobs)} jobs: {", ".join(jobs)}' if jobs else 'All runs are finished')
+        print(f'Tables and page of what is finished: python tools/ablate.py --report {study.work_dir}')
         return 0
     with Board(study) as board:
         failed = running.train_jobs(study.jobs(), TRAIN, count=count, update=board.update)

@@ -140,6 +140,10 @@ def test_a_run_that_fails(tmp_path):
         (['study.py', '--jobs', '0'], 2, "argument --jobs: '0', expected at least 1"),
         (['--report', '.'], 1, 'holds no study.json'),
         ([], 2, 'STUDY.py'),
+        (['--search', 'study.py'], 1, 'variants (study.py:2): unknown'),
+        (['--search', 'study.py', '--dry-run'], 2, '--search takes only'),
+        (['study.py', '--trials', '3'], 2, '--trials is for --search'),
+        (['study.py', '--slurm', 'gpu', '--no-trial'], 1, 'Slurm is not on this machine'),
     ],
 )  # fmt: skip
 def test_bad_input(tmp_path, words, code, expected):
