@@ -7,7 +7,7 @@ from frdet.errors import ConfigError
 
 BASE = """
 optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.01, momentum=0.9))
-train_cfg = dict(by_epoch=True, max_epochs=4)
+train_cfg = dict(by_epoch=True, max_epochs=6)
 param_scheduler = [dict(type='LinearLR', begin=0, end=500, by_epoch=False)]
 """
 LR = 'optim_wrapper.optimizer.lr'
