@@ -2,6 +2,7 @@
 
 import pytest
 
+from frdet.apis.ablation.reading import read_study
 from frdet.apis.ablation.space import Choice, Range, read_search
 from frdet.errors import ConfigError
 
@@ -74,3 +75,8 @@ def test_arguments_change_the_file(tmp_path):
 def test_mistakes(tmp_path, space, more, message):
     with pytest.raises(ConfigError, match=message):
         read_search(study(tmp_path, space, more))
+
+
+def test_ranges_in_a_study_of_variants(tmp_path):
+    with pytest.raises(ConfigError, match='space .*unknown setting of a study: ranges are for --search STUDY.py'):
+        read_study(study(tmp_path, {LR: [0.1, 0.2]}))
