@@ -129,7 +129,7 @@ test-compat: $(INSTALLED)
 	if [ "$$newest" = "$$tested" ] || [ -z "$$newest" ]; then echo "PyTorch $$tested is the newest that pip offers"; else \
 	  folder=$(CURDIR)/build/compat/torch; $(PYTHON) -m venv $$folder; \
 	  $$folder/bin/pip install --quiet "torch==$$newest" torchvision setuptools wheel; \
-	  $$folder/bin/pip install --quiet --no-build-isolation '.[test,loggers,export]'; \
+	  $$folder/bin/pip install --quiet --no-build-isolation '.[test,loggers,export,ablation]'; \
 	  echo "With PyTorch $$newest"; $$folder/bin/python -m pytest -q -n $(JOBS) --dist loadfile $(COMPAT_TESTS); \
 	fi
 

@@ -1,6 +1,6 @@
 """Reading what to compare: config files on the command line, or a study file.
 
-A study file is Python, read as a config is:
+A study file is Python, read as a config is::
 
     base = '../faster_rcnn/r50_fpn_1x_cocoval.py'  # relative to this file
     variants = dict(
@@ -103,6 +103,7 @@ def read_settings(path: Path, known: Mapping[str, Declared]) -> dict[str, Any]:
         where = f'{key} ({find(key) or path})'
         if key not in known:
             hint = did_you_mean(key, known) or f'it takes {", ".join(known)}'
+            hint = 'ranges are for --search STUDY.py' if key == 'space' else hint
             raise ConfigError(f'{where}: unknown setting of a study: {hint}')
         if expected := mismatch(value, known[key]):
             raise ConfigError(f'{where}: {found(value)}, expected {expected}')

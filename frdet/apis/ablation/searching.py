@@ -148,7 +148,7 @@ def write_best(trials: Trials) -> Path | None:
     wanted = plan.config(trials.values(best)).to_dict()
     base = os.path.relpath(plan.base.resolve(), path.parent.resolve())
     lines = [
-        f'"""The best of {len(trials.these())} trials: {plan.metric} {best.value:.4g} in trial {best.number}.',
+        f'"""The best of {_counted(trials)}: {plan.metric} {best.value:.4g} in trial {best.number}.',
         f'\npython tools/train.py {path}\n"""\n',
         f'_base_ = {base!r}\n',
     ]
@@ -164,11 +164,11 @@ def summary(trials: Trials) -> str:
     counts = ', '.join(f'{len(trials.these(state))} {word}' for state, word in ends.items())
     finished, plan, best = trials.ranked(), trials.plan, trials.folder / BEST
     if not finished:
-        return f'{len(trials.these())} trials: {counts}. So there is no {BEST}'
+        return f'{_counted(trials)}: {counts}. So there is no {BEST}'
     rows = [['trial', plan.metric, *trials.names.values()]]
     for trial in finished[:5]:
         rows.append([str(trial.number), shown(trial.value), *map(shown, trials.values(trial).values())])
-    lines = [f'{len(trials.these())} trials: {counts}. The best:', AsciiTable(rows).table]
+    lines = [f'{_counted(trials)}: {counts}. The best:', AsciiTable(rows).table]
     if len(finished) >= ENOUGH and len(trials.names) > 1:
         judge = trials.optuna.importance.PedAnovaImportanceEvaluator()
         shares = trials.optuna.importance.get_param_importances(trials.study, evaluator=judge)
@@ -179,3 +179,8 @@ def summary(trials: Trials) -> str:
         f'with the base on several seeds\n    python tools/ablate.py {plan.base} {best}'
     )
     return '\n'.join(lines)
+
+
+def _counted(trials: Trials) -> str:
+    ended = len(trials.these())
+    return f'{ended} trial{"s" * (ended != 1)}'

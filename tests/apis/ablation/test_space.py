@@ -2,12 +2,13 @@
 
 import pytest
 
+from frdet.apis.ablation.reading import read_study
 from frdet.apis.ablation.space import Choice, Range, read_search
 from frdet.errors import ConfigError
 
 BASE = """
 optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.01, momentum=0.9))
-train_cfg = dict(by_epoch=True, max_epochs=4)
+train_cfg = dict(by_epoch=True, max_epochs=6)
 param_scheduler = [dict(type='LinearLR', begin=0, end=500, by_epoch=False)]
 """
 LR = 'optim_wrapper.optimizer.lr'
@@ -74,3 +75,8 @@ def test_arguments_change_the_file(tmp_path):
 def test_mistakes(tmp_path, space, more, message):
     with pytest.raises(ConfigError, match=message):
         read_search(study(tmp_path, space, more))
+
+
+def test_ranges_in_a_study_of_variants(tmp_path):
+    with pytest.raises(ConfigError, match='space .*unknown setting of a study: ranges are for --search STUDY.py'):
+        read_study(study(tmp_path, {LR: [0.1, 0.2]}))
