@@ -15,6 +15,7 @@ from typing import IO
 import torch
 
 from frdet.apis.ablation.study import Job
+from frdet.errors import UserError
 
 POLL = 0.5  # seconds
 ENDING = (signal.SIGTERM, signal.SIGHUP)
@@ -57,6 +58,11 @@ def _locked(file: IO) -> bool:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             time.sleep(0.01)
+        except OSError as error:
+            raise UserError(
+                f'{file.name} cannot be locked ({error.strerror}): the file system has no flock. Give a --work-dir on '
+                'another one, or run the commands of --print-commands without flock'
+            ) from error
         else:
             return True
     return False

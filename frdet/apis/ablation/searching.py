@@ -141,14 +141,18 @@ def _try_base(plan: Search, folder: Path) -> dict[str, Any]:
 
 
 def write_best(trials: Trials) -> Path | None:
-    """Write the best trial so far as a config that inherits from the base; None if no trial has finished."""
+    """Write the best trial so far as a config that inherits from the base; None if no trial has finished.
+
+    It has the values that were searched, and none of the ``options``, which often shorten the schedule of a search.
+    """
     if not (ranked := trials.ranked()):
         return None
     best, plan, path = ranked[0], trials.plan, trials.folder / BEST
-    wanted = plan.config(trials.values(best)).to_dict()
+    wanted = load_config(plan.base, trials.values(best)).to_dict()
     base = os.path.relpath(plan.base.resolve(), path.parent.resolve())
     lines = [
         f'"""The best of {_counted(trials)}: {plan.metric} {best.value:.4g} in trial {best.number}.',
+        *(f'All trials had {key}={value!r}.' for key, value in plan.options.items()),
         f'\npython tools/train.py {path}\n"""\n',
         f'_base_ = {base!r}\n',
     ]

@@ -108,7 +108,7 @@ def _quick():
 def searched(tmp_path_factory):
     """A search of twelve trials, and what it printed."""
     folder = tmp_path_factory.mktemp('searched')
-    write(folder, pause=0.03, more='trials = 12')
+    write(folder, pause=0.03, more="trials = 12\noptions = {'randomness.deterministic': True}")
     lines = []
     with pytest.MonkeyPatch.context() as patch:
         for module in (searching, trials):
@@ -132,6 +132,7 @@ def test_the_best_trial_is_a_config(searched):
     assert cfg.to_dict() == expected.to_dict()
     assert path.read_text().splitlines() == [
         f'"""The best of 12 trials: coco/bbox_mAP {best.value:.4g} in trial {best.number}.',
+        'All trials had randomness.deterministic=True.',
         '',
         f'python tools/train.py {path}',
         '"""',
