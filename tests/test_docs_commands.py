@@ -158,6 +158,7 @@ def shrink(config: Path) -> None:
     text = text.replace('num_workers=2', 'num_workers=0').replace('persistent_workers=True', 'persistent_workers=False')
     text = re.sub(r"(type='CocoDataset',)", r'\1 indices=4,', text)
     if config.parent.name == 'studies':
+        text = re.sub(r'    (giou|no_warmup)=.*\n', '', text)
         text = text.replace(': 3,', ': 1,').replace('seeds = 3', 'seeds = 2').replace('trials = 12', 'trials = 2')
     config.write_text(text)
 

@@ -43,14 +43,18 @@ class TrialHook(Hook):
     found: ClassVar[dict[str, Any]] = {}
 
     def __init__(self) -> None:
-        self.ends: list[float] = []
+        self.ends: list[float] = []  # of the iterations
+
+    def before_train_iter(self, *args: Any, **kwargs: Any) -> None:
+        if not self.ends:
+            self.begun = time.time()
 
     def after_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
         _wait_for_gpu()
         self.ends.append(time.time())
-        if len(self.ends) < BATCHES:
+        if len(self.ends) < min(BATCHES, runner.max_iters):
             return
-        seconds = self.ends[-1] - self.ends[-2]
+        seconds = self.ends[-1] - [self.begun, *self.ends][-2]
         parameters = list(bare(runner.model).parameters())
         found = {
             'device': 'cuda' if torch.cuda.is_available() else 'cpu',

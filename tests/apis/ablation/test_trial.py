@@ -53,6 +53,13 @@ def test_validations_of_the_whole_training(config, text, count):
     assert trial.measure(config)['validations'] == count
 
 
+def test_a_training_of_one_iteration(config):
+    change(config, "train_dataloader['batch_size'] = 12\ntrain_cfg = dict(by_epoch=True, max_epochs=1)\n")
+    found = trial.measure(config)
+    assert (found['iterations'], found['validations'], found['metrics']) == (1, 1, ['coco/bbox_mAP'])
+    assert found['seconds'] >= 0.05
+
+
 def test_without_validation(config):
     change(config, 'val_dataloader = val_cfg = val_evaluator = None\n')
     found = trial.measure(config)
