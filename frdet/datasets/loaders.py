@@ -8,7 +8,7 @@ not read earlier images.
 import math
 import random
 from collections.abc import Callable, Iterator, MutableMapping
-from functools import partial
+from functools import cache, partial
 from itertools import count, islice
 from typing import Any, NamedTuple
 
@@ -109,7 +109,13 @@ def seed_generators(*position: int) -> None:
     seed = int(np.random.SeedSequence(position).generate_state(1)[0])
     random.seed(seed)
     np.random.seed(seed)
-    torch.manual_seed(seed)
+    # Where CUDA has not begun, torch.manual_seed keeps the seed with the text of the stack for later: a millisecond.
+    (torch if _has_accelerator() else torch.default_generator).manual_seed(seed)
+
+
+@cache
+def _has_accelerator() -> bool:
+    return torch.accelerator.is_available()
 
 
 class Place(NamedTuple):

@@ -23,6 +23,7 @@ from tests.apis.ablation.test_space import BASE, LR
 
 MOMENTUM = 'optim_wrapper.optimizer.momentum'
 SPACE = {LR: dict(low=1e-4, high=1.0, log=True), MOMENTUM: [0.0, 0.9]}
+OPTIONS = "options = {'randomness.deterministic': True}\n"
 EPOCHS = 6
 #: As tools/train.py: it goes on after its last epoch, and ends with 75 after SIGTERM.
 TRAIN = """
@@ -108,7 +109,7 @@ def _quick():
 def searched(tmp_path_factory):
     """A search of twelve trials, and what it printed."""
     folder = tmp_path_factory.mktemp('searched')
-    write(folder, pause=0.03, more="trials = 12\noptions = {'randomness.deterministic': True}")
+    write(folder, pause=0.03, more=f'trials = 12\n{OPTIONS}')
     lines = []
     with pytest.MonkeyPatch.context() as patch:
         for module in (searching, trials):
@@ -205,7 +206,7 @@ def test_a_search_that_is_done_trains_nothing(searched):
 )
 def test_another_search_in_the_folder(searched, tmp_path, old, new, message):
     folder, _ = searched
-    for name, text in (('study', f"base = 'base.py'\nspace = {SPACE}\nseed = 0"), ('base', BASE)):
+    for name, text in (('study', f"base = 'base.py'\nspace = {SPACE}\nseed = 0\n{OPTIONS}"), ('base', BASE)):
         (tmp_path / f'{name}.py').write_text(text.replace(old, new))
     with pytest.raises(ConfigError, match=f'holds another search:\n    {message}\nGive another --work-dir'):
         searching.search(tmp_path / 'study.py', folder / 'work', folder / 'train.py', count=1)
