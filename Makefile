@@ -95,7 +95,7 @@ BENCHMARKS := 'ops --rounds 3' 'train --against torchvision --short-side 320' 'i
 
 bench: $(INSTALLED)
 	@set -e; for words in $(BENCHMARKS); do echo; $(BIN)/python tools/benchmark.py $$words; done
-	@echo; $(BIN)/python tools/ablate.py configs/studies/shapes.py --work-dir work_dirs/shapes_study --jobs 2
+	@echo; $(BIN)/python tools/ablate.py configs/studies/shapes.py --jobs 2
 
 sanitized: $(INSTALLED)
 	@if test -e "$$(g++ -print-file-name=libasan.so 2>/dev/null)"; then $(MAKE) --no-print-directory sanitize; \
