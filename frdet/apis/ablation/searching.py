@@ -180,7 +180,7 @@ def summary(trials: Trials) -> str:
         lines.append(f'How much each key decides whether a trial is among the best: {listed}')
     lines.append(
         f'{best} is trial {finished[0].number}. The best of many runs owes some of its value to chance: compare it '
-        f'with the base on several seeds\n    python tools/ablate.py {plan.base} {best}'
+        f'with the base on several seeds\n    python tools/ablate.py {os.path.normpath(plan.base)} {best}'
     )
     return '\n'.join(lines)
 

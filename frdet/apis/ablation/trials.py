@@ -185,7 +185,7 @@ class Trials:
             print(f'{head}: {value}', flush=True)
         elif one.is_pruned:
             self.study.tell(number, state=kinds.PRUNED)
-            print(f'{head}: pruned after {len(found)} validations, {value}', flush=True)
+            print(f'{head}: pruned after {len(found)} validation{"s" * (len(found) != 1)}, {value}', flush=True)
         else:
             self.study.tell(number, state=kinds.FAIL)
             self.failures += 1
