@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from mmengine.hooks import Hook
@@ -26,21 +26,22 @@ from frdet.apis.training import train_detector
 from frdet.config import load_config
 from frdet.errors import ConfigError, did_you_mean
 from frdet.models.detectors import bare
-from frdet.registry import HOOKS
 
 BATCHES = 2  # the first one warms up
 
 
 class Enough(Exception):
-    """The trial is over."""
+    """The trial is over. ``found`` is what was measured."""
+
+    def __init__(self, found: dict[str, Any]):
+        super().__init__()
+        self.found = found
 
 
-@HOOKS.register_module()
 class TrialHook(Hook):
     """Measures two iterations and two batches of validation, and raises ``Enough``."""
 
     priority = 'LOWEST'
-    found: ClassVar[dict[str, Any]] = {}
 
     def __init__(self) -> None:
         self.ends: list[float] = []  # of the iterations
@@ -68,8 +69,7 @@ class TrialHook(Hook):
         validation = found['validations'] * found['val_images'] * found['val_seconds']
         found['memory'] = _memory()
         found['hours'] = (found['start'] + found['iterations'] * seconds + validation) / 3600
-        self.found.update(found)
-        raise Enough
+        raise Enough(found)
 
 
 def _validate(runner: Runner) -> dict[str, Any]:
@@ -131,10 +131,13 @@ def measure(config: str | Path) -> dict[str, Any]:
     cfg = load_config(config)
     cfg.default_hooks = {**(cfg.get('default_hooks') or {}), 'report': None, 'visualization': None}
     cfg.visualizer = dict(type='Visualizer', vis_backends=[])  # a trial is no run of a tracking service
-    cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), dict(type='TrialHook')]
-    with tempfile.TemporaryDirectory() as folder, contextlib.suppress(Enough):
-        train_detector(cfg, work_dir=f'{folder}/run', seed=0)
-    return TrialHook.found
+    cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), TrialHook()]
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            train_detector(cfg, work_dir=f'{folder}/run', seed=0)
+        except Enough as end:
+            return end.found
+    raise ConfigError('The training ended before its first iteration: are there any batches?')
 
 
 def try_config(config: str | Path, out: str | Path, name: str) -> dict[str, Any]:

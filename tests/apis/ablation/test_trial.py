@@ -14,7 +14,6 @@ from tests.apis.ablation import toys
 def config(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     toys.write_study(tmp_path, epochs=7, pause=0.05)
-    monkeypatch.setattr(trial.TrialHook, 'found', {})
     return tmp_path / 'base.py'
 
 
