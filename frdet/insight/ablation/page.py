@@ -236,7 +236,10 @@ def _pairs(page: Page, findings: _Findings) -> None:
         for seed, value in (one.difference.by_seed.items() if one.difference else ())
     ]
     if rows:
-        about = 'Two runs with the same seed saw the same images in the same order, with the same augmentation.'
+        about = (
+            'Two runs with the same seed saw the same images in the same order, with the same augmentation, unless the '
+            'variant itself changes the data or the batch.'
+        )
         head = ['variant', 'seed', base.variant, 'variant has', 'difference', '95%, images']
         page.section('Pairs', about).table(head, rows, caption=f'{findings.study.metric} of each pair')
 
