@@ -12,7 +12,8 @@ import numpy as np
 
 from frdet.evaluation.backends import Numbered, hotcoco_evaluator
 
-#: The metric values that can be sampled, by the end of their names: index of COCO's area, and an IoU (None: all ten).
+#: The metric values that can be sampled, by the end of their names. Each has COCO's number of its area, and one IoU or
+#: None for all ten.
 SAMPLED: dict[str, tuple[int, float | None]] = {
     'bbox_mAP': (0, None),
     'bbox_mAP_50': (0, 0.5),
