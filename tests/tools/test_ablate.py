@@ -72,7 +72,7 @@ def test_killed_at_ten_drawn_moments(finished, tmp_path):
     words = ('study.py', '--work-dir', str(work))
     for _ in range(10):
         process = ablate(tmp_path, *words)
-        time.sleep(drawn.uniform(0.0, 3.0))
+        time.sleep(drawn.uniform(0.0, 1.5))
         process.kill()
         process.communicate()
         for training in trainings(work) if drawn.random() < 0.5 else ():

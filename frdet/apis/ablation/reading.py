@@ -7,7 +7,7 @@ A study file is Python, read as a config is::
         giou='../faster_rcnn/r50_fpn_1x_cocoval_giou.py',
         average={'model.neck.fuse_type': 'avg'},
     )
-    grids = dict(samples={'model.roi_head.sampler.num': [128, 256], 'model.roi_head.sampler.pos_fraction': [0.25, 0.5]})
+    grids = dict(rates={'optim_wrapper.optimizer.lr': [0.01, 0.02], 'train_dataloader.batch_size': [8, 16]})
     seeds = 3
 """
 

@@ -5,7 +5,7 @@ Such a file::
     base = '../quickstart/demo.py'  # relative to this file
     space = {
         'optim_wrapper.optimizer.lr': dict(low=1e-4, high=1e-2, log=True),
-        'model.roi_head.sampler.num': dict(low=16, high=64, step=16),  # whole numbers, as low, high and step are
+        'train_dataloader.batch_size': dict(low=4, high=16, step=4),  # whole numbers, as low, high and step are
         'model.neck.fuse_type': ['sum', 'avg'],  # one of these
     }
     trials = 20

@@ -60,7 +60,7 @@ def write_study(folder: Path, *, epochs: int = 4, pause: float = 0.0) -> Path:
 
 
 #: As tools/train.py: it goes on from its last step, and saves and ends with 75 after SIGTERM. ``fail`` in the folder of
-#: the variant lets it fail. Each step is a line with its process.
+#: the variant lets it fail, ``slow`` lets it take four seconds. Each step is a line with its process.
 FAKE_TRAIN = """
 import os, signal, sys, time
 from pathlib import Path
@@ -72,13 +72,14 @@ stopped = []
 signal.signal(signal.SIGTERM, lambda *_: stopped.append(1))
 steps = folder / 'steps.txt'
 done = steps.read_text().splitlines() if steps.exists() else []
+pause = 0.2 if (folder.parent / 'slow').exists() else 0.01
 print('begins at', len(done), flush=True)
 if (folder.parent / 'fail').exists():
     sys.exit('error: it fails as it was told')
 for step in range(len(done), 20):
     if stopped:
         sys.exit(75)
-    time.sleep(0.01)
+    time.sleep(pause)
     with open(steps, 'a') as file:
         file.write(f'{step} {os.getpid()}\\n')
 (folder / 'finished.json').write_text('{}')
