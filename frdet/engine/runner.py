@@ -18,8 +18,10 @@ from mmengine.runner import Runner
 from mmengine.runner.base_loop import BaseLoop
 from mmengine.visualization import Visualizer
 from torch import nn
+from torch.utils.data import DataLoader
 
 from frdet.config.text import QuickConfig
+from frdet.datasets.loaders import end_workers
 from frdet.datasets.wrappers import category_ids_of
 from frdet.engine.hooks.progress import ProgressHook
 from frdet.engine.hooks.summary import ScreenFilter, SummaryHook
@@ -34,12 +36,18 @@ PACKAGES = ('wandb', 'mlflow', 'tensorboard', 'clearml', 'neptune', 'dvclive', '
 
 
 def _closing_bars(method: Callable[[Runner], Any]) -> Any:
-    """Return MMEngine's method, after which no bar stays on the terminal, even if an error ends it."""
+    """Return MMEngine's method, after which no worker runs, and no bar stays on the terminal even after an error."""
 
     @functools.wraps(method)
     def run(self: Runner) -> Any:
         try:
-            return method(self)
+            result = method(self)
+        except Exception:  # a signal ends the process, and its workers with it
+            self._end_workers()
+            raise
+        else:
+            self._end_workers()
+            return result
         finally:
             for hook in self.hooks:
                 if isinstance(hook, ProgressHook):
@@ -63,6 +71,11 @@ class DetRunner(Runner):
     def from_cfg(cls, cfg: Config) -> Runner:
         """As MMEngine's, with a config whose text takes no time."""
         return super().from_cfg(QuickConfig(cfg))
+
+    def _end_workers(self) -> None:
+        for loop in (self._train_loop, self._val_loop, self._test_loop):
+            if isinstance(getattr(loop, 'dataloader', None), DataLoader):
+                end_workers(loop.dataloader)
 
     def setup_env(self, env_cfg: dict) -> None:
         """As MMEngine's; two runs that a process starts in the same second get different names.

@@ -1,12 +1,15 @@
 """The learning rate follows the images of a step, once."""
 
+import contextlib
 import json
+import multiprocessing
 import time
 
 import pytest
 import torch
 from torch import nn
 
+from frdet.apis import train_detector
 from frdet.engine import DetRunner
 from frdet.errors import CheckpointError, ConfigError
 from frdet.registry import DETECTORS
@@ -177,3 +180,22 @@ def test_synchronised_norms_test_without_gpus(tmp_path, monkeypatch):
     alone.wrap_model(None, SyncedToy())
     (model,) = wrapped
     assert not isinstance(model.norm, nn.SyncBatchNorm) and model.norm.num_features == 2
+
+
+@pytest.mark.parametrize('fails', [False, True])
+@pytest.mark.parametrize('schedule', ['schedule_1x', 'schedule_90k'])
+def test_no_worker_is_left(tmp_path, monkeypatch, schedule, fails):
+    """The garbage collector would end them later, and wait five seconds for each."""
+    workers = {
+        f'{part}_dataloader.{key}': value
+        for part in ('train', 'val')
+        for key, value in (('num_workers', 2), ('persistent_workers', True))
+    }
+    length = {'train_cfg.max_iters': 4} if schedule == 'schedule_90k' else {'train_cfg.max_epochs': 1}
+    by_iteration = {'default_hooks.checkpoint.by_epoch': False, 'log_processor': dict(by_epoch=False)}
+    cfg = toy.config(tmp_path, schedule, **workers, **length, **(by_iteration if 'max_iters' in str(length) else {}))
+    if fails:
+        monkeypatch.setattr(toy.ToyMetric, 'compute_metrics', lambda self, results: 1 / 0)
+    with pytest.raises(ZeroDivisionError) if fails else contextlib.nullcontext():
+        train_detector(cfg)
+    assert multiprocessing.active_children() == []
