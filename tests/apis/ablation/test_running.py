@@ -14,6 +14,7 @@ from frdet.apis.ablation import running
 from frdet.apis.ablation.study import Study
 from tests import warm
 from tests.apis.ablation import toys
+from tests.signals import heed_ctrl_c
 
 ROOT = Path(__file__).resolve().parents[3]
 STEPS = list(range(20))
@@ -47,7 +48,8 @@ def begin(study):
     """Train in a process of its own."""
     train = str(study.work_dir.with_name('train.py'))
     code = PROGRAM.format(python=sys.executable, work_dir=str(study.work_dir), train=train)
-    return subprocess.Popen([warm.python(), '-c', code], env={**os.environ, 'PYTHONPATH': str(ROOT)})
+    environment = {**os.environ, 'PYTHONPATH': str(ROOT)}
+    return subprocess.Popen([warm.python(), '-c', code], env=environment, preexec_fn=heed_ctrl_c)
 
 
 def check(study):
