@@ -8,7 +8,7 @@ from typing import Any
 from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
 from mmengine.hooks import Hook
-from mmengine.runner import EpochBasedTrainLoop, Runner
+from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 
 from frdet.checkpoints.fit import check_fit, fit_to_start
 from frdet.checkpoints.runs import WHOLE, from_plain, to_plain, with_layout, write_whole
@@ -126,12 +126,21 @@ class CheckpointHook(MMEngineCheckpointHook):
 
 
 def _lacks_validation(runner: Runner) -> bool:
-    """Whether a validation belongs to the position of a resumed run, and its checkpoint was saved before it."""
-    loop: Any = runner.train_loop
-    step = _step(runner)
+    """Whether a validation belongs to the position of a resumed run, and its checkpoint was saved before it.
+
+    A loop of another class than MMEngine's decides this itself.
+    """
+    loop, step = runner.train_loop, _step(runner)
     if runner.val_loop is None or step == 0 or runner.message_hub.get_info('evaluated_at') == step:
         return False
+    if not isinstance(loop, (EpochBasedTrainLoop, IterBasedTrainLoop)):
+        return False
     loop._decide_current_val_interval()
+    return validates_at(loop, step)
+
+
+def validates_at(loop: EpochBasedTrainLoop | IterBasedTrainLoop, step: int) -> bool:
+    """Whether a training validates after ``step`` epochs, or iterations if it counts these."""
     last = loop.max_epochs if isinstance(loop, EpochBasedTrainLoop) else loop.max_iters
     return step >= loop.val_begin and (step % loop.val_interval == 0 or step == last)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.hooks import Hook
+from mmengine.runner import BaseLoop
 
 from frdet.apis import train_detector
 from frdet.engine.hooks import CheckpointHook, FitCheckpointHook
@@ -190,6 +191,27 @@ def test_an_interrupted_validation_is_repeated(tmp_path, monkeypatch, changes, i
     before = len(logged())
     train_detector(toy.config(tmp_path / 'cut', **changes), resume=True)
     assert logged()[before:] == expected[1]
+
+
+class OwnLoop(BaseLoop):
+    """A user's loop: it has no interval of validations, and counts iterations."""
+
+    def __init__(self, runner, dataloader):
+        super().__init__(runner, dataloader)
+        self.iter = self._iter = self.epoch = self._epoch = 0
+        self.max_epochs, self.max_iters = 1, 4
+
+    def run(self):
+        self.runner.call_hook('before_train')
+
+
+def test_a_loop_of_a_user_decides_itself(tmp_path, monkeypatch):
+    monkeypatch.setattr(toy.ToyMetric, 'compute_metrics', lambda self, results: pytest.fail('validated'))
+    run = toy.runner(tmp_path)
+    run._train_loop = OwnLoop(run, run.train_dataloader)
+    run._train_loop.iter = 4
+    run._val_loop = run.build_val_loop(run._val_loop)
+    next(hook for hook in run.hooks if isinstance(hook, CheckpointHook)).before_train(run)
 
 
 def test_a_validation_that_is_in_the_checkpoint_is_not_repeated(tmp_path, monkeypatch):
