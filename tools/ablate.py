@@ -52,9 +52,12 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     if sum(map(bool, (args.configs, args.report, args.search))) != 1:
         parser.error('give BASE.py VARIANT.py ..., or STUDY.py, or --report WORK_DIR, or --search STUDY.py')
-    others = ('seeds', 'allow', 'budget', 'no_trial', 'dry_run', 'print_commands', 'slurm')
-    if args.search and any(getattr(args, name) for name in others):
+    of_plan = ('seeds', 'allow', 'budget', 'no_trial', 'dry_run', 'print_commands', 'slurm', 'slurm_options')
+    of_both = ('metric', 'trials', 'jobs', 'work_dir', 'cfg_options')
+    if args.search and any(getattr(args, name) for name in of_plan):
         parser.error('--search takes only --metric, --trials, --jobs, --work-dir and --cfg-options')
+    if args.report and any(getattr(args, name) for name in (*of_plan, *of_both)):
+        parser.error('--report takes a work dir, and nothing else')
     if args.trials and not args.search:
         parser.error('--trials is for --search; the number of runs of each config is --seeds')
     return args
@@ -97,12 +100,13 @@ def main() -> int:
     study = planning.study_of(plan, work_dir)
     if args.dry_run:
         with planning.rehearsal(plan) as rehearsed:
-            print_plan(plan, rehearsed, count, args.no_trial)
+            trials = {} if args.no_trial else planning.try_variants(rehearsed)
+        print_plan(plan, study, trials, count)
         return 0
     if args.slurm:
-        slurm.import_submitit()
+        slurm.check_options(args.slurm_options)
     planning.write_study(plan, study)
-    print_plan(plan, study, count, args.no_trial)
+    print_plan(plan, study, {} if args.no_trial else planning.try_variants(study), count)
     if args.print_commands:
         print('\n'.join(planning.commands(study, TRAIN)))
         return 0
@@ -120,11 +124,9 @@ def main() -> int:
     return 1 if failed else 0
 
 
-def print_plan(plan: reading.Plan, study: Study, count: int, no_trial: bool) -> None:
-    if not no_trial:
-        planning.try_variants(study)
-    print(planning.plan_table(plan, study, count))
-    planning.check_budget(plan, study)
+def print_plan(plan: reading.Plan, study: Study, trials: planning.Trials, count: int) -> None:
+    print(planning.plan_table(plan, study, trials, count))
+    planning.check_budget(plan, study, trials)
 
 
 def show(study: Study) -> None:

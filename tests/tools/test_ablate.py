@@ -3,6 +3,7 @@
 import csv
 import os
 import random
+import re
 import signal
 import subprocess
 import time
@@ -99,6 +100,8 @@ def test_again_trains_nothing_and_a_page_may_be_made_at_any_time(finished):
     folder, _ = finished
     before = {path: path.stat().st_mtime_ns for path in (folder / 'work').rglob('*.out')}
     said = run(folder, 'study.py', '--work-dir', str(folder / 'work'))
+    planned = run(folder, 'study.py', '--work-dir', str(folder / 'work'), '--dry-run', '--no-trial')
+    assert re.findall(r'^\| (\w+) +\| +(\d) ', planned, re.M) == [('base', '0'), ('strong', '0')]  # runs left
     (folder / 'work/ablation.html').unlink()
     assert run(folder, '--report', str(folder / 'work')).splitlines()[-1] == said.splitlines()[-1]
     assert (folder / 'work/ablation.html').is_file()
@@ -139,6 +142,9 @@ def test_a_run_that_fails(tmp_path):
         (['study.py', '--budget', '0.0001'], 1, 'more than the budget of 0.0001'),
         (['study.py', '--jobs', '0'], 2, "argument --jobs: '0', expected at least 1"),
         (['--report', '.'], 1, 'holds no study.json'),
+        (['--report', '.', '--seeds', '4'], 2, '--report takes a work dir'),
+        (['study.py', '--budget', '9', '--no-trial'], 1, 'base, strong was not tried'),
+        (['study.py', '--slurm', 'gpu', '--slurm-options', 'timeout_mn=5'], 1, 'timeout_min'),
         ([], 2, 'STUDY.py'),
         (['--search', 'study.py'], 1, 'variants (study.py:2): unknown'),
         (['--search', 'study.py', '--dry-run'], 2, '--search takes only'),

@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from terminaltables import AsciiTable
 
@@ -12,12 +13,14 @@ from frdet.apis.ablation.reading import Plan, Variant, differences
 from frdet.apis.ablation.running import train_command
 from frdet.apis.ablation.study import CONFIG, STUDY, TRIAL, Study, load_study
 from frdet.apis.ablation.trial import check_metric, try_config
+from frdet.checkpoints.fit import few
 from frdet.config import dump_config, load_config
 from frdet.errors import ConfigError
 from frdet.files import write_file
 from frdet.progress import track
 
 SHOWN = 12  # keys of a variant
+Trials = dict[str, dict[str, Any]]
 
 
 def study_of(plan: Plan, work_dir: str | Path) -> Study:
@@ -72,31 +75,35 @@ def write_study(plan: Plan, study: Study) -> None:
 
 @contextmanager
 def rehearsal(plan: Plan) -> Iterator[Study]:
-    """The study of a plan in a folder that is removed."""
+    """The study of a plan in a folder that is removed, to try its variants."""
     with tempfile.TemporaryDirectory() as folder:
         study = study_of(plan, folder)
         write_study(plan, study)
         yield study
 
 
-def try_variants(study: Study) -> None:
+def try_variants(study: Study) -> Trials:
     """Try each variant of a written study that was not tried yet; see ``frdet.apis.ablation.trial``.
+
+    Returns:
+        Name of a variant -> what was measured.
 
     Raises:
         ConfigError: a variant cannot be trained, or its validation does not give the metric of the study.
     """
+    trials: Trials = {}
     for name in track(study.variants, 'Two iterations of each variant', delay=0):
-        found = study.trial(name)
-        if not found:
-            folder = study.folder(name)
-            found = try_config(folder / CONFIG, folder / TRIAL, f'Variant {name}')
-        check_metric(study.metric, found['metrics'], f'Variant {name}')
+        folder = study.folder(name)
+        trials[name] = study.trial(name) or try_config(folder / CONFIG, folder / TRIAL, f'Variant {name}')
+        check_metric(study.metric, trials[name]['metrics'], f'Variant {name}')
+    return trials
 
 
-def plan_table(plan: Plan, study: Study, jobs: int) -> str:
+def plan_table(plan: Plan, study: Study, trials: Trials, jobs: int) -> str:
     """The plan in words: the keys in which each variant differs, and the cost of the runs that are left.
 
     Args:
+        trials: of ``try_variants``; the cost of other variants is not known.
         jobs: processes at once.
     """
     lines = [f'{len(study.variants)} configs x {len(study.seeds)} seeds ({_listed(study.seeds)}), ']
@@ -109,7 +116,7 @@ def plan_table(plan: Plan, study: Study, jobs: int) -> str:
     lines += plan.notes
     rows, total = [['config', 'runs left', 's / iteration', 'iterations', 'memory, MB', 'hours a run']], 0.0
     for name in study.variants:
-        trial, left = study.trial(name), _left(study, name)
+        trial, left = trials.get(name, {}), _left(study, name)
         total += left * trial.get('hours', 0)
         columns = {'seconds': '.3f', 'iterations': ',', 'memory': ',.0f', 'hours': '.2f'}
         rows.append([name, str(left), *(f'{trial[key]:{form}}' if trial else '?' for key, form in columns.items())])
@@ -121,10 +128,14 @@ def plan_table(plan: Plan, study: Study, jobs: int) -> str:
     return '\n'.join(lines)
 
 
-def check_budget(plan: Plan, study: Study) -> None:
-    """Raise ConfigError if the runs that are left take longer than the budget."""
-    hours = sum(_left(study, name) * study.trial(name).get('hours', 0) for name in study.variants)
-    if plan.budget is not None and hours > plan.budget:
+def check_budget(plan: Plan, study: Study, trials: Trials) -> None:
+    """Raise ConfigError if the runs that are left take longer than the budget, or were not tried."""
+    if plan.budget is None:
+        return
+    if unknown := [name for name in study.variants if name not in trials]:
+        raise ConfigError(f'The budget needs the cost of a run, and {few(unknown)} was not tried: leave --no-trial out')
+    hours = sum(_left(study, name) * trials[name]['hours'] for name in study.variants)
+    if hours > plan.budget:
         raise ConfigError(
             f'The runs that are left take about {hours:.1f} hours, more than the budget of {plan.budget:g}: take fewer '
             'seeds or variants, or a shorter schedule for all (--cfg-options train_cfg.max_epochs=...)'

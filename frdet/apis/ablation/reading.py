@@ -32,7 +32,7 @@ SETTINGS: dict[str, Declared] = {
     'grids': Declared(dict, {}),
     'seeds': Declared(int | list[int], 3),
     'metric': Declared(str, 'coco/bbox_mAP'),
-    'less_is_better': Declared(bool, False),
+    'less_is_better': Declared(bool | None, None),
     'options': Declared(dict, {}),
     'allow': Declared(list[str], []),
     'budget': Declared(float | None, None),
@@ -137,9 +137,16 @@ def is_study(path: str | Path) -> bool:
 def _settings(given: Mapping[str, Any]) -> dict[str, Any]:
     settings = {**{key: one.default for key, one in SETTINGS.items()}, **given}
     settings['seeds'] = _seeds(settings['seeds'])
+    settings['less_is_better'] = is_less_better(settings)
     if settings['bootstrap'] < 0:
         raise ConfigError(f'bootstrap is {settings["bootstrap"]}: expected a number of draws, or 0 for none')
     return settings
+
+
+def is_less_better(settings: Mapping[str, Any]) -> bool:
+    """What ``less_is_better`` says, or else whether the metric is a loss, as ``CheckpointHook.save_best`` has it."""
+    given = settings['less_is_better']
+    return 'loss' in settings['metric'] if given is None else given
 
 
 def _seeds(seeds: int | Sequence[int]) -> tuple[int, ...]:

@@ -15,7 +15,7 @@ from typing import IO
 import torch
 
 from frdet.apis.ablation.study import Job
-from frdet.errors import UserError
+from frdet.errors import ConfigError, UserError
 
 POLL = 0.5  # seconds
 ENDING = (signal.SIGTERM, signal.SIGHUP)
@@ -69,7 +69,13 @@ def _locked(file: IO) -> bool:
 
 
 def environments(count: int) -> list[dict[str, str]]:
-    """What ``count`` processes at once get: a GPU each if there is one for it, else its share of the cores."""
+    """What ``count`` processes at once get: a GPU each if there is one for it, else its share of the cores.
+
+    Raises:
+        ConfigError: ``count`` is not positive.
+    """
+    if count < 1:
+        raise ConfigError(f'--jobs {count}: expected at least 1')
     named = os.environ.get('CUDA_VISIBLE_DEVICES')
     gpus = named.split(',') if named else [str(index) for index in range(torch.cuda.device_count())]
     if torch.cuda.device_count():
@@ -94,6 +100,9 @@ def ending(processes: Mapping[int, subprocess.Popen]) -> Iterator[None]:
     before = {number: signal.signal(number, leave) for number in ENDING}
     try:
         yield
+    except KeyboardInterrupt:
+        print('\nEach training saves a checkpoint and ends. The same command goes on', file=sys.stderr, flush=True)
+        raise
     finally:
         for process in processes.values():
             process.terminate()

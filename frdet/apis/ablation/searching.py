@@ -54,8 +54,6 @@ def search(path: str | Path, work_dir: str | Path, train: str | Path, *, count: 
         UserError: a package is missing, file or folder are wrong, another process searches in the folder, or the first
             trainings failed.
     """
-    if count < 1:
-        raise ConfigError(f'--jobs {count}: expected at least 1')
     optuna = _import_optuna()
     plan, folder = read_search(path, **settings), Path(work_dir)
     _refuse_other(plan, folder)

@@ -94,8 +94,7 @@ def submit(jobs: Iterable[Job], train: str | Path, partition: str, options: Sequ
         ConfigError: submitit or Slurm is missing, an option is wrong, or Slurm refuses the job array.
     """
     left = [job for job in jobs if not job.is_finished]
-    submitit = import_submitit()
-    given = _parameters(submitit, options)
+    submitit, given = import_submitit(), check_options(options)
     if not left:
         return []
     work_dir = left[0].work_dir.parents[1]
@@ -135,8 +134,13 @@ def import_submitit() -> Any:
     return submitit
 
 
-def _parameters(submitit: Any, options: Sequence[str]) -> dict[str, Any]:
-    """Parameters of submitit from ``KEY=VALUE``."""
+def check_options(options: Sequence[str]) -> dict[str, Any]:
+    """Parameters of submitit from ``KEY=VALUE``.
+
+    Raises:
+        ConfigError: submitit is missing, or has no such parameter here, or a value has another type.
+    """
+    submitit = import_submitit()
     types = submitit.AutoExecutor._typed_parameters()
     slurm = {f'slurm_{name}' for name in submitit.SlurmExecutor._valid_parameters()}
     known = {*types, *slurm} - REFUSED

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from mmengine.config import Config
 
-from frdet.apis.ablation.reading import read_settings
+from frdet.apis.ablation.reading import is_less_better, read_settings
 from frdet.config import check_config, load_config
 from frdet.config.origins import no_file
 from frdet.config.text import as_code
@@ -32,7 +32,7 @@ SETTINGS: dict[str, Declared] = {
     'space': Declared(dict, {}),
     'trials': Declared(int, 20),
     'metric': Declared(str, 'coco/bbox_mAP'),
-    'less_is_better': Declared(bool, False),
+    'less_is_better': Declared(bool | None, None),
     'seed': Declared(int, 0),
     'options': Declared(dict, {}),
 }
@@ -139,6 +139,7 @@ def read_search(path: str | Path, **changes: Any) -> Search:
         raise ConfigError(f"{path} has no space: give key paths with ranges, as 'a.b': dict(low=1, high=8)")
     if twice := settings['options'].keys() & settings['space'].keys():
         raise ConfigError(f'{path}: {min(twice)} is in options and in space: leave it out of one')
+    settings['less_is_better'] = is_less_better(settings)
     settings['base'] = path.parent / settings['base']
     if not settings['base'].is_file():
         raise ConfigError(f'{path}: base: {no_file(settings["base"])}')

@@ -19,10 +19,11 @@ from typing import Any
 
 import torch
 from mmengine.hooks import Hook
-from mmengine.runner import EpochBasedTrainLoop, Runner
+from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 
 from frdet.apis.running import run_tool
 from frdet.apis.training import train_detector
+from frdet.checkpoints.hooks import validates_at
 from frdet.config import load_config
 from frdet.errors import ConfigError, did_you_mean
 from frdet.models.detectors import bare
@@ -51,6 +52,7 @@ class TrialHook(Hook):
             self.begun = time.time()
 
     def after_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
+        """Measure the last iteration of the trial, then validate. Raises ``Enough`` with what ``measure`` returns."""
         _wait_for_gpu()
         self.ends.append(time.time())
         if len(self.ends) < min(BATCHES, runner.max_iters):
@@ -100,11 +102,12 @@ def _validate(runner: Runner) -> dict[str, Any]:
 
 
 def _validations(runner: Runner) -> int:
-    """How many validations the whole training has."""
-    loop: Any = runner.train_loop
+    """How many validations the whole training has; 1 if a loop of another class than MMEngine's decides this."""
+    loop = runner.train_loop
+    if not isinstance(loop, (EpochBasedTrainLoop, IterBasedTrainLoop)):
+        return 1
     last = loop.max_epochs if isinstance(loop, EpochBasedTrainLoop) else loop.max_iters
-    first, interval = max(loop.val_begin, 1), loop.val_interval
-    return sum(1 for step in range(first, last + 1) if step % interval == 0 or step == last)
+    return sum(validates_at(loop, step) for step in range(1, last + 1))
 
 
 def _wait_for_gpu() -> None:
@@ -127,7 +130,18 @@ def _process_start() -> float:
 
 
 def measure(config: str | Path) -> dict[str, Any]:
-    """Try the training of a config in this process, in a folder that is removed."""
+    """Try the training of a config in this process, in a folder that is removed.
+
+    Returns:
+        ``device``, 'cpu' or 'cuda'; ``iterations`` of the whole training, and ``seconds`` of one; ``start``, seconds
+        before the first one; ``params`` and ``trained``, numbers of parameters; ``memory`` in MB, the most of the GPU,
+        or of the process without one; ``validations`` of the whole training, ``val_images`` of each, ``val_seconds`` of
+        an image; ``metrics``, names of its values; ``input_size``, (height, width) of the network's input, or None;
+        ``hours`` of the whole training.
+
+    Raises:
+        UserError: the config cannot be trained.
+    """
     cfg = load_config(config)
     cfg.default_hooks = {**(cfg.get('default_hooks') or {}), 'report': None, 'visualization': None}
     cfg.visualizer = dict(type='Visualizer', vis_backends=[])  # a trial is no run of a tracking service
@@ -155,15 +169,17 @@ def try_config(config: str | Path, out: str | Path, name: str) -> dict[str, Any]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors='replace')
     if done.returncode:
         lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()][-3:]
-        raise ConfigError(f'{name} cannot be trained:\n' + '\n'.join(lines))
+        raise ConfigError('\n'.join([f'{name} cannot be trained (--no-trial plans without trying):', *lines]))
     content: dict[str, Any] = json.loads(Path(out).read_text(encoding='utf-8'))
     return content
 
 
 def check_metric(metric: str, known: Sequence[str], name: str) -> None:
     """Raise ConfigError if ``metric`` is not one of the metric values that the validation of ``name`` gives."""
+    if not known:
+        raise ConfigError(f'{name} has no validation, so there is no {metric} to compare: give it a val_evaluator')
     if metric not in known:
-        hint = did_you_mean(metric, known) or f'it gives {", ".join(known) or "none, as there is none"}'
+        hint = did_you_mean(metric, known) or f'it gives {", ".join(known)}'
         raise ConfigError(f'{name}: no metric {metric!r} in its validation: {hint}')
 
 

@@ -117,9 +117,9 @@ def test_a_study_of_another_base(study, tmp_path):
 
 
 def test_the_plan_in_words(plan, study):
-    planning.try_variants(study)
+    trials = planning.try_variants(study)
     finish(study.job('average', 2))
-    text = planning.plan_table(plan, study, 2)
+    text = planning.plan_table(plan, study, trials, 2)
     lines = text.splitlines()
     assert lines[0] == '2 configs x 3 seeds (0, 1, 2), compared by coco/bbox_mAP of the last validation'
     assert lines[1:3] == ['average:', "    model.neck.fuse_type: 'sum' -> 'avg'"]
@@ -132,12 +132,15 @@ def test_the_plan_in_words(plan, study):
 
 
 def test_budget(plan, study):
-    planning.try_variants(study)
-    planning.check_budget(plan._replace(budget=1.5), study)  # six runs of a quarter of an hour
+    trials = planning.try_variants(study)
+    planning.check_budget(plan._replace(budget=1.5), study, trials)  # six runs of a quarter of an hour
     with pytest.raises(ConfigError, match='1.5 hours, more than the budget of 1.4'):
-        planning.check_budget(plan._replace(budget=1.4), study)
+        planning.check_budget(plan._replace(budget=1.4), study, trials)
     finish(study.job('average', 2))
-    planning.check_budget(plan._replace(budget=1.4), study)
+    planning.check_budget(plan._replace(budget=1.4), study, trials)
+    planning.check_budget(plan, study, {})
+    with pytest.raises(ConfigError, match='r18_fpn_shapes, average was not tried: leave --no-trial out'):
+        planning.check_budget(plan._replace(budget=9.0), study, {})
 
 
 @pytest.mark.parametrize(

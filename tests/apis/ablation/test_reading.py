@@ -93,6 +93,15 @@ def test_a_variant_of_another_base_is_refused_and_may_be_allowed(tmp_path):
     assert set(found) == {'model.neck.fuse_type', 'model.neck.out_channels'}
 
 
+@pytest.mark.parametrize(
+    ('text', 'less'),
+    [('', False), ("metric = 'val_loss'", True), ("metric = 'val_loss'\nless_is_better = False", False),
+     ("metric = 'coco/error'\nless_is_better = True", True)],
+)  # fmt: skip
+def test_less_of_a_loss_is_better(tmp_path, text, less):
+    assert read_study(study(tmp_path, text)).less_is_better is less
+
+
 def test_variables_and_places_are_no_differences(tmp_path):
     variants = "dict(same={'visualizer.vis_backends': [dict(type='LocalVisBackend')], 'work_dir': 'elsewhere'})"
     with pytest.raises(ConfigError, match='same differs from the base in nothing'):

@@ -12,6 +12,7 @@ import pytest
 
 from frdet.apis.ablation import running
 from frdet.apis.ablation.study import Study
+from frdet.errors import ConfigError
 from tests import warm
 from tests.apis.ablation import toys
 from tests.signals import heed_ctrl_c
@@ -159,3 +160,8 @@ def test_shares_of_the_machine(monkeypatch):
     assert found == ['0', '1', '0']
     monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '4,6')
     assert [one['CUDA_VISIBLE_DEVICES'] for one in running.environments(2)] == ['4', '6']
+
+
+def test_no_jobs(study):
+    with pytest.raises(ConfigError, match='--jobs 0'):
+        train(study, count=0)

@@ -59,6 +59,15 @@ def test_a_training_of_one_iteration(config):
     assert found['seconds'] >= 0.05
 
 
+@pytest.mark.parametrize(
+    ('known', 'words'),
+    [([], 'A has no validation'), (['coco/bbox_mAP'], r"A: no metric 'coco/bbox_MAP' .*did you mean coco/bbox_mAP\?")],
+)
+def test_a_metric_that_is_not_given(known, words):
+    with pytest.raises(ConfigError, match=words):
+        trial.check_metric('coco/bbox_MAP', known, 'A')
+
+
 def test_without_validation(config):
     change(config, 'val_dataloader = val_cfg = val_evaluator = None\n')
     found = trial.measure(config)
@@ -73,7 +82,8 @@ def test_in_a_process_of_its_own(config, tmp_path, monkeypatch):
     monkeypatch.setattr(trial.sys, 'executable', str(program))
     with pytest.raises(ConfigError) as info:
         trial.try_config(config, tmp_path / 'trial.json', 'Variant a')
-    assert str(info.value) == 'Variant a cannot be trained:\none\ntwo\nerror: no such data'
+    first = 'Variant a cannot be trained (--no-trial plans without trying):'
+    assert str(info.value).splitlines() == [first, 'one', 'two', 'error: no such data']
     program.write_text('#!/bin/sh\necho "$@" > "$4.words"; echo \'{"hours": 2}\' > "$4"\n')
     assert trial.try_config(config, tmp_path / 'trial.json', 'Variant a') == {'hours': 2}
     words = Path(tmp_path / 'trial.json.words').read_text().split()
