@@ -1,0 +1,1 @@
+"""Follows every annotated object of a data set through a detector, to the stage that lost it."""
