@@ -2,6 +2,7 @@
 
 import copy
 import reprlib
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -35,6 +36,7 @@ class Annotations:
         ignored: (M,) bool, objects that count neither as found, nor as missed, nor as background. None: no object.
         area: (M,) square pixels of the objects, for example of their masks. The area of the box replaces NaN and
             numbers that are not positive.
+        ids: (M,) ids of the annotations, of any kind; only messages and tables name them. None: the format has no ids.
 
     Attributes:
         replaced: (M,) bool, whether a given area is 0 or negative, so that the area of the box replaces it.
@@ -52,6 +54,7 @@ class Annotations:
     crowd: np.ndarray = None  # type: ignore[assignment]
     ignored: np.ndarray = None  # type: ignore[assignment]
     area: np.ndarray = None  # type: ignore[assignment]
+    ids: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         self.images = checked_images(self.images)
@@ -80,6 +83,10 @@ class Annotations:
         area = np.full(count, np.nan) if self.area is None else _numbers('area', self.area, (count,), FAR**2, nan=True)
         self.replaced = area <= 0
         self.area = np.where(area > 0, area, np.maximum(self.xywh[:, 2], 0) * np.maximum(self.xywh[:, 3], 0))
+        if self.ids is not None:
+            self.ids = np.asarray(self.ids)
+            if self.ids.shape != (count,):
+                raise ValueError(f'ids is an array {self.ids.shape}: expected {(count,)}')
 
     @property
     def areas_replaced(self) -> int:
@@ -97,7 +104,19 @@ class Annotations:
         for name in ('category_index', 'boxes', 'xywh', 'crowd', 'ignored', 'area', 'replaced'):
             setattr(part, name, getattr(self, name)[rows])
         part.image_index = index[rows]
+        part.ids = None if self.ids is None else self.ids[rows]
         return part
+
+    def names(self) -> list[str]:
+        """M texts that tell the annotations of an image apart: their ids, or their numbers in the image, from 1."""
+        if self.ids is not None:
+            return [str(one) for one in self.ids.tolist()]
+        counts: Counter[int] = Counter()
+        numbers = []
+        for image in self.image_index.tolist():
+            counts[image] += 1
+            numbers.append(str(counts[image]))
+        return numbers
 
     def labels(self, label_of: Mapping[str, int], other: int = -1) -> np.ndarray:
         """(M,) int64: the label of each box's class in ``label_of``, or ``other`` if the class is not in it."""

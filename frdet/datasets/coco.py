@@ -59,7 +59,7 @@ class CocoDataset(DetDataset):
 def read_coco(path: str | Path, folder: str | Path | None = None) -> Annotations:
     """Read and check the annotation file at ``path``. Images are sorted by id, classes by category id.
 
-    Ids of annotations are not read, because nothing depends on them. What tools write otherwise is mended where its
+    Ids of annotations are not checked, because only tables name them. What tools write otherwise is mended where its
     meaning is certain, see ``mending.py``.
 
     Args:
@@ -101,6 +101,7 @@ def annotations_of(images: list, annotations: Sequence, categories: list) -> Ann
             crowd=columns['iscrowd'],
             ignored=columns['ignore'],
             area=columns['area'],
+            ids=columns['id'],
         )
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError):
         _check_annotations(annotations, image_place, category_place)
@@ -112,8 +113,13 @@ def _columns(annotations: Sequence) -> dict[str, Any]:
     if isinstance(annotations, CocoRows):
         table = annotations.table
         ids = {field: table[field].tolist() for field in ('image_id', 'category_id')}
-        return {**ids, **{field: table[field] for field in ('bbox', 'iscrowd', 'ignore', 'area')}}
+        return {
+            'id': _ids(table['id'].tolist()),
+            **ids,
+            **{field: table[field] for field in ('bbox', 'iscrowd', 'ignore', 'area')},
+        }
     return {
+        'id': _ids([a.get('id') for a in annotations]),
         'image_id': [a['image_id'] for a in annotations],
         'category_id': [a['category_id'] for a in annotations],
         'bbox': np.array([a['bbox'] for a in annotations]),
@@ -123,15 +129,24 @@ def _columns(annotations: Sequence) -> dict[str, Any]:
     }
 
 
+def _ids(given: Sequence[Any] | np.ndarray) -> np.ndarray | None:
+    """The ids of annotations; None if they are no numbers or texts that tell all annotations apart."""
+    if isinstance(given, np.ndarray):
+        return given.copy() if len(np.unique(given)) == len(given) else None  # a view would keep the whole table
+    told_apart = all(isinstance(one, (int, str)) for one in given) and len({str(one) for one in given}) == len(given)
+    return np.array(given, dtype=object) if told_apart else None
+
+
 def write_coco(content: Annotations, path: Path) -> None:
     """Write COCO's JSON, for tools that read no other format."""
     image_ids, category_ids = [image['id'] for image in content.images], list(content.categories.values())
     flags = content.crowd.astype(int), content.ignored.astype(int)
     columns = (content.image_index, content.category_index, content.xywh, content.area, *flags)
-    rows = zip(*(column.tolist() for column in columns), strict=True)
+    ids = range(1, len(content.boxes) + 1) if content.ids is None else content.ids.tolist()
+    rows = zip(ids, *(column.tolist() for column in columns), strict=True)
     annotations = [
         dict(id=k, image_id=image_ids[i], category_id=category_ids[c], bbox=box, area=area, iscrowd=crowd, ignore=out)
-        for k, (i, c, box, area, crowd, out) in enumerate(rows, start=1)
+        for k, i, c, box, area, crowd, out in rows
     ]
     categories = [{'id': number, 'name': name} for name, number in content.categories.items()]
     text = json.dumps({'images': content.images, 'annotations': annotations, 'categories': categories})

@@ -5,7 +5,7 @@ text. So the evaluator gets images and classes that are numbered from 1, and nev
 """
 
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -104,20 +104,33 @@ class Truth:
             classes: names by label.
             numbers: the evaluator's category id of every label that counts.
         """
+        parts = [
+            Columns(*(c[rows] for c in (image + 1, category, one.xywh, _areas(one), one.crowd)))
+            for one, image, category, rows in self._chosen(positions, classes, numbers)
+        ]
+        return Columns(*map(np.concatenate, zip(*parts, strict=True)))
+
+    def annotation_names(
+        self, positions: Collection[int], classes: Sequence[str], numbers: dict[int, int]
+    ) -> list[str]:
+        """Texts that name the ``annotations`` of the same arguments; see ``Annotations.names``."""
+        named = [(one.names(), rows) for one, _, _, rows in self._chosen(positions, classes, numbers)]
+        return [names[row] for names, rows in named for row in rows]
+
+    def _chosen(
+        self, positions: Collection[int], classes: Sequence[str], numbers: dict[int, int]
+    ) -> Iterator[tuple[Annotations, np.ndarray, np.ndarray, np.ndarray]]:
+        """For each source: its content, the image and category of its annotations, and the chosen rows of them."""
         wanted = np.zeros(len(self.images), dtype=bool)
         wanted[list(positions)] = True
         number_of = {name: numbers[label] for label, name in enumerate(classes) if label in numbers}
-        parts: list[Columns] = []
         start = 0
         for source in self.sources:
             content = source.content
             image = content.image_index + start
             start += len(content.images)
             category = content.labels(number_of, 0)
-            rows = np.flatnonzero(wanted[image] & (category > 0))
-            area = np.where(content.ignored, IGNORED, content.area)
-            parts.append(Columns(*(c[rows] for c in (image + 1, category, content.xywh, area, content.crowd))))
-        return Columns(*map(np.concatenate, zip(*parts, strict=True)))
+            yield content, image, category, np.flatnonzero(wanted[image] & (category > 0))
 
     def has_object(self, classes: Collection[str] | None) -> bool:
         """Whether an object of ``classes``, or of any class if None, counts as found or missed."""
@@ -158,6 +171,10 @@ class Truth:
         (_, content, _), index = self._places[position]
         chosen = content.labels(dict.fromkeys(classes, 0)) == 0
         return content.boxes[chosen & (content.image_index == index)]
+
+
+def _areas(content: Annotations) -> np.ndarray:
+    return np.where(content.ignored, IGNORED, content.area)
 
 
 def _last(path: str) -> str:

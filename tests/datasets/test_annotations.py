@@ -90,3 +90,13 @@ def test_the_size_of_an_image(tmp_path):
     assert image_size(tmp_path / 'turned.jpg') == (8, 6)
     with pytest.raises(ValueError, match=r'none.png is not known, because it cannot be read'):
         image_size(tmp_path / 'none.png')
+
+
+def test_names_are_ids_or_numbers_in_the_image():
+    rows = dict(image_index=[1, 0, 1])
+    assert given(**rows).names() == ['1', '1', '2']
+    with_ids = given(**rows, ids=[30, 'b', 10])
+    assert with_ids.names() == ['30', 'b', '10']
+    assert with_ids.subset(np.array([1])).names() == ['30', '10']
+    with pytest.raises(ValueError, match=r'ids is an array \(2,\): expected \(3,\)'):
+        given(ids=[1, 2])

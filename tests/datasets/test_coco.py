@@ -9,6 +9,7 @@ from pycocotools.coco import COCO
 from torch.utils.data import DataLoader
 
 from frdet.datasets import CocoDataset
+from frdet.datasets.coco import read_coco
 from frdet.errors import ConfigError, DataError
 from frdet.registry import DATASETS
 
@@ -58,6 +59,22 @@ def test_same_as_pycocotools(coco_root):
         np.testing.assert_allclose(record['gt_bboxes'], expected, atol=0.02)
         assert [dataset.cat_ids[label] for label in record['gt_labels']] == [a['category_id'] for a in truth]
         assert record['gt_crowd'].tolist() == [bool(a['iscrowd']) for a in truth]
+
+
+@pytest.mark.parametrize(
+    ('ids', 'names'),
+    [
+        ([40, 20, 30], ['40', '20', '30']),
+        (['a', 20, 'b'], ['a', '20', 'b']),
+        ([40, 20, 40], ['1', '2', '3']),  # two of one id
+        ([40, None, 30], ['1', '2', '3']),
+        ([40, [1], 30], ['1', '2', '3']),
+    ],
+)
+def test_ids_of_annotations_are_kept_if_they_tell_them_apart(write_coco, content, ids, names):
+    box = {**content['annotations'][0], 'image_id': content['images'][0]['id']}
+    content['annotations'] = [{**box, 'id': one} for one in ids]
+    assert read_coco(write_coco(content) / 'ann.json').names() == names
 
 
 def test_training_leaves_out_images_without_a_box(write_coco, content):
