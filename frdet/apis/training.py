@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.dist import is_main_process
+from mmengine.hooks import Hook
 from mmengine.runner import BaseLoop
 from torch import nn
 
@@ -120,22 +121,24 @@ def train_detector(
 @in_config_scope
 def test_detector(
     cfg: Config,
-    checkpoint: str,
+    checkpoint: str | None,
     *,
     work_dir: str | None = None,
     out: str | None = None,
     show_dir: str | None = None,
     amp: bool = False,
     launcher: str = 'none',
+    more_hooks: Sequence[Hook] = (),
 ) -> dict[str, float]:
     """Evaluate a checkpoint on the config's test data.
 
     Args:
         cfg: a whole config, which is changed.
-        checkpoint: path or address of the weights.
+        checkpoint: path or address of the weights; None: the weights with which the model was built.
         out: file for the detections as COCO's results JSON.
         show_dir: folder for pictures of the detections.
         work_dir, amp, launcher: see ``train_detector``.
+        more_hooks: hooks beside those of the config.
 
     Returns:
         The metric values of the evaluators; none from a test set without annotations, which needs ``out`` or
@@ -146,7 +149,7 @@ def test_detector(
     """
     check_config(cfg)
     _need(cfg, 'Testing', 'model', 'test_dataloader', 'test_cfg', 'test_evaluator')
-    cfg.load_from, cfg.resume = str(checkpoint), False
+    cfg.load_from, cfg.resume = None if checkpoint is None else str(checkpoint), False
     if out is not None:
         evaluators = cfg.test_evaluator if isinstance(cfg.test_evaluator, (list, tuple)) else [cfg.test_evaluator]
         coco = next((evaluator for evaluator in evaluators if evaluator.get('type') == 'CocoMetric'), None)
@@ -162,7 +165,10 @@ def test_detector(
     cfg.train_dataloader = cfg.train_cfg = cfg.optim_wrapper = cfg.param_scheduler = None
     _resolve(cfg, work_dir)
     with _runner(cfg, launcher) as runner:
-        runner.register_hook(FitCheckpointHook(source=str(checkpoint)))
+        if checkpoint is not None:
+            runner.register_hook(FitCheckpointHook(source=str(checkpoint)))
+        for hook in more_hooks:
+            runner.register_hook(hook)
         if amp:
             predict_in_bfloat16(bare(runner.model))
         if show_dir is None:

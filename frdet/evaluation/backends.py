@@ -86,13 +86,17 @@ def with_pycocotools(task: Numbered) -> CocoEval:
     return _result(_evaluated(COCOeval(truth, found, 'bbox'), task))
 
 
-def hotcoco_evaluator(task: Numbered) -> Any:
-    """A ``hotcoco.COCOeval`` that has matched the detections. Annotations and detections have ids from 1."""
+def hotcoco_evaluator(task: Numbered, ious: Sequence[float] | None = None) -> Any:
+    """A ``hotcoco.COCOeval`` that has matched the detections. Annotations and detections have ids from 1.
+
+    Args:
+        ious: the IoU thresholds; None: COCO's ten.
+    """
     from hotcoco import COCO, COCOeval
 
     image, category, boxes, area, crowd = task.truth
     truth = COCO.from_arrays(*_records(task), image, category, boxes, area=area, iscrowd=crowd)
-    return _evaluated(COCOeval(truth, truth.load_res(task.found), 'bbox'), task)
+    return _evaluated(COCOeval(truth, truth.load_res(task.found), 'bbox'), task, ious)
 
 
 def _records(task: Numbered) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -101,10 +105,12 @@ def _records(task: Numbered) -> tuple[list[dict[str, Any]], list[dict[str, Any]]
     return images, [{'id': number, 'name': str(number)} for number in range(1, task.num_classes + 1)]
 
 
-def _evaluated(evaluator: Any, task: Numbered) -> Any:
+def _evaluated(evaluator: Any, task: Numbered, ious: Sequence[float] | None = None) -> Any:
     evaluator.params.imgIds = task.tested
     evaluator.params.catIds = list(range(1, task.num_classes + 1))
     evaluator.params.maxDets = task.max_dets
+    if ious is not None:
+        evaluator.params.iouThrs = list(ious)
     evaluator.evaluate()
     return evaluator
 

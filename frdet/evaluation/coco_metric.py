@@ -5,7 +5,7 @@ import io
 import json
 import math
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +122,12 @@ class CocoMetric(BaseMetric):
             self._known = Truth([Source(self.ann_file, read_coco(self.ann_file), None)])
         return self._known
 
+    def categories(self) -> tuple[Sequence[str], list[Id | None]]:
+        """The names of the classes by label, and the category id of each in the truth; None if it lacks the class."""
+        truth = self.truth()
+        classes = (self.dataset_meta or {}).get('classes') or list(truth.sources[0].content.categories)
+        return classes, truth.category_ids(classes, self._may_lack)
+
     def coco_file(self, folder: Path) -> str | None:
         """The path of the ground truth as COCO's JSON.
 
@@ -139,19 +145,7 @@ class CocoMetric(BaseMetric):
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         """Keep the detections of a batch."""
-        for sample in data_samples:
-            img_id, found = sample['img_id'], sample['pred_instances']
-            boxes, scores, labels = (
-                found[key].detach().float().cpu().numpy() for key in ('bboxes', 'scores', 'labels')
-            )
-            if not (np.isfinite(boxes).all() and np.isfinite(scores).all()):
-                raise DataError(
-                    f'A box or score detected in image {img_id} is not finite and cannot be ranked: '
-                    'has training diverged?'
-                )
-            corner, end = np.split(boxes.astype(np.float64), 2, axis=1)  # sizes are subtracted in float64
-            xywh = np.concatenate([corner, end - corner], axis=1)
-            self.results.append(Detections(img_id, sample.get('img_path'), xywh, scores, labels.astype(np.int64)))
+        self.results += map(detections_of, data_samples)
 
     def evaluate(self, size: int) -> dict[str, float]:
         """The metric values of the images that all processes have processed since the last call.
@@ -169,8 +163,7 @@ class CocoMetric(BaseMetric):
         logger = MMLogger.get_current_instance()
         truth = self.truth()
         found = self._by_position(truth, results)
-        classes = (self.dataset_meta or {}).get('classes') or list(truth.sources[0].content.categories)
-        cat_ids = truth.category_ids(classes, self._may_lack)
+        classes, cat_ids = self.categories()
         self._check_labels(truth, found, len(cat_ids))
         if self.outfile is not None:
             records = list(_results(found, truth, classes, cat_ids))
@@ -228,6 +221,19 @@ class CocoMetric(BaseMetric):
             **{f'bbox_AR_{size}': recall[..., area, -1] for area, size in enumerate('sml', start=1)},
         }
         return {name: _mean(array) for name, array in values.items()}
+
+
+def detections_of(sample: Mapping[str, Any]) -> Detections:
+    """The detections of a sample, for an evaluator. Raises DataError if a number is not finite."""
+    img_id, found = sample['img_id'], sample['pred_instances']
+    boxes, scores, labels = (found[key].detach().float().cpu().numpy() for key in ('bboxes', 'scores', 'labels'))
+    if not (np.isfinite(boxes).all() and np.isfinite(scores).all()):
+        raise DataError(
+            f'A box or score detected in image {img_id} is not finite and cannot be ranked: has training diverged?'
+        )
+    corner, end = np.split(boxes.astype(np.float64), 2, axis=1)  # sizes are subtracted in float64
+    xywh = np.concatenate([corner, end - corner], axis=1)
+    return Detections(img_id, sample.get('img_path'), xywh, scores, labels.astype(np.int64))
 
 
 def _results(

@@ -182,7 +182,7 @@ def split_errors(found: Detected, truth: Objects, matched: Match, *, num_classes
     """Find the kind of error of every wrong detection, and count and cost each kind. ``matched`` is their ``match``."""
     tide = _without_crowds(found, truth, matched, num_classes).tide_errors(pos_thr=FOREGROUND, bg_thr=BACKGROUND)
     counts, cost = ({name: tide[key][short] for name, short in _TIDE.items()} for key in ('counts', 'delta_ap'))
-    return ErrorSplit(*_kinds(found, truth, matched), tide['ap_base'], counts, cost)
+    return ErrorSplit(*kinds_of(found, truth, matched), tide['ap_base'], counts, cost)
 
 
 def confusion_matrix(found: Detected, truth: Objects, matched: Match, *, num_classes: int, score: float) -> np.ndarray:
@@ -218,8 +218,11 @@ def _without_crowds(found: Detected, truth: Objects, matched: Match, num_classes
     return _evaluator(counted, Objects(*(column[~truth.crowd] for column in truth)), num_classes)
 
 
-def _kinds(found: Detected, truth: Objects, matched: Match) -> tuple[np.ndarray, np.ndarray]:
-    """Kind of error of every detection, and its object. The first rule that holds applies, in TIDE's order."""
+def kinds_of(found: Detected, truth: Objects, matched: Match) -> tuple[np.ndarray, np.ndarray]:
+    """(N,) kind of error of every detection, an index into ``KINDS``, and (N,) its object; -1 where there is none.
+
+    The first rule that holds applies, in TIDE's order.
+    """
     from hotcoco.primitives import bbox_iou
 
     classification, localisation, both, duplicate, background = range(5)  # as in KINDS

@@ -21,6 +21,7 @@ class CascadeRoIHead(BaseModule):
         roi_extractor=ROI_EXTRACTORS, bbox_heads=BBOX_HEADS, box_coders=BOX_CODERS, assigners=ASSIGNERS,
         sampler=SAMPLERS, loss_cls=LOSSES, loss_bbox=LOSSES,
     )  # fmt: skip
+    stage_keys = {'score threshold': 'score_thr', 'class NMS': 'nms_iou_thr', 'detections cut': 'max_per_image'}
 
     def __init__(self, *, roi_extractor: dict, bbox_heads: list, box_coders: list, assigners: list, sampler: dict,
                  loss_cls: dict, loss_bbox: dict, loss_weights: list[float], score_thr: float, nms_iou_thr: float,

@@ -3,7 +3,7 @@
 Shapes: B images, L levels, A anchors a cell, N anchors an image over all levels in (level, H, W, A) order, S samples.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 import torch
@@ -52,6 +52,14 @@ class RPNHead(BaseModule):
         anchor_generator=ANCHOR_GENERATORS, box_coder=BOX_CODERS, assigner=ASSIGNERS, sampler=SAMPLERS,
         loss_cls=LOSSES, loss_bbox=LOSSES,
     )  # fmt: skip
+    #: The arguments that decide at each stage of a test which boxes stay. A trace of objects names them.
+    stage_keys: Mapping[str, str] = {
+        'no anchor': 'anchor_generator.sizes',
+        'RPN score': 'pre_nms_test',
+        'proposal size': 'min_side',
+        'proposal NMS': 'nms_iou_thr',
+        'proposal top-k': 'post_nms_test',
+    }
 
     def __init__(
         self,

@@ -3,7 +3,7 @@
 Shapes: B images, P proposals and G ground truths an image, S samples an image, R = B * S RoIs, K classes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 import torch
@@ -51,6 +51,12 @@ class StandardRoIHead(BaseModule):
         roi_extractor=ROI_EXTRACTORS, bbox_head=BBOX_HEADS, box_coder=BOX_CODERS, assigner=ASSIGNERS,
         sampler=SAMPLERS, loss_cls=LOSSES, loss_bbox=LOSSES,
     )  # fmt: skip
+    #: The arguments that decide at each stage of a test which boxes stay. A trace of objects names them.
+    stage_keys: Mapping[str, str] = {
+        'score threshold': 'score_thr',
+        'class NMS': 'nms_iou_thr',
+        'detections cut': 'max_per_image',
+    }
 
     def __init__(
         self,

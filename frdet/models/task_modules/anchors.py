@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from frdet.errors import ConfigError
+from frdet.models.task_modules.observing import Anchors, tell
 from frdet.registry import ANCHOR_GENERATORS, BOX_CODERS
 
 
@@ -73,6 +74,7 @@ class AnchorGenerator:
             y, x = torch.meshgrid(y, x, indexing='ij')
             centres = torch.stack([x, y, x, y], dim=-1)
             levels.append((centres[:, :, None] + cell.to(device, non_blocking=True)).view(-1, 4))
+        tell(Anchors(levels))
         return levels
 
 

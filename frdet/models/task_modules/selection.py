@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from frdet import ops
+from frdet.models.task_modules.observing import DetectionsSelected, ProposalsSelected, TopK, tell
 from frdet.structures import clip_boxes
 
 
@@ -47,7 +48,9 @@ def best_scores(scores: Tensor, num: int) -> tuple[Tensor, Tensor]:
     """
     count = scores.shape[1]
     if not torch.compiler.is_exporting():
-        return scores.topk(min(num, count), dim=1)
+        best, index = scores.topk(min(num, count), dim=1)
+        tell(TopK(scores, index))
+        return best, index
     best, index = F.pad(scores, (0, num), value=-torch.inf).topk(num, dim=1)
     return best, index.clamp(max=count - 1)
 
@@ -82,8 +85,10 @@ def select_proposals(
     batch, count = all_scores.shape
     group = torch.arange(batch, device=level.device)[:, None] * len(scores) + level
     keep = ops.batched_nms_mask(all_boxes.flatten(0, 1), all_scores.flatten(), group.flatten(), nms_iou_thr)
-    best, index = all_scores.masked_fill(~keep.view(batch, count), -torch.inf).topk(min(num, count), dim=1)
+    keep = keep.view(batch, count)
+    best, index = all_scores.masked_fill(~keep, -torch.inf).topk(min(num, count), dim=1)
     valid = best > -torch.inf
+    tell(ProposalsSelected(all_boxes, all_scores, level, legal, keep, index, valid, nms_iou_thr))
     chosen = all_boxes.gather(1, index[..., None].expand(-1, -1, 4))
     return Proposals(chosen.masked_fill(~valid[..., None], 0), best, valid)
 
@@ -120,7 +125,8 @@ def select_batch(
     first_group = torch.arange(batch, device=scores.device)[:, None, None] * num_classes
     group = (first_group + torch.arange(num_classes, device=scores.device)).expand_as(scores)
     keep = ops.batched_nms_mask(boxes.reshape(-1, 4), candidates.flatten(), group.flatten(), nms_iou_thr)
-    kept = candidates.masked_fill(~keep.view_as(candidates), -torch.inf).flatten(1)
+    keep = keep.view_as(candidates)
+    kept = candidates.masked_fill(~keep, -torch.inf).flatten(1)
     num = min(num, kept.shape[1])
     if torch.compiler.is_exporting():  # ONNX has no stable sort
         best, index = kept.topk(num, dim=1)
@@ -128,6 +134,7 @@ def select_batch(
         best, index = (x[:, :num] for x in kept.sort(dim=1, descending=True, stable=True))
     chosen = boxes.flatten(1, 2).gather(1, index[..., None].expand(-1, -1, 4))
     is_empty = (best == -torch.inf) | (chosen[..., 2:] <= chosen[..., :2]).any(dim=-1)
+    tell(DetectionsSelected(boxes, scores, valid, is_candidate, keep, index, ~is_empty, score_thr, nms_iou_thr))
     return Detections(
         chosen.masked_fill(is_empty[..., None], 0),
         best.masked_fill(is_empty, 0),

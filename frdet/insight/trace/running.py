@@ -1,0 +1,157 @@
+"""Traces every object of a data set through a detector."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.dist import is_main_process
+from torch import nn
+
+from frdet.apis import test_detector
+from frdet.config.origins import leaves
+from frdet.errors import ConfigError
+from frdet.insight.trace.following import (
+    ANCHOR_TOP_K,
+    BACKGROUND,
+    CLASS_NMS,
+    CUT,
+    NO_ANCHOR,
+    OTHER_CLASS,
+    PROPOSAL_NMS,
+    PROPOSAL_SIZE,
+    PROPOSAL_TOP_K,
+    REFINEMENT,
+    REGRESSION,
+    RESIZING,
+    RPN_SCORE,
+    SCORE,
+)
+from frdet.insight.trace.model import FOUND, Stage, Summary
+from frdet.insight.trace.recording import NO_DETECTION, OUTRANKED, POOR_BOX, TraceHook
+from frdet.models.detectors import bare
+from frdet.models.task_modules.observing import observing
+
+#: The meaning of each stage, after 'lost because'.
+ABOUT = {
+    RESIZING: 'the object is too small after the image was resized',
+    NO_ANCHOR: 'no anchor overlaps the object enough to be trained on it',
+    RPN_SCORE: 'the anchors that fit have scores below those of the best anchors of their levels',
+    ANCHOR_TOP_K: 'the anchors that fit have scores below those of the best anchors of their levels',
+    REGRESSION: 'the boxes that are decoded from the anchors fit no longer',
+    PROPOSAL_SIZE: 'the proposals that fit are too small',
+    PROPOSAL_NMS: 'a proposal with a higher score suppressed those that fit',
+    PROPOSAL_TOP_K: 'the proposals that fit have scores below those of the best proposals of the image',
+    BACKGROUND: 'the head calls the boxes that fit background',
+    OTHER_CLASS: 'the head gives the boxes that fit to another class',
+    REFINEMENT: 'the refined boxes do not fit',
+    SCORE: 'the score is below the threshold',
+    CLASS_NMS: 'a detection with a higher score suppressed those that fit',
+    CUT: 'the image has too many detections with higher scores',
+    OUTRANKED: 'the detection that fits was matched to another object',
+    NO_DETECTION: 'no detection overlaps the object',
+    POOR_BOX: 'the detections of its class overlap it too little',
+    FOUND: 'found by a detection of its class',
+}
+
+
+def trace_objects(
+    cfg: Config,
+    checkpoint: str | None,
+    out: str | Path,
+    *,
+    iou: float = 0.5,
+    min_size: float = 8.0,
+    split: str = 'test',
+    amp: bool = False,
+    launcher: str = 'none',
+    cards: int = 12,
+) -> Summary:
+    """Test a detector, and find the stage that lost each object that it does not find.
+
+    Args:
+        cfg: a whole config, which is changed.
+        checkpoint: path or address of the weights; None: the weights that a training starts from.
+        out: folder of the results, which is made: ``trace.json``, ``objects.csv``, ``detections.csv``, ``cards.json``.
+        iou: from which IoU on a detection finds an object.
+        min_size: an object that is smaller is lost at resizing, unless a box fits it at a later stage. It is the square
+            root of the area in pixels of the network's input.
+        split: 'test' or 'val', the data to test.
+        amp, launcher: see ``test_detector``.
+        cards: number of objects of each stage whose surroundings are kept.
+
+    Returns:
+        The summary, on the first process.
+
+    Raises:
+        UserError: config, data or checkpoint are wrong, the data have no annotation, or ``out`` cannot be written.
+    """
+    if not 0 < iou <= 1:
+        raise ConfigError(
+            f'The IoU of a detection that finds an object is {iou:g}: expected more than 0, and at most 1'
+        )
+    if split not in ('test', 'val'):
+        raise ConfigError(f'split is {split!r}: expected test or val')
+    folder = Path(out)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f'{folder} cannot be made a folder ({error.strerror}): choose another --out') from None
+    if split == 'val':
+        for name in ('dataloader', 'cfg', 'evaluator'):
+            cfg[f'test_{name}'] = cfg.get(f'val_{name}')
+    config = cfg.filename or 'given as an object'
+    hook = TraceHook(folder, iou=iou, min_size=min_size, cards=cards, starts=checkpoint is None)
+    with observing(hook.events.append):
+        test_detector(cfg, checkpoint, amp=amp, launcher=launcher, more_hooks=[hook])
+    keys = stage_keys(hook.model, cfg)
+    counts = {name: hook.counts[name] for name in hook.stages}
+    notes = list(hook.notes)
+    if checkpoint is None:
+        notes.insert(0, 'No checkpoint: these are the weights that a training starts from')
+    summary = Summary(
+        config=str(config),
+        checkpoint=checkpoint,
+        detector=type(hook.model).__name__,
+        iou=iou,
+        min_size=min_size,
+        classes=list(hook.truth.classes),
+        images=hook.images,
+        stages=[
+            Stage(name, ABOUT.get(name, 'this stage drops the boxes that fit'), keys.get(name, {})) for name in counts
+        ],
+        counts=counts,
+        false_positives=dict(hook.kinds),
+        metrics={name: float(value) for name, value in hook.metrics.items()},
+        notes=notes,
+    )
+    if is_main_process():
+        summary.save(folder)
+    return summary
+
+
+def stage_keys(model: nn.Module, cfg: Config) -> dict[str, dict[str, Any]]:
+    """For each stage the key paths and values of its settings: those of ``stage_keys`` of the parts, and the size."""
+    found: dict[str, dict[str, Any]] = {RESIZING: dict(_sizes(cfg))}
+    for name, module in bare(model).named_modules():
+        for stage, key in (getattr(module, 'stage_keys', None) or {}).items():
+            path = '.'.join(part for part in ('model', name, key) if part)
+            found.setdefault(stage, {})[path] = _value_at(cfg, path, default=getattr(module, key, None))
+    return found
+
+
+def _value_at(cfg: Any, path: str, *, default: Any) -> Any:
+    for part in path.split('.'):
+        try:
+            cfg = cfg[int(part)] if isinstance(cfg, (list, tuple)) else cfg[part]
+        except (KeyError, IndexError, TypeError, ValueError):
+            return default
+    return cfg.to_dict() if hasattr(cfg, 'to_dict') else cfg
+
+
+def _sizes(cfg: Config) -> Iterator[tuple[str, Any]]:
+    """The sizes of the transforms in the test pipeline that resize."""
+    for path, value in leaves('test_dataloader', cfg.get('test_dataloader') or {}):
+        parent, _, name = path.rpartition('.')
+        if name in ('short_side', 'scale') and str(_value_at(cfg, f'{parent}.type', default='')).startswith('Resize'):
+            yield path, value
