@@ -11,48 +11,10 @@ from torch import nn
 from frdet.apis import test_detector
 from frdet.config.origins import leaves
 from frdet.errors import ConfigError
-from frdet.insight.trace.following import (
-    ANCHOR_TOP_K,
-    BACKGROUND,
-    CLASS_NMS,
-    CUT,
-    NO_ANCHOR,
-    OTHER_CLASS,
-    PROPOSAL_NMS,
-    PROPOSAL_SIZE,
-    PROPOSAL_TOP_K,
-    REFINEMENT,
-    REGRESSION,
-    RESIZING,
-    RPN_SCORE,
-    SCORE,
-)
-from frdet.insight.trace.model import FOUND, Stage, Summary
-from frdet.insight.trace.recording import NO_DETECTION, OUTRANKED, POOR_BOX, TraceHook
-from frdet.models.detectors import bare
+from frdet.insight.trace.hook import TraceHook
+from frdet.insight.trace.model import Stage, Summary
+from frdet.insight.trace.stages import ABOUT, OWN_STAGE, RESIZING
 from frdet.models.task_modules.observing import observing
-
-#: The meaning of each stage, after 'lost because'.
-ABOUT = {
-    RESIZING: 'the object is too small after the image was resized',
-    NO_ANCHOR: 'no anchor overlaps the object enough to be trained on it',
-    RPN_SCORE: 'the anchors that fit have scores below those of the best anchors of their levels',
-    ANCHOR_TOP_K: 'the anchors that fit have scores below those of the best anchors of their levels',
-    REGRESSION: 'the boxes that are decoded from the anchors fit no longer',
-    PROPOSAL_SIZE: 'the proposals that fit are too small',
-    PROPOSAL_NMS: 'a proposal with a higher score suppressed those that fit',
-    PROPOSAL_TOP_K: 'the proposals that fit have scores below those of the best proposals of the image',
-    BACKGROUND: 'the head calls the boxes that fit background',
-    OTHER_CLASS: 'the head gives the boxes that fit to another class',
-    REFINEMENT: 'the refined boxes do not fit',
-    SCORE: 'the score is below the threshold',
-    CLASS_NMS: 'a detection with a higher score suppressed those that fit',
-    CUT: 'the image has too many detections with higher scores',
-    OUTRANKED: 'the detection that fits was matched to another object',
-    NO_DETECTION: 'no detection overlaps the object',
-    POOR_BOX: 'the detections of its class overlap it too little',
-    FOUND: 'found by a detection of its class',
-}
 
 
 def trace_objects(
@@ -105,10 +67,7 @@ def trace_objects(
     with observing(hook.events.append):
         test_detector(cfg, checkpoint, amp=amp, launcher=launcher, more_hooks=[hook])
     keys = stage_keys(hook.model, cfg)
-    counts = {name: hook.counts[name] for name in hook.stages}
-    notes = list(hook.notes)
-    if checkpoint is None:
-        notes.insert(0, 'No checkpoint: these are the weights that a training starts from')
+    notes = ['No checkpoint: these are the weights that a training starts from'] if checkpoint is None else []
     summary = Summary(
         config=str(config),
         checkpoint=checkpoint,
@@ -117,10 +76,8 @@ def trace_objects(
         min_size=min_size,
         classes=list(hook.truth.classes),
         images=hook.images,
-        stages=[
-            Stage(name, ABOUT.get(name, 'this stage drops the boxes that fit'), keys.get(name, {})) for name in counts
-        ],
-        counts=counts,
+        stages=[Stage(name, ABOUT.get(name, OWN_STAGE), keys.get(name, {})) for name in hook.stages],
+        counts={name: hook.counts[name] for name in hook.stages},
         false_positives=dict(hook.kinds),
         metrics={name: float(value) for name, value in hook.metrics.items()},
         notes=notes,
@@ -133,7 +90,7 @@ def trace_objects(
 def stage_keys(model: nn.Module, cfg: Config) -> dict[str, dict[str, Any]]:
     """For each stage the key paths and values of its settings: those of ``stage_keys`` of the parts, and the size."""
     found: dict[str, dict[str, Any]] = {RESIZING: dict(_sizes(cfg))}
-    for name, module in bare(model).named_modules():
+    for name, module in model.named_modules():
         for stage, key in (getattr(module, 'stage_keys', None) or {}).items():
             path = '.'.join(part for part in ('model', name, key) if part)
             found.setdefault(stage, {})[path] = _value_at(cfg, path, default=getattr(module, key, None))
