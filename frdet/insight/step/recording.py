@@ -15,15 +15,13 @@ import torch
 from mmengine.dataset import pseudo_collate
 from torch import Tensor, nn
 
-from frdet import ops
 from frdet.errors import ConfigError
 from frdet.insight.step.layers import LayerStats, layers_to_watch, stages_after
 from frdet.insight.step.record import ANCHORS, DATA, PROPOSALS, ROIS, Loss, Matching, Prepared, Record, RoIs, Selection
-from frdet.models.dense_heads import RPNHead
-from frdet.models.task_modules import AssignResult, best_scores
+from frdet.models.task_modules import AssignResult
+from frdet.models.task_modules.observing import Event, ProposalsSelected, observing
 from frdet.models.task_modules.targets import IGNORED
 from frdet.registry import LOSSES
-from frdet.structures import clip_boxes
 
 _ROI_PARTS = ('roi_extractor', 'box_coder', 'assigner', 'sampler', 'loss_cls')
 
@@ -105,6 +103,7 @@ def record_step(prepared: Prepared) -> Record:
     anchor_head = _having(model, 'anchor_generator', 'assigner')
     roi_head = _having(model, *_ROI_PARTS)
     losses = {name: part for name, part in model.named_modules() if type(part) in LOSSES.module_dict.values()}
+    events: list[Event] = []
     with Watch() as watch:
         extractor = getattr(roi_head, 'roi_extractor', None)
         modules = (*model.children(), anchor_head, roi_head, extractor, *losses.values())
@@ -117,7 +116,7 @@ def record_step(prepared: Prepared) -> Record:
                 if hasattr(owner := getattr(head, part, None), method):
                     watch.method(owner, method)
         data = model.data_preprocessor(pseudo_collate(prepared.items), True)
-        with wrapper.optim_context(model):
+        with wrapper.optim_context(model), observing(events.append):
             try:
                 outputs = model._run_forward(data, mode='loss')
             except ValueError as error:
@@ -140,7 +139,7 @@ def record_step(prepared: Prepared) -> Record:
     predictions, objectness, anchors = _or_absent(absent, ANCHORS, _anchors, watch, anchor_head, len(samples))
     if ANCHORS in absent:
         absent[PROPOSALS] = absent[ANCHORS]
-    selections, *_ = _or_absent(absent, PROPOSALS, _selections, anchor_head, samples, predictions)
+    selections, *_ = _or_absent(absent, PROPOSALS, _selections, events, len(samples))
     pyramid, matched, rois = _or_absent(absent, ROIS, _rois, watch, roi_head, len(samples))
     parts = {name: watch.calls(part) for name, part in model.named_children() if watch.calls(part)}
     values = {name: mean.item() for name, mean in means.items()}
@@ -226,37 +225,26 @@ def _matching(watch: Watch, sampler: Any, assigned: AssignResult, image: int, bo
     return Matching(boxes.detach().cpu(), level, label, gt_index, iou, sampled, torch.zeros_like(sampled))
 
 
-def _selections(head: Any, samples: Sequence[Any], predictions: tuple) -> tuple[list[Selection]]:
-    """The steps from anchors to proposals, repeated with the predictions of the recorded step; see ``_anchors``."""
-    if getattr(type(head), '_propose', None) is not RPNHead._propose:
-        raise Absent('no part proposes boxes as RPNHead does')
-    _, grid, logits, deltas = predictions
-    best = [best_scores(x.detach(), head.pre_nms[True]) for x in logits]
-    boxes = [
-        head.box_coder.decode(anchors[index], moves.detach().gather(1, index[..., None].expand(-1, -1, 4)))
-        for anchors, moves, (_, index) in zip(grid, deltas, best, strict=True)
-    ]
-    level = torch.cat([torch.full_like(index[0], i) for i, (_, index) in enumerate(best)])
-    selections = []
-    for image, sample in enumerate(samples):
-        reached, score = torch.cat([b[image] for b in boxes]), torch.cat([s[image] for s, _ in best])
-        clipped = clip_boxes(reached, torch.tensor(sample.img_shape[:2], dtype=torch.float32, device=score.device))
-        small = ~((clipped[:, 2:] - clipped[:, :2] > head.min_side).all(dim=1) & score.isfinite())
-        survived = ops.batched_nms_mask(clipped, score.masked_fill(small, -torch.inf), level, head.nms_iou_thr) & ~small
-        # The best survivors of all levels become proposals.
-        order = torch.where(survived, score, -torch.inf).topk(min(head.post_nms[True], len(score))).indices
-        chosen = order[survived[order]]
-        selection = dict(
-            boxes=clipped,
-            scores=score.sigmoid(),
-            level=level,
-            clipped=(clipped != reached).any(dim=1),
-            small=small,
-            suppressed=~small & ~survived,
-            kept=torch.zeros_like(survived).index_fill(0, chosen, True),
-        )
-        selections.append(Selection(**{name: x.cpu() for name, x in selection.items()}))
-    return (selections,)
+def _selections(events: Sequence[Event], batch: int) -> tuple[list[Selection]]:
+    """The steps from the best anchors to proposals, as ``select_proposals`` told them."""
+    told = next((event for event in events if isinstance(event, ProposalsSelected)), None)
+    if told is None or len(told.boxes) != batch:
+        raise Absent('no part proposes boxes by select_proposals')
+    chosen = torch.zeros_like(told.kept).scatter(1, told.index, told.valid)
+    return (
+        [
+            Selection(
+                boxes=told.boxes[i].cpu(),
+                scores=told.scores[i].sigmoid().cpu(),
+                level=told.level.cpu(),
+                clipped=(told.boxes[i] != told.decoded[i]).any(dim=1).cpu(),
+                small=~told.legal[i].cpu(),
+                suppressed=(told.legal[i] & ~told.kept[i]).cpu(),
+                kept=chosen[i].cpu(),
+            )
+            for i in range(batch)
+        ],
+    )
 
 
 def _rois(watch: Watch, head: Any, batch: int) -> tuple[Sequence[Tensor], list[Matching], list[RoIs]]:

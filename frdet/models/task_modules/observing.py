@@ -35,7 +35,8 @@ class ProposalsSelected(NamedTuple):
     """Which of N boxes become proposals. N is the sum of k_l of the levels.
 
     Attributes:
-        boxes: (B, N, 4), decoded and clipped.
+        decoded: (B, N, 4) before they are clipped.
+        boxes: (B, N, 4), clipped.
         scores: (B, N).
         level: (N,) int64.
         legal: (B, N) bool, whether the box is large enough and finite.
@@ -45,6 +46,7 @@ class ProposalsSelected(NamedTuple):
         nms_iou_thr: the threshold of NMS.
     """
 
+    decoded: Tensor
     boxes: Tensor
     scores: Tensor
     level: Tensor

@@ -77,7 +77,8 @@ def select_proposals(
         min_side: boxes are dropped unless both sides are above this, in pixels.
     """
     level = torch.cat([s.new_full((s.shape[1],), i, dtype=torch.long) for i, s in enumerate(scores)])
-    all_boxes = clip_boxes(torch.cat(list(boxes), dim=1), image_sizes[:, None])
+    decoded = torch.cat(list(boxes), dim=1)
+    all_boxes = clip_boxes(decoded, image_sizes[:, None])
     all_scores = torch.cat(list(scores), dim=1)
     sides = all_boxes[..., 2:] - all_boxes[..., :2]
     legal = (sides > min_side).all(dim=-1) & all_scores.isfinite()
@@ -88,7 +89,7 @@ def select_proposals(
     keep = keep.view(batch, count)
     best, index = all_scores.masked_fill(~keep, -torch.inf).topk(min(num, count), dim=1)
     valid = best > -torch.inf
-    tell(ProposalsSelected(all_boxes, all_scores, level, legal, keep, index, valid, nms_iou_thr))
+    tell(ProposalsSelected(decoded, all_boxes, all_scores, level, legal, keep, index, valid, nms_iou_thr))
     chosen = all_boxes.gather(1, index[..., None].expand(-1, -1, 4))
     return Proposals(chosen.masked_fill(~valid[..., None], 0), best, valid)
 

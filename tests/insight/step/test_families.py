@@ -35,7 +35,7 @@ def titles(page):
 def test_one_stage(drawn):
     page, record = inspect_step(families.one_stage(shapes_config(drawn, **SMALL)), images=['1', '2'])
     assert titles(page) == ['The parts', 'Data', 'Anchors and their matches', *EVERY[1:]]
-    reason = 'no part proposes boxes as RPNHead does'
+    reason = 'no part proposes boxes by select_proposals'
     assert record.not_shown.startswith(f'Objectness and proposals ({reason}); RoIs and their refinement (no part has')
     assert page.facts['not shown'] == record.not_shown
     parts = table(page, 'Parts, parameters')
