@@ -71,30 +71,29 @@ def _follow_anchors(trail: Trail, name: str) -> None:
     place = torch.cat([torch.arange(1.0, 1 + event.index.shape[1], device=top.device) for event in trail.levels])
     rank, at = torch.where(fits, place, torch.inf).min(dim=-1)
     scores = [as_probability(event.scores.gather(1, event.index), event.scores) for event in trail.levels]
-    ranks = trail.numbers['anchor_rank'] = rank.masked_fill(rank.isinf(), torch.nan)
-    best = trail.numbers['anchor_score'] = torch.cat(scores, dim=1).gather(1, at).masked_fill(rank.isinf(), torch.nan)
+    trail.numbers['anchor_rank'] = rank.masked_fill(rank.isinf(), torch.nan)
+    trail.numbers['anchor_score'] = torch.cat(scores, dim=1).gather(1, at).masked_fill(rank.isinf(), torch.nan)
+    outside = {(b, g): _outside_top(trail, b, g, fitting(b, g)) for b, g in (has_any & rank.isinf()).nonzero().tolist()}
+    trail.add(name, fits.any(dim=-1), lambda b, g: outside[b, g])
 
-    def why(b: int, g: int) -> str:
-        """Of all levels, the rank that is nearest to the ranks that stay."""
-        found = []
-        parts = fitting(b, g).split([event.scores.shape[1] for event in trail.levels])
-        for level, (event, part) in enumerate(zip(trail.levels, parts, strict=True)):
-            if part.any():
-                score, stay = event.scores[b][part].max(), event.index.shape[1]
-                rank = 1 + int((event.scores[b] > score).sum())
-                found.append((rank - stay, rank, level, score))
-        if not found:
-            return f'no anchor that the top-k keeps fits it, the nearest anchor has IoU {nearest[b, g]:.2f}'
-        _, rank, level, score = min(found, key=lambda entry: entry[0])
-        event = trail.levels[level]
-        ranks[b, g] = rank
-        best[b, g] = as_probability(score, event.scores)
-        return (
-            f'its best anchor has rank {rank:,} of {event.scores.shape[1]:,} in {trail.level_name(level)}, score '
-            f'{best[b, g]:.3f}, and {event.index.shape[1]:,} stay'
-        )
 
-    trail.add(name, fits.any(dim=-1), why)
+def _outside_top(trail: Trail, b: int, g: int, fits: Tensor) -> str:
+    """Note and say rank and score of the anchor that fits and comes nearest to the ranks that stay in its level."""
+    found = []
+    parts = fits.split([event.scores.shape[1] for event in trail.levels])
+    for level, (event, part) in enumerate(zip(trail.levels, parts, strict=True)):
+        if part.any():
+            score, stay = event.scores[b][part].max(), event.index.shape[1]
+            rank = 1 + int((event.scores[b] > score).sum())
+            found.append((rank - stay, rank, level, score))
+    _, rank, level, score = min(found, key=lambda entry: entry[0])
+    event = trail.levels[level]
+    best = float(as_probability(score, event.scores))
+    trail.numbers['anchor_rank'][b, g], trail.numbers['anchor_score'][b, g] = rank, best
+    return (
+        f'its best anchor has rank {rank:,} of {event.scores.shape[1]:,} in {trail.level_name(level)}, score '
+        f'{best:.3f}, and {event.index.shape[1]:,} stay'
+    )
 
 
 def _follow_proposals(trail: Trail, told: ProposalsSelected) -> None:

@@ -112,9 +112,6 @@ class Batch:
             }
             other = entry.get('other_class', math.nan)
             entry['other_class'] = None if math.isnan(other) else self.classes[int(other)]
-            for name in ('anchor_rank', 'anchor_score'):
-                if name in entry and math.isnan(entry[name]):  # ``why`` may have looked them up
-                    entry[name] = float(self.trail.numbers[name][index, number])
             if detection is not None:
                 entry['detection_iou'] = float(outcome.overlaps[detection, row])
                 entry['detection_score'] = float(found.scores[detection])
