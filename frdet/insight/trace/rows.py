@@ -17,7 +17,7 @@ from frdet.insight.trace.model import Around, Card
 from frdet.insight.trace.stages import CUT, FOUND, NO_DETECTION, OTHER_CLASS, OUTRANKED, POOR_BOX, REFINEMENT
 from frdet.insight.trace.trail import Rules, Trail
 from frdet.models.task_modules.observing import Event
-from frdet.structures import GroundTruth, flip_boxes, scale_boxes, to_network, to_original
+from frdet.structures import GroundTruth, clip_boxes, flip_boxes, scale_boxes, to_network, to_original
 
 TOUCHING = 0.1  # IoU from which on a detection of the object's class is a poor box of it
 NEAR = {'anchor': 3, 'proposal': 5, 'detection': 5, 'object': 5}  # boxes on a card, by kind
@@ -86,6 +86,8 @@ class Batch:
             objects = InstanceData(bboxes=corners)
             if 'img_shape' in sample and 'ori_shape' in sample:
                 objects = to_network(objects, sample.img_shape, sample.ori_shape, flip=bool(sample.get('flip', False)))
+                # As in training: what lies beyond the image cannot be found. The metric compares with the whole box.
+                objects.bboxes = clip_boxes(objects.bboxes, torch.tensor(sample.img_shape[:2]))
             boxes[index, :count] = objects.bboxes.float()
             labels[index, :count] = torch.from_numpy(self.truth[index].labels[rows])
             valid[index, :count] = True
