@@ -17,6 +17,7 @@ from mmengine.runner import Runner
 from frdet.errors import ConfigError, DataError, defined
 from frdet.evaluation import CocoMetric
 from frdet.evaluation.coco_metric import detections_of
+from frdet.evaluation.numbering import Detections
 from frdet.insight.trace.matching import ImageTruth, MetricTruth
 from frdet.insight.trace.model import (
     CARDS,
@@ -102,7 +103,7 @@ class TraceHook(Hook):
                 f'{defined(type(self.model))} cannot be traced: its results have no pred_instances, which hold bboxes, '
                 'scores and labels'
             )
-        found = [detections_of(sample.to_dict()) for sample in samples]
+        found = [_best_first(detections_of(sample.to_dict())) for sample in samples]
         places = [self.truth.truth.position(one.img_id, one.img_path) for one in found]
         new = [place if place is not None and place not in self._seen else None for place in places]
         self._seen.update(place for place in new if place is not None)
@@ -174,6 +175,12 @@ class TraceHook(Hook):
 
 #: The annotations of an image that is not traced.
 NOTHING = ImageTruth([], np.zeros(0, np.int64), np.zeros((0, 4)), np.zeros(0), np.zeros(0, bool))
+
+
+def _best_first(found: Detections) -> Detections:
+    """Models that are no ``Detector`` may give them in any order."""
+    order = np.argsort(-found.scores, kind='stable')
+    return found._replace(xywh=found.xywh[order], scores=found.scores[order], labels=found.labels[order])
 
 
 def _ranks() -> range:

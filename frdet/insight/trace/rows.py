@@ -41,7 +41,7 @@ class Batch:
     Args:
         events: what the detector told.
         samples: its results.
-        found: the detections in them.
+        found: the detections in them, best score first.
         truth: the annotations of the images.
         known: the ground truth of all images.
         rules: when a box fits.
@@ -129,10 +129,10 @@ class Batch:
         is_own = found.labels == self.truth[index].labels[row]
         if len(fitting := np.flatnonzero(is_own & (outcome.overlaps[:, row] >= needed))):
             best = int(fitting[found.scores[fitting].argmax()])
-            rank = 1 + int((found.scores[is_own] > found.scores[best]).sum())
             if outcome.object[best] >= 0:
                 other = self._name(index, outcome.object[best])
                 return OUTRANKED, f'its detection of score {found.scores[best]:.3f} found {other}', best
+            rank = 1 + int(is_own[:best].sum())  # equal scores keep their order
             return CUT, f'its detection has rank {rank:,} of its class, and the metric counts {self.max_dets}', best
         step = self._lost[index][number]
         told_all = self.trail.detections is not None
