@@ -50,6 +50,7 @@ class TraceHook(Hook):
     Attributes:
         events: what the detector tells; an observer appends to it.
         stages: names of the stages in their order.
+        unknown: what the detector does not tell, as a sentence without its name; None if it tells all.
         counts: objects by stage, kinds: false positives by kind, metrics, images: once the test has ended.
     """
 
@@ -59,6 +60,7 @@ class TraceHook(Hook):
         self.out, self.iou, self.min_size, self.num_cards, self.starts = out, iou, min_size, cards, starts
         self.events: list[Event] = []
         self.stages: list[str] = []
+        self.unknown: str | None = None
         self.counts: Counter[str] = Counter()
         self.kinds: Counter[str] = Counter()
         self.metrics: dict[str, float] = {}
@@ -109,7 +111,7 @@ class TraceHook(Hook):
         self._seen.update(place for place in new if place is not None)
         truth = [NOTHING if place is None else self.truth.of(place) for place in new]
         batch = Batch(self.events, samples, found, truth, self.truth, self.rules)
-        self.stages = batch.stages
+        self.stages, self.unknown = batch.stages, batch.unknown
         for index, place in enumerate(new):
             if place is not None:
                 self._write(batch, index, self.truth.truth.images[place]['file_name'])

@@ -73,6 +73,15 @@ class Batch:
         unknown = [] if self.trail.detections is not None else [NO_DETECTION, OTHER_CLASS, POOR_BOX]
         return list(dict.fromkeys([*names, *unknown, CUT, OUTRANKED, FOUND]))
 
+    @property
+    def unknown(self) -> str | None:
+        """What the detector does not tell, as a sentence without its name."""
+        if self.trail.detections is None:
+            return 'does not tell how it selects boxes: only its detections are known'
+        if self.trail.top is None:
+            return 'does not tell which anchors it keeps'
+        return None
+
     def _ground_truth(self, events: Sequence[Event]) -> GroundTruth:
         """The objects in pixels of the network's input, where the boxes of the events are."""
         device = next((value.device for event in events for value in event if isinstance(value, Tensor)), None)

@@ -68,6 +68,8 @@ def trace_objects(
         test_detector(cfg, checkpoint, amp=amp, launcher=launcher, more_hooks=[hook])
     keys = stage_keys(hook.model, cfg)
     notes = ['No checkpoint: these are the weights that a training starts from'] if checkpoint is None else []
+    if hook.unknown is not None:
+        notes.append(f'{type(hook.model).__name__} {hook.unknown}')
     summary = Summary(
         config=str(config),
         checkpoint=checkpoint,
