@@ -50,14 +50,20 @@ _SECTIONS = {
 
 
 def inspect_step(
-    cfg: Config, *, checkpoint: str | None = None, images: Sequence[str] = (), seed: int = 0
+    cfg: Config,
+    *,
+    checkpoint: str | None = None,
+    images: Sequence[str] = (),
+    split: str = 'train',
+    seed: int = 0,
 ) -> tuple[Page, Record]:
-    """Make one training step on images of the config's training data. No file is written.
+    """Make one training step on images of the config. No file is written.
 
     Args:
         cfg: a whole config.
         checkpoint: path or address of the weights; without it, ``load_from`` or the weights that training starts from.
         images: image ids; without them, the first image is taken.
+        split: train, val or test: the data of which the images are, with their own pipeline.
         seed: seed of the random transforms, of random weights and of the samplers.
 
     Returns:
@@ -72,7 +78,7 @@ def inspect_step(
     level = logger.level
     logger.setLevel(logging.WARNING)  # MMEngine logs a line about every parameter
     try:
-        prepared = prepare(cfg, checkpoint, images, seed)
+        prepared = prepare(cfg, checkpoint, images, seed, split)
         with Bar('Making the step', 1 + len(_SECTIONS)) as bar:
             record = record_step(prepared)
             bar.advance(description='Drawing the page')
@@ -82,21 +88,24 @@ def inspect_step(
 
 
 @in_config_scope
-def prepare(cfg: Config, checkpoint: str | None, images: Sequence[str], seed: int) -> Prepared:
+def prepare(cfg: Config, checkpoint: str | None, images: Sequence[str], seed: int, split: str = 'train') -> Prepared:
     """Build the inputs of the step as training does. See ``inspect_step`` for arguments and errors."""
     check_config(cfg)
     for name in ('train_dataloader', 'optim_wrapper'):
         if not cfg.get(name):
             raise ConfigError(f'The config has no {name}: give a config for training')
-    dataset = DATASETS.build(cfg.train_dataloader.dataset)
+    loader = f'{split}_dataloader'
+    if not cfg.get(loader):
+        raise ConfigError(f'The config has no {loader}: choose another split')
+    dataset = DATASETS.build(cfg[loader].dataset)
     if len(dataset) == 0:
-        raise DataError('The training data of the config are empty: check ann_file, metainfo.classes and filter_cfg')
+        raise DataError(f'The data of {loader} are empty: check ann_file, metainfo.classes and filter_cfg')
     classes = tuple((getattr(dataset, 'metainfo', None) or {}).get('classes') or ())
     resolve_num_classes(cfg, lambda: classes)
-    indices = _find(dataset, images) if images else [0]
+    indices = _find(dataset, images, loader) if images else [0]
     set_random_seed(seed)
     model, weights = _model(cfg, checkpoint)
-    check_classes(model, dataset, 'train_dataloader')
+    check_classes(model, dataset, loader)
     prepared = Prepared(
         cfg=cfg,
         model=model,
@@ -111,7 +120,7 @@ def prepare(cfg: Config, checkpoint: str | None, images: Sequence[str], seed: in
     return prepared
 
 
-def _find(dataset: Any, images: Sequence[str]) -> list[int]:
+def _find(dataset: Any, images: Sequence[str], loader: str) -> list[int]:
     """The places of images in a data set by their ids; an id that is given twice counts once."""
     wanted = dict.fromkeys(map(str, images))
     places: dict[str, int] = {}
@@ -120,9 +129,9 @@ def _find(dataset: Any, images: Sequence[str]) -> list[int]:
         if places.keys() >= wanted.keys():
             return [places[img_id] for img_id in wanted]
     raise DataError(
-        f'No image {", ".join(img_id for img_id in wanted if img_id not in places)} among the {len(dataset)} of the '
-        f'training data, whose ids begin {", ".join(list(places)[:5])}: '
-        'give ids from there (images without boxes may have been left out by filter_cfg)'
+        f'No image {", ".join(img_id for img_id in wanted if img_id not in places)} among the {len(dataset)} of '
+        f'{loader}, whose ids begin {", ".join(list(places)[:5])}: '
+        'give ids from there, or another --split (images without boxes may have been left out by filter_cfg)'
     )
 
 

@@ -142,7 +142,7 @@ def test_a_checkpoint_of_another_model(drawn, tmp_path):
 
 
 def test_an_unknown_image(drawn):
-    with pytest.raises(DataError, match='No image 7, x among the 4 of the training data, whose ids begin 1, 2'):
+    with pytest.raises(DataError, match='No image 7, x among the 4 of train_dataloader, whose ids begin 1, 2'):
         inspect_step(shapes_config(drawn), images=['1', '7', 'x'])
 
 
@@ -167,5 +167,5 @@ def test_no_data(drawn, monkeypatch):
         inspect_step(cfg)
     cfg = shapes_config(drawn)
     monkeypatch.setattr(CocoDataset, '__len__', lambda self: 0)
-    with pytest.raises(DataError, match='The training data of the config are empty'):
+    with pytest.raises(DataError, match='The data of train_dataloader are empty'):
         inspect_step(cfg)

@@ -226,3 +226,12 @@ def test_parts_as_built(coco_root):
     assert found['neck']['output'].startswith(f'1x32x{height // 4}x{width // 4}; 1x32x{height // 8}')
     assert all(row['ms'] > 0 for row in found.values())
     assert table(page, 'Norms by stage')['backbone.layer1']['gradient'] is None
+
+
+def test_an_image_of_the_validation(drawn):
+    """It is read as in testing, with its boxes, and not mirrored."""
+    record = inspect_step(shapes_config(drawn, **{'val_dataloader.dataset.data_root': str(drawn)}), split='val')[1]
+    (sample,) = record.samples
+    assert (record.prepared.dataset.test_mode, len(record.prepared.dataset)) == (True, 2)
+    assert 'val2017' in sample.img_path and not sample.get('flip')
+    assert len(sample.gt_instances) == len(record.prepared.records[0]['gt_bboxes']) > 0
