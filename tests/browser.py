@@ -30,6 +30,7 @@ class Browser:
         """Show a file in a window ``width`` pixels wide, for a reader who prefers ``scheme``, light or dark."""
         self.driver.get_log('browser')
         size = {'width': width, 'height': 900, 'deviceScaleFactor': 1, 'mobile': False}
+        self.driver.execute_cdp_cmd('Performance.enable', {})
         self.driver.execute_cdp_cmd('Emulation.setDeviceMetricsOverride', size)
         feature = {'name': 'prefers-color-scheme', 'value': scheme}
         self.driver.execute_cdp_cmd('Emulation.setEmulatedMedia', {'features': [feature]})
@@ -57,6 +58,16 @@ class Browser:
     def console(self) -> list[str]:
         """What the page wrote to the console, errors included, since it was opened."""
         return [entry['message'] for entry in self.driver.get_log('browser')]
+
+    def seconds(self, script: str) -> float:
+        """Processor time that JavaScript and the drawing after it take, however busy the machine is."""
+        spent = []
+        for act in ('', script):
+            self.run(act)
+            self.run('return document.body.offsetHeight')  # what has changed is laid out
+            metrics = self.driver.execute_cdp_cmd('Performance.getMetrics', {})['metrics']
+            spent.append(next(metric['value'] for metric in metrics if metric['name'] == 'ThreadTime'))
+        return float(spent[1] - spent[0])
 
     def screenshot(self, path: Path) -> None:
         """The whole page as PNG."""

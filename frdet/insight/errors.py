@@ -26,6 +26,15 @@ _TIDE = {
     'missed': 'Miss',
 }
 KINDS = tuple(_TIDE)
+#: What an error of each kind is, after 'a detection that'.
+KIND_TEXTS = {
+    'classification': 'overlaps an object of another class by IoU 0.5 or more',
+    'localisation': 'overlaps an object of its class by 0.1 to 0.5',
+    'both': 'overlaps an object of another class by 0.1 to 0.5',
+    'duplicate': 'overlaps an object that a better detection found',
+    'background': 'overlaps no object by 0.1',
+    'missed': 'an object that no detection found, not even with a wrong class or box',
+}
 FOREGROUND, BACKGROUND = 0.5, 0.1  # IoU
 #: Columns of ``class_table``.
 COLUMNS = ('AP', 'AP50', 'AP75', 'AP_s', 'AP_m', 'AP_l')

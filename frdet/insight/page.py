@@ -56,7 +56,7 @@ class Mark(Tagged):
         box: xyxy in pixels of the picture.
         tip: text shown by hovering or the arrow keys; line breaks are kept.
         colour: a name of ``COLOURS``, or any CSS colour.
-        line: 'solid', 'dashed' or 'dotted'.
+        line: 'solid', 'dashed', 'dotted' or 'dashdot'.
         label: written at the box.
     """
 
@@ -167,6 +167,10 @@ class Section:
         """A plot, which is drawn when the page is rendered; ``alt`` describes it (the caption if empty)."""
         self.blocks.append({'kind': 'plot', 'plot': plot, 'caption': caption, 'alt': alt or caption})
 
+    def part(self, template: str, **values: Any) -> None:
+        """What only one page has: a file of ``templates``, which sees ``values`` as attributes of ``block``."""
+        self.blocks.append({'kind': 'part', 'template': template, **values})
+
     @property
     def toggles(self) -> dict[str, dict[str, bool]]:
         """For every tag in the section its values, in the order they appear, and whether they are on at first."""
@@ -206,6 +210,7 @@ class Page:
         facts: names and values of the inputs of the page.
         warnings: sentences in a box at the top; an empty list says that nothing was found, None leaves out the box.
         sections: its parts, in order.
+        extra: 'trace' adds ``trace.css`` and ``trace.js`` of ``templates``.
     """
 
     title: str
@@ -213,6 +218,7 @@ class Page:
     facts: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
     warnings: Sequence[str] | None = field(default=None, kw_only=True)
     sections: list[Section] = field(default_factory=list, kw_only=True)
+    extra: str = field(default='', kw_only=True)
 
     def section(self, title: str, about: str = '', **options: Any) -> Section:
         """A new section at the end; ``options`` are attributes of ``Section``."""
@@ -232,7 +238,7 @@ class Page:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        environment.filters.update(number=number, uri=data_uri, draw=draw)
+        environment.filters.update(number=number, uri=data_uri, draw=draw, data=_data)
         return environment.get_template('page.html').render(page=self)
 
     def write(self, path: str | Path) -> None:
@@ -258,6 +264,11 @@ def number(value: Any) -> str:
     if isinstance(value, (int, np.integer)) and abs(int(value)) < 1e15:
         return f'{int(value):,}'
     return f'{float(value):,.0f}' if 999.5 <= abs(value) < 1e15 else f'{float(value):.3g}'
+
+
+def _data(value: Any) -> str:
+    """JSON for a script element, which no text in it can end."""
+    return json.dumps(value, ensure_ascii=False, separators=(',', ':'), allow_nan=False).replace('<', '\\u003c')
 
 
 def _is_number(value: Any) -> bool:

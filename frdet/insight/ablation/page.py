@@ -15,11 +15,11 @@ from frdet.insight.ablation import plots
 from frdet.insight.ablation.conclusions import Conclusion, Interval
 from frdet.insight.ablation.reports import report_link
 from frdet.insight.ablation.tables import NONE, gaps, main_table, meanings
-from frdet.insight.errors import KINDS
+from frdet.insight.errors import KIND_TEXTS, KINDS
 from frdet.insight.page import Page, Row
 from frdet.insight.report.comparison_page import differences
 from frdet.insight.report.run import Log, read_log
-from frdet.insight.report.training_page import KIND_TEXTS, TIDE
+from frdet.insight.report.training_page import TIDE
 
 CORRECTED = (
     'Among many comparisons, some look like a difference by chance. q is p corrected for their number: of all rows '

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from frdet.insight.errors import COLUMNS, KINDS, class_table
+from frdet.insight.errors import COLUMNS, KIND_TEXTS, KINDS, class_table
 from frdet.insight.page import Page, Section
 from frdet.insight.report import pictures, plots
 from frdet.insight.report.run import Analysis, Run, read_run
@@ -15,14 +15,6 @@ from frdet.insight.store import BATCH
 from frdet.progress import track
 
 TIDE = 'Bolya et al., TIDE: A General Toolbox for Identifying Object Detection Errors, ECCV 2020'
-KIND_TEXTS = {
-    'classification': 'overlaps an object of another class by IoU 0.5 or more',
-    'localisation': 'overlaps an object of its class by 0.1 to 0.5',
-    'both': 'overlaps an object of another class by 0.1 to 0.5',
-    'duplicate': 'overlaps an object that a better detection found',
-    'background': 'overlaps no object by 0.1',
-    'missed': 'an object that no detection found, not even with a wrong class or box',
-}
 MEANINGS = {
     'bbox_mAP': 'AP, mean over IoU 0.50, 0.55, ... 0.95',
     'bbox_mAP_50': 'AP at IoU 0.50',

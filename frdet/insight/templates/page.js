@@ -120,15 +120,15 @@
     svg.addEventListener('keydown', event => {
       const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
       const marks = visible(svg);
-      if (event.key === 'Escape') show(null);
       if (!step || !marks.length) return;
       event.preventDefault();
       const at = marks.indexOf(current);
       showAt(marks[at < 0 ? (step > 0 ? 0 : marks.length - 1) : (at + step + marks.length) % marks.length]);
     });
   }
-  for (const tile of document.querySelectorAll('li[data-tip]')) {
-    for (const name of ['pointerenter', 'focus']) tile.addEventListener(name, () => showAt(tile));
-    for (const name of ['pointerleave', 'blur']) tile.addEventListener(name, () => show(null));
-  }
+  const tipped = event => event.target.closest?.('li[data-tip], button[data-tip]');
+  document.addEventListener('pointerover', event => { if (tipped(event)) show(tipped(event), event.clientX, event.clientY); });
+  document.addEventListener('focusin', event => { if (tipped(event)?.matches(':focus-visible')) showAt(tipped(event)); });
+  for (const name of ['pointerout', 'focusout']) document.addEventListener(name, event => { if (tipped(event)) show(null); });
+  document.addEventListener('keydown', event => { if (event.key === 'Escape') show(null); });
 })();

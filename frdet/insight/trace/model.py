@@ -101,6 +101,7 @@ class Summary:
         false_positives: number by kind.
         metrics: metric values of the evaluators.
         notes: sentences about what could not be told, such as 'OneStage tells no scores of its anchors'.
+        split: val or test: the data of the config that the objects are of.
     """
 
     config: str
@@ -115,6 +116,7 @@ class Summary:
     false_positives: dict[str, int]
     metrics: dict[str, float]
     notes: list[str] = field(default_factory=list)
+    split: str = 'test'
 
     @property
     def objects(self) -> int:
