@@ -16,6 +16,7 @@
   };
   const fate = stage => stage === last ? stages[stage].name : `lost at ${stages[stage].name}`;
   const why = row => {
+    if (columns.stage[row] === last && columns.detection_iou?.length) return `IoU ${columns.detection_iou[row]}, score ${columns.detection_score[row]}`;
     const [place, ...numbers] = columns.why[row].split(' ');
     return words[place].replace(/#/g, () => numbers.shift());
   };

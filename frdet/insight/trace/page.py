@@ -12,6 +12,7 @@ from frdet.insight.errors import KIND_TEXTS
 from frdet.insight.page import Page, Section
 from frdet.insight.plots import save
 from frdet.insight.trace import plots
+from frdet.insight.trace.columns import Rows, read_objects
 from frdet.insight.trace.model import (
     DETECTION_COLUMNS,
     DETECTIONS,
@@ -23,7 +24,6 @@ from frdet.insight.trace.model import (
     read_rows,
 )
 from frdet.insight.trace.pictures import crop
-from frdet.insight.trace.columns import Rows, read_objects
 from frdet.insight.trace.sentences import NUMBERS, fate, percent, settings, step_command
 
 FUNNEL = 'funnel.png'
@@ -59,7 +59,9 @@ def write_trace_page(folder: str | Path, out: str | Path, *, helps: Sequence[Hel
     try:
         cards = {(card.image, card.object): card for card in load_cards(folder)}
         rows = read_objects(folder, summary, cards)
-        warnings = _warnings(summary, rows)
+        warnings = list(summary.notes)
+        if (shown := len(rows.place)) < rows.total:
+            warnings.append(f'The table has {shown:,} of the {rows.total:,} objects; objects.csv has all of them.')
         data = _data(summary, rows)
         _funnel(page, rows, data)
         _objects(page)
@@ -78,7 +80,7 @@ def write_trace_page(folder: str | Path, out: str | Path, *, helps: Sequence[Hel
 def _facts(summary: Summary) -> dict[str, Any]:
     return {
         'config': summary.config,
-        'checkpoint': summary.checkpoint or 'random weights',
+        'checkpoint': summary.checkpoint or 'none',
         'data': summary.split,
         'images': summary.images,
         'objects': summary.objects,
@@ -87,19 +89,6 @@ def _facts(summary: Summary) -> dict[str, Any]:
         'found from IoU': summary.iou,
         **{name: value for name, value in summary.metrics.items() if name.endswith(METRICS)},
     }
-
-
-def _warnings(summary: Summary, rows: Rows) -> list[str]:
-    found = list(summary.notes)
-    if summary.checkpoint is None:
-        found.insert(
-            0, 'The weights are random, because no checkpoint was given: the page shows an untrained detector.'
-        )
-    if (shown := len(rows.place)) < rows.total:
-        found.append(
-            f'The table has {shown:,} of the {rows.total:,} objects, evenly chosen; objects.csv has all of them.'
-        )
-    return found
 
 
 def _data(summary: Summary, rows: Rows) -> dict[str, Any]:

@@ -83,6 +83,7 @@ def trace_objects(
         false_positives=dict(hook.kinds),
         metrics={name: float(value) for name, value in hook.metrics.items()},
         notes=notes,
+        split=split,
     )
     if is_main_process():
         summary.save(folder)

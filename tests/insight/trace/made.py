@@ -1,6 +1,7 @@
 """A trace written by hand: 20 objects in two images, four false positives, three cards."""
 
 import csv
+import re
 from pathlib import Path
 
 from PIL import Image
@@ -29,7 +30,8 @@ STAGES = [
     Stage(FOUND, ''),
 ]
 NMS = 'suppressed by a proposal of IoU 0.81 with it that fits bus 3'
-#: class, width, height, size, crowding, stage, why; objects 1 to 12 are in image 7, the others in image 8.
+#: class, width, height, size, crowding, stage, and why, or of found ones what the page says. Objects 1 to 12 are in
+#: image 7, the others in image 8.
 THINGS = [
     ('bus', 100, 40, 'medium', 0.0, 'found', 'IoU 0.91, score 0.99'),
     ('bus', 100, 50, 'medium', 0.0, 'found', 'IoU 0.84, score 0.9'),
@@ -72,11 +74,13 @@ def objects(things=THINGS):
     """Rows of ``objects.csv``."""
     for number, (name, width, height, size, crowding, stage, why) in enumerate(things, start=1):
         image = 7 if number <= 12 else 8
+        iou, score = re.findall(r'[\d.]+', why)[:2] if stage == FOUND else ('', '')
         yield {
             'id': number, 'image': image, 'file': f'{image}.png', 'class': name,
             'left': 10, 'top': 5, 'width': width, 'height': height, 'size': size, 'crowding': crowding,
-            'network_size': (width * height) ** 0.5, 'stage': stage, 'why': why, 'anchor_iou': 1 - number / 100,
-            'detection_score': 0.5 if stage == FOUND else '',
+            'network_size': (width * height) ** 0.5, 'stage': stage, 'why': '' if stage == FOUND else why,
+            'anchor_iou': 1 - number / 100,
+            'detection_iou': iou, 'detection_score': score,
         }  # fmt: skip
 
 
