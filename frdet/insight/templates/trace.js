@@ -18,7 +18,7 @@
   const why = row => {
     if (columns.stage[row] === last && columns.detection_iou?.length) return `IoU ${columns.detection_iou[row]}, score ${columns.detection_score[row]}`;
     const [place, ...numbers] = columns.why[row].split(' ');
-    return words[place].replace(/#/g, () => numbers.shift());
+    return words[place].replaceAll('\0', () => numbers.shift());
   };
   /** Why a stage loses objects, and its settings, below the line of a tip. */
   const explained = stage => {
@@ -106,7 +106,7 @@
   const TABLE = [
     { title: 'stage', width: 170, text: row => stages[columns.stage[row]].name, keys: () => columns.stage },
     text('class', 'class', 130, classes),
-    { title: 'why', width: 330, text: why },
+    { title: 'why', width: 430, text: why },
     number('width', 'width', 86), number('height', 'height', 86),
     text('image', 'image', 110, images.map(([id]) => id)), text('image', 'file', 170, images.map(([, file]) => file)),
     { title: 'object', width: 110, text: row => ids[row], keys: () => ranks(ids) },

@@ -17,6 +17,7 @@ from frdet.insight.trace.model import OBJECT_COLUMNS, OBJECTS, Summary, read_row
 MOST = 40_000  # objects in a page; with more, the page has every second, third, ... of them
 NUMBERS = tuple(name for name, kind in OBJECT_COLUMNS.items() if kind is not str)
 _DIGITS = dict.fromkeys(('left', 'top', 'width', 'height', 'network_size'), 1)  # of pixels; others have three
+GAP = '\0'  # stands for a number in ``Rows.words``; no text of a CSV file has it
 _NUMBER = re.compile(r'\d+(?:\.\d+)?')
 SIZES = ('small', 'medium', 'large')
 SHAPES = ('wide: w/h above 2', 'between', 'tall: h/w above 2')
@@ -47,7 +48,7 @@ class Rows:
             any number is empty.
         images: ids and files; the column ``image`` holds places.
         classes: names; the columns ``class`` and ``other_class`` hold places, -1 for none.
-        words: clauses with # in place of every number; the column ``why`` holds a place and the numbers.
+        words: clauses with ``GAP`` in place of every number; the column ``why`` holds a place and the numbers.
         splits: of all objects, those that the page lacks included.
         total: number of all objects.
         place: of every object in the page, by image and id: its row.
@@ -89,7 +90,7 @@ def read_objects(folder: Path, summary: Summary, wanted: Mapping[tuple[str, str]
             'id': row['id'],
             'image': _place(images, (row['image'], row['file'])),
             'stage': stage,
-            'why': ' '.join([str(_place(words, _NUMBER.sub('#', why))), *_NUMBER.findall(why)]),
+            'why': ' '.join([str(_place(words, _NUMBER.sub(GAP, why))), *_NUMBER.findall(why)]),
             'other_class': _place(classes, row['other_class']) if row['other_class'] else -1,
             **groups,
             **{name: _short(row[name], _DIGITS.get(name, 3)) for name in NUMBERS},
@@ -97,17 +98,7 @@ def read_objects(folder: Path, summary: Summary, wanted: Mapping[tuple[str, str]
         for name, value in values.items():
             columns.setdefault(name, []).append(value)
     columns = {name: [] if all(value is None for value in values) else values for name, values in columns.items()}
-    found = len(stages) - 1
-    by_recall = sorted(
-        _groups(counts['class'], list(classes), len(stages)), key=lambda group: group[2][found] / sum(group[2])
-    )
-    splits = [
-        Split('all', '', _groups(counts[''], ['all objects'], len(stages))),
-        Split('size', 'size', _groups(counts['size'], SIZES, len(stages))),
-        Split('class', 'class', by_recall),
-        Split('aspect ratio', 'shape', _groups(counts['shape'], SHAPES, len(stages))),
-        Split('crowding', 'crowd', _groups(counts['crowd'], CROWDS, len(stages))),
-    ]
+    splits = _splits(counts, list(classes), len(stages))
     return Rows(columns, list(images), list(classes), list(words), splits, sum(counts[''].values()), place)
 
 
@@ -116,10 +107,20 @@ def _place(places: dict[Any, int], name: Any) -> int:
     return places.setdefault(name, len(places))
 
 
-def _groups(counts: Counter, names: Sequence[str], stages: int) -> list[tuple[int, str, Sequence[int]]]:
-    """Of the groups that have an object: place, name, and number by stage."""
-    filled = [(place, name, [counts[place, stage] for stage in range(stages)]) for place, name in enumerate(names)]
-    return [group for group in filled if any(group[2])]
+def _splits(counts: Mapping[str, Counter], classes: Sequence[str], stages: int) -> list[Split]:
+    """The objects by every column of groups; those classes stand first of which the last stage, found, has least."""
+
+    def groups(column: str, names: Sequence[str]) -> list[tuple[int, str, Sequence[int]]]:
+        rows = [[counts[column][place, stage] for stage in range(stages)] for place in range(len(names))]
+        return [(place, name, row) for place, (name, row) in enumerate(zip(names, rows, strict=True)) if any(row)]
+
+    return [
+        Split('all', '', groups('', ['all objects'])),
+        Split('size', 'size', groups('size', SIZES)),
+        Split('class', 'class', sorted(groups('class', classes), key=lambda group: group[2][-1] / sum(group[2]))),
+        Split('aspect ratio', 'shape', groups('shape', SHAPES)),
+        Split('crowding', 'crowd', groups('crowd', CROWDS)),
+    ]
 
 
 def _shape(width: float, height: float) -> int:

@@ -29,7 +29,7 @@ STAGES = [
     Stage('class NMS', 'a detection with a higher score suppressed its own', {'model.roi_head.nms_iou_thr': 0.5}),
     Stage(FOUND, ''),
 ]
-NMS = 'suppressed by a proposal of IoU 0.81 with it that fits bus 3'
+NMS = 'suppressed by a proposal of IoU 0.81 with it that fits bus #3'  # a number sign is no number
 #: class, width, height, size, crowding, stage, and why, or of found ones what the page says. Objects 1 to 12 are in
 #: image 7, the others in image 8.
 THINGS = [
