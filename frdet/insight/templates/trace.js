@@ -76,7 +76,25 @@
     by('funnel').classList.toggle('split', column);
     by('funnel').replaceChildren(column ? bars(groups) : steps(groups.length ? groups[0][2] : stages.map(() => 0)));
     by('key').hidden = !column;
+    buttons().forEach((button, place) => { button.tabIndex = place ? -1 : 0; });
   };
+  // Tab stops once at the funnel, whose arrow keys go on: there may be hundreds of bars.
+  const buttons = () => [...by('funnel').querySelectorAll('button')];
+  by('funnel').addEventListener('keydown', event => {
+    const all = buttons(), at = all.indexOf(event.target), row = event.target.closest('li');
+    const place = [...row.querySelectorAll('button')].indexOf(event.target);
+    const inRow = other => other && [...other.querySelectorAll('button')].slice(0, place + 1).pop();
+    const moves = {
+      ArrowRight: () => all[at + 1], ArrowLeft: () => all[at - 1], Home: () => all[0], End: () => all.at(-1),
+      ArrowDown: () => inRow(row.nextElementSibling), ArrowUp: () => inRow(row.previousElementSibling),
+    };
+    if (!(event.key in moves)) return;
+    event.preventDefault();
+    moves[event.key]()?.focus();
+  });
+  by('funnel').addEventListener('focusin', event => {
+    for (const button of buttons()) button.tabIndex = button === event.target ? 0 : -1;
+  });
   by('key').append(...stages.map(({ name }, stage) => make('li', {}, choice(stage, null, fate(stage) + explained(stage), {},
     make('span', { className: `number ${striped(stage)}`, style: colour(stage) }, stage === last ? '✓' : stage + 1), name))));
   by('split').addEventListener('change', event => {
@@ -223,6 +241,7 @@
       make('p', {}, 'This shows a training step of the image, with its anchors, proposals and RoIs:'),
       make('pre', { tabIndex: 0 }, data.command + quoted(id)));
     update();
+    if (document.activeElement === document.body) button.focus();  // the picture took the focus with it
     card.scrollIntoView({ block: 'nearest' });
   };
   const close = () => {
@@ -231,7 +250,7 @@
     card.style.removeProperty('--c');
     card.replaceChildren(...empty);
     update();
-    grid.focus();
+    grid.focus({ preventScroll: true });
   };
   figures.forEach((figure, place) => {
     const caption = figure.querySelector('figcaption').firstChild;

@@ -15,7 +15,8 @@ from frdet.insight.trace.pictures import crop
 from frdet.insight.trace.plots import funnel
 from tests.insight.trace.made import COUNTS, HELPS, NMS, STAGES, THINGS, make_trace
 
-ENTER, DOWN, END, TAB = '\ue007', '\ue015', '\ue010', '\ue004'
+ENTER, END, TAB = '\ue007', '\ue010', '\ue004'
+LEFT, UP, RIGHT, DOWN = '\ue012', '\ue013', '\ue014', '\ue015'
 HEAD = ('stage', 'class', 'why', 'width', 'height', 'image', 'file', 'object')
 HOSTILE = '</script><script>document.title="owned"</script>"\'><img src=x onerror=alert(1)>'
 
@@ -126,6 +127,20 @@ def test_by_keyboard(shown):
     assert status(shown) == {'3 of 20 objects: lost at background'}  # the stage stays chosen
     shown.press(TAB, TAB, ' ')  # the button that shows all, then the first stage
     assert status(shown) == {'1 of 20 objects: lost at resizing'}
+    # Tab stops once at all bars; in a row, the arrow keys stay at their place as far as the other row is as long.
+    shown.run("document.querySelector('#funnel button').focus()")
+    focused = 'return document.activeElement.ariaLabel ?? document.activeElement.textContent'
+    for keys, said in (
+        (RIGHT + DOWN, 'medium: 1 of 8 objects are lost at background (12.5%)'),
+        (RIGHT * 2, 'medium: 6 of 8 objects are found (75.0%)'),
+        (DOWN, 'large: 1 of 3 objects are found (33.3%)'),
+        (UP + UP + LEFT * 3, 'small'),
+        (UP, 'small'),
+    ):
+        shown.press(*keys)
+        assert shown.run(focused) == said
+    shown.press(TAB)
+    assert shown.run('return document.activeElement.id') == 'search'
 
 
 def test_groups(shown):
@@ -237,8 +252,9 @@ def test_the_object(shown, made):
     assert shown.find('#object').text == 'No object is chosen: press a row of the table, or a picture.'
     assert shown.count('#s3 > figure') == 1  # the picture is back at its place
     shown.find('.clear').click()
-    shown.find('#s3 > figure figcaption button').click()
+    shown.find('#s3 > figure figcaption button').send_keys(ENTER)
     assert shown.find('#object h3').text.startswith('bus 4')
+    assert shown.run('return document.activeElement.textContent') == 'Close'
     shown.find('#s3 > figure:last-of-type figcaption button').click()
     assert shown.find('#object .verdict').text == 'Found: IoU 0.91, score 0.99'
     shown.find('#rows tr[id]').click()  # one that is not drawn
@@ -257,9 +273,8 @@ def test_light_dark_and_narrow(made, browser):
 
 
 def test_tips(shown):
-    shown.run("document.querySelector('#theme').focus()")
     shown.run("document.querySelector('#funnel li:nth-child(5) button').focus()")
-    shown.press(TAB)  # focus that a key moves shows the tip
+    shown.press(DOWN)  # focus that a key moves shows the tip
     assert shown.find('#tip').text.startswith('3 of 20 objects are lost at background')
     shown.press('\ue00c')  # Escape
     assert shown.count('#tip') == 0
