@@ -175,7 +175,7 @@ def _helps(page: Page, helps: Sequence[Help]) -> None:
     )
     section.plot(plots.gains(helps), 'Gain in recall, with its 95% interval; grey: within noise')
     section.table(
-        ['stage', 'change', 'recall', 'with it', 'gain', '95%, images', 'this is', 'images', 'objects', 'note'],
+        ['stage', 'change', 'recall', 'with it', 'gain', '95%, images', 'this is', 'note', 'images', 'objects'],
         [
             [
                 one.stage,
@@ -183,11 +183,11 @@ def _helps(page: Page, helps: Sequence[Help]) -> None:
                 f'{one.recall[0]:.1%}',
                 f'{one.recall[1]:.1%}',
                 f'{one.gain:+.1%}',
-                f'[{one.interval[0]:+.1%}, {one.interval[1]:+.1%}]',
+                f'[{one.interval[0]:+.1%},\N{NO-BREAK SPACE}{one.interval[1]:+.1%}]',
                 'within noise' if one.is_noise else 'a gain' if one.gain > 0 else 'a loss',
+                one.note or None,
                 one.images,
                 one.objects,
-                one.note or None,
             ]
             for one in helps
         ],

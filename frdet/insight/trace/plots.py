@@ -1,5 +1,6 @@
 """The plots of a trace; ``frdet.insight.plots`` draws them."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ from frdet.insight.trace.sentences import percent
 
 # In grey, what is on its way is light, what is lost is dark and hatched.
 ON_ITS_WAY, LOST, LAST = '#bfd3f6', '#b91c1c', '#15803d'
+_PATH = re.compile(r'(\w+\.)+(?=[a-z_])')  # of a config key
 
 
 def funnel(summary: Summary) -> Plot:
@@ -45,7 +47,9 @@ def gains(helps: Sequence[Help]) -> Plot:
             axis.plot(100 * one.gain, row, color=colour, marker='o' if one.is_noise else 'D', markersize=8)
         axis.axvline(0, color=COLOURS['grey'], linewidth=1.5, zorder=1)
         axis.set(ylim=(len(helps) - 0.5, -0.5), xlabel='gain in recall, in points of a hundred')
-        axis.set_yticks(range(len(helps)), [one.stage for one in helps])
+        # The last word of a key is enough: the table has all of it.
+        names = [f'{one.stage}\n{re.sub(_PATH, "", one.change)}' for one in helps]
+        axis.set_yticks(range(len(helps)), names, fontsize='small')
         axis.grid(axis='y', visible=False)
 
-    return Plot(paint, (7.6, 0.9 + 0.32 * len(helps)))
+    return Plot(paint, (7.6, 0.9 + 0.45 * len(helps)))

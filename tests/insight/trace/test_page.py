@@ -12,7 +12,7 @@ from frdet.insight.trace import page as trace_page
 from frdet.insight.trace.model import CARDS, DETECTIONS, OBJECTS, Around, Card, Stage, Summary
 from frdet.insight.trace.page import write_trace_page
 from frdet.insight.trace.pictures import crop
-from frdet.insight.trace.plots import funnel
+from frdet.insight.trace.plots import funnel, gains
 from tests.insight.trace.made import COUNTS, HELPS, NMS, STAGES, THINGS, make_trace
 
 ENTER, END, TAB = '\ue007', '\ue010', '\ue004'
@@ -359,7 +359,7 @@ def test_false_positives_and_help(made):
     assert best[:8] == ['0.95', 'person', 'localisation', '7', '7.png', '1', '0.25', 'p4']
     helps = re.findall(r'<td[^>]*>(.*?)</td>', content[content.index('Changes, the greatest gain first</p>') :])
     assert helps[:7] == ['proposal NMS', 'model.rpn_head.nms_iou_thr: 0.7 -&gt; 0.8', '60.0%', '70.0%', '+10.0%',
-                         '[+5.0%, +15.0%]', 'a gain']  # fmt: skip
+                         '[+5.0%,\xa0+15.0%]', 'a gain']  # fmt: skip
     assert helps[10:17][-1] == 'within noise'
     assert '>model.rpn_head.nms_iou_thr=0.8</pre>' in content
 
@@ -407,6 +407,17 @@ def test_the_plot(made):
         (0, 19), (19, 1), (0, 18), (18, 1), (0, 18), (18, 0), (0, 16), (16, 2), (0, 13), (13, 3), (0, 12), (12, 1),
         (0, 12),
     ]  # fmt: skip
+
+
+def test_the_plot_of_gains():
+    from matplotlib.figure import Figure
+
+    axis = Figure().subplots()
+    gains(HELPS).paint(axis)
+    names = [text.get_text() for text in axis.get_yticklabels()]
+    assert names == ['background\nscore_thr: 0.05 -> 0.01', 'proposal NMS\nnms_iou_thr: 0.7 -> 0.8']
+    assert [line.get_xdata()[0] for line in axis.lines[:4:2]] == pytest.approx([-1, 5])
+    assert [line.get_marker() for line in axis.lines[1:4:2]] == ['o', 'D']  # within noise, and not
 
 
 def test_room_for_pictures(tmp_path, monkeypatch):
