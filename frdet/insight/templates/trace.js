@@ -223,7 +223,7 @@
     const at = name => columns[name][row];
     const box = [['width × height, in pixels', `${at('width')} × ${at('height')}`], ['left, top', `${at('left')}, ${at('top')}`]];
     const other = classes[at('other_class')] ?? '';
-    const known = data.numbers.filter(([name]) => (at(name) ?? null) !== null)
+    const known = data.meanings.filter(([name]) => (at(name) ?? null) !== null)
       .map(([name, meaning]) => [meaning, name === 'other_score' ? `${other} ${at(name)}` : at(name)]);
     return make('dl', {}, ...[...box, ...known].flatMap(([meaning, value]) => [make('dt', {}, meaning), make('dd', {}, value)]));
   };

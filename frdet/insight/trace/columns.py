@@ -85,7 +85,7 @@ def read_objects(folder: Path, summary: Summary, wanted: Mapping[tuple[str, str]
             count[groups.get(name, 0), stage] += 1
         if number % every and key not in wanted:
             continue
-        place[key] = len(place)
+        place[key] = len(columns.get('id', ()))  # ids may come twice in a file with mistakes
         values = {
             'id': row['id'],
             'image': _place(images, (row['image'], row['file'])),

@@ -24,7 +24,7 @@ from frdet.insight.trace.model import (
     read_rows,
 )
 from frdet.insight.trace.pictures import crop
-from frdet.insight.trace.sentences import NUMBERS, fate, percent, settings, step_command
+from frdet.insight.trace.sentences import MEANINGS, fate, percent, settings, step_command
 
 FUNNEL = 'funnel.png'
 PICTURES = 3_200_000  # letters of all pictures; the page stays below 10 MB with ``columns.MOST`` objects
@@ -60,7 +60,7 @@ def write_trace_page(folder: str | Path, out: str | Path, *, helps: Sequence[Hel
         cards = {(card.image, card.object): card for card in load_cards(folder)}
         rows = read_objects(folder, summary, cards)
         warnings = list(summary.notes)
-        if (shown := len(rows.place)) < rows.total:
+        if (shown := len(rows.columns.get('id', ()))) < rows.total:
             warnings.append(f'The table has {shown:,} of the {rows.total:,} objects; objects.csv has all of them.')
         data = _data(summary, rows)
         _funnel(page, rows, data)
@@ -99,7 +99,7 @@ def _data(summary: Summary, rows: Rows) -> dict[str, Any]:
             {'name': stage.name, 'about': stage.about, 'keys': settings(stage), 'colour': colour}
             for stage, colour in zip(summary.stages, hues, strict=True)
         ],
-        'numbers': list(NUMBERS.items()),
+        'meanings': list(MEANINGS.items()),
         'command': step_command(summary),
         'images': rows.images,
         'classes': rows.classes,

@@ -6,7 +6,7 @@ from typing import Any
 from frdet.insight.trace.model import FOUND, Stage, Summary
 
 #: Numbers of an object that its page shows, with their meaning; the others are part of a sentence there.
-NUMBERS = {
+MEANINGS = {
     'network_size': "square root of the area, in the network's pixels",
     'crowding': 'largest IoU with another object',
     'anchor_iou': 'best IoU with an anchor',

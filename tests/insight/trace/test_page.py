@@ -9,10 +9,11 @@ from PIL import Image
 from frdet.errors import ConfigError, DataError
 from frdet.insight.trace import columns as trace_columns
 from frdet.insight.trace import page as trace_page
-from frdet.insight.trace.model import CARDS, DETECTIONS, OBJECTS, Around, Card, Stage, Summary
+from frdet.insight.trace.model import CARDS, DETECTIONS, OBJECT_COLUMNS, OBJECTS, Around, Card, Stage, Summary
 from frdet.insight.trace.page import write_trace_page
 from frdet.insight.trace.pictures import crop
 from frdet.insight.trace.plots import funnel, gains
+from frdet.insight.trace.sentences import MEANINGS
 from tests.insight.trace.made import COUNTS, HELPS, NMS, STAGES, THINGS, make_trace
 
 ENTER, END, TAB = '\ue007', '\ue010', '\ue004'
@@ -316,6 +317,16 @@ def test_more_objects_than_a_page_holds(tmp_path, monkeypatch):
     assert 'The table has 6 of the 20 objects' in path.read_text()
 
 
+def test_an_id_that_comes_twice(tmp_path):
+    """The pictures of the objects after it are theirs."""
+    make_trace(tmp_path)
+    path = tmp_path / OBJECTS
+    lines = path.read_text().splitlines()
+    path.write_text('\n'.join([*lines[:3], lines[2], *lines[3:]]))
+    data = data_of(write_trace_page(tmp_path, tmp_path / 'trace.html'))
+    assert [data['columns']['id'][row] for row in data['pictured']] == ['4', '1']
+
+
 def test_hostile_names(tmp_path, browser):
     things = [(HOSTILE, *thing[1:-1], f'{thing[-1]} suppressed by {HOSTILE} 3') for thing in THINGS]
     stages = [Stage(stage.name, HOSTILE, {HOSTILE: HOSTILE}) for stage in STAGES]
@@ -362,6 +373,11 @@ def test_false_positives_and_help(made):
                          '[+5.0%,\xa0+15.0%]', 'a gain']  # fmt: skip
     assert helps[10:17][-1] == 'within noise'
     assert '>model.rpn_head.nms_iou_thr=0.8</pre>' in content
+
+
+def test_every_number_has_a_meaning():
+    numbers = {name for name, kind in OBJECT_COLUMNS.items() if kind is not str}
+    assert set(MEANINGS) == numbers - {'left', 'top', 'width', 'height'}
 
 
 def test_what_stands_at_the_top(tmp_path):
