@@ -1,6 +1,7 @@
 """A trace written by hand: 20 objects in two images, four false positives, three cards."""
 
 import csv
+import json
 import re
 from pathlib import Path
 
@@ -118,3 +119,8 @@ def make_trace(folder: Path, *, things=THINGS, wrong=WRONG, cards=(1, 4, 14), **
     image_of = {number: '7' if number <= 12 else '8' for number in cards}
     save_cards([Card(str(n), image, str(folder / f'{image}.png'), around) for n, image in image_of.items()], folder)
     return folder
+
+
+def data_of(path):
+    """What the script of a page reads."""
+    return json.loads(re.search(r'id="trace">(.*?)</script>', path.read_text(), re.DOTALL)[1])

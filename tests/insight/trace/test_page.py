@@ -7,14 +7,10 @@ import pytest
 from PIL import Image
 
 from frdet.errors import ConfigError, DataError
-from frdet.insight.trace import columns as trace_columns
 from frdet.insight.trace import page as trace_page
-from frdet.insight.trace.model import CARDS, DETECTIONS, OBJECT_COLUMNS, OBJECTS, Around, Card, Stage, Summary
+from frdet.insight.trace.model import CARDS, DETECTIONS, OBJECTS, Stage
 from frdet.insight.trace.page import write_trace_page
-from frdet.insight.trace.pictures import crop
-from frdet.insight.trace.plots import funnel, gains
-from frdet.insight.trace.sentences import MEANINGS
-from tests.insight.trace.made import COUNTS, HELPS, NMS, STAGES, THINGS, make_trace
+from tests.insight.trace.made import HELPS, NMS, STAGES, THINGS, data_of, make_trace
 
 ENTER, END, TAB = '\ue007', '\ue010', '\ue004'
 LEFT, UP, RIGHT, DOWN = '\ue012', '\ue013', '\ue014', '\ue015'
@@ -32,10 +28,6 @@ def made(tmp_path_factory):
 def shown(made, browser):
     browser.open(made)
     return browser
-
-
-def data_of(path):
-    return json.loads(re.search(r'id="trace">(.*?)</script>', path.read_text(), re.DOTALL)[1])
 
 
 def lines(browser, cells='stage class object'):
@@ -185,19 +177,6 @@ def test_groups(shown):
     ]  # fmt: skip
 
 
-def test_groups_by_shape_and_crowding(made):
-    """Twice as wide as high is not wide, and an IoU of 0.2 is not below it."""
-    splits = {split['name']: {name: counts for _, name, counts in split['groups']} for split in data_of(made)['splits']}
-    assert splits['all'] == {'all objects': list(COUNTS.values())}
-    shapes = splits['aspect ratio']
-    assert {name.split(':')[0]: sum(counts) for name, counts in shapes.items()} == {'wide': 1, 'between': 16, 'tall': 3}
-    # wide: 100 x 40. tall: 20 x 60, 20 x 41 and 30 x 90; not 20 x 40.
-    assert shapes['tall: h/w above 2'] == [0, 0, 0, 0, 0, 1, 2]
-    assert {name: sum(counts) for name, counts in splits['crowding'].items()} == {
-        'alone: IoU 0': 12, 'below 0.2': 2, '0.2 to 0.5': 3, 'from 0.5': 3
-    }  # fmt: skip
-
-
 def test_sorting_and_searching(shown):
     head = shown.find('#rows th:nth-child(4) button')
     head.click()
@@ -306,27 +285,6 @@ def test_forty_thousand_objects(tmp_path, browser):
     assert status(browser) == {'40,000 of 40,000 objects'}
 
 
-def test_more_objects_than_a_page_holds(tmp_path, monkeypatch):
-    """All are counted, every fourth is shown, and those with a picture."""
-    monkeypatch.setattr(trace_columns, 'MOST', 6)
-    path = write_trace_page(make_trace(tmp_path, cards=(2,)), tmp_path / 'trace.html')
-    data = data_of(path)
-    assert data['columns']['id'] == ['1', '2', '5', '9', '13', '17']
-    assert data['splits'][0]['groups'][0][2] == list(COUNTS.values())
-    assert data['pictured'] == [1]
-    assert 'The table has 6 of the 20 objects' in path.read_text()
-
-
-def test_an_id_that_comes_twice(tmp_path):
-    """The pictures of the objects after it are theirs."""
-    make_trace(tmp_path)
-    path = tmp_path / OBJECTS
-    lines = path.read_text().splitlines()
-    path.write_text('\n'.join([*lines[:3], lines[2], *lines[3:]]))
-    data = data_of(write_trace_page(tmp_path, tmp_path / 'trace.html'))
-    assert [data['columns']['id'][row] for row in data['pictured']] == ['4', '1']
-
-
 def test_hostile_names(tmp_path, browser):
     things = [(HOSTILE, *thing[1:-1], f'{thing[-1]} suppressed by {HOSTILE} 3') for thing in THINGS]
     stages = [Stage(stage.name, HOSTILE, {HOSTILE: HOSTILE}) for stage in STAGES]
@@ -375,11 +333,6 @@ def test_false_positives_and_help(made):
     assert '>model.rpn_head.nms_iou_thr=0.8</pre>' in content
 
 
-def test_every_number_has_a_meaning():
-    numbers = {name for name, kind in OBJECT_COLUMNS.items() if kind is not str}
-    assert set(MEANINGS) == numbers - {'left', 'top', 'width', 'height'}
-
-
 def test_what_stands_at_the_top(tmp_path):
     make_trace(tmp_path, checkpoint=None, notes=['OneStage tells no scores.'], split='val')
     content = write_trace_page(tmp_path, tmp_path / 'new/trace.html').read_text()
@@ -389,51 +342,6 @@ def test_what_stands_at_the_top(tmp_path):
     assert '1 pictures are missing, because an image cannot be read, such as' in content
     assert data_of(tmp_path / 'new/trace.html')['command'].endswith(".py' --split val --image ")
     assert Image.open(tmp_path / 'new/funnel.png').size[0] > 600
-
-
-def test_a_crop(tmp_path):
-    """A box of 20 x 10 at (100, 50) of 240 x 160: 32 pixels around it are x 68 to 153, y 18 to 93."""
-    Image.new('RGB', (240, 160), 'seagreen').save(tmp_path / 'a.png')
-    card = Card(
-        '1',
-        '1',
-        str(tmp_path / 'a.png'),
-        [Around('anchor', (90, 40, 130, 70), 'a'), Around('object', (0, 0, 60, 60), 'b')],
-    )
-    picture, marks = crop(card, (100, 50, 120, 60), 'bus')
-    assert picture.shape == (75, 85, 3) and picture[0, 0].tolist() == [46, 139, 87]
-    assert [(mark.tags['kind'], mark.xywh, mark.label) for mark in marks] == [
-        ('anchor', [22, 22, 40, 30], ''), ('this object', [32, 32, 20, 10], 'bus')
-    ]  # fmt: skip
-    # A box as large as the image is shrunk to 360 pixels: by 360 / 600.
-    Image.new('RGB', (600, 300)).save(tmp_path / 'a.png')
-    picture, marks = crop(card, (0, 0, 600, 300), 'bus')
-    assert picture.shape == (180, 360, 3) and marks[-1].xywh == [0, 0, 360, 180]
-    assert crop(Card('1', '1', str(tmp_path / 'b.png'), []), (0, 0, 9, 9), 'bus') is None
-    assert crop(card, (700, 400, 710, 410), 'bus')[0].size  # a box outside of the image
-
-
-def test_the_plot(made):
-    """The bars: still on their way, and lost, of every stage; the last is that of the found objects."""
-    from matplotlib.figure import Figure
-
-    axis = Figure().subplots()
-    funnel(Summary.load(made.parent)).paint(axis)
-    assert [(bar.get_x(), bar.get_width()) for bar in axis.patches] == [
-        (0, 19), (19, 1), (0, 18), (18, 1), (0, 18), (18, 0), (0, 16), (16, 2), (0, 13), (13, 3), (0, 12), (12, 1),
-        (0, 12),
-    ]  # fmt: skip
-
-
-def test_the_plot_of_gains():
-    from matplotlib.figure import Figure
-
-    axis = Figure().subplots()
-    gains(HELPS).paint(axis)
-    names = [text.get_text() for text in axis.get_yticklabels()]
-    assert names == ['background\nscore_thr: 0.05 -> 0.01', 'proposal NMS\nnms_iou_thr: 0.7 -> 0.8']
-    assert [line.get_xdata()[0] for line in axis.lines[:4:2]] == pytest.approx([-1, 5])
-    assert [line.get_marker() for line in axis.lines[1:4:2]] == ['o', 'D']  # within noise, and not
 
 
 def test_room_for_pictures(tmp_path, monkeypatch):
