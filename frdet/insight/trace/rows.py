@@ -1,6 +1,7 @@
 """The rows of a batch for the tables of a trace, and the cards of its objects."""
 
 import math
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -242,7 +243,8 @@ class Batch:
             for kind, box, text, iou in near
             if iou > 0
         ]
-        return Card(truth.names[row], str(found.img_id), str(found.img_path or ''), around)
+        path = os.path.abspath(found.img_path) if found.img_path else ''
+        return Card(truth.names[row], str(found.img_id), path, around)
 
 
 def _batch_size(event: Event) -> int | None:
