@@ -6,6 +6,7 @@ A trace is a folder with four files: ``trace.json`` (a ``Summary``), ``objects.c
 
 import csv
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -201,6 +202,8 @@ class Help:
         interval: 95% interval of the gain over images; the gain is within noise if it includes 0.
         images, objects: size of the sample.
         note: such as 'the weights were trained with the old anchors: train again'; may be empty.
+        ap, detections: what it costs: average precision at the IoU of the trace, and detections an image, before and
+            with the change.
     """
 
     stage: str
@@ -212,8 +215,18 @@ class Help:
     images: int
     objects: int
     note: str = ''
+    ap: tuple[float, float] = (math.nan, math.nan)
+    detections: tuple[float, float] = (math.nan, math.nan)
 
     @property
     def is_noise(self) -> bool:
         """Whether the interval of the gain includes 0."""
         return self.interval[0] <= 0 <= self.interval[1]
+
+    @property
+    def cost(self) -> str:
+        """What the gain costs, in words; empty if it is not known."""
+        if math.isnan(self.ap[0]):
+            return ''
+        (ap, new_ap), (count, new_count) = self.ap, self.detections
+        return f'AP {ap:.1%} -> {new_ap:.1%}, {count:.1f} -> {new_count:.1f} detections an image'
