@@ -6,7 +6,7 @@ what the config lines do. The feature maps of an image are computed once for all
 
 import copy
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +15,7 @@ import torch
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from frdet.apis import init_detector
 from frdet.config import apply_overrides
@@ -74,12 +75,10 @@ def what_would_help(
     dataset = _dataset(base.cfg, split)
     truth = MetricTruth(_metric(base.cfg, split, dataset))
     trials = [_Trial(base), *(_trial(change, base, split) for change in changes)]
-    shared = _Shared(base)
-    for model in {id(trial.model): trial.model for trial in trials}.values():
-        shared.give(model)
     total = min(images, len(dataset))
-    for image in track(draw_images(dataset, truth, images, seed), 'Trying other settings', total=total):
-        _detect(trials, image)
+    with _shared({id(trial.model): trial.model for trial in trials}.values()):
+        for image in track(draw_images(dataset, truth, images, seed), 'Trying other settings', total=total):
+            _detect(trials, image)
     if not trials[0].found:  # no image has objects
         return []
     before, *others = (score(truth, trial.found, summary.iou) for trial in trials)
@@ -130,34 +129,59 @@ def _metric(cfg: Config, split: str, dataset: Any) -> CocoMetric:
     return metric
 
 
-class _Shared:
-    """What detectors with the same weights compute alike for an image: feature maps, and convolutions on them."""
+def _shared(models: Iterable[Any]) -> '_SharedConvolutions':
+    """Let detectors with the same weights share backbone and neck, and, in the context, convolutions of their maps."""
+    convolutions = _SharedConvolutions()
+    first, *others = models
+    parts = {name: _Once(part) for name in ('backbone', 'neck') if (part := getattr(first, name)) is not None}
+    [*parts.values()][-1].then = convolutions.begin
+    for model in (first, *others):
+        model.compile_features = False
+        for name, part in parts.items():
+            setattr(model, name, part)
+    return convolutions
 
-    def __init__(self, base: Any):
-        self.extract = base.extract_features
-        self.inputs: Tensor | None = None
+
+class _Once(nn.Module):
+    """A backbone or a neck that several detectors share. It computes the maps of an input once."""
+
+    def __init__(self, module: nn.Module):
+        super().__init__()
+        self.module = module
+        self.then: Callable[[Any], None] | None = None  # is given new maps
+        self.last: tuple[Any, Any] = (None, None)
+
+    def forward(self, inputs: Any) -> Any:
+        if inputs is not self.last[0]:
+            self.last = inputs, self.module(inputs)
+            if self.then is not None:
+                self.then(self.last[1])
+        return self.last[1]
+
+
+class _SharedConvolutions(TorchFunctionMode):
+    """While it is entered, a convolution of a feature map is computed once for all detectors with equal weights.
+
+    The heads of most changed detectors begin with the same convolutions, which take most of the time.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
         self.maps: Sequence[Tensor] = ()
-        self.results: dict[tuple[str, int], Tensor] = {}
+        self.results: dict[tuple[int, int], Tensor] = {}
 
-    def give(self, model: Any) -> None:
-        """Let ``model`` take them from here."""
-        model.extract_features = self._features
-        for name, layer in model.named_modules():
-            if type(layer) is nn.Conv2d:  # a subclass may take more than a map
-                layer.forward = functools.partial(self._convolve, name, layer.forward)  # type: ignore[method-assign]
+    def begin(self, maps: Sequence[Tensor]) -> None:
+        """Forget the results for other maps."""
+        self.maps, self.results = maps, {}
 
-    def _features(self, inputs: Tensor) -> Sequence[Tensor]:
-        if inputs is not self.inputs:
-            self.inputs, self.maps, self.results = inputs, self.extract(inputs), {}
-        return self.maps
-
-    def _convolve(self, name: str, forward: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-        place = next((index for index, one in enumerate(self.maps) if x is one), None)
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        place = next((i for i, one in enumerate(self.maps) if args[0] is one), None) if func is torch.conv2d else None
         if place is None:
-            return forward(x)
-        if (name, place) not in self.results:
-            self.results[name, place] = forward(x)
-        return self.results[name, place].clone()  # the caller may write into it
+            return func(*args, **(kwargs or {}))
+        key = place, args[1].data_ptr()
+        if key not in self.results:
+            self.results[key] = func(*args, **(kwargs or {}))
+        return self.results[key].clone()  # the caller may write into it
 
 
 def _detect(trials: Sequence[_Trial], image: Image) -> None:

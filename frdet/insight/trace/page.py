@@ -175,7 +175,7 @@ def _helps(page: Page, helps: Sequence[Help]) -> None:
     )
     section.plot(plots.gains(helps), 'Gain in recall, with its 95% interval; grey: within noise')
     section.table(
-        ['stage', 'change', 'recall', 'with it', 'gain', '95%, images', 'this is', 'note', 'images', 'objects'],
+        ['stage', 'change', 'recall', 'with it', 'gain', '95%, images', 'this is', 'cost', 'note', 'images', 'objects'],
         [
             [
                 one.stage,
@@ -185,6 +185,7 @@ def _helps(page: Page, helps: Sequence[Help]) -> None:
                 f'{one.gain:+.1%}',
                 f'[{one.interval[0]:+.1%},\N{NO-BREAK SPACE}{one.interval[1]:+.1%}]',
                 'within noise' if one.is_noise else 'a gain' if one.gain > 0 else 'a loss',
+                one.cost or None,
                 one.note or None,
                 one.images,
                 one.objects,
@@ -194,7 +195,7 @@ def _helps(page: Page, helps: Sequence[Help]) -> None:
         caption='Changes, the greatest gain first',
     )
     for one in helps:
-        if one.lines:
+        if one.lines and one.gain > 0:
             section.heading(f'{one.change}: what to write')
             section.code(one.lines, label=f'Config lines for {one.change}')
 

@@ -1,6 +1,7 @@
 """What a changed setting does, where it is known, and against true runs of the changed config."""
 
 import shlex
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -9,12 +10,12 @@ from mmengine.config import Config
 from mmengine.model import BaseModel
 from pytest import approx
 from torch import nn
-from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
 from frdet.config import load_config
 from frdet.datasets.shapes import write_shapes
 from frdet.insight.trace import trace_objects
-from frdet.insight.trace.helping import _Shared, what_would_help
+from frdet.insight.trace.helping import _shared, what_would_help
 from frdet.insight.trace.model import OBJECT_COLUMNS, OBJECTS, Help, Summary, read_rows
 from frdet.registry import DETECTORS
 from tests.insight.trace.told import PassOn, Said, Scene, summary_of, write_config
@@ -135,33 +136,46 @@ def test_the_features_of_an_image_are_computed_once_for_a_size(tmp_path):
 
 
 class Doubling(nn.Module):
-    """A convolution of one map whose result is written into."""
+    neck = None
 
     def __init__(self):
         super().__init__()
+        self.backbone = AddingOne()
         self.conv = nn.Conv2d(1, 1, 1)
 
-    def extract_features(self, inputs):
+    def forward(self, inputs):
+        return self.conv(*self.backbone(inputs)).mul_(2)
+
+
+class AddingOne(nn.Module):
+    def forward(self, inputs):
         return (inputs + 1,)
 
-    def forward(self, inputs):
-        return self.conv(*self.extract_features(inputs)).mul_(2)
+
+class Counting(TorchFunctionMode):
+    """Counts additions and convolutions."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = Counter()
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        name = getattr(func, '__name__', '')
+        self.calls[name] += name in ('conv2d', 'add')
+        return func(*args, **(kwargs or {}))
 
 
-def test_convolutions_of_the_features_are_computed_once(monkeypatch):
-    first, second = Doubling(), Doubling()
-    second.load_state_dict(first.state_dict())
+def test_maps_and_convolutions_of_them_are_computed_once():
+    first, second, other = Doubling(), Doubling(), Doubling()
+    second.load_state_dict(first.state_dict(), assign=True)
     inputs = [torch.rand(1, 1, 4, 4) for _ in range(2)]
-    expected = [first(one) for one in inputs]
-    calls = []
-    monkeypatch.setattr(nn.Conv2d, 'forward', lambda self, x: calls.append(x) or F.conv2d(x, self.weight, self.bias))
-    shared = _Shared(first)
-    shared.give(first)
-    shared.give(second)
-    for one, value in zip(inputs, expected, strict=True):
-        assert torch.equal(first(one), value)
-        assert torch.equal(second(one), value)
-    assert len(calls) == 2
+    expected = [(first(one), other(one)) for one in inputs]
+    with Counting() as counting, _shared([first, second, other]):
+        for one, (value, of_other) in zip(inputs, expected, strict=True):
+            assert torch.equal(first(one), value)
+            assert torch.equal(second(one), value)
+            assert torch.equal(other(one), of_other)  # its weights differ
+    assert (counting.calls['add'], counting.calls['conv2d']) == (2, 4)
 
 
 def test_found_follows_the_iou_of_the_trace(tmp_path):

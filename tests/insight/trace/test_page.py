@@ -329,7 +329,7 @@ def test_false_positives_and_help(made):
     helps = re.findall(r'<td[^>]*>(.*?)</td>', content[content.index('Changes, the greatest gain first</p>') :])
     assert helps[:7] == ['proposal NMS', 'model.rpn_head.nms_iou_thr: 0.7 -&gt; 0.8', '60.0%', '70.0%', '+10.0%',
                          '[+5.0%,\xa0+15.0%]', 'a gain']  # fmt: skip
-    assert helps[10:17][-1] == 'within noise'
+    assert helps[11:18][-1] == 'within noise'
     assert '>model.rpn_head.nms_iou_thr=0.8</pre>' in content
 
 
