@@ -224,8 +224,18 @@ class CocoMetric(BaseMetric):
 
 
 def detections_of(sample: Mapping[str, Any]) -> Detections:
-    """The detections of a sample, for an evaluator. Raises DataError if a number is not finite."""
-    img_id, found = sample['img_id'], sample['pred_instances']
+    """The detections of a sample, for an evaluator.
+
+    Raises:
+        ConfigError: the model gives no boxes, scores or labels.
+        DataError: a number is not finite.
+    """
+    img_id, found = sample['img_id'], sample.get('pred_instances', {})
+    if missing := [key for key in ('bboxes', 'scores', 'labels') if key not in found]:
+        raise ConfigError(
+            f'The result of the model for image {img_id} has no {" and no ".join(missing)}: expected pred_instances '
+            'with bboxes, scores and labels in every sample that predicting returns'
+        )
     boxes, scores, labels = (found[key].detach().float().cpu().numpy() for key in ('bboxes', 'scores', 'labels'))
     if not (np.isfinite(boxes).all() and np.isfinite(scores).all()):
         raise DataError(

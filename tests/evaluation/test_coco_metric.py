@@ -137,6 +137,17 @@ def test_drawn_results(tmp_path, backend, seed):
     assert 0 < figures['coco/bbox_mAP'] < 1
 
 
+@pytest.mark.parametrize('keys', [(), ('bboxes', 'labels')])
+def test_results_without_detections(tmp_path, keys):
+    """A model that does not fit is an error in words."""
+    truth, samples, classes = drawn_set(0)
+    (tmp_path / 'truth.json').write_text(json.dumps(truth))
+    one = {**samples[0], 'pred_instances': {key: samples[0]['pred_instances'][key] for key in keys}}
+    missing = 'scores' if keys else 'bboxes and no scores and no labels'
+    with pytest.raises(ConfigError, match=f'for image {one["img_id"]} has no {missing}: expected pred_instances with'):
+        evaluate(tmp_path / 'truth.json', [one if keys else dict(img_id=one['img_id'])], classes)
+
+
 @pytest.mark.parametrize('backend', BACKENDS)
 def test_real_annotations(coco_root, tmp_path, backend):
     """Every annotated box moved a little, and wrong ones; all images of the file."""

@@ -14,7 +14,7 @@ from mmengine.dist import barrier, get_rank, get_world_size, is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from frdet.errors import ConfigError, DataError, defined
+from frdet.errors import DataError
 from frdet.evaluation import CocoMetric
 from frdet.evaluation.coco_metric import detections_of
 from frdet.evaluation.numbering import Detections
@@ -100,11 +100,6 @@ class TraceHook(Hook):
     ) -> None:
         """Trace the objects of a batch."""
         samples = list(outputs or ())
-        if not all('pred_instances' in sample for sample in samples):
-            raise ConfigError(
-                f'{defined(type(self.model))} cannot be traced: its results have no pred_instances, which hold bboxes, '
-                'scores and labels'
-            )
         found = [_best_first(detections_of(sample.to_dict())) for sample in samples]
         places = [self.truth.truth.position(one.img_id, one.img_path) for one in found]
         new = [place if place is not None and place not in self._seen else None for place in places]
