@@ -171,7 +171,7 @@ def test_detector(
             runner.register_hook(hook)
         if amp:
             predict_in_bfloat16(bare(runner.model))
-        if show_dir is None:
+        if show_dir is None and not more_hooks:  # such a hook may use the detections, or has words of its own
             _refuse_useless_test(runner.test_loop.evaluator.metrics)
         return runner.test()
 
