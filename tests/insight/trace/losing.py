@@ -36,11 +36,16 @@ STRIDES = (16, 32)
 P4, P5 = 0, 1
 CAT, DOG = 0, 1
 CLASSES = ('cat', 'dog')
-DULL = -4.0  #: the logit of the first anchor of a level that nothing is said of; each later one is 0.001 below it
+DULL = -4.0  #: the logit of the first anchor of which nothing is said; see ``dull``
 FAINT = 0.004  #: the score of a class that nothing is said of; the background has the rest
 PREPROCESSOR = dict(type='DetPreprocessor', mean=(0.0,) * 3, std=(1.0,) * 3)
 ANCHORS = dict(type='AnchorGenerator', strides=STRIDES, sizes=((16,), (32,)), ratios=(1.0,), offset=0.5)
 Box = Sequence[float]
+
+
+def dull(level: int, index: int) -> float:
+    """The logit of an anchor of which nothing is said: a little below those before it, so that no two are equal."""
+    return DULL - index / 1000 - level / 2000
 
 
 def sigmoid(logit: float) -> float:
@@ -168,7 +173,8 @@ class SpokenRPNHead(RPNHead):
     def forward(self, features: Sequence[torch.Tensor]) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
         anchors = self._anchors(features)
         logits = [
-            (DULL - torch.arange(len(a), dtype=torch.float32) / 1000).repeat(len(features[0]), 1) for a in anchors
+            torch.tensor([dull(level, index) for index in range(len(a))]).repeat(len(features[0]), 1)
+            for level, a in enumerate(anchors)
         ]
         deltas = [torch.zeros(len(features[0]), len(a), 4) for a in anchors]
         for place, number in enumerate(numbers(features[0])):

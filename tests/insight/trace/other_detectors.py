@@ -20,13 +20,13 @@ from tests.insight.trace.losing import (
     ANCHORS,
     CAT,
     DOG,
-    DULL,
     FAINT,
     PREPROCESSOR,
     ROOT,
     Box,
     Scene,
     Thing,
+    dull,
     faster_rcnn,
     numbers,
 )
@@ -47,7 +47,10 @@ class SpokenRetinaHead(retina.RetinaHead):
     def forward(self, features: Sequence[torch.Tensor]) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
         anchors = self._anchors(features)
         batch = len(features[0])
-        logits = [(DULL - torch.arange(len(a)) / 1000)[:, None].repeat(batch, 1, self.num_classes) for a in anchors]
+        logits = [
+            torch.tensor([[dull(level, index)] for index in range(len(a))]).repeat(batch, 1, self.num_classes)
+            for level, a in enumerate(anchors)
+        ]
         deltas = [torch.zeros(batch, len(a), 4) for a in anchors]
         for place, number in enumerate(numbers(features[0])):
             for image, level, column, row, *rest in self.said:
