@@ -16,20 +16,8 @@ from frdet.models.task_modules import Detections
 from frdet.models.task_modules.observing import Filtered, tell
 from frdet.registry import DENSE_HEADS, DETECTORS, PREPROCESSORS
 from frdet.structures import to_original
-from tests.insight.trace.losing import (
-    ANCHORS,
-    CAT,
-    DOG,
-    FAINT,
-    PREPROCESSOR,
-    ROOT,
-    Box,
-    Scene,
-    Thing,
-    dull,
-    faster_rcnn,
-    numbers,
-)
+from tests.insight.trace.losing import ANCHORS, CAT, DOG, PREPROCESSOR, ROOT, Box, Scene, Thing, faster_rcnn
+from tests.insight.trace.spoken import FAINT, dull, numbers
 
 if str(ROOT / 'docs/examples/retina') not in sys.path:
     sys.path.append(str(ROOT / 'docs/examples/retina'))

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tests.insight.trace.losing import CAT, CLASSES, DOG, FAINT, SIDE, STRIDES, Box, Said, Scene, Thing, dull
+from tests.insight.trace.losing import CAT, CLASSES, DOG, SIDE, Box, Said, Scene, Thing
+from tests.insight.trace.spoken import FAINT, STRIDES, dull
 
 NAMES = (
     'no anchor', 'RPN score', 'RPN regression', 'proposal size', 'proposal NMS', 'proposal top-k', 'class',

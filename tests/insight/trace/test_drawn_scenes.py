@@ -4,8 +4,9 @@ import random
 
 import pytest
 
-from tests.insight.trace.losing import CAT, DOG, SIDE, STRIDES, Said, Scene, Thing, trace
+from tests.insight.trace.losing import CAT, DOG, SIDE, Said, Scene, Thing, trace
 from tests.insight.trace.slow import Settings, follow
+from tests.insight.trace.spoken import STRIDES
 from tests.insight.trace.test_stages import STAGES
 
 SETTINGS = Settings(

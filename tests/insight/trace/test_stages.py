@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from tests.insight.trace.losing import BASE, BESIDE, CAT, CLOSE, CROWDED, DOG, MIDDLE, Scene, sigmoid, trace
+from tests.insight.trace.losing import BASE, BESIDE, CAT, CLOSE, CROWDED, DOG, MIDDLE, P4, Said, Scene, sigmoid, trace
 
 
 class Case(NamedTuple):
@@ -44,9 +44,11 @@ CASES = [
         'proposal size', 'D', dict(decoded_iou=1), ['10.0 x 10.0'],
         changes=dict(model__rpn_head__min_side=12.0), key='model.rpn_head.min_side',
     ),
-    Case(  # the proposal in the middle is suppressed by that of E, which does not fit B
-        'proposal NMS', 'B', dict(anchor_iou=1, decoded_iou=0.6, proposal_iou=1 / 3), ['0.60', 'dog 15'],
-        before=CROWDED.change('B', moved=MIDDLE, refined=(64, 0, 96, 32)),
+    Case(  # the proposal in the middle is suppressed by that of E, which does not fit B; those of p4 do not count
+        'proposal NMS', 'B', dict(anchor_iou=1, decoded_iou=0.6, proposal_iou=18 / 46), ['0.60', 'dog 15'],
+        before=CROWDED.change('B', moved=MIDDLE, refined=(64, 0, 96, 32)).add(
+            'of p4', None, Said((P4, 5, 0), 7, {}, moved=(78, 0, 110, 32))
+        ),
         changes=dict(model__rpn_head__nms_iou_thr=0.5), key='model.rpn_head.nms_iou_thr',
     ),
     Case(
