@@ -60,8 +60,8 @@ def trace_objects(
     except OSError as error:
         raise ConfigError(f'{folder} cannot be made a folder ({error.strerror}): choose another --out') from None
     if split == 'val':
-        for name in ('dataloader', 'cfg', 'evaluator'):
-            cfg[f'test_{name}'] = cfg.get(f'val_{name}')
+        cfg.test_dataloader, cfg.test_evaluator = cfg.get('val_dataloader'), cfg.get('val_evaluator')
+        cfg.test_cfg = cfg.get('test_cfg') or dict(type='TestLoop')
     config = cfg.filename or 'given as an object'
     hook = TraceHook(folder, iou=iou, min_size=min_size, cards=cards, starts=checkpoint is None)
     with observing(hook.events.append):
