@@ -64,7 +64,7 @@ class TraceHook(Hook):
         self.counts: Counter[str] = Counter()
         self.kinds: Counter[str] = Counter()
         self.metrics: dict[str, float] = {}
-        self._cards: dict[str, list[tuple[int, str, str, Card]]] = {}
+        self._cards: dict[str, list[tuple[int, int, int, Card]]] = {}
         self._seen: set[int] = set()
 
     def before_run(self, runner: Runner) -> None:
@@ -109,24 +109,26 @@ class TraceHook(Hook):
         self.stages, self.unknown = batch.stages, batch.unknown
         for index, place in enumerate(new):
             if place is not None:
-                self._write(batch, index, self.truth.truth.images[place]['file_name'])
+                self._write(batch, index, place)
 
-    def _write(self, batch: Batch, index: int, file: str) -> None:
-        where = {'image': str(batch.found[index].img_id), 'file': file}
+    def _write(self, batch: Batch, index: int, place: int) -> None:
+        where = {'image': str(batch.found[index].img_id), 'file': self.truth.truth.images[place]['file_name']}
         for number, row in enumerate(batch.objects(index)):
-            self._append(OBJECTS, {**where, **row})
+            self._append(OBJECTS, place, {**where, **row})
             key = zlib.crc32(f'{where["image"]} {row["id"]}'.encode())
             heap = self._cards.setdefault(row['stage'], [])
             # The first ones by a hash, so that the choice depends on no order of the images.
             if self.num_cards and (len(heap) < self.num_cards or -key > heap[0][0]):
-                heapq.heappush(heap, (-key, where['image'], row['id'], batch.card(index, number)))
+                heapq.heappush(heap, (-key, place, number, batch.card(index, number)))
                 if len(heap) > self.num_cards:
                     heapq.heappop(heap)
         for row in batch.false_positives(index):
-            self._append(DETECTIONS, {**where, **row})
+            self._append(DETECTIONS, place, {**where, **row})
 
-    def _append(self, name: str, row: dict[str, Any]) -> None:
-        csv.writer(self._files[name]).writerow(_cell(row.get(column), kind) for column, kind in TABLES[name][0].items())
+    def _append(self, name: str, place: int, row: dict[str, Any]) -> None:
+        """Write a row to the part of this process, behind the place of its image."""
+        cells = [_cell(row.get(column), kind) for column, kind in TABLES[name][0].items()]
+        csv.writer(self._files[name]).writerow([place, *cells])
 
     def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Join the parts of all processes."""
@@ -138,24 +140,23 @@ class TraceHook(Hook):
         barrier()
         if is_main_process():
             self.counts, self.kinds = (self._join(name) for name in TABLES)
-            joined = {(card.image, card.object): card for rank in _ranks() for card in self._take_cards(rank)}
+            joined = {(card.path, card.object): card for rank in _ranks() for card in self._take_cards(rank)}
             save_cards(list(joined.values()), self.out)
 
     def _join(self, name: str) -> Counter[str]:
         """Write a table from its parts. An image that a distributed sampler repeats is in two of them."""
         columns, counted = TABLES[name]
-        place, *of_image = [list(columns).index(column) for column in (counted, 'image', 'file')]
+        place = list(columns).index(counted)
         counts: Counter[str] = Counter()
-        seen: set[tuple[str, ...]] = set()
+        seen: set[str] = set()
         with (self.out / name).open('w', encoding='utf-8', newline='') as table:
             writer = csv.writer(table)
             writer.writerow(columns)
             for rank in _ranks():
                 part = self.out / _part(name, rank)
-                images = set()
+                images: set[str] = set()
                 with part.open(encoding='utf-8', newline='') as file:
-                    for row in csv.reader(file):
-                        image = tuple(row[column] for column in of_image)
+                    for image, *row in csv.reader(file):
                         if image not in seen:
                             images.add(image)
                             counts[row[place]] += 1
