@@ -159,7 +159,8 @@ def _pictures(page: Page, rows: Rows, cards: Sequence[Card], data: dict[str, Any
             room -= len(section.blocks[-1]['uri'])
     missing = []
     if unread:
-        missing.append(f'{len(unread)} pictures are missing, because an image cannot be read, such as {unread[0]}.')
+        what = '1 picture is' if len(unread) == 1 else f'{len(unread)} pictures are'
+        missing.append(f'{what} missing, because an image cannot be read, such as {unread[0]}.')
     if (left_out := len(cards) - len(unread) - len(data['pictured'])) > 0:
         missing.append(f'The page has no room for {left_out} of the {len(cards)} pictures; cards.json has all of them.')
     return missing

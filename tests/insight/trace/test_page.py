@@ -339,7 +339,7 @@ def test_what_stands_at_the_top(tmp_path):
     for words in ('<dd>none</dd>', 'OneStage tells no scores.', '<dd>60.0%</dd>', '<dt>coco/bbox_mAP</dt>'):
         assert words in content
     assert 'coco/bbox_mAP_s' not in content  # it is no headline
-    assert '1 pictures are missing, because an image cannot be read, such as' in content
+    assert '1 picture is missing, because an image cannot be read, such as' in content
     assert data_of(tmp_path / 'new/trace.html')['command'].endswith(".py' --split val --image ")
     assert Image.open(tmp_path / 'new/funnel.png').size[0] > 600
 
