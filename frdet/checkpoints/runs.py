@@ -79,6 +79,17 @@ def check_whole(path: str | Path) -> None:
     raise CheckpointError(f'Checkpoint {path} is broken ({reason}): resume from another one')
 
 
+def last_checkpoint(work_dir: str | Path) -> Path | None:
+    """Return the path that ``last_checkpoint`` names, which may not exist; None without such a file."""
+    pointer = Path(work_dir, 'last_checkpoint')
+    if not pointer.is_file():
+        return None
+    named = Path(pointer.read_text().strip())
+    here = Path(work_dir, named.name)
+    # The work dir may have been moved or copied.
+    return named if named.parent.is_dir() and not here.is_file() else here
+
+
 def newest_whole(work_dir: str | Path) -> str | None:
     """Return the checkpoint to resume from: the one in ``last_checkpoint``, or the newest other one if it is broken.
 
@@ -87,12 +98,8 @@ def newest_whole(work_dir: str | Path) -> str | None:
     Raises:
         CheckpointError: all checkpoints are broken.
     """
-    pointer = Path(work_dir, 'last_checkpoint')
-    named = [Path(pointer.read_text().strip())] if pointer.is_file() else []
-    # The work dir may have been moved or copied.
-    is_elsewhere = bool(named) and named[0].parent.is_dir() and not Path(work_dir, named[0].name).is_file()
-    folder = named[0].parent if is_elsewhere else Path(work_dir)
-    named = [folder / path.name for path in named]
+    last = last_checkpoint(work_dir)
+    folder, named = (last.parent, [last]) if last else (Path(work_dir), [])
     others = [path for path in folder.glob('*.pth') if not path.name.startswith('best_') and path not in named]
     others.sort(key=lambda path: path.stat().st_mtime_ns, reverse=True)
     broken = []

@@ -15,11 +15,13 @@ import base64
 import io
 import json
 import math
+import os
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import jinja2
 import numpy as np
@@ -86,6 +88,11 @@ class Link:
     def __post_init__(self) -> None:
         if not re.fullmatch(r'https?://[!-~]+|[\w.~%-][\w.~%/-]*', self.href, re.ASCII):
             raise ValueError(f'{self.href!r} is neither a quoted relative path nor a web address')
+
+    @classmethod
+    def to(cls, path: Path, folder: Path, text: str) -> 'Link':
+        """A link from a page in ``folder`` to a file."""
+        return cls(text, quote(Path(os.path.relpath(path, folder)).as_posix()))
 
     def __str__(self) -> str:
         return self.text

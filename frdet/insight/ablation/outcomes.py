@@ -18,7 +18,7 @@ from frdet.evaluation.results import read_results
 from frdet.evaluation.truth import Source, Truth
 from frdet.files import write_file
 from frdet.insight import store
-from frdet.insight.ablation.bootstrap import SAMPLED, draw, sampled_ap
+from frdet.insight.bootstrap import SAMPLED, draw, sampled_ap
 from frdet.insight.errors import class_table
 from frdet.insight.report.run import Run, read_run
 

@@ -11,8 +11,8 @@ from matplotlib.transforms import blended_transform_factory
 
 from frdet.apis.ablation.study import Study
 from frdet.insight.ablation.conclusions import Conclusion, Difference, Interval
+from frdet.insight.naming import short
 from frdet.insight.plots import COLOURS, Plot
-from frdet.insight.report.plots import short
 
 BASE, VARIANT = dict(color=COLOURS['grey'], label='base'), dict(color=COLOURS['blue'], label='variant')
 #: Colours of verdicts; every other verdict is grey. The side of the line at 0 says the same without a colour.

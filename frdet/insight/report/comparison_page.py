@@ -1,6 +1,5 @@
 """The page that compares several trainings."""
 
-import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ import numpy as np
 
 from frdet.config.origins import leaves
 from frdet.errors import ConfigError
+from frdet.insight.naming import run_names
 from frdet.insight.page import Page
 from frdet.insight.report import plots
 from frdet.insight.report.run import Run, read_run
@@ -105,13 +105,3 @@ def differences(configs: Sequence[Mapping[str, Any]]) -> list[list[Any]]:
     keys = dict.fromkeys(key for config in configs for key in config if key.split('.')[0] not in PLACES)
     rows = [[key, *(repr(config[key]) if key in config else None for config in configs)] for key in keys]
     return [row for row in rows if len(set(row[1:])) > 1]
-
-
-def run_names(paths: Sequence[str | Path]) -> list[str]:
-    """The last part of every path, or as many last parts as make the names differ."""
-    parts = [Path(os.path.abspath(path)).parts for path in paths]
-    for count in range(1, max(map(len, parts)) + 1):
-        names = ['/'.join(part[-count:]) for part in parts]
-        if len(set(names)) == len(names):
-            return names
-    raise ConfigError('A run is compared with itself: give different work dirs')

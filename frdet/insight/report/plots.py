@@ -10,6 +10,7 @@ from matplotlib.colors import LinearSegmentedColormap, to_rgb
 
 from frdet.evaluation.backends import CocoEval
 from frdet.insight.errors import COLUMNS, class_table, precision_curve
+from frdet.insight.naming import short
 from frdet.insight.plots import COLOURS, Plot, save
 from frdet.insight.report.run import Analysis, Log, Run, read_run
 from frdet.insight.store import SIZE_EDGES
@@ -19,7 +20,6 @@ from frdet.visualization.fonts import legible
 METRICS = {'bbox_mAP': 'AP', 'bbox_mAP_50': 'AP50', 'bbox_mAP_75': 'AP75'}
 MANY_CLASSES = 20
 MOST_CLASSES = 100  # that one plot shows, because its size grows with them
-MOST_LETTERS = 32  # of the name of a class in a plot
 # Transparent to blue, so that text in the page's colour is legible above it on a light and on a dark page.
 _BLUES = LinearSegmentedColormap.from_list('blues', [(*to_rgb(COLOURS['blue']), alpha) for alpha in (0.0, 0.65)])
 
@@ -235,9 +235,3 @@ def labels(statistics: Mapping[str, Any]) -> Plot:
 
     height = 1.6 + 0.15 * min(len(statistics['classes']), MANY_CLASSES)
     return Plot(paint, (9.0, max(2.6, height)), columns=3)
-
-
-def short(names: Sequence[str]) -> list[str]:
-    """Names, cut in the middle so that they leave room for the plot."""
-    half = (MOST_LETTERS - 3) // 2
-    return [name if len(name) <= MOST_LETTERS else f'{name[:half]}...{name[-half:]}' for name in names]

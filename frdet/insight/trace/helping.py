@@ -22,7 +22,7 @@ from frdet.config import apply_overrides
 from frdet.evaluation import CocoMetric
 from frdet.evaluation.coco_metric import detections_of
 from frdet.evaluation.numbering import Detections
-from frdet.insight.ablation.bootstrap import draw
+from frdet.insight.bootstrap import draw
 from frdet.insight.trace.changes import Change, changes_of
 from frdet.insight.trace.matching import MetricTruth
 from frdet.insight.trace.model import Help, Summary

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from frdet.evaluation.backends import Columns, Numbered, hotcoco_evaluator, with_pycocotools
-from frdet.insight.ablation.bootstrap import SAMPLED, draw, sampled_ap
+from frdet.insight.bootstrap import SAMPLED, draw, sampled_ap
 
 IMAGES, CLASSES = 16, 3
 AP = SAMPLED['bbox_mAP']
