@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from tests.insight.trace.losing import BASE, CAT, DOG, P4, P5, Said, Scene, Thing, pipeline, trace
+from frdet.insight.trace import trace_objects
+from tests.insight.trace.losing import BASE, CAT, DOG, P4, P5, Said, Scene, Thing, config, pipeline, read_trace, trace
 
 #: C is lost at the RPN's score, D at the background, B is detected as a cat.
 MIXED = (
@@ -187,3 +188,14 @@ def test_batches(tmp_path, batch_size):
 def test_ids_may_be_text(tmp_path):
     scene = replace(MIXED, things={name: replace(t, id=f'id {name}') for name, t in MIXED.things.items()})
     assert [row['id'] for row in trace(scene, tmp_path).rows] == ['id A', 'id B', 'id C', 'id D']
+
+
+def test_the_data_of_the_validation(tmp_path):
+    """The config has no test, and the hook that saves the best checkpoint does not take it for a validation."""
+    cfg = config([MIXED], tmp_path, default_hooks__checkpoint__save_best='coco/bbox_mAP')
+    for name in ('dataloader', 'evaluator'):
+        cfg[f'val_{name}'] = cfg.pop(f'test_{name}')
+    cfg.pop('test_cfg')
+    trace_objects(cfg, None, tmp_path / 'trace', split='val')
+    assert stages(read_trace(tmp_path / 'trace'), MIXED) == MIXED_STAGES
+    assert not list(tmp_path.rglob('*.pth'))
