@@ -1,6 +1,7 @@
 """The page of one training."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from frdet.insight.errors import COLUMNS, KIND_TEXTS, KINDS, class_table
 from frdet.insight.page import Page, Section
 from frdet.insight.report import pictures, plots
 from frdet.insight.report.run import Analysis, Run, read_run
+from frdet.insight.report.traces import add_traces
 from frdet.insight.store import BATCH
 from frdet.progress import track
 
@@ -41,7 +43,11 @@ def write_page(work_dir: str | Path, out: str | Path) -> Path:
     run = read_run(work_dir)
     run.note_its_end()
     page = Page(f'Training of {run.work_dir.resolve().name}', facts=_facts(run), warnings=run.missing)
-    for add in track((_metrics, _curves, _precision, _detections, _batches, _labels, _settings), 'Drawing', delay=0):
+    traces = partial(add_traces, folder=Path(out).parent)
+    parts: list[Callable[[Page, Run], None]] = [
+        _metrics, _curves, _precision, _detections, traces, _batches, _labels, _settings,
+    ]  # fmt: skip
+    for add in track(parts, 'Drawing', delay=0):
         add(page, run)
     page.write(out)
     return Path(out)
