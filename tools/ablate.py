@@ -2,7 +2,7 @@
 
 python tools/ablate.py BASE.py VARIANT.py ... [--seeds 3] [--work-dir DIR]
 python tools/ablate.py STUDY.py
-python tools/ablate.py --report WORK_DIR
+python tools/ablate.py --report WORK_DIR [--trace]
 python tools/ablate.py --search STUDY.py
 """
 
@@ -22,6 +22,7 @@ with starting():
     from frdet.insight.ablation.page import write_ablation
     from frdet.insight.ablation.reports import write_reports
     from frdet.insight.ablation.tables import printed, write_tables
+    from frdet.insight.ablation.traces import trace_runs
 
 TRAIN = Path(__file__).with_name('train.py')
 
@@ -41,6 +42,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--budget', type=float, metavar='HOURS', help='stop if the runs would take longer together')
     parser.add_argument('--trials', type=_positive, metavar='N', help='trainings of a search')
     parser.add_argument('--jobs', type=_positive, metavar='N', help='runs at once; default: one for each GPU, else 1')
+    parser.add_argument(
+        '--trace', action='store_true', help='then trace the last checkpoint of each run: where are objects lost?'
+    )
     parser.add_argument('--no-trial', action='store_true', help='plan without two iterations of each config')
     how = parser.add_mutually_exclusive_group()
     how.add_argument('--dry-run', action='store_true', help='print the plan, write nothing')
@@ -54,10 +58,12 @@ def parse_args() -> argparse.Namespace:
         parser.error('give BASE.py VARIANT.py ..., or STUDY.py, or --report WORK_DIR, or --search STUDY.py')
     of_plan = ('seeds', 'allow', 'budget', 'no_trial', 'dry_run', 'print_commands', 'slurm', 'slurm_options')
     of_both = ('metric', 'trials', 'jobs', 'work_dir', 'cfg_options')
-    if args.search and any(getattr(args, name) for name in of_plan):
+    if args.search and any(getattr(args, name) for name in (*of_plan, 'trace')):
         parser.error('--search takes only --metric, --trials, --jobs, --work-dir and --cfg-options')
     if args.report and any(getattr(args, name) for name in (*of_plan, *of_both)):
-        parser.error('--report takes a work dir, and nothing else')
+        parser.error('--report takes a work dir, and nothing else but --trace')
+    if args.trace and (args.dry_run or args.print_commands or args.slurm):
+        parser.error('--trace traces finished runs: leave it out here, and later run --report WORK_DIR --trace')
     if args.trials and not args.search:
         parser.error('--trials is for --search; the number of runs of each config is --seeds')
     return args
@@ -88,7 +94,7 @@ def plan_of(args: argparse.Namespace) -> reading.Plan:
 def main() -> int:
     args = parse_args()
     if args.report:
-        show(load_study(args.report))
+        show(load_study(args.report), trace=args.trace)
         return 0
     count = args.jobs or running.default_jobs()
     if args.search:
@@ -120,7 +126,7 @@ def main() -> int:
     for job, code in failed.items():
         print(f'{job.name} failed with exit code {code}; the last lines of {job.output}:')
         print('\n'.join(f'    {line}' for line in job.last_words()))
-    show(study)
+    show(study, trace=args.trace)
     return 1 if failed else 0
 
 
@@ -129,11 +135,14 @@ def print_plan(plan: reading.Plan, study: Study, trials: planning.Trials, count:
     planning.check_budget(plan, study, trials)
 
 
-def show(study: Study) -> None:
-    """Write tables and page of what is finished, and print the table."""
+def show(study: Study, *, trace: bool) -> None:
+    """Write tables and page of what is finished, after tracing it if that is asked for, and print the table."""
+    warnings = trace_runs(study) if trace else []
+    for warning in warnings:
+        print(f'warning: {warning}')
     conclusions = conclude(study)
     write_tables(study, conclusions, study.work_dir)
-    warnings = write_reports(study)
+    warnings += write_reports(study)
     page = write_ablation(study, conclusions, study.work_dir / 'ablation.html', warnings=warnings)
     print(printed(study, conclusions))
     print(f'{page}, and ablation.md, ablation.csv and ablation.tex beside it')

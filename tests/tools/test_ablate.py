@@ -103,7 +103,10 @@ def test_again_trains_nothing_and_a_page_may_be_made_at_any_time(finished):
     planned = run(folder, 'study.py', '--work-dir', str(folder / 'work'), '--dry-run', '--no-trial')
     assert re.findall(r'^\| (\w+) +\| +(\d) ', planned, re.M) == [('base', '0'), ('strong', '0')]  # runs left
     (folder / 'work/ablation.html').unlink()
-    assert run(folder, '--report', str(folder / 'work')).splitlines()[-1] == said.splitlines()[-1]
+    traced = run(folder, '--report', str(folder / 'work'), '--trace')
+    assert traced.splitlines()[-1] == said.splitlines()[-1]
+    # The data of the toys are no DetDataset.
+    assert 'warning: No trace of base/seed_0, strong/seed_0, base/seed_1 and 1 more: CocoMetric has no' in traced
     assert (folder / 'work/ablation.html').is_file()
     assert before == {path: path.stat().st_mtime_ns for path in (folder / 'work').rglob('*.out')}
 
@@ -148,6 +151,8 @@ def test_a_run_that_fails(tmp_path):
         ([], 2, 'STUDY.py'),
         (['--search', 'study.py'], 1, 'variants (study.py:2): unknown'),
         (['--search', 'study.py', '--dry-run'], 2, '--search takes only'),
+        (['study.py', '--trace', '--dry-run'], 2, '--trace traces finished runs: leave it out here'),
+        (['--search', 'study.py', '--trace'], 2, '--search takes only'),
         (['study.py', '--trials', '3'], 2, '--trials is for --search'),
         (['study.py', '--slurm', 'gpu', '--no-trial'], 1, 'Slurm is not on this machine'),
     ],

@@ -11,6 +11,7 @@ from frdet.errors import UserError
 from frdet.insight.ablation.conclusions import Conclusion, Difference, Interval
 from frdet.insight.ablation.outcomes import Outcome, read_outcome
 from frdet.insight.ablation.statistics import Key, corrected, difference, mean_and_spread, verdict
+from frdet.insight.ablation.traces import Percents, Traces, mean_percents, read_traces
 from frdet.insight.errors import KINDS
 from frdet.insight.flops import count_flops
 from frdet.progress import track
@@ -45,8 +46,9 @@ def conclude(study: Study) -> list[Conclusion]:
     differences = corrected(
         _told((variant, _values(base), _values(outcomes[variant])) for variant in study.variants[1:])
     )
+    traces = read_traces(study)
     return [
-        _conclude(study, variant, base, outcomes[variant], missing[variant], differences.get(variant))
+        _conclude(study, variant, base, outcomes[variant], missing[variant], differences.get(variant), traces)
         for variant in track(study.variants, 'Comparing the variants')
     ]
 
@@ -66,11 +68,13 @@ def _conclude(
     own: Outcomes,
     missing: Mapping[str, str],
     told: Difference | None,
+    traces: Traces,
 ) -> Conclusion:
     values, trial, is_base = _values(own), study.trial(variant), variant == study.base
     mean, spread = mean_and_spread(list(values.values()))
     parts = {} if is_base else _parts(study, base, own)
     images, over_images = ({}, None) if is_base else _over_images(base, own)
+    base_traced, traced = traces.percents.get(study.base, {}), traces.percents.get(variant, {})
     memory = [one.memory for one in own.values() if one.memory is not None]
     hours = [one.hours for one in own.values()]
     times = [time for one in own.values() for time in one.times]
@@ -80,7 +84,7 @@ def _conclude(
         mean,
         spread,
         missing=missing,
-        notes=_notes(study, variant, base, own),
+        notes=[*_notes(study, variant, base, own), *traces.notes.get(variant, ())],
         difference=told,
         verdict='' if is_base else verdict(told, less_is_better=study.less_is_better),
         images=images,
@@ -88,6 +92,8 @@ def _conclude(
         sizes={name: one for (kind, name), one in parts.items() if kind == 'size'},
         classes={name: one for (kind, name), one in parts.items() if kind == 'class'},
         errors=_mean_errors(own.values()),
+        lost=mean_percents(traced.values()),
+        stages={} if is_base else _stages(base_traced, traced),
         seconds=float(np.median(times)) if times else None,
         hours=float(np.mean(hours)) if hours else None,
         memory=max(memory) if memory else trial.get('memory'),
@@ -118,6 +124,20 @@ def _parts(study: Study, base: Outcomes, own: Outcomes) -> dict[tuple[str, str],
     keys = [*(('size', end) for end in ends), *(('class', name) for name in classes)]
     told = _told((key, values(base, *key), values(own, *key)) for key in keys)
     return {(kind, BESIDE[name] if kind == 'size' else name): one for (kind, name), one in corrected(told).items()}
+
+
+def _stages(base: Mapping[int, Percents], own: Mapping[int, Percents]) -> dict[str, Difference]:
+    """Differences of the percentage of objects at each stage that any run lost objects at, corrected for their number.
+
+    A stage without objects would only raise the q of the others.
+    """
+
+    def values(runs: Mapping[int, Percents], name: str) -> dict[int, float]:
+        return {seed: run[name] for seed, run in runs.items() if name in run}
+
+    runs = [*base.values(), *own.values()]
+    names = [name for name in mean_percents(own.values()) if any(run.get(name) for run in runs)]
+    return corrected(_told((name, values(base, name), values(own, name)) for name in names))
 
 
 def _over_images(base: Outcomes, own: Outcomes) -> tuple[dict[int, Interval], Interval | None]:

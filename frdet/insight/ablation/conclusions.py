@@ -54,6 +54,9 @@ class Conclusion:
             corrected over all of them and all classes of the variant.
         classes: name of a class -> difference of its AP to the base.
         errors: kind of error -> AP that it costs, the mean over seeds.
+        lost: name of a stage of the detector -> percent of the objects that it lost, the mean over the traced runs;
+            the objects that are found are its last stage. Empty if no run is traced.
+        stages: name of a stage -> difference of that percentage to the base. ``q`` is corrected over all stages.
         seconds: of an iteration, the median over all runs; None if not known, as for all below.
         hours: of a whole training without validations, the mean over finished runs.
         memory: MB, the most of all runs.
@@ -74,6 +77,8 @@ class Conclusion:
     sizes: Mapping[str, Difference] = field(default_factory=dict)
     classes: Mapping[str, Difference] = field(default_factory=dict)
     errors: Mapping[str, float] = field(default_factory=dict)
+    lost: Mapping[str, float] = field(default_factory=dict)
+    stages: Mapping[str, Difference] = field(default_factory=dict)
     seconds: float | None = None
     hours: float | None = None
     memory: float | None = None

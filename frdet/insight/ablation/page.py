@@ -13,8 +13,8 @@ from frdet.config.origins import leaves
 from frdet.errors import ConfigError
 from frdet.insight.ablation import plots
 from frdet.insight.ablation.conclusions import Conclusion, Interval
-from frdet.insight.ablation.reports import report_link
-from frdet.insight.ablation.tables import NONE, gaps, main_table, meanings
+from frdet.insight.ablation.reports import report_link, trace_link
+from frdet.insight.ablation.tables import NONE, STAGES, gaps, main_table, meanings, stage_table
 from frdet.insight.errors import KIND_TEXTS, KINDS
 from frdet.insight.page import Page, Row
 from frdet.insight.report.comparison_page import differences
@@ -79,7 +79,7 @@ def write_ablation(
         warnings=[*gaps(study, conclusions), *unread, *warnings],
     )
     findings = _Findings(study, conclusions, logs, configs, Path(out).parent)
-    for add in (_differences, _curves, _parts, _errors, _configs, _cost, _pairs, _runs):
+    for add in (_differences, _curves, _parts, _errors, _stages, _configs, _cost, _pairs, _runs):
         add(page, findings)
     page.write(out)
     return Path(out)
@@ -116,8 +116,7 @@ def _differences(page: Page, findings: _Findings) -> None:
             alt='; '.join(f'{one.variant}: {one.verdict}' for one in compared),
         )
     head, rows = main_table(study, findings.conclusions, with_costs=False)
-    # A dash among numbers does not make them text.
-    section.table(head, [[None if cell == NONE else cell for cell in row] for row in rows], caption='Variants')
+    section.table(head, _without_dashes(rows), caption='Variants')
     for sentence in meanings(study, findings.conclusions):
         section.text(sentence)
 
@@ -182,6 +181,21 @@ def _errors(page: Page, findings: _Findings) -> None:
     section.table(['variant', *kinds], rows, caption='AP lost by kind of error')
     meanings = [[kind, KIND_TEXTS[kind]] for kind in kinds]
     section.table(['error', 'a detection that'], meanings, caption='Kinds of errors')
+
+
+def _stages(page: Page, findings: _Findings) -> None:
+    if not any(one.lost for one in findings.conclusions):
+        return
+    section = page.section(
+        'Where objects are lost',
+        'The stages of the detector in their order, by the traces of the last checkpoints: each object is found, or it '
+        'is counted at the stage that lost it. Differences are of pairs of traced runs with equal seeds, with 95% '
+        'intervals over seeds; q is p corrected for the number of stages, and blue means that it is at most 0.05.',
+    )
+    if compared := [one for one in findings.others if one.stages]:
+        section.plot(plots.stages(compared), f'Variant minus {findings.study.base}, in percentage points')
+    head, rows = stage_table(findings.conclusions)
+    section.table(head, _without_dashes(rows), caption=STAGES)
 
 
 def _configs(page: Page, findings: _Findings) -> None:
@@ -251,14 +265,19 @@ def _runs(page: Page, findings: _Findings) -> None:
     for job in (job for variant in study.variants for job in study.jobs_of(variant)):
         log, planned = findings.logs.get(job), study.trial(job.variant).get('iterations')
         logged = max((record['iter'] for record in (*log.train, *log.val)), default=0) if log else None
-        value, report = values[job.variant].get(job.seed), report_link(job, findings.folder)
-        rows.append([job.variant, job.seed, job.state, value, job.length or logged, planned, report])
-    head = ['variant', 'seed', 'state', study.metric, 'iterations', 'of', 'report']
+        value, links = values[job.variant].get(job.seed), [of(job, findings.folder) for of in (report_link, trace_link)]
+        rows.append([job.variant, job.seed, job.state, value, job.length or logged, planned, *links])
+    head = ['variant', 'seed', 'state', study.metric, 'iterations', 'of', 'report', 'trace']
     section.table(head, rows, caption='All runs')
     for job in study.jobs():
         if job.state == 'stopped' and (lines := job.last_words()):
             section.heading(f'{job.name}: what it printed last')
             section.code('\n'.join(lines), label=f'What {job.name} printed last')
+
+
+def _without_dashes(rows: Sequence[Sequence[str]]) -> list[list[str | None]]:
+    """Cells of a table: a dash among numbers does not make them text."""
+    return [[None if cell == NONE else cell for cell in row] for row in rows]
 
 
 def _signed(value: float) -> str:

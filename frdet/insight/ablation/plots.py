@@ -23,6 +23,7 @@ ROW, PAIR, GAP, LEAST = 0.28, 0.13, 0.2, 0.62
 WORDS = 34  # letters of a line of the verdict
 
 Series = Mapping[int, float]  #: iteration -> value
+Told = Mapping[str, Difference]
 
 
 class Curves(NamedTuple):
@@ -126,27 +127,41 @@ def _explain(axis: Any) -> None:
 
 
 def parts(conclusions: Sequence[Conclusion]) -> Plot:
-    """For each variant the differences of other metrics, and those of the classes that differ most."""
-    shown = [one for one in conclusions if one.sizes or one.classes]
+    """For each variant the differences of other metrics, and below a line those of the classes that differ most."""
+    rows = {}
+    for one in conclusions:
+        if one.sizes or one.classes:
+            classes = sorted(one.classes.items(), key=lambda item: -abs(item[1].mean))[:CLASSES]
+            rows[one.variant] = one.sizes, dict(classes)
+    return _differences(rows)
 
-    def paint(axis: Any, one: Conclusion) -> None:
-        classes = sorted(one.classes.items(), key=lambda item: -abs(item[1].mean))[:CLASSES]
-        rows = [*one.sizes.items(), *classes]
+
+def stages(conclusions: Sequence[Conclusion]) -> Plot:
+    """For each variant the differences of the percentage of objects at each stage."""
+    return _differences({one.variant: (one.stages, {}) for one in conclusions if one.stages})
+
+
+def _differences(variants: Mapping[str, tuple[Told, Told]]) -> Plot:
+    """For each variant the differences with these names, above a line and below it."""
+
+    def paint(axis: Any, item: tuple[str, tuple[Told, Told]]) -> None:
+        variant, (above, below) = item
+        rows = [*above.items(), *below.items()]
         axis.set_xlim(limits(difference for _, difference in rows))
         axis.axvline(0, color=COLOURS['grey'], linewidth=1.5, zorder=1)
         for y, (_, difference) in enumerate(rows):
             is_told = difference.q is not None and difference.q <= 0.05
             colour = COLOURS['blue' if is_told else 'grey']
             _interval(axis, y, difference.mean, difference.interval, colour, linewidth=3, marker='D', markersize=5)
-        if one.sizes and classes:
-            axis.axhline(len(one.sizes) - 0.5, color=COLOURS['grey'], linewidth=0.8, alpha=0.6)
+        if above and below:
+            axis.axhline(len(above) - 0.5, color=COLOURS['grey'], linewidth=0.8, alpha=0.6)
         axis.set_yticks(range(len(rows)), short([name for name, _ in rows]))
         axis.xaxis.set_major_locator(MaxNLocator(4))
-        axis.set(ylim=(len(rows) - 0.5, -0.5), title=short([one.variant])[0])
+        axis.set(ylim=(len(rows) - 0.5, -0.5), title=short([variant])[0])
         axis.grid(axis='y', visible=False)
 
-    most = max((len(one.sizes) + min(len(one.classes), CLASSES) for one in shown), default=0)
-    return _panels(shown, paint, 0.7 + 0.2 * most, columns=2)
+    most = max((len(above) + len(below) for above, below in variants.values()), default=0)
+    return _panels(list(variants.items()), paint, 0.7 + 0.2 * most, columns=2)
 
 
 def errors(base: Conclusion, conclusions: Sequence[Conclusion]) -> Plot:

@@ -1,20 +1,21 @@
-"""The reports of the runs of a study, to which the page of the study leads."""
+"""The reports and traces of the runs of a study, to which the page of the study leads."""
 
-import os
 from pathlib import Path
-from urllib.parse import quote
 
 from frdet.apis.ablation.study import Job, Study
 from frdet.engine.hooks.work_folder import FINISHED
+from frdet.insight.ablation.traces import trace_folder
 from frdet.insight.page import Link
 from frdet.insight.report import write_page
+from frdet.insight.trace.folders import PAGE
+from frdet.insight.trace.model import SUMMARY
 from frdet.progress import track
 
 REPORT = 'report.html'
 
 
 def write_reports(study: Study) -> list[str]:
-    """Write the report of each finished run that has none, or one that is older than the end of the run.
+    """Write the report of each finished run that has none, or one that is older than the end of the run or its trace.
 
     Returns:
         A sentence for each report that could not be written.
@@ -30,11 +31,17 @@ def write_reports(study: Study) -> list[str]:
 
 
 def _is_reported(job: Job) -> bool:
-    report = job.work_dir / REPORT
-    return report.is_file() and report.stat().st_mtime >= (job.work_dir / FINISHED).stat().st_mtime
+    report, told = job.work_dir / REPORT, (job.work_dir / FINISHED, trace_folder(job) / SUMMARY)
+    return report.is_file() and all(report.stat().st_mtime >= path.stat().st_mtime for path in told if path.is_file())
 
 
 def report_link(job: Job, folder: Path) -> Link | None:
     """A link from a page in ``folder`` to the report of a run; None if it has none."""
     report = job.work_dir / REPORT
-    return Link('report', quote(Path(os.path.relpath(report, folder)).as_posix())) if report.is_file() else None
+    return Link.to(report, folder, 'report') if report.is_file() else None
+
+
+def trace_link(job: Job, folder: Path) -> Link | None:
+    """A link from a page in ``folder`` to the page of the trace of a run; None if it has none."""
+    page = trace_folder(job) / PAGE
+    return Link.to(page, folder, 'trace') if page.is_file() else None

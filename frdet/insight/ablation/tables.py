@@ -18,6 +18,7 @@ from frdet.insight.ablation.conclusions import Conclusion, Difference, Interval
 from frdet.insight.ablation.statistics import difference
 
 NONE = '–'
+STAGES = 'Percent of the objects that each stage lost, or that are found: means of the traced runs, and differences'
 Column = tuple[str, Callable[[Conclusion], str]]
 
 
@@ -31,7 +32,7 @@ def main_table(
         ('seeds', lambda one: _seeds(study, one.values)),
         ('difference', lambda one: _difference(study, one.difference)),
         ('95%, seeds', lambda one: _interval(one.difference.interval if one.difference else None)),
-        *([('q', _q)] if len(conclusions) > 2 else []),
+        *([('q', lambda one: _q(one.difference))] if len(conclusions) > 2 else []),
         ('95%, images', lambda one: _interval(one.over_images)),
         ('verdict', lambda one: one.verdict or NONE),
     ]
@@ -45,6 +46,22 @@ def main_table(
     made = {name: [make(one) for one in conclusions] for name, make in (*columns, *(costs if with_costs else ()))}
     filled = {name: cells for name, cells in made.items() if set(cells) != {NONE}}
     return list(filled), [list(row) for row in zip(*filled.values(), strict=True)]
+
+
+def stage_table(conclusions: Sequence[Conclusion]) -> tuple[list[str], list[list[str]]]:
+    """Head and a row for each stage of a detector with any object: percentages, and differences to the base."""
+    names = dict.fromkeys(name for one in conclusions for name in one.lost)
+    head, columns = ['stage'], [[name for name in names if any(one.lost.get(name) for one in conclusions)]]
+    for one in (one for one in conclusions if one.lost):
+        head.append(one.variant)
+        columns.append([_number(one.lost.get(stage), '.1f') for stage in columns[0]])
+        if one.stages:
+            told = [one.stages.get(stage) for stage in columns[0]]
+            head += ['difference', '95%, seeds', 'q']
+            columns.append([_number(of.mean if of else None, '+.1f') for of in told])
+            columns.append([_interval(of.interval if of else None, '+.1f') for of in told])
+            columns.append([_q(of) for of in told])
+    return head, [list(row) for row in zip(*columns, strict=True)]
 
 
 def _number(value: float | None, form: str) -> str:
@@ -74,12 +91,12 @@ def _listed(seeds: Iterable[int]) -> str:
     return ', '.join(map(str, sorted(seeds)))
 
 
-def _interval(interval: Interval | None) -> str:
-    return f'[{interval.low:+.4f}, {interval.high:+.4f}]' if interval else NONE
+def _interval(interval: Interval | None, form: str = '+.4f') -> str:
+    return f'[{interval.low:{form}}, {interval.high:{form}}]' if interval else NONE
 
 
-def _q(one: Conclusion) -> str:
-    q = one.difference.q if one.difference else None
+def _q(told: Difference | None) -> str:
+    q = told.q if told else None
     return '< 0.001' if q is not None and q < 0.001 else _number(q, '.3f')
 
 
@@ -150,15 +167,19 @@ def write_tables(study: Study, conclusions: Sequence[Conclusion], folder: str | 
 
 
 def markdown(study: Study, conclusions: Sequence[Conclusion]) -> str:
-    """The table and the remarks as Markdown."""
+    """The table, the remarks, and a table of the stages that lose objects, as Markdown."""
 
     def escaped(text: str) -> str:
         return re.sub(r'([\\`*_<>|])', r'\\\1', text)
 
-    head, rows = main_table(study, conclusions)
-    lines = [head, ['---'] * len(head), *rows]
-    table = [f'| {" | ".join(cells if cells[0] == "---" else map(escaped, cells))} |' for cells in lines]
-    return '\n'.join([*table, '', *(f'- {escaped(one)}' for one in remarks(study, conclusions))]) + '\n'
+    def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+        lines = [list(map(escaped, head)), ['---'] * len(head), *(list(map(escaped, row)) for row in rows)]
+        return [f'| {" | ".join(cells)} |' for cells in lines]
+
+    lines = [*table(*main_table(study, conclusions)), '', *(f'- {escaped(one)}' for one in remarks(study, conclusions))]
+    if any(one.lost for one in conclusions):
+        lines += ['', f'{STAGES}:', '', *table(*stage_table(conclusions))]
+    return '\n'.join(lines) + '\n'
 
 
 def comma_separated(study: Study, conclusions: Sequence[Conclusion]) -> str:

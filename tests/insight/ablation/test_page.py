@@ -90,10 +90,10 @@ def test_runs_that_lack(tmp_path):
         f'{study.folder("giou") / "config.py"} cannot be read',
     ]
     assert table_of(content, 'All runs') == [
-        ['base', '0', 'finished', '3', '40', '40', '–'],
-        ['base', '1', 'finished', '2', '38', '40', '–'],
-        ['giou', '0', 'stopped', '–', '20', '40', '–'],
-        ['giou', '1', 'waiting', '–', '–', '40', '–'],
+        ['base', '0', 'finished', '3', '40', '40', '–', '–'],
+        ['base', '1', 'finished', '2', '38', '40', '–', '–'],
+        ['giou', '0', 'stopped', '–', '20', '40', '–', '–'],
+        ['giou', '1', 'waiting', '–', '–', '40', '–', '–'],
     ]
     assert 'Reading\nRuntimeError: no &lt;memory&gt;</pre>' in content
     assert content.count('class="plot"') == 2  # curves; nothing is compared
@@ -104,6 +104,7 @@ def test_nothing_has_begun(tmp_path):
     study = make_study(tmp_path)
     content = write_ablation(study, conclude(study, {'base': {}, 'giou': {}}), tmp_path / 'page.html').read_text()
     assert 'No run has logged anything yet.' in content and 'class="plot"' not in content
+    assert 'Where objects are lost' not in content  # there is no trace
 
 
 def test_unwritable_page(tmp_path):
