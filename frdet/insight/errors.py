@@ -1,4 +1,4 @@
-"""Analysis of a validation: its detections and objects, their matches, kinds of errors, and curves.
+"""Analysis of a validation: its detections and objects, their matches, and kinds of errors.
 
 The kinds are those of Bolya et al., TIDE: A General Toolbox for Identifying Object Detection Errors, ECCV 2020. hotcoco
 computes the matches and the cost of each kind.
@@ -14,7 +14,7 @@ import numpy as np
 from frdet.datasets.annotations import Id
 from frdet.datasets.coco import read_coco
 from frdet.errors import DataError
-from frdet.evaluation.backends import CocoEval, Columns, Numbered, hotcoco_evaluator
+from frdet.evaluation.backends import Columns, Numbered, hotcoco_evaluator
 
 #: Kinds of errors and hotcoco's names for them. Five are errors of detections, the last is an error of objects.
 _TIDE = {
@@ -36,8 +36,6 @@ KIND_TEXTS = {
     'missed': 'an object that no detection found, not even with a wrong class or box',
 }
 FOREGROUND, BACKGROUND = 0.5, 0.1  # IoU
-#: Columns of ``class_table``.
-COLUMNS = ('AP', 'AP50', 'AP75', 'AP_s', 'AP_m', 'AP_l')
 
 
 class Objects(NamedTuple):
@@ -98,25 +96,6 @@ class ErrorSplit(NamedTuple):
     ap: float  #: AP at IoU 0.5, mean over the classes that have objects
     counts: dict[str, int]  #: number of errors of every kind
     cost: dict[str, float]  #: for every kind, the AP that would be gained without its errors
-
-
-class F1Curve(NamedTuple):
-    """Precision, recall and F1 of the detections whose score reaches one of S thresholds. All arrays are (S,)."""
-
-    scores: np.ndarray  #: the thresholds: the scores that occur, descending
-    precision: np.ndarray
-    recall: np.ndarray
-    f1: np.ndarray
-
-    @property
-    def best(self) -> int:
-        """Index of the greatest F1, with the highest score among equals; an error if there are no scores."""
-        return int(np.argmax(self.f1))
-
-    @property
-    def threshold(self) -> float:
-        """The score of the greatest F1, 0 without detections."""
-        return float(self.scores[self.best]) if len(self.scores) else 0.0
 
 
 def read_results(
@@ -272,44 +251,3 @@ def _xywh(boxes: np.ndarray) -> np.ndarray:
 
 def _xyxy(boxes: np.ndarray) -> np.ndarray:
     return np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
-
-
-def f1_curve(scores: np.ndarray, right: np.ndarray, count: int) -> F1Curve:
-    """F1 = 2 TP / (detections + objects) for each threshold.
-
-    Args:
-        scores: (N,) scores of the detections of one class or of all classes.
-        right: (N,) bool, whether the detection found an object.
-        count: number of objects.
-    """
-    order = np.argsort(-scores, kind='stable')
-    scores, found = scores[order], np.cumsum(right[order])
-    last = np.flatnonzero(np.append(scores[1:] != scores[:-1], True)) if len(scores) else np.zeros(0, dtype=int)
-    found, kept = found[last], last + 1
-    return F1Curve(scores[last], found / kept, found / max(count, 1), 2 * found / (kept + count))
-
-
-def precision_curve(evaluation: CocoEval, *, iou: float | None = None) -> np.ndarray:
-    """(R,) precision at COCO's recalls: the mean over classes that have objects, at one IoU or over all of them.
-
-    nan if there are no objects.
-    """
-    precision = evaluation.precision[:, :, :, 0, -1]
-    if iou is not None:
-        precision = precision[np.isclose(evaluation.iou_thresholds, iou)]
-    return _means(precision, (0, 2))
-
-
-def class_table(evaluation: CocoEval) -> np.ndarray:
-    """(K, 6) metric values of ``COLUMNS`` for each class; nan if it has no object of that size."""
-    precision = evaluation.precision[..., -1]  # (T, R, K, A)
-    at = [precision[np.isclose(evaluation.iou_thresholds, iou)][..., 0] for iou in (0.5, 0.75)]
-    columns = [precision[..., 0], *at, *(precision[..., area] for area in (1, 2, 3))]
-    return np.stack([_means(column, (0, 1)) for column in columns], axis=1)
-
-
-def _means(precision: np.ndarray, axes: tuple[int, int]) -> np.ndarray:
-    """Means of the values that are not -1; nan if there are none."""
-    there = precision > -1
-    total, count = np.where(there, precision, 0).sum(axis=axes), there.sum(axis=axes)
-    return np.where(count > 0, total / np.maximum(count, 1), np.nan)

@@ -19,7 +19,7 @@ from frdet.evaluation.truth import Source, Truth
 from frdet.files import write_file
 from frdet.insight import store
 from frdet.insight.bootstrap import SAMPLED, draw, sampled_ap
-from frdet.insight.errors import class_table
+from frdet.insight.curves import class_table
 from frdet.insight.report.run import Run, read_run
 
 

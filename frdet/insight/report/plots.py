@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.colors import LinearSegmentedColormap, to_rgb
 
 from frdet.evaluation.backends import CocoEval
-from frdet.insight.errors import COLUMNS, class_table, precision_curve
+from frdet.insight.curves import COLUMNS, class_table, precision_curve
 from frdet.insight.naming import short
 from frdet.insight.plots import COLOURS, Plot, save
 from frdet.insight.report.run import Analysis, Log, Run, read_run

@@ -14,13 +14,12 @@ from frdet.errors import ConfigError, DataError
 from frdet.evaluation.backends import CocoEval
 from frdet.evaluation.coco_metric import is_defined
 from frdet.insight import store
+from frdet.insight.curves import F1Curve, f1_curve
 from frdet.insight.errors import (
     ErrorSplit,
-    F1Curve,
     Match,
     Results,
     confusion_matrix,
-    f1_curve,
     match,
     read_results,
     split_errors,

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from frdet.insight.errors import COLUMNS, KIND_TEXTS, KINDS, class_table
+from frdet.insight.curves import COLUMNS, class_table
+from frdet.insight.errors import KIND_TEXTS, KINDS
 from frdet.insight.page import Page, Section
 from frdet.insight.report import pictures, plots
 from frdet.insight.report.run import Analysis, Run, read_run
