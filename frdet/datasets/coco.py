@@ -210,7 +210,7 @@ def load_sections(path: str | Path, *, may_lack_annotations: bool = False) -> di
 def _read_compact(path: str | Path) -> Any:
     """The content of a JSON file. Its annotations are ``CocoRows`` if each of them fits."""
     rows, content = CocoRows(), None
-    with suppress(ValueError, OSError, EOFError, zlib.error, RecursionError), _no_search_for_cycles():
+    with suppress(ValueError, OSError, EOFError, zlib.error, RecursionError), no_search_for_cycles():
         content = stream_json(path, partial(_slim, rows))
     annotations = (content or {}).get('annotations')
     if isinstance(annotations, list) and len(rows) == annotations.count(IN_ROWS) == len(annotations):
@@ -231,7 +231,7 @@ def read_json(path: str | Path) -> Any:
     if not text.strip():
         raise DataError(f'{path} is empty: {LAYOUT}')
     try:
-        with _no_search_for_cycles():
+        with no_search_for_cycles():
             return json.loads(text, object_hook=_without_masks)
     except (ValueError, RecursionError) as error:
         several = ': it holds several values, one after another' if str(error).startswith('Extra data') else ''
@@ -239,7 +239,7 @@ def read_json(path: str | Path) -> Any:
 
 
 @contextmanager
-def _no_search_for_cycles() -> Iterator[None]:
+def no_search_for_cycles() -> Iterator[None]:
     """Millions of objects are made without a reference cycle. Searching for cycles would double the reading time."""
     was_enabled = gc.isenabled()
     gc.disable()

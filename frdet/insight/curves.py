@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from frdet.evaluation.backends import CocoEval
+from frdet.insight.errors import Detected, Match, Objects
 
 #: Columns of ``class_table``.
 COLUMNS = ('AP', 'AP50', 'AP75', 'AP_s', 'AP_m', 'AP_l')
@@ -42,6 +43,12 @@ def f1_curve(scores: np.ndarray, right: np.ndarray, count: int) -> F1Curve:
     last = np.flatnonzero(np.append(scores[1:] != scores[:-1], True)) if len(scores) else np.zeros(0, dtype=int)
     found, kept = found[last], last + 1
     return F1Curve(scores[last], found / kept, found / max(count, 1), 2 * found / (kept + count))
+
+
+def f1_of_all(found: Detected, truth: Objects, matched: Match) -> F1Curve:
+    """F1 of the detections of all classes together. Crowds and the detections in them do not count."""
+    counted = ~matched.ignored
+    return f1_curve(found.scores[counted], matched.right[counted], int((~truth.crowd).sum()))
 
 
 def precision_curve(evaluation: CocoEval, *, iou: float | None = None) -> np.ndarray:

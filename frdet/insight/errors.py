@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from frdet.datasets.annotations import Id
-from frdet.datasets.coco import read_coco
+from frdet.datasets.coco import no_search_for_cycles, read_coco
 from frdet.errors import DataError
 from frdet.evaluation.backends import Columns, Numbered, hotcoco_evaluator
 
@@ -64,6 +64,7 @@ class Results(NamedTuple):
     cat_ids: list[Id]  #: category id of each class
     truth: Objects
     found: Detected
+    names: list[str]  #: of the objects: the ids of their annotations, or their numbers in their images, from 1
 
     def names_of(self, cat_ids: Sequence[Id]) -> list[str]:
         """Names of categories; the id itself if it has no name."""
@@ -104,6 +105,7 @@ def read_results(
     *,
     img_ids: Sequence[Id] | None = None,
     classes: Sequence[str] | None = None,
+    has_ids: bool = True,
 ) -> Results:
     """Read an annotation file, and the detections that ``CocoMetric`` wrote to its ``outfile``.
 
@@ -112,11 +114,14 @@ def read_results(
         detections: COCO's results JSON.
         img_ids: the images that were evaluated; None means all.
         classes: names in label order; None means all of the file, sorted by id. Names not in the file are ignored.
+        has_ids: whether the ids of annotations are the user's; they are not if frdet wrote the file from a format
+            without ids.
 
     Raises:
         DataError: a file cannot be read or has another format.
     """
     content = read_coco(ann_file)
+    content.ids = content.ids if has_ids else None
     ids = content.categories
     names = [name for name in (classes or ids) if name in ids]
     label_of = {ids[name]: label for label, name in enumerate(names)}
@@ -137,17 +142,19 @@ def read_results(
         rows = np.flatnonzero((image >= 0) & (label >= 0))
         crowd = (content.crowd | content.ignored)[rows]
         truth = Objects(image[rows], label[rows], _xyxy(content.xywh[rows]), crowd)
+        numbers = content.names()
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(
             f'{ann_file} and {detections} are not COCO annotations and results ({error}): expected image_id, '
             'category_id, bbox and score'
         ) from None
-    return Results(images, names, [ids[name] for name in names], truth, found)
+    return Results(images, names, [ids[name] for name in names], truth, found, [numbers[row] for row in rows])
 
 
 def _read_detections(path: str | Path) -> list[dict[str, Any]]:
     try:
-        content = json.loads(Path(path).read_text(encoding='utf-8'))
+        with no_search_for_cycles():
+            content = json.loads(Path(path).read_text(encoding='utf-8'))
     except OSError as error:
         raise DataError(f'Detections {path} cannot be read: {error.strerror}') from None
     except ValueError as error:
@@ -215,7 +222,7 @@ def kinds_of(found: Detected, truth: Objects, matched: Match) -> tuple[np.ndarra
 
     classification, localisation, both, duplicate, background = range(5)  # as in KINDS
     kind, about = np.where(matched.wrong, background, -1), np.full(len(found.image), -1)
-    wrong, objects = _by_image(found.image, matched.wrong), _by_image(truth.image, ~truth.crowd)
+    wrong, objects = rows_by_image(found.image, matched.wrong), rows_by_image(truth.image, ~truth.crowd)
     for image in wrong.keys() & objects.keys():
         rows, columns = wrong[image], objects[image]
         iou = bbox_iou(_xywh(found.boxes[rows]), _xywh(truth.boxes[columns]), np.zeros(len(columns), dtype=bool))
@@ -237,7 +244,7 @@ def kinds_of(found: Detected, truth: Objects, matched: Match) -> tuple[np.ndarra
     return kind, about
 
 
-def _by_image(image: np.ndarray, chosen: np.ndarray) -> dict[int, np.ndarray]:
+def rows_by_image(image: np.ndarray, chosen: np.ndarray) -> dict[int, np.ndarray]:
     """The chosen rows of every image that has any."""
     rows = np.flatnonzero(chosen)
     rows = rows[np.argsort(image[rows], kind='stable')]

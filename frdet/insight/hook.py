@@ -8,10 +8,10 @@ from typing import Any
 
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
-from mmengine.runner import EpochBasedTrainLoop, Runner
+from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 
 from frdet.evaluation import CocoMetric
-from frdet.insight import store
+from frdet.insight import found, store
 from frdet.registry import HOOKS
 
 
@@ -34,8 +34,9 @@ def _never_fails(method: Callable) -> Callable:
 class ReportHook(Hook):
     """Keeps the data for ``tools/report.py``, and writes ``results.csv`` and plots into the work dir at the end.
 
-    ``vis_data`` holds the last validation's detections in COCO's format and its precisions, pictures of the first
-    training batches, label statistics, versions and the command. This takes seconds. Its errors end no training.
+    ``vis_data`` holds the last validation's detections in COCO's format and its precisions, the objects that each
+    validation found, pictures of the first training batches, label statistics, versions and the command. This takes
+    seconds. Its errors end no training.
 
     Args:
         batches: number of training batches to draw.
@@ -46,19 +47,21 @@ class ReportHook(Hook):
     def __init__(self, *, batches: int = 2):
         self.batches = batches
         self._drawn = 0
+        self._facts: store.RunFacts | None = None
 
     @_never_fails
     def before_train(self, runner: Runner) -> None:
         """Write the facts that are known now, and make the metric write its detections."""
         metric = _coco_metric(runner)
         by_epoch = isinstance(runner.train_loop, EpochBasedTrainLoop)
-        facts = store.gather_facts(
+        self._facts = store.gather_facts(
             runner.train_dataloader.dataset,
             runner.val_dataloader.dataset if runner.val_loop is not None else None,
             ann_file=metric.coco_file(_folder(runner)) if metric else None,
             iters_per_epoch=len(runner.train_dataloader) if by_epoch else None,
+            has_ids=metric is not None and all(source.content.ids is not None for source in metric.truth().sources),
         )
-        store.save_facts(facts, _folder(runner))
+        store.save_facts(self._facts, _folder(runner))
         if metric is not None and metric.outfile is None:
             metric.outfile = str(_folder(runner) / store.DETECTIONS)
 
@@ -72,13 +75,16 @@ class ReportHook(Hook):
 
     @_never_fails
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
-        """Keep the precisions; copy the detections if the config makes the metric write them elsewhere."""
+        """Keep the precisions and the objects found; copy the detections if the config has them written elsewhere."""
         metric = _coco_metric(runner)
         if metric is None or metric.evaluation is None or metric.outfile is None:
             return
         store.save_evaluation(metric.evaluation, _folder(runner))
         if Path(metric.outfile) != _folder(runner) / store.DETECTIONS:
             shutil.copyfile(metric.outfile, _folder(runner) / store.DETECTIONS)
+        if self._facts is not None and (results := store.load_results(self._facts, _folder(runner))) is not None:
+            step = runner.iter if isinstance(runner.train_loop, IterBasedTrainLoop) else runner.epoch  # as LoggerHook
+            found.keep(_folder(runner), results, step=step)
 
     @_never_fails
     def after_train(self, runner: Runner) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 
 from frdet.datasets.wrappers import leaves
 from frdet.evaluation.backends import CocoEval
+from frdet.insight.errors import Results, read_results
 from frdet.ops import doctor
 from frdet.progress import track
 from frdet.visualization.drawing import draw_boxes, grid, save_image
@@ -34,9 +35,12 @@ class RunFacts(NamedTuple):
     image_dir: str | None  #: folder of the validation images
     img_ids: list[int] | None  #: of the validation images
     labels: dict[str, dict]  #: label_statistics of 'training' and 'validation'
+    has_ids: bool = True  #: whether the ids in ``ann_file`` are those of the user's annotations
 
 
-def gather_facts(train: Any, val: Any, *, ann_file: str | None, iters_per_epoch: int | None) -> RunFacts:
+def gather_facts(
+    train: Any, val: Any, *, ann_file: str | None, iters_per_epoch: int | None, has_ids: bool = True
+) -> RunFacts:
     """Facts of a training on data set ``train``, validated on ``val`` (None: not validated)."""
     counted = {'training': count_labels(train), 'validation': count_labels(val)}
     folders = {(getattr(leaf, 'data_prefix', None) or {}).get('img') for leaf in leaves(val)}
@@ -49,6 +53,7 @@ def gather_facts(train: Any, val: Any, *, ann_file: str | None, iters_per_epoch:
         image_dir=str(Path(prefix).resolve()) if len(folders) == 1 and (prefix := folders.pop()) else None,
         img_ids=[val.get_data_info(i)['img_id'] for i in range(len(val))] if ann_file else None,
         labels={name: statistics for name, statistics in counted.items() if statistics},
+        has_ids=has_ids,
     )
 
 
@@ -64,6 +69,20 @@ def load_facts(folder: Path) -> RunFacts | None:
         return RunFacts(**json.loads((folder / RUN).read_text(encoding='utf-8')))
     except (OSError, ValueError, TypeError):
         return None
+
+
+def load_results(facts: RunFacts, folder: Path) -> Results | None:
+    """Objects and detections of the last validation in ``folder``; None if the annotations are not known.
+
+    Raises:
+        DataError: a file cannot be read or has another format.
+    """
+    if facts.ann_file is None:
+        return None
+    classes = facts.classes or None
+    return read_results(
+        facts.ann_file, folder / DETECTIONS, img_ids=facts.img_ids, classes=classes, has_ids=facts.has_ids
+    )
 
 
 def save_evaluation(evaluation: CocoEval, folder: Path) -> None:

@@ -5,14 +5,16 @@ from importlib import metadata
 from types import SimpleNamespace
 
 import numpy as np
+import pytest
 import torch
 from mmengine.logging import MMLogger
+from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 from mmengine.structures import InstanceData
 from PIL import Image
 
 from frdet.evaluation import CocoMetric
 from frdet.evaluation.backends import CocoEval
-from frdet.insight import ReportHook, hook, report, store
+from frdet.insight import ReportHook, found, hook, report, store
 from frdet.structures import DetDataSample
 from tests.engine import toy
 
@@ -82,6 +84,23 @@ def test_detections_that_the_config_writes_elsewhere(tmp_path):
     kept = store.load_evaluation(folder)
     assert (kept.precision == 0.25).all() and kept.precision.shape == (1, 3, 2, 4, 1)
     assert kept.cat_ids == ids and kept.iou_thresholds.tolist() == [0.5]
+
+
+@pytest.mark.parametrize(('loop', 'step'), [(EpochBasedTrainLoop, 3), (IterBasedTrainLoop, 12)])
+def test_objects_found_are_kept_at_the_step_of_the_log(tmp_path, monkeypatch, loop, step):
+    metric = CocoMetric(outfile=str(tmp_path / 'log/vis_data' / store.DETECTIONS))
+    metric.evaluation = CocoEval(np.zeros((1, 3, 2, 4, 3)), np.zeros((1, 2, 4, 3)), np.array([0.5]), [1, 2])
+    runner = fake_runner(tmp_path, metric)
+    runner.train_loop, runner.epoch, runner.iter = object.__new__(loop), 3, 12
+    (tmp_path / 'log/vis_data').mkdir(parents=True)
+    kept, report_hook = {}, ReportHook()
+    monkeypatch.setattr(store, 'load_results', lambda facts, folder: (facts, folder))
+    monkeypatch.setattr(found, 'keep', lambda folder, results, step: kept.update({step: results}))
+    report_hook.after_val_epoch(runner)
+    assert kept == {}  # nothing is known about the annotations
+    report_hook._facts = 'facts'
+    report_hook.after_val_epoch(runner)
+    assert kept == {step: ('facts', tmp_path / 'log/vis_data')}
 
 
 def test_first_batches(tmp_path):

@@ -28,9 +28,9 @@ def add_worst(section: Section, run: Run, analysis: Analysis) -> None:
     wrong = found.image[(kind >= 0) & (kind < len(KINDS))]
     errors = np.bincount(np.concatenate([wrong, truth.image[missed]]), minlength=len(images))
     for place in np.argsort(-errors, kind='stable')[:WORST]:
-        if errors[place] and (loaded := _load(run, analysis, place)) is not None:
+        if errors[place] and (whole := read_picture(run, analysis, place)) is not None:
             caption = f'{images[place]["file_name"]} (id {images[place]["id"]}): {errors[place]} errors'
-            image, scale = loaded
+            image, scale = shrunk(whole, SIDE)
             section.picture(image, caption, marks=_marks(analysis, kind, missed, place, scale), filtered=True)
 
 
@@ -51,7 +51,8 @@ def shown(analysis: Analysis) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _marks(analysis: Analysis, kind: np.ndarray, missed: np.ndarray, place: int, scale: float) -> list[Mark]:
-    (_, classes, _, truth, found), about = analysis.results, analysis.errors.about
+    classes, truth, found = analysis.results.classes, analysis.results.truth, analysis.results.found
+    about = analysis.errors.about
 
     def mark(box: Any, label: int, kind: str, tip: str, line: str, score: float | None = None) -> Mark:
         name = classes[label]
@@ -72,12 +73,12 @@ def _marks(analysis: Analysis, kind: np.ndarray, missed: np.ndarray, place: int,
 
 def samples(run: Run, analysis: Analysis) -> list[Tile]:
     """Images spread over the validation: annotations on the left, detections on the right."""
-    images, classes, _, truth, found = analysis.results
-    tiles = []
+    results, tiles = analysis.results, []
+    images, classes, truth, found = results.images, results.classes, results.truth, results.found
     for place in np.unique(np.linspace(0, len(images) - 1, SAMPLES).astype(int)).tolist():
-        if (loaded := _load(run, analysis, place)) is None:
+        if (whole := read_picture(run, analysis, place)) is None:
             continue
-        image, scale = loaded
+        image, scale = shrunk(whole, SIDE)
         there = (truth.image == place) & ~truth.crowd
         kept = (found.image == place) & (found.scores >= analysis.score)
         drawn = draw_side_by_side(
@@ -89,8 +90,8 @@ def samples(run: Run, analysis: Analysis) -> list[Tile]:
     return tiles
 
 
-def _load(run: Run, analysis: Analysis, place: int) -> tuple[np.ndarray, float] | None:
-    """An image, shrunk for the page, and the scale; None if it cannot be read, which is added to ``run.missing``."""
+def read_picture(run: Run, analysis: Analysis, place: int) -> np.ndarray | None:
+    """An image (H, W, 3) uint8 RGB; None if it cannot be read, which is added to ``run.missing``."""
     try:
         if run.facts is None or run.facts.image_dir is None:
             raise DataError('The folder of the validation images is not known')
@@ -99,4 +100,4 @@ def _load(run: Run, analysis: Analysis, place: int) -> tuple[np.ndarray, float] 
         if not any(known.startswith('Images cannot be shown') for known in run.missing):
             run.missing.append(f'Images cannot be shown. {error}')
         return None
-    return shrunk(np.ascontiguousarray(image[:, :, ::-1]), SIDE)
+    return np.ascontiguousarray(image[:, :, ::-1])

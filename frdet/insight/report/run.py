@@ -14,14 +14,13 @@ from frdet.errors import ConfigError, DataError
 from frdet.evaluation.backends import CocoEval
 from frdet.evaluation.coco_metric import is_defined
 from frdet.insight import store
-from frdet.insight.curves import F1Curve, f1_curve
+from frdet.insight.curves import F1Curve, f1_curve, f1_of_all
 from frdet.insight.errors import (
     ErrorSplit,
     Match,
     Results,
     confusion_matrix,
     match,
-    read_results,
     split_errors,
 )
 
@@ -160,15 +159,15 @@ class Run:
         if self.validated is None:
             return None
         facts = store.load_facts(self.validated)
-        if facts is None or facts.ann_file is None:
-            self.missing.append('The annotations of the validation are not known: nothing to compare detections with')
-            return None
         try:
-            path = self.validated / store.DETECTIONS
-            return analyse(read_results(facts.ann_file, path, img_ids=facts.img_ids, classes=facts.classes or None))
+            results = store.load_results(facts, self.validated) if facts else None
         except DataError as error:
             self.missing.append(f'The detections cannot be compared with the truth. {error}')
             return None
+        if results is None:
+            self.missing.append('The annotations of the validation are not known: nothing to compare detections with')
+            return None
+        return analyse(results)
 
     def note_its_end(self) -> None:
         """Add a sentence to ``missing`` if the training has not come to its end."""
@@ -292,7 +291,7 @@ def analyse(results: Results) -> Analysis:
         for k in range(num_classes)
         for rows in [counted & (found.label == k)]
     ]
-    f1 = f1_curve(found.scores[counted], matched.right[counted], int(objects.sum()))
+    f1 = f1_of_all(found, truth, matched)
     confusion = confusion_matrix(found, truth, matched, num_classes=num_classes, score=f1.threshold)
     errors = split_errors(found, truth, matched, num_classes=num_classes)
     return Analysis(results, matched, f1, curves, confusion, errors)

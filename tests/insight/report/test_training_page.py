@@ -108,7 +108,7 @@ def test_durations(seconds, text):
 def test_what_a_picture_shows():
     """F1 is best at the least score, so that all detections are shown."""
     found, truth = scene()
-    kind, missed = shown(analyse(Results([{}], list(CLASSES), [1, 2], truth, found)))
+    kind, missed = shown(analyse(Results([{}], list(CLASSES), [1, 2], truth, found, [])))
     assert [(*KINDS, None)[k] for k in kind] == [row[4] for row in DETECTIONS]
     assert np.flatnonzero(missed).tolist() == MISSED
 
