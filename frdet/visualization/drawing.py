@@ -34,7 +34,7 @@ def draw_boxes(
     scores: Any = None,
     classes: Sequence[str] | None = None,
     *,
-    dashed: bool = False,
+    dashed: bool | np.ndarray = False,
     min_long_side: int = READABLE_SIDE,
 ) -> np.ndarray:
     """A copy of an image with boxes and the names of their classes.
@@ -45,7 +45,7 @@ def draw_boxes(
         labels: (n,) integers.
         scores: (n,), written after the class. The label of the best score is on top.
         classes: name of every label in any script (see ``fonts.legible``). A label without a name is shown as a number.
-        dashed: draw dashed lines, for boxes that are neither object nor background.
+        dashed: draw dashed lines, for boxes that are neither object nor background; or (n,) bool, the dashed boxes.
         min_long_side: a smaller image is enlarged by a whole factor until its longer side is at least this.
 
     Returns:
@@ -70,8 +70,9 @@ def draw_boxes(
     line, letters = max(2, round(long_side / 260)), Lettering((*names, '0123456789.'), max(13, round(long_side / 44)))
     # Large boxes first, so that they do not cover small ones. Labels after all boxes, the best score last.
     areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    is_dashed = np.broadcast_to(dashed, len(boxes))
     for index in np.argsort(-areas, kind='stable'):
-        _outline(draw, boxes[index], class_colour(int(labels[index])), line, dashed)
+        _outline(draw, boxes[index], class_colour(int(labels[index])), line, bool(is_dashed[index]))
     chips: list[tuple[Box, str, Colour]] = []
     for index in range(len(boxes)) if scores is None else np.argsort(-scores, kind='stable'):
         label = int(labels[index])

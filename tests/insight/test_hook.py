@@ -1,6 +1,7 @@
 """What a training leaves behind, and that no failure of it ends the training."""
 
 import csv
+import json
 from importlib import metadata
 from types import SimpleNamespace
 
@@ -12,8 +13,10 @@ from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 from mmengine.structures import InstanceData
 from PIL import Image
 
+from frdet.datasets.annotations import Annotations
 from frdet.evaluation import CocoMetric
 from frdet.evaluation.backends import CocoEval
+from frdet.evaluation.truth import Source, Truth
 from frdet.insight import ReportHook, found, hook, report, store
 from frdet.structures import DetDataSample
 from tests.engine import toy
@@ -101,6 +104,23 @@ def test_objects_found_are_kept_at_the_step_of_the_log(tmp_path, monkeypatch, lo
     report_hook._facts = 'facts'
     report_hook.after_val_epoch(runner)
     assert kept == {step: ('facts', tmp_path / 'log/vis_data')}
+
+
+@pytest.mark.parametrize(('ids', 'has_ids'), [(None, False), (['a7'], True)])
+def test_whether_annotations_have_ids_is_kept(tmp_path, monkeypatch, ids, has_ids):
+    """The file that the report reads has numbers where the user's format has no ids."""
+    kept, metric = {}, CocoMetric()
+    image = dict(file_name='1.png', height=9, width=9)
+    content = Annotations(
+        images=[image], categories=['cat'], image_index=[0], category_index=[0], boxes=[[1, 1, 5, 5]], ids=ids
+    )
+    metric._known = Truth([Source('voc', content, None)])
+    runner = fake_runner(tmp_path, metric)
+    runner.train_loop, runner.val_dataloader = object.__new__(IterBasedTrainLoop), runner.train_dataloader
+    monkeypatch.setattr(store, 'gather_facts', lambda *_, **facts: kept.update(facts))
+    ReportHook().before_train(runner)
+    assert kept['has_ids'] is has_ids
+    assert json.loads((tmp_path / 'log/vis_data/truth.json').read_text())['annotations'][0]['id'] == (ids or [1])[0]
 
 
 def test_first_batches(tmp_path):

@@ -5,6 +5,8 @@ import json
 
 import pytest
 
+from frdet.insight.found import history
+from frdet.insight.report.run import read_run
 from tests.tools.test_train_and_test import run_tool
 from tests.weights import NARROW_WORDS
 
@@ -42,7 +44,11 @@ def test_training_keeps_what_a_report_needs(work_dir):
     (folder,) = work_dir.glob('*/vis_data')
     names = {path.name for path in folder.iterdir()}
     assert {'run.json', 'detections.json', 'evaluation.npz', 'train_batch_1.jpg', 'train_batch_2.jpg'} <= names
+    run = read_run(work_dir)
+    assert history([folder], run.analysis.results.truth, [1, 2]).shape == (2, len(run.analysis.results.names))
+    assert [record['epoch'] for record in run.log.val] == [1, 2]  # the steps are those of the log
     facts = json.loads((folder / 'run.json').read_text())
+    assert facts['has_ids'] is True
     assert len(facts['img_ids']) == 4 and len(facts['classes']) == 6
     assert 'tools/train.py' in facts['command']
     with open(facts['ann_file']) as file:
@@ -59,11 +65,12 @@ def test_page(work_dir, tmp_path, browser):
     content = (tmp_path / 'page.html').read_text()
     assert 'No warnings.' in content
     for title in (
-        'Metrics', 'Curves', 'Precision and recall', 'Classes', 'Confusion', 'Errors', 'Worst images', 'Detections',
-        'Training batches', 'Labels', 'Settings',
+        'Metrics', 'Curves', 'Precision and recall', 'Classes', 'Confusion', 'Errors', 'Worst images',
+        'Likely label errors', 'Detections', 'Training batches', 'Labels', 'Settings',
     ):  # fmt: skip
         assert f'>{title}</a>' in content
     browser.check(tmp_path / 'page.html')
+    assert (tmp_path / 'label_errors.csv').read_text().startswith('kind,rank,image_id,')
 
 
 def test_folder_that_is_none(tmp_path):

@@ -72,6 +72,9 @@ def test_dashes_leave_gaps():
     colour = class_colour(0)
     assert (full == colour).all()
     assert 0.3 < (dashed == colour).all(axis=1).mean() < 0.7
+    both = [[50, 60, 150, 160], [50, 180, 150, 195]]
+    some = draw_boxes(GREY, both, [0, 0], min_long_side=1, dashed=np.array([True, False]))
+    assert (some[159, 52:148] == dashed).all() and (some[194, 52:148] == colour).all()
 
 
 def test_colours_are_stable_and_apart():

@@ -67,8 +67,10 @@ class BoxCheck:
 
     def _check_pairs(self) -> None:
         """Find boxes on an object that has a box already."""
-        index, seen = self.content.category_index, set()
-        for first, second, iou in self._overlapping():
+        content, seen = self.content, set()
+        index = content.category_index
+        objects = ~content.crowd & ~content.ignored
+        for first, second, iou in overlapping(content.image_index, content.xywh, objects, least=CONFLICT):
             is_same = index[first] == index[second]
             if (second, is_same) in seen or (is_same and iou <= SAME):
                 continue
@@ -78,21 +80,6 @@ class BoxCheck:
             classes = f'{self.classes[index[second]]!r}, and {other} is {self.classes[index[first]]!r}'
             more = f' in image {short(image["id"])}' + ('' if is_same else f' is {classes}')
             self.findings.add(kind, f'{name}: {text}{more}', self._place(first, second))
-
-    def _overlapping(self) -> Iterator[tuple[int, int, float]]:
-        """Pairs of rows in one image with an IoU over ``CONFLICT``, and the IoU."""
-        content = self.content
-        objects = np.flatnonzero(~content.crowd & ~content.ignored & (content.xywh[:, 2:] > 0).all(axis=1))
-        objects = objects[np.argsort(content.image_index[objects], kind='stable')]
-        _, starts = np.unique(content.image_index[objects], return_index=True)
-        for rows in np.split(objects, starts[1:]) if len(objects) else ():
-            boxes = content.xywh[rows]
-            for start in range(0, len(rows), ROWS) if len(rows) > 1 else ():
-                part = boxes[start : start + ROWS]
-                iou = mask.iou(part, boxes, [0] * len(boxes))
-                for second, first in zip(*np.nonzero(iou > CONFLICT), strict=True):
-                    if first < start + second:
-                        yield int(rows[first]), int(rows[start + second]), float(iou[second, first])
 
     def _check_outliers(self, objects: np.ndarray) -> None:
         """Find areas and shapes that are far from those of the class: by medians, which outliers do not move."""
@@ -129,3 +116,26 @@ class BoxCheck:
         boxes = [[x, y, x + w, y + h] for x, y, w, h in self.content.xywh[list(rows)].tolist()]
         labels = [self.classes[label] for label in self.content.category_index[list(rows)]]
         return Place(str(Path(self.folder, self._image(rows[0])['file_name'])), boxes, labels)
+
+
+def overlapping(
+    image: np.ndarray, xywh: np.ndarray, chosen: np.ndarray, *, least: float
+) -> Iterator[tuple[int, int, float]]:
+    """Pairs of boxes in one image with an IoU over ``least``, the earlier box first, and the IoU.
+
+    Args:
+        image: (M,) the image of every box.
+        xywh: (M, 4). A box without area has no pair.
+        chosen: (M,) bool, the boxes that are compared.
+    """
+    objects = np.flatnonzero(chosen & (xywh[:, 2:] > 0).all(axis=1))
+    objects = objects[np.argsort(image[objects], kind='stable')]
+    _, starts = np.unique(image[objects], return_index=True)
+    for rows in np.split(objects, starts[1:]) if len(objects) else ():
+        boxes = xywh[rows]
+        for start in range(0, len(rows), ROWS) if len(rows) > 1 else ():
+            part = boxes[start : start + ROWS]
+            iou = mask.iou(part, boxes, [0] * len(boxes))
+            for second, first in zip(*np.nonzero(iou > least), strict=True):
+                if first < start + second:
+                    yield int(rows[first]), int(rows[start + second]), float(iou[second, first])

@@ -12,6 +12,8 @@ from frdet.insight.curves import COLUMNS, class_table
 from frdet.insight.errors import KIND_TEXTS, KINDS
 from frdet.insight.page import Page, Section
 from frdet.insight.report import pictures, plots
+from frdet.insight.report.label_errors import FILE, Suspects, find_suspects, write_suspects
+from frdet.insight.report.label_errors_page import add_suspects
 from frdet.insight.report.run import Analysis, Run, read_run
 from frdet.insight.report.traces import add_traces
 from frdet.insight.store import BATCH
@@ -36,7 +38,8 @@ CONFUSIONS = 15  # rows of the table
 
 
 def write_page(work_dir: str | Path, out: str | Path) -> Path:
-    """Write the page of the training in ``work_dir``.
+    """Write the page of the training in ``work_dir``, and beside it the list of likely label errors if there is a
+    validation to find them by.
 
     Raises:
         ConfigError: it is no work dir of a training, or ``out`` cannot be written.
@@ -44,13 +47,17 @@ def write_page(work_dir: str | Path, out: str | Path) -> Path:
     run = read_run(work_dir)
     run.note_its_end()
     page = Page(f'Training of {run.work_dir.resolve().name}', facts=_facts(run), warnings=run.missing)
+    suspects = find_suspects(run)
+    detections = partial(_detections, suspects=suspects)
     traces = partial(add_traces, folder=Path(out).parent)
-    parts: list[Callable[[Page, Run], None]] = [
-        _metrics, _curves, _precision, _detections, traces, _batches, _labels, _settings,
-    ]  # fmt: skip
+    parts: tuple[Callable[[Page, Run], None], ...] = (
+        _metrics, _curves, _precision, detections, traces, _batches, _labels, _settings,
+    )  # fmt: skip
     for add in track(parts, 'Drawing', delay=0):
         add(page, run)
     page.write(out)
+    if run.analysis is not None and suspects is not None:
+        write_suspects(run.analysis, suspects, Path(out).with_name(FILE))
     return Path(out)
 
 
@@ -114,12 +121,14 @@ def _precision(page: Page, run: Run) -> None:
     section.plot(plots.precision_recall(run.evaluation, run.analysis), 'Last validation')
 
 
-def _detections(page: Page, run: Run) -> None:
-    if run.analysis is not None:
+def _detections(page: Page, run: Run, suspects: Suspects | None) -> None:
+    if run.analysis is not None and suspects is not None:
         _classes(page, run, run.analysis)
         _confusion(page, run.analysis)
         _errors(page, run.analysis)
-        _pictures(page, run, run.analysis)
+        _worst(page, run, run.analysis)
+        add_suspects(page, run, run.analysis, suspects)
+        _samples(page, run, run.analysis)
 
 
 def _classes(page: Page, run: Run, analysis: Analysis) -> None:
@@ -173,7 +182,7 @@ def _errors(page: Page, analysis: Analysis) -> None:
     section.table(['error', 'times', 'AP lost', 'a detection that'], rows, caption='Kinds of errors')
 
 
-def _pictures(page: Page, run: Run, analysis: Analysis) -> None:
+def _worst(page: Page, run: Run, analysis: Analysis) -> None:
     section = page.section(
         'Worst images',
         f'The images with the most errors from score {analysis.score:.2f} on, where F1 is best. An image disappears '
@@ -182,6 +191,9 @@ def _pictures(page: Page, run: Run, analysis: Analysis) -> None:
         legend='error',
     )
     pictures.add_worst(section, run, analysis)
+
+
+def _samples(page: Page, run: Run, analysis: Analysis) -> None:
     section = page.section('Detections', f'Images spread over the validation; detections from {analysis.score:.2f} on.')
     section.gallery(pictures.samples(run, analysis), caption='Annotated left, found right')
 

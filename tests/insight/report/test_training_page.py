@@ -1,5 +1,6 @@
 """The page of a run made by hand, what it says is missing, and its filters."""
 
+import csv
 import re
 
 import numpy as np
@@ -7,12 +8,13 @@ import pytest
 
 from frdet.insight import store
 from frdet.insight.errors import KINDS, Results
+from frdet.insight.found import keep
 from frdet.insight.report import write_page
 from frdet.insight.report.pictures import COLOUR_OF, COLOURS, shown
-from frdet.insight.report.run import analyse
+from frdet.insight.report.run import analyse, read_run
 from frdet.insight.report.training_page import duration
 from tests.insight.report.made import CLASSES, FIRST, SECOND, make_run, scalars, step
-from tests.insight.scene import DETECTIONS, MISSED, scene
+from tests.insight.scene import DETECTIONS, MISSED, B, C, D, scene
 
 
 def table_of(content, caption):
@@ -66,6 +68,26 @@ def test_what_is_missing(tmp_path, remove, words, gone):
     assert (words is None and 'No warnings.' in content) or words in content
     assert 'Settings</a>' in content
     assert gone is None or f'>{gone}</a>' not in content
+
+
+def test_likely_label_errors(tmp_path):
+    """Of the scene: two of four other cats are found; the best detections around C and D score 0.6 and 0.5."""
+    work_dir = make_run(tmp_path)
+    results = read_run(work_dir).analysis.results
+    for step_, folder in ((1, FIRST), (2, FIRST), (3, FIRST), (3, SECOND)):
+        keep(work_dir / folder, results, step=step_)
+    content = write_page(work_dir, tmp_path / 'page.html').read_text()
+    assert 'Annotations that none of 3 validations found' in content
+    with open(tmp_path / 'label_errors.csv', newline='') as file:
+        rows = [
+            (row['kind'], row['annotation_ids'], row['suggested_class'], row['score']) for row in csv.DictReader(file)
+        ]
+    assert rows == [
+        ('not annotated', '', 'cat', '0.4'),
+        ('another class', str(B + 1), CLASSES[1], '0.7'),
+        ('never found', str(D + 1), '', '0.25'),
+        ('never found', str(C + 1), '', '0.2'),
+    ]
 
 
 def test_unfinished_run(tmp_path):
