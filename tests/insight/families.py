@@ -61,7 +61,7 @@ class AnchorClassifier(BaseModule):
         return select_batch(boxes, scores, valid, score_thr=0.05, nms_iou_thr=0.5, num=10)
 
 
-@DETECTORS.register_module(force=True)
+@DETECTORS.register_module(name='OneStageOfAnchors', force=True)  # OneStage is in docs/examples/retina
 class OneStage(Detector):
     """A backbone and a head."""
 
@@ -113,7 +113,7 @@ def one_stage(cfg):
     """The config ``cfg`` of the quickstart with the one-stage detector: anchors of 32 pixels on layer3 and layer4."""
     model = cfg.model.to_dict()
     cfg.model = dict(
-        type='OneStage',
+        type='OneStageOfAnchors',
         data_preprocessor=model['data_preprocessor'],
         backbone=model['backbone'],
         neck=dict(type='FPN', in_features=(2, 3), in_channels=model['neck']['in_channels'], out_channels=8),
