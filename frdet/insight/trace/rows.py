@@ -85,7 +85,8 @@ class Batch:
 
     def _ground_truth(self, events: Sequence[Event]) -> GroundTruth:
         """The objects in pixels of the network's input, where the boxes of the events are."""
-        device = next((value.device for event in events for value in event if isinstance(value, Tensor)), None)
+        flat = [one for event in events for value in event for one in (value if isinstance(value, list) else [value])]
+        device = next((value.device for value in flat if isinstance(value, Tensor)), None)
         most = max(1, *(len(rows) for rows in self.rows))
         boxes = torch.zeros(len(self.rows), most, 4)
         labels = torch.zeros(len(self.rows), most, dtype=torch.long)
