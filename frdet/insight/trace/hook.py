@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from mmengine.dist import barrier, get_rank, get_world_size, is_main_process
+from mmengine.dist import all_gather_object, get_rank, get_world_size, is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
@@ -106,10 +106,17 @@ class TraceHook(Hook):
         self._seen.update(place for place in new if place is not None)
         truth = [NOTHING if place is None else self.truth.of(place) for place in new]
         batch = Batch(self.events, samples, found, truth, self.truth, self.rules)
-        self.stages, self.unknown = batch.stages, batch.unknown
+        self._add_stages(batch.stages)
+        self.unknown = batch.unknown
         for index, place in enumerate(new):
             if place is not None:
                 self._write(batch, index, place)
+
+    def _add_stages(self, names: Sequence[str]) -> None:
+        """Put names that are new behind those that they follow: a batch may lack a stage of the user's detector."""
+        for before, name in zip(['', *names], names, strict=False):
+            if name not in self.stages:
+                self.stages.insert(self.stages.index(before) + 1 if before else 0, name)
 
     def _write(self, batch: Batch, index: int, place: int) -> None:
         where = {'image': str(batch.found[index].img_id), 'file': self.truth.truth.images[place]['file_name']}
@@ -137,7 +144,8 @@ class TraceHook(Hook):
         self.metrics = dict(metrics or {})
         cards = [entry[-1] for heap in self._cards.values() for entry in sorted(heap, reverse=True)]
         save_cards(cards, self.out, _part(CARDS))
-        barrier()
+        for names in all_gather_object(self.stages):
+            self._add_stages(names)
         if is_main_process():
             self.counts, self.kinds = (self._join(name) for name in TABLES)
             joined = {(card.path, card.object): card for rank in _ranks() for card in self._take_cards(rank)}

@@ -78,7 +78,7 @@ def one_stage(scenes: Sequence[Scene]) -> dict[str, Any]:
 
 @DETECTORS.register_module(force=True)
 class LeftOnly(FasterRCNN):
-    """Drops the proposals whose left side is beyond ``limit``, and tells so."""
+    """Drops the proposals whose left side is beyond ``limit``, and tells so if there are any."""
 
     def __init__(self, *, limit: float, **kwargs: Any):
         super().__init__(**kwargs)
@@ -87,7 +87,8 @@ class LeftOnly(FasterRCNN):
     def detect(self, features: tuple[torch.Tensor, ...], image_sizes: torch.Tensor) -> Detections:
         proposals = self.rpn_head.predict(features, image_sizes)
         kept = proposals.valid & (proposals.boxes[..., 0] <= self.limit)
-        tell(Filtered('left side', proposals.boxes, kept))
+        if (kept != proposals.valid).any():  # a batch of which nothing is dropped has no such stage
+            tell(Filtered('left side', proposals.boxes, kept))
         return self.roi_head.predict(features, proposals._replace(valid=kept), image_sizes)
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.insight.trace.losing import BASE, CAT, CLOSE, CROWDED, DOG, MIDDLE, trace
+from tests.insight.trace.losing import BASE, CAT, CLOSE, CROWDED, DOG, MIDDLE, Scene, trace
 from tests.insight.trace.other_detectors import OUTCOMES, foreign, left_only, one_stage, oracle
 from tests.insight.trace.test_stages import STAGES, Case, approx
 
@@ -75,8 +75,9 @@ def test_every_object_is_found_by_one_stage(tmp_path):
 
 
 def test_a_stage_of_a_user(tmp_path):
-    """D lies right of 96 pixels."""
-    traced = trace(BASE, tmp_path, model=left_only)
+    """D lies right of 96 pixels. In the second image nothing does, so that the stage is not told."""
+    rest = Scene({'A': BASE.things['A']}, {'A': BASE.said['A']})
+    traced = trace([BASE, rest], tmp_path, model=left_only)
     place = STAGES.index('background')
     assert [stage.name for stage in traced.summary.stages] == [*STAGES[:place], 'left side', *STAGES[place:]]
     stages = {name: traced.of(thing)['stage'] for name, thing in BASE.things.items()}
