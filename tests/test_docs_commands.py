@@ -40,6 +40,7 @@ FILLED = {
     'WORK_DIR': 'work_dirs/demo',
     'by_hand/epoch_12.pth': 'demo/epoch_12.pth',  # here one epoch is trained
     'max_epochs=100': 'max_epochs=2',
+    'work_dirs/mine/epoch_4.pth work_dirs/mine/epoch_8.pth work_dirs/mine': 'work_dirs/a/epoch_12.pth work_dirs/b',
     'CHECKPOINT': 'work_dirs/r50_fpn_1x_cocoval/epoch_12.pth',
 }
 
