@@ -2,7 +2,6 @@
 
 import csv
 import heapq
-import math
 import zlib
 from collections import Counter
 from collections.abc import Sequence
@@ -20,19 +19,19 @@ from frdet.evaluation.coco_metric import detections_of
 from frdet.evaluation.numbering import Detections
 from frdet.insight.trace.matching import ImageTruth, MetricTruth
 from frdet.insight.trace.model import (
-    CARDS,
     DETECTION_COLUMNS,
     DETECTIONS,
     OBJECT_COLUMNS,
     OBJECTS,
     Card,
-    load_cards,
     save_cards,
 )
 from frdet.insight.trace.rows import Batch, rules_of
 from frdet.models.detectors import bare
 from frdet.models.task_modules.observing import Event
 
+#: For each stage a heap of some of its objects: the negative hash, the place of the image, the number there, the card.
+Cards = dict[str, list[tuple[int, int, int, Card]]]
 #: The tables with the column that is counted.
 TABLES = {OBJECTS: (OBJECT_COLUMNS, 'stage'), DETECTIONS: (DETECTION_COLUMNS, 'kind')}
 
@@ -64,7 +63,7 @@ class TraceHook(Hook):
         self.counts: Counter[str] = Counter()
         self.kinds: Counter[str] = Counter()
         self.metrics: dict[str, float] = {}
-        self._cards: dict[str, list[tuple[int, int, int, Card]]] = {}
+        self._cards: Cards = {}
         self._seen: set[int] = set()
 
     def before_run(self, runner: Runner) -> None:
@@ -90,6 +89,7 @@ class TraceHook(Hook):
         self.model = bare(runner.model)
         self.rules = rules_of(self.model, iou=self.iou, min_size=self.min_size)
         self._files = {name: (self.out / _part(name)).open('w', encoding='utf-8', newline='') for name in TABLES}
+        self._writers = {name: csv.writer(file) for name, file in self._files.items()}
 
     def before_test_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Forget the events of the last batch."""
@@ -134,22 +134,20 @@ class TraceHook(Hook):
 
     def _append(self, name: str, place: int, row: dict[str, Any]) -> None:
         """Write a row to the part of this process, behind the place of its image."""
-        cells = [_cell(row.get(column), kind) for column, kind in TABLES[name][0].items()]
-        csv.writer(self._files[name]).writerow([place, *cells])
+        cells = (_cell(row.get(column), kind) for column, kind in TABLES[name][0].items())
+        self._writers[name].writerow([place, *cells])
 
     def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Join the parts of all processes."""
         for file in self._files.values():
             file.close()
         self.metrics = dict(metrics or {})
-        cards = [entry[-1] for heap in self._cards.values() for entry in sorted(heap, reverse=True)]
-        save_cards(cards, self.out, _part(CARDS))
         for names in all_gather_object(self.stages):
             self._add_stages(names)
+        gathered = all_gather_object(self._cards)
         if is_main_process():
             self.counts, self.kinds = (self._join(name) for name in TABLES)
-            joined = {(card.path, card.object): card for rank in _ranks() for card in self._take_cards(rank)}
-            save_cards(list(joined.values()), self.out)
+            save_cards([card for stage in self.stages for card in self._first_cards(stage, gathered)], self.out)
 
     def _join(self, name: str) -> Counter[str]:
         """Write a table from its parts. An image that a distributed sampler repeats is in two of them."""
@@ -160,7 +158,7 @@ class TraceHook(Hook):
         with (self.out / name).open('w', encoding='utf-8', newline='') as table:
             writer = csv.writer(table)
             writer.writerow(columns)
-            for rank in _ranks():
+            for rank in range(get_world_size()):
                 part = self.out / _part(name, rank)
                 images: set[str] = set()
                 with part.open(encoding='utf-8', newline='') as file:
@@ -173,10 +171,10 @@ class TraceHook(Hook):
                 part.unlink()
         return counts
 
-    def _take_cards(self, rank: int) -> list[Card]:
-        cards = load_cards(self.out, _part(CARDS, rank))
-        (self.out / _part(CARDS, rank)).unlink()
-        return cards
+    def _first_cards(self, stage: str, gathered: Sequence[Cards]) -> list[Card]:
+        """The cards of a stage with the first hashes, of all processes."""
+        by_key = {entry[:3]: entry[-1] for cards in gathered for entry in cards.get(stage, ())}
+        return [by_key[key] for key in sorted(by_key, reverse=True)[: self.num_cards]]
 
 
 #: The annotations of an image that is not traced.
@@ -189,16 +187,12 @@ def _best_first(found: Detections) -> Detections:
     return found._replace(xywh=found.xywh[order], scores=found.scores[order], labels=found.labels[order])
 
 
-def _ranks() -> range:
-    return range(get_world_size())
-
-
 def _part(name: str, rank: int | None = None) -> str:
     return f'{name}.{get_rank() if rank is None else rank}'
 
 
 def _cell(value: Any, kind: type) -> Any:
     """Text of a number, with six digits if it has a fraction; nothing for None and NaN."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
+    if value is None or value != value:  # NaN differs from itself
         return ''
     return f'{value:.6g}' if kind is float else kind(value)

@@ -39,7 +39,7 @@ class Outcome(NamedTuple):
     """COCO's verdict on the D detections of an image.
 
     Attributes:
-        object: (D,) int64, the annotation that the detection found; -1 if it found none.
+        found: (D,) int64, the annotation that the detection found; -1 if it found none.
         kind: (D,) of ``KINDS`` for a false positive; '' for others. A detection in a crowd, or beyond the number that
             the metric counts, is neither.
         nearest: (D,) int64, the annotation that it overlaps most, -1 if there is none, and
@@ -47,7 +47,7 @@ class Outcome(NamedTuple):
         overlaps: (D, n) IoU with the annotations.
     """
 
-    object: np.ndarray
+    found: np.ndarray
     kind: np.ndarray
     nearest: np.ndarray
     iou: np.ndarray

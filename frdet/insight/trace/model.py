@@ -159,13 +159,13 @@ class Card:
     """An object whose surroundings are drawn.
 
     Attributes:
-        object: its ``id`` in ``objects.csv``; with ``image`` it is unique.
+        id: of the object in ``objects.csv``; with ``image`` it is unique.
         image: id of its image.
         path: path of the image file.
         around: the boxes near it: nearest anchors, proposals and detections, and other objects.
     """
 
-    object: str
+    id: str
     image: str
     path: str
     around: Sequence[Around]
@@ -178,15 +178,15 @@ def read_rows(path: Path, columns: Mapping[str, type]) -> Iterator[dict[str, Any
             yield {name: kind(row[name]) if row[name] or kind is str else None for name, kind in columns.items()}
 
 
-def load_cards(folder: Path, name: str = CARDS) -> list[Card]:
-    """Read ``cards.json``, or a part of it."""
-    content = json.loads((folder / name).read_text(encoding='utf-8'))
+def load_cards(folder: Path) -> list[Card]:
+    """Read ``cards.json``."""
+    content = json.loads((folder / CARDS).read_text(encoding='utf-8'))
     return [Card(**{**card, 'around': [Around(**box) for box in card['around']]}) for card in content]
 
 
-def save_cards(cards: Sequence[Card], folder: Path, name: str = CARDS) -> None:
-    """Write ``cards.json``, or a part of it."""
-    (folder / name).write_text(json.dumps([asdict(card) for card in cards]), encoding='utf-8')
+def save_cards(cards: Sequence[Card], folder: Path) -> None:
+    """Write ``cards.json``."""
+    (folder / CARDS).write_text(json.dumps([asdict(card) for card in cards]), encoding='utf-8')
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,7 @@ def write_trace_page(folder: str | Path, out: str | Path, *, helps: Sequence[Hel
         extra='trace',
     )
     try:
-        cards = {(card.image, card.object): card for card in load_cards(folder)}
+        cards = {(card.image, card.id): card for card in load_cards(folder)}
         rows = read_objects(folder, summary, cards)
         warnings = list(summary.notes)
         if (shown := len(rows.columns.get('id', ()))) < rows.total:
@@ -145,7 +145,7 @@ def _pictures(page: Page, rows: Rows, cards: Sequence[Card], data: dict[str, Any
     for card in cards:
         if room <= 0:
             break
-        row = rows.place[card.image, card.object]
+        row = rows.place[card.image, card.id]
         left, top, width, height, label, stage = (
             rows.columns[name][row] for name in ('left', 'top', 'width', 'height', 'class', 'stage')
         )
@@ -153,7 +153,7 @@ def _pictures(page: Page, rows: Rows, cards: Sequence[Card], data: dict[str, Any
         if (drawn := crop(card, (left, top, left + width, top + height), name)) is None:
             unread.append(card.path)
         else:
-            caption = f'{name} {card.object}: {fate(data["stages"][stage]["name"])}'
+            caption = f'{name} {card.id}: {fate(data["stages"][stage]["name"])}'
             section.picture(drawn[0], caption, marks=drawn[1])
             data['pictured'].append(row)
             room -= len(section.blocks[-1]['uri'])

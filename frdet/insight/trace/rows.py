@@ -135,13 +135,13 @@ class Batch:
     def _end_of(self, index: int, number: int, row: int) -> tuple[str, str, int | None]:
         """The stage that lost an object, the deciding numbers, and its detection."""
         outcome, found, needed = self.outcomes[index], self.found[index], self.rules.iou
-        if len(hit := np.flatnonzero(outcome.object == row)):
+        if len(hit := np.flatnonzero(outcome.found == row)):
             return FOUND, '', int(hit[0])
         is_own = found.labels == self.truth[index].labels[row]
         if len(fitting := np.flatnonzero(is_own & (outcome.overlaps[:, row] >= needed))):
             best = int(fitting[found.scores[fitting].argmax()])
-            if outcome.object[best] >= 0:
-                other = self._name(index, outcome.object[best])
+            if outcome.found[best] >= 0:
+                other = self._name(index, outcome.found[best])
                 return OUTRANKED, f'its detection of score {found.scores[best]:.3f} found {other}', best
             rank = 1 + int(is_own[:best].sum())  # equal scores keep their order
             return CUT, f'its detection has rank {rank:,} of its class, and the metric counts {self.max_dets}', best
@@ -192,10 +192,11 @@ class Batch:
         if told is None:
             return {}
         place = told.index[index][told.there[index]]
-        there = InstanceData(bboxes=told.boxes[index].flatten(0, 1)[place], place=place)
-        sample = self.samples[index]
-        place = to_original(there, sample.img_shape, sample.ori_shape, flip=bool(sample.get('flip', False))).place
-        if len(place) != len(self.found[index].labels):  # the detector drops some of them later
+        if len(place) != len(self.found[index].labels):  # boxes that are empty in the image are dropped
+            there = InstanceData(bboxes=told.boxes[index].flatten(0, 1)[place], place=place)
+            sample = self.samples[index]
+            place = to_original(there, sample.img_shape, sample.ori_shape, flip=bool(sample.get('flip', False))).place
+        if len(place) != len(self.found[index].labels):  # the detector drops some of them by a rule of its own
             return {}
         box = place // told.scores.shape[2]
         origins: dict[str, list[Any]] = {}
