@@ -180,14 +180,14 @@ def _helps(page: Page, helps: Sequence[Help]) -> None:
         [
             [
                 one.stage,
-                one.change,
+                _arrows(one.change),
                 f'{one.recall[0]:.1%}',
                 f'{one.recall[1]:.1%}',
                 f'{one.gain:+.1%}',
                 f'[{one.interval[0]:+.1%},\N{NO-BREAK SPACE}{one.interval[1]:+.1%}]',
                 'within noise' if one.is_noise else 'a gain' if one.gain > 0 else 'a loss',
-                one.cost or None,
-                one.note or None,
+                _arrows(one.cost) or None,
+                _arrows(one.note) or None,
                 one.images,
                 one.objects,
             ]
@@ -197,8 +197,13 @@ def _helps(page: Page, helps: Sequence[Help]) -> None:
     )
     for one in helps:
         if one.lines and one.gain > 0:
-            section.heading(f'{one.change}: what to write')
+            section.heading(f'{_arrows(one.change)}: what to write')
             section.code(one.lines, label=f'Config lines for {one.change}')
+
+
+def _arrows(text: str) -> str:
+    """No line ends before an arrow."""
+    return text.replace(' -> ', '\N{NO-BREAK SPACE}→ ')
 
 
 def _false_positives(page: Page, summary: Summary, folder: Path) -> None:

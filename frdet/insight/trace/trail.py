@@ -138,23 +138,26 @@ class Trail:
         return self.rules.levels[number] if number < len(self.rules.levels) else f'level {number}'
 
     def suppressor(
-        self, what: str, image: int, boxes: Tensor, scores: Tensor, index: int, rivals: Tensor, limit: float
+        self, what: str, image: int, index: int, boxes: Tensor, scores: Tensor, box: int, rivals: Tensor, limit: float
     ) -> str:
-        """Says which of ``rivals``, the boxes that NMS keeps, suppressed the box at ``index``: the best of the guilty.
+        """Says which of ``rivals``, the boxes that NMS keeps, suppressed a box of an object: the best of the guilty.
 
         Args:
             what: the kind of the boxes, with an article.
+            image, index: the object.
+            box: the place of its box in ``boxes``.
             boxes, scores, rivals: (n, 4), (n,) and (n,) bool of the boxes that may suppress each other.
             limit: the IoU above which NMS suppresses.
         """
-        iou = box_iou(boxes[index][None], boxes)[0]
-        guilty = rivals & (iou > limit) & (scores >= scores[index])
+        iou = box_iou(boxes[box][None], boxes)[0]
+        guilty = rivals & (iou > limit) & (scores >= scores[box])
         if not guilty.any():
             return f'suppressed by {what}'
         by = int(torch.where(guilty, scores, -torch.inf).argmax())
         objects = box_iou(boxes[by][None], self.truth.boxes[image])[0]
         best = int(objects.argmax())
-        fits = f'fits {self.names[image][best]}' if objects[best] >= self.rules.proposal_iou else 'fits no object'
+        name = 'this object' if best == index else self.names[image][best]
+        fits = f'fits {name} by {objects[best]:.2f}' if objects[best] >= self.rules.proposal_iou else 'fits no object'
         return f'suppressed by {what} of IoU {iou[by]:.2f} with it that {fits}'
 
 

@@ -327,7 +327,7 @@ def test_false_positives_and_help(made):
     best = re.findall(r'<td[^>]*>(.*?)</td>', content[content.index('The 4 false positives') :])
     assert best[:8] == ['0.95', 'person', 'localisation', '7', '7.png', '1', '0.25', 'p4']
     helps = re.findall(r'<td[^>]*>(.*?)</td>', content[content.index('Changes, the greatest gain first</p>') :])
-    assert helps[:7] == ['proposal NMS', 'model.rpn_head.nms_iou_thr: 0.7 -&gt; 0.8', '60.0%', '70.0%', '+10.0%',
+    assert helps[:7] == ['proposal NMS', 'model.rpn_head.nms_iou_thr: 0.7\xa0→ 0.8', '60.0%', '70.0%', '+10.0%',
                          '[+5.0%,\xa0+15.0%]', 'a gain']  # fmt: skip
     assert helps[11:18][-1] == 'within noise'
     assert '>model.rpn_head.nms_iou_thr=0.8</pre>' in content
