@@ -37,10 +37,8 @@ class RetinaHead(BaseModule):
         anchor_generator=ANCHOR_GENERATORS, box_coder=BOX_CODERS, assigner=ASSIGNERS, loss_cls=LOSSES, loss_bbox=LOSSES
     )
     class_layers = ('retina_cls',)  # fine-tuning on other classes starts them anew
-    stage_keys = {  # the settings that a trace of objects names
-        'no anchor': 'anchor_generator.sizes', 'anchor top-k': 'pre_nms', 'score threshold': 'score_thr',
-        'class NMS': 'nms_iou_thr', 'detections cut': 'max_per_image',
-    }  # fmt: skip
+    stage_keys = {'anchor top-k': 'pre_nms', 'score threshold': 'score_thr', 'class NMS': 'nms_iou_thr',
+                  'detections cut': 'max_per_image'}  # fmt: skip
 
     def __init__(
         self,

@@ -139,6 +139,7 @@ class TraceHook(Hook):
 
     def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Join the parts of all processes."""
+        self.events.clear()
         for file in self._files.values():
             file.close()
         self.metrics = dict(metrics or {})

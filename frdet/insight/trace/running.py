@@ -66,7 +66,7 @@ def trace_objects(
     hook = TraceHook(folder, iou=iou, min_size=min_size, cards=cards, starts=checkpoint is None)
     with observing(hook.events.append):
         test_detector(cfg, checkpoint, amp=amp, launcher=launcher, more_hooks=[hook])
-    keys = stage_keys(hook.model, cfg)
+    keys = stage_keys(hook.model, cfg, f'{split}_dataloader')
     notes = ['No checkpoint: these are the weights that a training starts from'] if checkpoint is None else []
     if hook.unknown is not None:
         notes.append(f'{type(hook.model).__name__} {hook.unknown}')
@@ -90,9 +90,9 @@ def trace_objects(
     return summary
 
 
-def stage_keys(model: nn.Module, cfg: Config) -> dict[str, dict[str, Any]]:
+def stage_keys(model: nn.Module, cfg: Config, loader: str) -> dict[str, dict[str, Any]]:
     """For each stage the key paths and values of its settings: those of ``stage_keys`` of the parts, and the size."""
-    found: dict[str, dict[str, Any]] = {RESIZING: dict(_sizes(cfg))}
+    found: dict[str, dict[str, Any]] = {RESIZING: dict(_sizes(cfg, loader))}
     for name, module in model.named_modules():
         for stage, key in (getattr(module, 'stage_keys', None) or {}).items():
             path = '.'.join(part for part in ('model', name, key) if part)
@@ -109,9 +109,9 @@ def _value_at(cfg: Any, path: str, *, default: Any) -> Any:
     return cfg.to_dict() if hasattr(cfg, 'to_dict') else cfg
 
 
-def _sizes(cfg: Config) -> Iterator[tuple[str, Any]]:
-    """The sizes of the transforms in the test pipeline that resize."""
-    for path, value in leaves('test_dataloader', cfg.get('test_dataloader') or {}):
+def _sizes(cfg: Config, loader: str) -> Iterator[tuple[str, Any]]:
+    """The sizes of the transforms that resize in the pipeline of ``loader``."""
+    for path, value in leaves(loader, cfg.get(loader) or {}):
         parent, _, name = path.rpartition('.')
         if name in ('short_side', 'scale') and str(_value_at(cfg, f'{parent}.type', default='')).startswith('Resize'):
             yield path, value

@@ -43,7 +43,12 @@ def test_the_validation_data(tmp_path):
     cfg.val_dataloader.dataset, cfg.val_evaluator = cfg.test_dataloader.dataset, cfg.test_evaluator
     cfg.test_dataloader.dataset = dict(type='CocoDataset', ann_file='nowhere.json', pipeline=[])
     trace_objects(cfg, None, tmp_path / 'trace', split='val')
-    assert read_trace(tmp_path / 'trace').of(BASE.things['C'])['stage'] == 'background'
+    traced = read_trace(tmp_path / 'trace')
+    assert traced.of(BASE.things['C'])['stage'] == 'background'
+    keys = {stage.name: dict(stage.keys) for stage in traced.summary.stages}
+    assert keys['resizing'] == {'val_dataloader.dataset.pipeline.1.scale': [128, 128]}
+    assert keys['class NMS'] == {'model.roi_head.nms_iou_thr': 0.5}
+    assert keys['RPN regression'] == {}
 
 
 def test_without_a_coco_metric(tmp_path):
