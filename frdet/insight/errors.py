@@ -26,15 +26,6 @@ _TIDE = {
     'missed': 'Miss',
 }
 KINDS = tuple(_TIDE)
-#: What an error of each kind is, after 'a detection that'.
-KIND_TEXTS = {
-    'classification': 'overlaps an object of another class by IoU 0.5 or more',
-    'localisation': 'overlaps an object of its class by 0.1 to 0.5',
-    'both': 'overlaps an object of another class by 0.1 to 0.5',
-    'duplicate': 'overlaps an object that a better detection found',
-    'background': 'overlaps no object by 0.1',
-    'missed': 'an object that no detection found, not even with a wrong class or box',
-}
 FOREGROUND, BACKGROUND = 0.5, 0.1  # IoU
 
 
@@ -134,14 +125,14 @@ def read_results(
         found = Detected(
             np.array([place_of[item['image_id']] for item in items], dtype=np.int64),
             np.array([label_of[item['category_id']] for item in items], dtype=np.int64),
-            _xyxy(np.array([item['bbox'] for item in items], dtype=np.float64).reshape(-1, 4)),
+            xyxy(np.array([item['bbox'] for item in items], dtype=np.float64).reshape(-1, 4)),
             np.array([item['score'] for item in items], dtype=np.float64),
         )
         image = np.array([place_of.get(image['id'], -1) for image in content.images], dtype=np.int64)
         image, label = image[content.image_index], content.labels({name: label_of[ids[name]] for name in names})
         rows = np.flatnonzero((image >= 0) & (label >= 0))
         crowd = (content.crowd | content.ignored)[rows]
-        truth = Objects(image[rows], label[rows], _xyxy(content.xywh[rows]), crowd)
+        truth = Objects(image[rows], label[rows], xyxy(content.xywh[rows]), crowd)
         numbers = content.names()
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(
@@ -213,10 +204,24 @@ def _without_crowds(found: Detected, truth: Objects, matched: Match, num_classes
     return _evaluator(counted, Objects(*(column[~truth.crowd] for column in truth)), num_classes)
 
 
-def kinds_of(found: Detected, truth: Objects, matched: Match) -> tuple[np.ndarray, np.ndarray]:
+def kind_texts(foreground: float = FOREGROUND) -> dict[str, str]:
+    """What an error of each kind is, after 'a detection that'."""
+    return {
+        'classification': f'overlaps an object of another class by IoU {foreground:g} or more',
+        'localisation': f'overlaps an object of its class by {BACKGROUND:g} to {foreground:g}',
+        'both': f'overlaps an object of another class by {BACKGROUND:g} to {foreground:g}',
+        'duplicate': 'overlaps an object that a better detection found',
+        'background': f'overlaps no object by {BACKGROUND:g}',
+        'missed': 'an object that no detection found, not even with a wrong class or box',
+    }
+
+
+def kinds_of(
+    found: Detected, truth: Objects, matched: Match, foreground: float = FOREGROUND
+) -> tuple[np.ndarray, np.ndarray]:
     """(N,) kind of error of every detection, an index into ``KINDS``, and (N,) its object; -1 where there is none.
 
-    The first rule that holds applies, in TIDE's order.
+    The first rule that holds applies, in TIDE's order. ``foreground`` is the IoU at which ``matched`` was made.
     """
     from hotcoco.primitives import bbox_iou
 
@@ -229,15 +234,15 @@ def kinds_of(found: Detected, truth: Objects, matched: Match) -> tuple[np.ndarra
         is_same = found.label[rows][:, None] == truth.label[columns]
         of_same, of_other = iou * is_same, iou * ~is_same
         same, other = of_same.max(axis=1), of_other.max(axis=1)
-        is_localisation = (same >= BACKGROUND) & (same < FOREGROUND)
+        is_localisation = (same >= BACKGROUND) & (same < foreground)
         is_background = np.maximum(same, other) < BACKGROUND
         kind[rows] = np.select(
-            [is_localisation, other >= FOREGROUND, same >= FOREGROUND, is_background],
+            [is_localisation, other >= foreground, same >= foreground, is_background],
             [localisation, classification, duplicate, background],
             both,
         )
         about[rows] = np.select(
-            [is_localisation, other >= FOREGROUND],
+            [is_localisation, other >= foreground],
             [columns[of_same.argmax(axis=1)], columns[of_other.argmax(axis=1)]],
             -1,
         )
@@ -256,5 +261,6 @@ def _xywh(boxes: np.ndarray) -> np.ndarray:
     return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1).astype(np.float64)
 
 
-def _xyxy(boxes: np.ndarray) -> np.ndarray:
-    return np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
+def xyxy(boxes: np.ndarray) -> np.ndarray:
+    """Boxes (..., 4) as left, top, width and height -> as two corners."""
+    return np.concatenate([boxes[..., :2], boxes[..., :2] + boxes[..., 2:]], axis=-1)

@@ -9,8 +9,10 @@ from frdet.errors import DataError
 from frdet.insight.errors import (
     KINDS,
     Detected,
+    Match,
     Objects,
     confusion_matrix,
+    kinds_of,
     match,
     read_results,
     split_errors,
@@ -248,3 +250,15 @@ def test_confusion_without_detections():
     found, truth = scene()
     nothing = Detected(*(column[:0] for column in found))
     assert confusion(nothing, truth, score=0.1) == [[0, 0, 5], [0, 0, 1], [0, 0, 0]]
+
+
+def test_kinds_follow_the_iou_of_the_matching():
+    """The second detection has IoU 0.6 with the object. Unmatched, it is a duplicate at 0.5, and a poor box at 0.75."""
+    truth = Objects(np.array([0]), np.array([0]), np.array([[0.0, 0, 10, 10]]), np.array([False]))
+    boxes = np.array([[0.0, 0, 10, 10], [0, 0, 6, 10]])
+    found = Detected(np.zeros(2, int), np.array([0, 0]), boxes, np.array([0.9, 0.8]))
+    matched = Match(np.array([0, -1]), np.array([False, False]))
+    for iou, kind in ((0.5, 'duplicate'), (0.75, 'localisation')):
+        kinds, about = kinds_of(found, truth, matched, iou)
+        assert kinds.tolist() == [-1, KINDS.index(kind)]
+        assert about.tolist() == [-1, -1 if kind == 'duplicate' else 0]

@@ -15,7 +15,7 @@ from frdet.insight.ablation import plots
 from frdet.insight.ablation.conclusions import Conclusion, Interval
 from frdet.insight.ablation.reports import report_link, trace_link
 from frdet.insight.ablation.tables import NONE, STAGES, gaps, main_table, meanings, stage_table
-from frdet.insight.errors import KIND_TEXTS, KINDS
+from frdet.insight.errors import KINDS, kind_texts
 from frdet.insight.page import Page, Row
 from frdet.insight.report.comparison_page import differences
 from frdet.insight.report.run import Log, read_log
@@ -179,7 +179,7 @@ def _errors(page: Page, findings: _Findings) -> None:
     kinds = [kind for kind in KINDS if kind in base.errors]
     rows = [[one.variant, *(one.errors.get(kind) for kind in kinds)] for one in (base, *others)]
     section.table(['variant', *kinds], rows, caption='AP lost by kind of error')
-    meanings = [[kind, KIND_TEXTS[kind]] for kind in kinds]
+    meanings = [[kind, kind_texts()[kind]] for kind in kinds]
     section.table(['error', 'a detection that'], meanings, caption='Kinds of errors')
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from frdet.insight.curves import COLUMNS, class_table
-from frdet.insight.errors import KIND_TEXTS, KINDS
+from frdet.insight.errors import KINDS, kind_texts
 from frdet.insight.page import Page, Section
 from frdet.insight.report import pictures, plots
 from frdet.insight.report.label_errors import FILE, Suspects, find_suspects, write_suspects
@@ -178,7 +178,7 @@ def _errors(page: Page, analysis: Analysis) -> None:
     )
     errors = analysis.errors
     section.plot(plots.error_costs(errors.cost), 'Cost of each kind of error')
-    rows = [[kind, errors.counts[kind], round(errors.cost[kind], 4), KIND_TEXTS[kind]] for kind in KINDS]
+    rows = [[kind, errors.counts[kind], round(errors.cost[kind], 4), kind_texts()[kind]] for kind in KINDS]
     section.table(['error', 'times', 'AP lost', 'a detection that'], rows, caption='Kinds of errors')
 
 

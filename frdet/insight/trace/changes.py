@@ -25,7 +25,7 @@ from frdet.insight.trace.stages import (
 from frdet.registry import TRANSFORMS
 
 #: Transforms that resize, and their settings in pixels.
-_RESIZE = {'ResizeShortestEdge': ('short_side', 'max_size'), 'Resize': ('scale',)}
+RESIZERS = {'ResizeShortestEdge': ('short_side', 'max_size'), 'Resize': ('scale',)}
 _LARGER = (1.25, 1.5)
 _ANCHOR_SIZES = (0.5, 0.7, 1.4)
 _LEAST_SCORE = 0.001
@@ -125,22 +125,22 @@ def _larger_input(cfg: Config, loader: str, factor: float) -> Change | None:
     """Every resizing of the data, with its pixels times ``factor``; None if nothing is resized."""
     values: dict[str, Any] = {}
     words = []
-    for key, step in _steps(cfg[loader].dataset, f'{loader}.dataset'):
+    for key, step in resizing_steps(cfg[loader].dataset, f'{loader}.dataset'):
         kind = TRANSFORMS.get(step['type'])
-        old = {name: step.get(name, getattr(kind, name, None)) for name in _RESIZE[step['type']]}
+        old = {name: step.get(name, getattr(kind, name, None)) for name in RESIZERS[step['type']]}
         new = {name: _pixels(value, factor) for name, value in old.items()}
         values |= {f'{key}.{name}': value for name, value in new.items()}
         words.append(f'{key}: ' + ', '.join(f'{name} {as_code(old[name])} -> {as_code(new[name])}' for name in old))
     return Change(RESIZING, '; '.join(words), values) if values else None
 
 
-def _steps(node: Any, key: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def resizing_steps(node: Any, key: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """The transforms in ``node`` that resize, with their key paths; in data sets that are joined, too."""
-    if isinstance(node, Mapping) and node.get('type') in _RESIZE:
+    if isinstance(node, Mapping) and node.get('type') in RESIZERS:
         yield key, node
     items = node.items() if isinstance(node, Mapping) else enumerate(node) if isinstance(node, (list, tuple)) else ()
     for name, inner in items:
-        yield from _steps(inner, f'{key}.{name}')
+        yield from resizing_steps(inner, f'{key}.{name}')
 
 
 def _pixels(value: Any, factor: float) -> Any:

@@ -120,7 +120,10 @@ def _follow_proposals(trail: Trail, told: ProposalsSelected) -> None:
     def suppressed(b: int, g: int) -> str:
         best = int(torch.where(fits[b, g] & told.legal[b], told.scores[b], -torch.inf).argmax())
         rivals = told.kept[b] & (told.level == told.level[best])
-        return trail.suppressor('a proposal', b, g, told.boxes[b], told.scores[b], best, rivals, told.nms_iou_thr)
+        return trail.suppressor(
+            'a proposal', b, g, told.boxes[b], told.scores[b], best, rivals,
+            limit=told.nms_iou_thr, needed=trail.rules.proposal_iou,
+        )  # fmt: skip
 
     def outnumbered(b: int, g: int) -> str:
         kept = told.scores[b][told.kept[b]]

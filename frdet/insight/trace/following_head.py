@@ -64,7 +64,9 @@ def follow_head(trail: Trail, told: DetectionsSelected) -> None:
 
     def suppressed(b: int, g: int) -> str:
         best = int(torch.where(right[b, g] & candidate[b, g], score[b, g], -torch.inf).argmax())
-        return trail.suppressor('a detection', b, g, box[b, g], score[b, g], best, kept[b, g], told.nms_iou_thr)
+        return trail.suppressor(
+            'a detection', b, g, box[b, g], score[b, g], best, kept[b, g], limit=told.nms_iou_thr, needed=needed
+        )
 
     def outnumbered(b: int, g: int) -> str:
         rivals = scores[b][told.kept[b]]

@@ -9,7 +9,7 @@ from frdet.evaluation import CocoMetric
 from frdet.evaluation.backends import Columns, Numbered, hotcoco_evaluator
 from frdet.evaluation.numbering import Detections, numbers_of
 from frdet.evaluation.truth import IGNORED
-from frdet.insight.errors import KINDS, Detected, Match, Objects, kinds_of
+from frdet.insight.errors import KINDS, Detected, Match, Objects, kinds_of, xyxy
 
 
 class ImageTruth(NamedTuple):
@@ -99,7 +99,7 @@ class MetricTruth:
         ends = np.cumsum([len(one.labels) for one in found])[:-1]
         first = np.cumsum([0, *(len(one.labels) for one in truth)])
         return [
-            _outcome(one, there, np.where(match >= 0, match - start, -1), known)
+            _outcome(one, there, np.where(match >= 0, match - start, -1), known, iou)
             for one, there, match, known, start in zip(
                 found, truth, np.split(right, ends), np.split(judged, ends), first, strict=False
             )
@@ -111,13 +111,12 @@ def _table(number: int, found: Detections, numbers: dict[int, int]) -> np.ndarra
     return np.column_stack([np.full(len(category), number), found.xywh, found.scores, category]).reshape(-1, 7)
 
 
-def _outcome(found: Detections, truth: ImageTruth, right: np.ndarray, judged: np.ndarray) -> Outcome:
+def _outcome(found: Detections, truth: ImageTruth, right: np.ndarray, judged: np.ndarray, needed: float) -> Outcome:
     overlaps = iou_of(found.xywh, truth.xywh)
     zeros = np.zeros(len(found.labels), dtype=np.int64)
-    corners = [np.concatenate([x[:, :2], x[:, :2] + x[:, 2:]], axis=1) for x in (found.xywh, truth.xywh)]
-    detected = Detected(zeros, found.labels, corners[0], found.scores)
-    objects = Objects(np.zeros(len(truth.labels), dtype=np.int64), truth.labels, corners[1], ~truth.counts)
-    kind, _ = kinds_of(detected, objects, Match(right, ~judged))
+    detected = Detected(zeros, found.labels, xyxy(found.xywh), found.scores)
+    objects = Objects(np.zeros(len(truth.labels), dtype=np.int64), truth.labels, xyxy(truth.xywh), ~truth.counts)
+    kind, _ = kinds_of(detected, objects, Match(right, ~judged), needed)
     nearest = overlaps.argmax(axis=1) if len(truth.labels) else zeros - 1
     iou = overlaps.max(axis=1, initial=0)
     names = np.array([*KINDS, ''], dtype=object)  # -1 is the last
@@ -125,9 +124,7 @@ def _outcome(found: Detections, truth: ImageTruth, right: np.ndarray, judged: np
 
 
 def iou_of(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """(N, M) IoU of boxes xywh, in float64; 0 where they do not overlap."""
-    low = np.maximum(a[:, None, :2], b[None, :, :2])
-    high = np.minimum(a[:, None, :2] + a[:, None, 2:], b[None, :, :2] + b[None, :, 2:])
-    common = (high - low).clip(min=0).prod(axis=2)
-    union = a[:, None, 2:].prod(axis=2) + b[None, :, 2:].prod(axis=2) - common
-    return np.where(common > 0, common / np.where(common > 0, union, 1), 0.0)
+    """(N, M) IoU of boxes (N, 4) and (M, 4) xywh, as COCO's evaluation computes it."""
+    from hotcoco.primitives import bbox_iou
+
+    return bbox_iou(a, b, np.zeros(len(b), dtype=bool)) if len(a) and len(b) else np.zeros((len(a), len(b)))

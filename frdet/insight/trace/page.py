@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from frdet.errors import DataError
-from frdet.insight.errors import KIND_TEXTS
+from frdet.insight.errors import kind_texts
 from frdet.insight.page import Page, Section
 from frdet.insight.plots import save
 from frdet.insight.trace import plots
@@ -216,19 +216,19 @@ def _false_positives(page: Page, summary: Summary, folder: Path) -> None:
             yield row
 
     best = heapq.nlargest(WRONG, counted(), key=lambda row: row['score'])
-    total = sum(summary.false_positives.values())
+    total, texts = sum(summary.false_positives.values()), kind_texts(summary.iou)
     if not total:
         section.text('There is no false positive.')
         return
     section.table(
         ['kind', 'count', 'share', 'a detection that'],
         [
-            [kind, count, percent(count, total), KIND_TEXTS.get(kind)]
+            [kind, count, percent(count, total), texts.get(kind)]
             for kind, count in sorted(summary.false_positives.items(), key=lambda item: -item[1])
         ],
         caption='False positives by kind',
     )
-    _levels(section, levels, [kind for kind in KIND_TEXTS if summary.false_positives.get(kind)])
+    _levels(section, levels, [kind for kind in texts if summary.false_positives.get(kind)])
     head = ['score', 'class', 'kind', 'image', 'file', 'object', 'IoU', 'level', 'anchor', 'its score', 'proposal rank']
     section.table(head, map(_cells, best), caption=f'The {len(best)} false positives with the highest scores')
 

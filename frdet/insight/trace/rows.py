@@ -11,6 +11,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor
 
 from frdet.evaluation.numbering import Detections
+from frdet.insight.errors import xyxy
 from frdet.insight.store import LARGE, SMALL
 from frdet.insight.trace.following import follow
 from frdet.insight.trace.matching import ImageTruth, MetricTruth, iou_of
@@ -93,7 +94,7 @@ class Batch:
         valid = torch.zeros(len(self.rows), most, dtype=torch.bool)
         for index, rows in enumerate(self.rows):
             sample, count = self.samples[index], len(rows)
-            corners = torch.from_numpy(_corners(self.truth[index].xywh[rows]))
+            corners = torch.from_numpy(xyxy(self.truth[index].xywh[rows]))
             objects = InstanceData(bboxes=corners)
             if 'img_shape' in sample and 'ori_shape' in sample:
                 objects = to_network(objects, sample.img_shape, sample.ori_shape, flip=bool(sample.get('flip', False)))
@@ -234,12 +235,12 @@ class Batch:
         overlaps = self.outcomes[index].overlaps[:, row]
         for one in np.argsort(-overlaps, kind='stable')[: NEAR['detection']].tolist():
             text = f'detection, {self.classes[found.labels[one]]} {found.scores[one]:.2f}'
-            near.append(('detection', _corners(found.xywh[one]).tolist(), text, overlaps[one]))
+            near.append(('detection', xyxy(found.xywh[one]).tolist(), text, overlaps[one]))
         truth = self.truth[index]
         ious = iou_of(truth.xywh[row][None], truth.xywh)[0]
         ious[row] = 0
         for one in np.argsort(-ious, kind='stable')[: NEAR['object']].tolist():
-            near.append(('object', _corners(truth.xywh[one]).tolist(), self._name(index, one), ious[one]))
+            near.append(('object', xyxy(truth.xywh[one]).tolist(), self._name(index, one), ious[one]))
         around = [
             Around(kind, [round(x, 1) for x in box], f'{text}, IoU {iou:.2f}')
             for kind, box, text, iou in near
@@ -259,7 +260,3 @@ def _in_image(boxes: Tensor, sample: Any) -> list[list[float]]:
     (height, width), (ori_height, ori_width) = sample.img_shape[:2], sample.ori_shape[:2]
     boxes = flip_boxes(boxes, width) if sample.get('flip', False) else boxes
     return scale_boxes(boxes, (ori_width / width, ori_height / height)).tolist()
-
-
-def _corners(xywh: np.ndarray) -> np.ndarray:
-    return np.concatenate([xywh[..., :2], xywh[..., :2] + xywh[..., 2:]], axis=-1)

@@ -9,8 +9,8 @@ from mmengine.dist import is_main_process
 from torch import nn
 
 from frdet.apis import test_detector
-from frdet.config.origins import leaves
 from frdet.errors import ConfigError
+from frdet.insight.trace.changes import RESIZERS, resizing_steps
 from frdet.insight.trace.hook import TraceHook
 from frdet.insight.trace.model import Stage, Summary
 from frdet.insight.trace.stages import ABOUT, OWN_STAGE, RESIZING
@@ -111,7 +111,5 @@ def _value_at(cfg: Any, path: str, *, default: Any) -> Any:
 
 def _sizes(cfg: Config, loader: str) -> Iterator[tuple[str, Any]]:
     """The sizes of the transforms that resize in the pipeline of ``loader``."""
-    for path, value in leaves(loader, cfg.get(loader) or {}):
-        parent, _, name = path.rpartition('.')
-        if name in ('short_side', 'scale') and str(_value_at(cfg, f'{parent}.type', default='')).startswith('Resize'):
-            yield path, value
+    for path, step in resizing_steps(cfg.get(loader) or {}, loader):
+        yield from ((f'{path}.{name}', step[name]) for name in RESIZERS[step['type']] if name in step)

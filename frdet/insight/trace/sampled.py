@@ -10,6 +10,7 @@ from torch import Tensor
 
 from frdet.evaluation.backends import hotcoco_evaluator
 from frdet.evaluation.numbering import Detections, numbered
+from frdet.insight.errors import xyxy
 from frdet.insight.trace.matching import MetricTruth
 from frdet.structures import DetDataSample, box_iou, to_network
 
@@ -54,7 +55,7 @@ def count_anchored(objects: np.ndarray, sample: DetDataSample, anchors: Sequence
         sample: says how the image was resized.
         anchors: of each level, in pixels of the network's input.
     """
-    corners = torch.from_numpy(np.concatenate([objects[:, :2], objects[:, :2] + objects[:, 2:]], axis=1)).float()
+    corners = torch.from_numpy(xyxy(objects)).float()
     flip = bool(sample.get('flip', False))
     boxes = to_network(InstanceData(bboxes=corners), sample.img_shape, sample.ori_shape, flip=flip).bboxes
     best = [box_iou(boxes.to(level.device), level).amax(dim=1) for level in anchors]

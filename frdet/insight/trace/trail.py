@@ -138,7 +138,17 @@ class Trail:
         return self.rules.levels[number] if number < len(self.rules.levels) else f'level {number}'
 
     def suppressor(
-        self, what: str, image: int, index: int, boxes: Tensor, scores: Tensor, box: int, rivals: Tensor, limit: float
+        self,
+        what: str,
+        image: int,
+        index: int,
+        boxes: Tensor,
+        scores: Tensor,
+        box: int,
+        rivals: Tensor,
+        *,
+        limit: float,
+        needed: float,
     ) -> str:
         """Says which of ``rivals``, the boxes that NMS keeps, suppressed a box of an object: the best of the guilty.
 
@@ -148,6 +158,7 @@ class Trail:
             box: the place of its box in ``boxes``.
             boxes, scores, rivals: (n, 4), (n,) and (n,) bool of the boxes that may suppress each other.
             limit: the IoU above which NMS suppresses.
+            needed: the IoU from which on a box fits an object.
         """
         iou = box_iou(boxes[box][None], boxes)[0]
         guilty = rivals & (iou > limit) & (scores >= scores[box])
@@ -157,8 +168,9 @@ class Trail:
         objects = box_iou(boxes[by][None], self.truth.boxes[image])[0]
         best = int(objects.argmax())
         name = 'this object' if best == index else self.names[image][best]
-        fits = f'fits {name} by {objects[best]:.2f}' if objects[best] >= self.rules.proposal_iou else 'fits no object'
-        return f'suppressed by {what} of IoU {iou[by]:.2f} with it that {fits}'
+        verb = 'fits' if objects[best] >= needed else 'fits no object, and overlaps'
+        about = f'{verb} {name} by IoU {objects[best]:.2f}' if objects[best] > 0 else 'overlaps no object'
+        return f'suppressed by {what} of IoU {iou[by]:.2f} with it that {about}'
 
 
 def as_probability(scores: Tensor, level: Tensor) -> Tensor:

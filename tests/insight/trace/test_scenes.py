@@ -83,6 +83,8 @@ def test_other_threshold(tmp_path):
     strict = trace(scene, tmp_path / '75', options=dict(iou=0.75))
     assert stages(strict, scene) == {**dict.fromkeys('ABDF', 'found'), 'C': 'box refinement'}
     assert strict.of(scene.things['C'])['refined_iou'] == pytest.approx(13 / 19, abs=1e-4)
+    # The same detection is too poor a box of C, and no second one of a found object.
+    assert [(row['kind'], row['object']) for row in strict.wrong] == [('localisation', '13')]
     assert strict.of(scene.things['F'])['detection_iou'] == pytest.approx(14 / 18, abs=1e-4)
     assert trace(scene, tmp_path / '50').summary.recall == 1
 

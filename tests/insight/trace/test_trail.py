@@ -15,10 +15,10 @@ BOXES = torch.tensor([[0.0, 0, 10, 10], [2, 0, 12, 10], [1, 0, 11, 10], [0, 0, 2
 @pytest.mark.parametrize(
     ('box', 'rivals', 'limit', 'expected'),
     [
-        (0, (1, 2), 0.6, ' of IoU 0.67 with it that fits this object by 0.67'),  # the better of two
-        (0, (1, 2), 0.7, ' of IoU 0.82 with it that fits this object by 0.82'),  # the other overlaps too little
-        (2, (1,), 0.8, ' of IoU 0.82 with it that fits this object by 0.67'),
-        (0, (3,), 0.4, ' of IoU 0.50 with it that fits this object by 0.50'),
+        (0, (1, 2), 0.6, ' of IoU 0.67 with it that fits this object by IoU 0.67'),  # the better of two
+        (0, (1, 2), 0.7, ' of IoU 0.82 with it that fits this object by IoU 0.82'),  # the other overlaps too little
+        (2, (1,), 0.8, ' of IoU 0.82 with it that fits this object by IoU 0.67'),
+        (0, (3,), 0.4, ' of IoU 0.50 with it that fits this object by IoU 0.50'),
         (1, (4,), 0.4, ''),
     ],
 )
@@ -26,9 +26,8 @@ def test_the_suppressor(box, rivals, limit, expected):
     trail = trail_of()
     scores = torch.tensor([0.1, 0.9, 0.8, 0.7, 0.6])
     kept = torch.zeros(5, dtype=torch.bool).index_fill(0, torch.tensor(rivals), True)
-    assert (
-        trail.suppressor('a proposal', 0, 0, BOXES, scores, box, kept, limit) == f'suppressed by a proposal{expected}'
-    )
+    said = trail.suppressor('a proposal', 0, 0, BOXES, scores, box, kept, limit=limit, needed=0.5)
+    assert said == f'suppressed by a proposal{expected}'
 
 
 def test_a_suppressor_that_fits_another_object_or_none():
@@ -36,10 +35,18 @@ def test_a_suppressor_that_fits_another_object_or_none():
     moved = BOXES + torch.tensor([10.0, 0, 10, 0])
     kept = torch.tensor([False, True, False, False, False])
     scores = torch.tensor([0.1, 0.9, 0.8, 0.7, 0.6])
-    said = trail.suppressor('a detection', 0, 0, moved, scores, 0, kept, 0.6)
-    assert said == 'suppressed by a detection of IoU 0.67 with it that fits cat 2 by 0.67'
+    said = trail.suppressor('a detection', 0, 0, moved, scores, 0, kept, limit=0.6, needed=0.5)
+    assert said == 'suppressed by a detection of IoU 0.67 with it that fits cat 2 by IoU 0.67'
     far = BOXES + 40
-    assert trail.suppressor('a detection', 0, 0, far, scores, 0, kept, 0.6).endswith('that fits no object')
+    said = trail.suppressor('a detection', 0, 0, far, scores, 0, kept, limit=0.6, needed=0.5)
+    assert said.endswith(' that overlaps no object')
+
+
+def test_a_suppressor_that_overlaps_an_object_too_little_to_fit_it():
+    kept = torch.tensor([False, True, False, False, False])
+    scores = torch.tensor([0.1, 0.9, 0.8, 0.7, 0.6])
+    said = trail_of().suppressor('a detection', 0, 0, BOXES, scores, 0, kept, limit=0.6, needed=0.75)
+    assert said.endswith(' that fits no object, and overlaps this object by IoU 0.67')
 
 
 def trail_of():
