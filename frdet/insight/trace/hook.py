@@ -107,7 +107,7 @@ class TraceHook(Hook):
         truth = [NOTHING if place is None else self.truth.of(place) for place in new]
         batch = Batch(self.events, samples, found, truth, self.truth, self.rules)
         self._add_stages(batch.stages)
-        self.unknown = batch.unknown
+        self.unknown = batch.unknown or self.unknown
         for index, place in enumerate(new):
             if place is not None:
                 self._write(batch, index, place)

@@ -64,6 +64,7 @@ class Batch:
         self.rows = [np.flatnonzero(one.counts) for one in truth]  # annotations that are objects
         names = [[self._name(index, row) for row in rows.tolist()] for index, rows in enumerate(self.rows)]
         told = [event for event in events if _batch_size(event) in (None, len(samples))]
+        self._is_partly_told = len(told) < len(events)
         self.trail = follow(Trail(told, self._ground_truth(told), names, self.classes, rules))
         self._lost = self.trail.lost_at().tolist()
         self._numbers = {name: values.tolist() for name, values in self.trail.numbers.items()}
@@ -78,6 +79,8 @@ class Batch:
     @property
     def unknown(self) -> str | None:
         """What the detector does not tell, as a sentence without its name."""
+        if self._is_partly_told:
+            return 'tells selections of single images, and not of the whole batch: these stages are left out'
         if self.trail.detections is None:
             return 'does not tell how it selects boxes: only its detections are known'
         if self.trail.top is None:

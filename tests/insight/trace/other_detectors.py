@@ -78,17 +78,23 @@ def one_stage(scenes: Sequence[Scene]) -> dict[str, Any]:
 
 @DETECTORS.register_module(force=True)
 class LeftOnly(FasterRCNN):
-    """Drops the proposals whose left side is beyond ``limit``, and tells so if there are any."""
+    """Drops the proposals whose left side is beyond ``limit``, and tells so if there are any.
 
-    def __init__(self, *, limit: float, **kwargs: Any):
+    ``singly``: it tells so image by image, which is wrong for larger batches.
+    """
+
+    def __init__(self, *, limit: float, singly: bool = False, **kwargs: Any):
         super().__init__(**kwargs)
-        self.limit = limit
+        self.limit, self.singly = limit, singly
 
     def detect(self, features: tuple[torch.Tensor, ...], image_sizes: torch.Tensor) -> Detections:
         proposals = self.rpn_head.predict(features, image_sizes)
         kept = proposals.valid & (proposals.boxes[..., 0] <= self.limit)
         if (kept != proposals.valid).any():  # a batch of which nothing is dropped has no such stage
-            tell(Filtered('left side', proposals.boxes, kept))
+            for boxes, some in zip(proposals.boxes.split(1), kept.split(1), strict=True) if self.singly else ():
+                tell(Filtered('left side', boxes, some))
+            if not self.singly:
+                tell(Filtered('left side', proposals.boxes, kept))
         return self.roi_head.predict(features, proposals._replace(valid=kept), image_sizes)
 
 

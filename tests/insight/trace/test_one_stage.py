@@ -84,6 +84,15 @@ def test_a_stage_of_a_user(tmp_path):
     assert stages == {**dict.fromkeys('ABC', 'found'), 'D': 'left side'}
 
 
+def test_a_stage_that_is_told_image_by_image_is_left_out_in_words(tmp_path):
+    changes = dict(model__singly=True, test_dataloader__batch_size=2)
+    summary = trace([BASE, BASE], tmp_path, model=left_only, **changes).summary
+    assert 'left side' not in summary.counts and sum(summary.counts.values()) == 8
+    assert summary.notes[1:] == [
+        'LeftOnly tells selections of single images, and not of the whole batch: these stages are left out'
+    ]
+
+
 @pytest.mark.parametrize('model', [oracle, foreign])
 @pytest.mark.parametrize('size', [(128, 128), (64, 256)], ids=str)
 def test_only_detections_are_known(tmp_path, model, size):
