@@ -114,7 +114,7 @@ def _columns(annotations: Sequence) -> dict[str, Any]:
         table = annotations.table
         ids = {field: table[field].tolist() for field in ('image_id', 'category_id')}
         return {
-            'id': _ids(table['id'].tolist()),
+            'id': _ids(table['id']),
             **ids,
             **{field: table[field] for field in ('bbox', 'iscrowd', 'ignore', 'area')},
         }
