@@ -3,9 +3,13 @@
 Boxes are tensors of shape (..., 4) holding (x1, y1, x2, y2) in pixels, continuous (width = x2 - x1).
 """
 
+from collections.abc import Callable
+
 import torch
 from mmengine.structures import InstanceData
 from torch import Tensor
+
+from frdet.structures.masks import paste_masks
 
 
 def box_area(boxes: Tensor) -> Tensor:
@@ -47,7 +51,12 @@ def flip_boxes(boxes: Tensor, width: float) -> Tensor:
 
 
 def to_original(
-    found: InstanceData, img_shape: tuple[int, int], ori_shape: tuple[int, int], *, flip: bool = False
+    found: InstanceData,
+    img_shape: tuple[int, int],
+    ori_shape: tuple[int, int],
+    *,
+    flip: bool = False,
+    paste: Callable[[Tensor, Tensor, tuple[int, int]], Tensor] = paste_masks,
 ) -> InstanceData:
     """Detections in pixels of the network's input -> in pixels of the original image, clipped to it.
 
@@ -55,15 +64,22 @@ def to_original(
     not say where the image lies in the input, so it must lie at the top left.
 
     Args:
-        found: ``bboxes`` (n, 4), ``scores``, ``labels``; it is not changed.
+        found: ``bboxes`` (n, 4), ``scores``, ``labels``, and ``masks`` (n, M, M) on grids over the boxes if there are
+            any, which become (n, height, width) bool of the original image; it is not changed.
         img_shape, ori_shape: (height, width) of the resized and of the original image.
         flip: whether the input is mirrored left to right.
+        paste: masks, boxes and size of the original image -> masks of that image.
     """
     (height, width), (ori_height, ori_width) = img_shape[:2], ori_shape[:2]
     boxes = flip_boxes(found.bboxes, width) if flip else found.bboxes
     boxes = scale_boxes(boxes, (ori_width / width, ori_height / height))
     boxes = clip_boxes(boxes, boxes.new_tensor([ori_height, ori_width]))
-    return found.new(**{**found, 'bboxes': boxes})[(boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])]
+    masks = {'masks': found.masks.flip(2) if flip else found.masks} if 'masks' in found else {}
+    original = found.new(**{**found, **masks, 'bboxes': boxes})
+    original = original[(boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])]
+    if masks:
+        original.masks = paste(original.masks, original.bboxes, (ori_height, ori_width))
+    return original
 
 
 def to_network(

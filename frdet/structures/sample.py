@@ -16,10 +16,11 @@ class DetDataSample(BaseDataElement):
     """An image's ground truth, made by the pipeline, and its detections, added by the model.
 
     Attributes:
-        gt_instances: ``bboxes`` (n, 4) xyxy in pixels of the network's input, ``labels`` (n,) int64 in 0..K-1.
+        gt_instances: ``bboxes`` (n, 4) xyxy in pixels of the network's input, ``labels`` (n,) int64 in 0..K-1, and
+            ``masks`` (n, height, width) uint8, 1 inside the object, if the data set gives masks.
         ignored_instances: ``bboxes`` and ``labels`` of crowd regions, which are neither object nor background.
-        pred_instances: ``bboxes`` (n, 4) xyxy in pixels of the original image, ``scores`` (n,), ``labels`` (n,); the
-            best score first.
+        pred_instances: ``bboxes`` (n, 4) xyxy in pixels of the original image, ``scores`` (n,), ``labels`` (n,),
+            and ``masks`` (n, height, width) bool of the original image from a detector with masks; best score first.
 
     Metainfo: ``img_id``, ``img_path``, ``img_shape`` (height, width) after resizing, ``ori_shape`` (height, width)
     before, ``scale_factor`` (x, y) from original to network input, ``flip`` (whether the input is mirrored left to
@@ -43,11 +44,19 @@ class GroundTruth(NamedTuple):
         boxes: (B, G, 4) xyxy, zeros where padded.
         labels: (B, G) int64, 0 where padded.
         valid: (B, G) bool, False where padded.
+        masks: (T, H, W) uint8, the masks of all T objects of the batch, image after image, in images that are padded at
+            right and bottom to one size. None: the samples have no masks.
     """
 
     boxes: Tensor
     labels: Tensor
     valid: Tensor
+    masks: Tensor | None = None
+
+    def mask_index(self, gt_index: Tensor) -> Tensor:
+        """The positions in ``masks`` of the objects ``gt_index`` (B, S) of each image."""
+        counts = self.valid.sum(dim=1)
+        return gt_index + (counts.cumsum(0) - counts)[:, None]
 
 
 def batch_ground_truth(data_samples: list[DetDataSample]) -> GroundTruth:
@@ -61,7 +70,15 @@ def batch_ground_truth(data_samples: list[DetDataSample]) -> GroundTruth:
     if boxes.shape[1] == 0:
         boxes, labels = F.pad(boxes, (0, 0, 0, 1)), F.pad(labels, (0, 1))
     valid = torch.arange(boxes.shape[1]) < counts[:, None]
-    return GroundTruth(boxes, labels, valid.to(boxes.device, non_blocking=True))
+    return GroundTruth(boxes, labels, valid.to(boxes.device, non_blocking=True), _batch_masks(data_samples))
+
+
+def _batch_masks(data_samples: list[DetDataSample]) -> Tensor | None:
+    if not all('masks' in sample.gt_instances for sample in data_samples):
+        return None
+    masks = [sample.gt_instances.masks for sample in data_samples]
+    height, width = (max(m.shape[axis] for m in masks) for axis in (1, 2))
+    return torch.cat([F.pad(m, (0, width - m.shape[2], 0, height - m.shape[1])) for m in masks])
 
 
 def check_scale(sample: DetDataSample) -> None:
@@ -108,6 +125,10 @@ def _problem(sample: DetDataSample, num_classes: int | None) -> str | None:
         return f'labels are of {labels.dtype}: expected int64, the number of each class from 0'
     if boxes.is_cpu and not boxes.isfinite().all():
         return f'found the box {boxes[~boxes.isfinite().all(dim=1)][0].tolist()}: expected finite x1, y1, x2, y2'
+    masks = truth.get('masks')
+    size = tuple(sample.get('img_shape', ()))[:2]
+    if masks is not None and (masks.dim() != 3 or (masks.shape[0], *(size or masks.shape[1:])) != tuple(masks.shape)):
+        return f'masks {tuple(masks.shape)}: expected ({len(boxes)}, {", ".join(map(str, size))}), one for each box'
     for label in labels.tolist() if labels.is_cpu else ():
         if label < 0 or (num_classes is not None and label >= num_classes):
             most = ' or more' if num_classes is None else f' to {num_classes - 1}, as there are {num_classes} classes'

@@ -50,7 +50,7 @@ class ExportedDetector(nn.Module):
             image_sizes: (N, 2) int64, (height, width) of each image.
         """
         features = self.detector.extract_features(self._normalised(images, image_sizes))
-        return tuple(self.detector.detect(features, image_sizes.float()))
+        return tuple(x for x in self.detector.detect(features, image_sizes.float()) if x is not None)
 
     def _normalised(self, images: Tensor, image_sizes: Tensor) -> Tensor:
         """The batch after ``DetPreprocessor``."""

@@ -19,7 +19,15 @@ from frdet.errors import ConfigError, ExportError, defined
 from frdet.models.preprocessor import DetPreprocessor
 from frdet.models.task_modules import Detections
 from frdet.registry import BACKBONES, NECKS, PREPROCESSORS, SCOPE, arguments_of, build_parts
-from frdet.structures import DetDataSample, GroundTruth, batch_ground_truth, check_scale, check_truth, to_original
+from frdet.structures import (
+    DetDataSample,
+    GroundTruth,
+    batch_ground_truth,
+    check_scale,
+    check_truth,
+    paste_masks,
+    to_original,
+)
 
 
 class Detector(BaseModel):
@@ -93,6 +101,10 @@ class Detector(BaseModel):
             f'{defined(type(self))} has no method {method}: expected one in every class that is derived from Detector'
         )
 
+    def paste_masks(self, masks: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
+        """Masks on grids over their boxes -> masks of the original image; see ``frdet.structures.paste_masks``."""
+        return paste_masks(masks, boxes, size)
+
     def raw(self, features: tuple[Tensor, ...]) -> Any:
         """The second result of ``mode='tensor'``, beside the features: for example the outputs of a head."""
         return None
@@ -158,21 +170,33 @@ class Detector(BaseModel):
         """
         for sample in data_samples:
             check_scale(sample)
-        found = self.detect(self.extract_features(inputs), _image_sizes(inputs, data_samples))
-        shapes = [tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__ for x in found or ()]
-        expected = (len(data_samples), *(shapes[-1][1:2] if shapes else ()))
-        if shapes != [(*expected, 4), expected, expected]:
-            raise ConfigError(
-                f'detect of {defined(type(self))} returns {shapes}: expected Detections of {len(data_samples)} images, '
-                'boxes (B, D, 4), scores (B, D) and labels (B, D)'
-            )
-        for sample, boxes, scores, labels in zip(data_samples, *found, strict=True):
-            there = (labels >= 0).nonzero().squeeze(1)
-            instances = InstanceData(bboxes=boxes[there], scores=scores[there], labels=labels[there])
+        result = self.detect(self.extract_features(inputs), _image_sizes(inputs, data_samples))
+        self._check_detections(result, len(data_samples))
+        found = Detections(*result)
+        for i, sample in enumerate(data_samples):
+            there = (found.labels[i] >= 0).nonzero().squeeze(1)
+            instances = InstanceData(bboxes=found.boxes[i][there], scores=found.scores[i][there])
+            instances.labels = found.labels[i][there]
+            if found.masks is not None:
+                instances.masks = found.masks[i][there]
             sample.pred_instances = to_original(
-                instances, sample.img_shape, sample.ori_shape, flip=bool(sample.get('flip', False))
+                instances,
+                sample.img_shape,
+                sample.ori_shape,
+                flip=bool(sample.get('flip', False)),
+                paste=self.paste_masks,
             )
         return data_samples
+
+    def _check_detections(self, found: Any, count: int) -> None:
+        shapes = [tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__ for x in found or () if x is not None]
+        expected = (count, *(shapes[-1][1:2] if shapes else ()))
+        masks = [] if len(shapes) < 4 else [(*expected, *shapes[3][-2:])]
+        if shapes != [(*expected, 4), expected, expected, *masks]:
+            raise ConfigError(
+                f'detect of {defined(type(self))} returns {shapes}: expected Detections of {count} images, boxes '
+                '(B, D, 4), scores (B, D), labels (B, D), and masks (B, D, M, M) if there are any'
+            )
 
 
 def bare(model: nn.Module) -> Any:

@@ -1,7 +1,15 @@
 """Parts of heads that have no weights: anchors, matching, sampling, box coding, selection."""
 
 from frdet.models.task_modules.anchors import AnchorGenerator, DeltaXYWHCoder
-from frdet.models.task_modules.selection import Detections, Proposals, best_scores, select_batch, select_proposals
+from frdet.models.task_modules.selection import (
+    Detections,
+    Proposals,
+    best_scores,
+    select_batch,
+    select_labelled,
+    select_proposals,
+)
+from frdet.models.task_modules.suppression import NMS, Suppression
 from frdet.models.task_modules.targets import (
     AssignResult,
     BaseAssigner,
@@ -21,10 +29,13 @@ __all__ = [
     'Detections',
     'IoUBalancedSampler',
     'MaxIoUAssigner',
+    'NMS',
     'Proposals',
     'RandomSampler',
     'SampleResult',
+    'Suppression',
     'best_scores',
     'select_batch',
+    'select_labelled',
     'select_proposals',
 ]

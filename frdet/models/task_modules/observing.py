@@ -116,3 +116,8 @@ def tell(event: Event) -> None:
     """Give an event to the observers, if there are any."""
     for observer in _observers:
         observer(event)
+
+
+def is_observed() -> bool:
+    """Whether there is an observer: what only observers need is made only then."""
+    return bool(_observers)

@@ -1,6 +1,6 @@
 """Selecting few of many scored boxes: proposals after the first stage, detections after the second."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -8,7 +8,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from frdet import ops
-from frdet.models.task_modules.observing import DetectionsSelected, ProposalsSelected, TopK, tell
+from frdet.models.task_modules.observing import DetectionsSelected, ProposalsSelected, TopK, is_observed, tell
+from frdet.models.task_modules.suppression import NMS, Suppression
 from frdet.structures import clip_boxes
 
 
@@ -33,11 +34,13 @@ class Detections(NamedTuple):
         boxes: (B, D, 4) xyxy in pixels of the network's input, zeros where padded.
         scores: (B, D) probabilities, 0 where padded.
         labels: (B, D) int64, -1 where padded.
+        masks: (B, D, M, M) probabilities of the object's pixels, on a grid over its box; None without a mask head.
     """
 
     boxes: Tensor
     scores: Tensor
     labels: Tensor
+    masks: Tensor | None = None
 
 
 def best_scores(scores: Tensor, num: int) -> tuple[Tensor, Tensor]:
@@ -103,6 +106,7 @@ def select_batch(
     nms_iou_thr: float,
     num: int,
     min_side: float = 0.0,
+    nms: Suppression = NMS(),  # noqa: B008  # it is never changed
 ) -> Detections:
     """Drop low scores, suppress within each class, keep the best of all classes of each image.
 
@@ -113,31 +117,75 @@ def select_batch(
         scores: (B, P, K) probabilities.
         valid: (B, P) bool, False where padded.
         score_thr: scores are dropped unless they are above this.
-        nms_iou_thr: IoU above which the lower score of a class is dropped.
+        nms_iou_thr: the IoU that ``nms`` gets.
         num: D, or P * K if that is less. A detection without area is replaced by padding.
         min_side: boxes are dropped if a side is below this, in pixels.
+        nms: the rule by which boxes suppress others.
     """
-    batch, _, num_classes = scores.shape
+    num_classes = scores.shape[2]
     legal = boxes.isfinite().all(dim=-1).all(dim=-1) & scores.isfinite().all(dim=-1) & valid
     boxes = boxes.expand(-1, -1, num_classes, -1)
-    sides = boxes[..., 2:] - boxes[..., :2]
-    is_candidate = (scores > score_thr) & legal[..., None] & (sides >= min_side).all(dim=-1)
+    labels = torch.arange(num_classes, device=scores.device).expand_as(scores)
+    is_candidate = (scores > score_thr) & legal[..., None] & _has_sides(boxes, min_side)
     candidates = scores.masked_fill(~is_candidate, -torch.inf)
-    first_group = torch.arange(batch, device=scores.device)[:, None, None] * num_classes
-    group = (first_group + torch.arange(num_classes, device=scores.device)).expand_as(scores)
-    keep = ops.batched_nms_mask(boxes.reshape(-1, 4), candidates.flatten(), group.flatten(), nms_iou_thr)
-    keep = keep.view_as(candidates)
-    kept = candidates.masked_fill(~keep, -torch.inf).flatten(1)
+    kept = nms(boxes.flatten(1, 2), candidates.flatten(1), labels.flatten(1), nms_iou_thr)
+    found, index, there = _best(boxes.flatten(1, 2), kept, labels.flatten(1), num)
+    keep = (kept > -torch.inf).view_as(scores)
+    tell(DetectionsSelected(boxes, scores, valid, is_candidate, keep, index, there, score_thr, nms_iou_thr))
+    return found
+
+
+def select_labelled(
+    boxes: Tensor,
+    scores: Tensor,
+    labels: Tensor,
+    *,
+    class_scores: Callable[[], Tensor],
+    score_thr: float,
+    nms_iou_thr: float,
+    num: int,
+    min_side: float = 0.0,
+    nms: Suppression = NMS(),  # noqa: B008
+) -> Detections:
+    """As ``select_batch``, for boxes that have one class each, such as the best pairs of anchor and class.
+
+    Args:
+        boxes: (B, N, 4), clipped.
+        scores: (B, N) probabilities; -inf where padded.
+        labels: (B, N) int64.
+        class_scores: gives the probabilities (B, N, K) of all classes of these boxes. Only an observer needs them.
+        score_thr, nms_iou_thr, num, min_side, nms: see ``select_batch``.
+    """
+    legal = boxes.isfinite().all(dim=-1) & scores.isfinite()
+    is_candidate = (scores > score_thr) & legal & _has_sides(boxes, min_side)
+    kept = nms(boxes, scores.masked_fill(~is_candidate, -torch.inf), labels, nms_iou_thr)
+    found, index, there = _best(boxes, kept, labels, num)
+    if is_observed():
+        every = class_scores()
+        own = labels[..., None] == torch.arange(every.shape[2], device=labels.device)
+        candidate, keep = (own & x[..., None] for x in (is_candidate, kept > -torch.inf))
+        place = index * every.shape[2] + labels.gather(1, index)
+        wide = boxes[:, :, None].expand(*every.shape, 4)
+        tell(DetectionsSelected(wide, every, legal, candidate, keep, place, there, score_thr, nms_iou_thr))
+    return found
+
+
+def _has_sides(boxes: Tensor, least: float) -> Tensor:
+    return (boxes[..., 2:] - boxes[..., :2] >= least).all(dim=-1)
+
+
+def _best(boxes: Tensor, kept: Tensor, labels: Tensor, num: int) -> tuple[Detections, Tensor, Tensor]:
+    """The best ``num`` of N boxes with scores (B, N), -inf where dropped; their indices; and which are no padding."""
     num = min(num, kept.shape[1])
     if torch.compiler.is_exporting():  # ONNX has no stable sort
         best, index = kept.topk(num, dim=1)
     else:
         best, index = (x[:, :num] for x in kept.sort(dim=1, descending=True, stable=True))
-    chosen = boxes.flatten(1, 2).gather(1, index[..., None].expand(-1, -1, 4))
+    chosen = boxes.gather(1, index[..., None].expand(-1, -1, 4))
     is_empty = (best == -torch.inf) | (chosen[..., 2:] <= chosen[..., :2]).any(dim=-1)
-    tell(DetectionsSelected(boxes, scores, valid, is_candidate, keep, index, ~is_empty, score_thr, nms_iou_thr))
-    return Detections(
+    found = Detections(
         chosen.masked_fill(is_empty[..., None], 0),
         best.masked_fill(is_empty, 0),
-        (index % num_classes).masked_fill(is_empty, -1),
+        labels.gather(1, index).masked_fill(is_empty, -1),
     )
+    return found, index, ~is_empty

@@ -112,7 +112,7 @@ def detect(boxes: Tensor, scores: Tensor, **changes: float) -> InstanceData:
     """Detections of one image, without the empty places."""
     arguments = {'score_thr': 0.3, 'nms_iou_thr': 0.5, 'num': 100, **changes}
     valid = torch.ones(1, len(boxes), dtype=torch.bool)
-    boxes, scores, labels = (x[0] for x in select_batch(boxes[None], scores[None], valid, **arguments))
+    boxes, scores, labels = (x[0] for x in select_batch(boxes[None], scores[None], valid, **arguments)[:3])
     there = labels >= 0
     return InstanceData(bboxes=boxes[there], scores=scores[there], labels=labels[there])
 
