@@ -127,7 +127,7 @@ def _problem(sample: DetDataSample, num_classes: int | None) -> str | None:
         return f'found the box {boxes[~boxes.isfinite().all(dim=1)][0].tolist()}: expected finite x1, y1, x2, y2'
     masks = truth.get('masks')
     size = tuple(sample.get('img_shape', ()))[:2]
-    if masks is not None and (masks.dim() != 3 or (masks.shape[0], *(size or masks.shape[1:])) != tuple(masks.shape)):
+    if masks is not None and (masks.dim() != 3 or (len(boxes), *(size or masks.shape[1:])) != tuple(masks.shape)):
         return f'masks {tuple(masks.shape)}: expected ({len(boxes)}, {", ".join(map(str, size))}), one for each box'
     for label in labels.tolist() if labels.is_cpu else ():
         if label < 0 or (num_classes is not None and label >= num_classes):

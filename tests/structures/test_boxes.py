@@ -109,3 +109,13 @@ def test_boxes_beyond_the_original_are_cut_on_the_way_there_alone() -> None:
     found = InstanceData(bboxes=torch.tensor([[-20.0, 0.0, 60.0, 10.0], [-8.0, 0.0, -2.0, 10.0]]))
     assert to_original(found, (50, 100), (50, 100)).bboxes.tolist() == [[0, 0, 60, 10]]
     assert to_network(found, (100, 200), (50, 100)).bboxes.tolist() == [[-40, 0, 120, 20], [-16, 0, -4, 20]]
+
+
+@pytest.mark.parametrize('flip', [False, True])
+def test_masks_move_with_their_boxes(flip: bool) -> None:
+    """The right half of a grid on a box of 4 x 4 pixels, in an image that is mirrored, and twice as large as before."""
+    found = InstanceData(bboxes=torch.tensor([[0.0, 0.0, 4.0, 4.0], [2.0, 0.0, 2.0, 4.0]]))
+    found.masks = torch.tensor([[[0.0, 1.0], [0.0, 1.0]]]).expand(2, -1, -1)
+    there = to_original(found, (4, 8), (2, 4), flip=flip)
+    assert there.masks.tolist() == [[[0, 0, 1, 0]] * 2] if flip else [[[0, 1, 0, 0]] * 2]
+    assert there.masks.dtype == torch.bool and len(there) == 1

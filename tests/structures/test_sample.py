@@ -112,3 +112,30 @@ def test_every_class_may_be_trained_on() -> None:
         check_truth([made], 8)
     with pytest.raises(DataError, match='image without an id: gt_instances has nothing'):
         check_truth([DetDataSample()])
+
+
+def test_masks_of_a_batch_lie_one_after_the_other() -> None:
+    """Two images of 2 x 3 and 4 x 2 pixels with 2 and 1 objects: all in 4 x 3. Object 0 of image 1 is in row 2."""
+    samples = [sample(2), sample(1)]
+    samples[0].gt_instances.masks = torch.ones(2, 2, 3, dtype=torch.uint8)
+    samples[1].gt_instances.masks = torch.ones(1, 4, 2, dtype=torch.uint8)
+    truth = batch_ground_truth(samples)
+    assert truth.masks is not None
+    assert truth.masks[1].tolist() == [[1, 1, 1], [1, 1, 1], [0, 0, 0], [0, 0, 0]]
+    assert truth.masks[2].tolist() == [[1, 1, 0]] * 4
+    assert truth.mask_index(torch.tensor([[0, 1], [0, 0]])).tolist() == [[0, 1], [2, 2]]
+
+
+def test_a_batch_has_masks_only_if_every_sample_has() -> None:
+    samples = [sample(1), sample(0)]
+    samples[0].gt_instances.masks = torch.ones(1, 2, 3, dtype=torch.uint8)
+    assert batch_ground_truth(samples).masks is None
+
+
+@pytest.mark.parametrize('shape', [(1, 30, 40), (2, 30, 41), (2, 30)])
+def test_masks_of_another_shape(shape: tuple[int, ...]) -> None:
+    wrong = sample(2)
+    object.__setattr__(wrong.gt_instances, 'masks', torch.ones(shape, dtype=torch.uint8))
+    wrong.gt_instances._data_fields.add('masks')
+    with pytest.raises(DataError, match=r'masks .*expected \(2, 30, 40\), one for each box'):
+        check_truth([wrong])

@@ -189,7 +189,7 @@ def instances(found: Detections) -> list[InstanceData]:
     """The detections of each image, without the empty places."""
     return [
         InstanceData(bboxes=boxes[labels >= 0], scores=scores[labels >= 0], labels=labels[labels >= 0])
-        for boxes, scores, labels in zip(*found, strict=True)
+        for boxes, scores, labels in zip(*found[:3], strict=True)
     ]
 
 

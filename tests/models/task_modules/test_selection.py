@@ -4,9 +4,11 @@ from mmengine.structures import InstanceData
 from torch import Tensor
 
 from frdet.models.task_modules import (
+    NMS,
     Proposals,
     best_scores,
     select_batch,
+    select_labelled,
     select_proposals,
 )
 
@@ -224,3 +226,36 @@ def test_best_scores_of_an_exported_graph_have_a_fixed_number(monkeypatch: pytes
     best, index = best_scores(scores, 3)
     assert best.tolist() == [[3.0, 1.0, -INF], [5.0, 4.0, -INF]]
     assert index[:, :2].tolist() == [[1, 0], [0, 1]] and index.max() < 2
+
+
+@pytest.mark.parametrize('class_agnostic', [False, True])
+def test_boxes_with_one_class_each_are_those_of_a_slow_loop(class_agnostic: bool) -> None:
+    boxes, scores, labels = random_boxes(2, 50), torch.rand(2, 50), torch.randint(3, (2, 50))
+    found = select_labelled(
+        boxes,
+        scores,
+        labels,
+        class_scores=list,
+        score_thr=0.3,
+        nms_iou_thr=0.4,
+        num=15,
+        nms=NMS(class_agnostic=class_agnostic),
+    )
+    for i in range(2):
+        rows = zip(scores[i].tolist(), labels[i].tolist(), boxes[i].tolist(), strict=True)
+        candidates = [(score, 0 if class_agnostic else label, box, label) for score, label, box in rows if score > 0.3]
+        kept = greedy(candidates, 0.4)[:15]
+        count = len(kept)
+        assert found.scores[i, :count].tolist() == [one[0] for one in kept]
+        assert found.boxes[i, :count].tolist() == [one[2] for one in kept]
+        assert found.labels[i].tolist() == [one[3] for one in kept] + [-1] * (15 - count)
+
+
+def test_a_box_of_all_classes_suppresses_other_classes() -> None:
+    """Two boxes with IoU 0.82 of class 0 and 1: class-agnostic NMS keeps the better one, and the one apart."""
+    boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 9], [50, 50, 60, 60]])[None, :, None]
+    scores = torch.tensor([[0.9, 0.0], [0.0, 0.8], [0.0, 0.7]])[None]
+    valid = torch.ones(1, 3, dtype=torch.bool)
+    for nms, expected in ((NMS(), [0, 1, 1]), (NMS(class_agnostic=True), [0, 1])):
+        found = select_batch(boxes, scores, valid, score_thr=0.1, nms_iou_thr=0.5, num=5, nms=nms)
+        assert found.labels[0].tolist() == expected + [-1] * (5 - len(expected))
