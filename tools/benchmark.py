@@ -21,6 +21,8 @@ with starting():
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+#: Those of benchmarks/families.py, whose import takes seconds.
+FAMILIES = ('faster_rcnn', 'faster_rcnn_v2', 'mask_rcnn', 'mask_rcnn_v2', 'retinanet', 'retinanet_v2', 'fcos')
 #: The function of each command, and its help.
 COMMANDS = {
     'train': ('steps:compare', 'a training step'),
@@ -65,6 +67,7 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
     sub = {name: commands.add_parser(name, help=text) for name, (_, text) in COMMANDS.items()}
     for name in ('train', 'infer'):
         add = sub[name].add_argument
+        add('--family', choices=FAMILIES, default=FAMILIES[0], help='detector; default: %(default)s')
         add('--against', choices=('torchvision',), help='also time this, in turn')
         add('--batch', type=_positive, default=2 if name == 'train' else 1, help='images')
         add('--short-side', type=_positive, default=800, help='short side of the images, in pixels')

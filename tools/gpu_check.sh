@@ -3,7 +3,8 @@
 # benchmarks: operators, training steps and inference against torchvision, the share of a step that the GPU computes.
 # Takes less than nine minutes: what there is no time left for is left out, and said.
 #
-#     tools/gpu_check.sh [OUT]      OUT: folder for table.md and tests.txt (work_dirs/gpu_check)
+#     tools/gpu_check.sh [OUT]              OUT: folder for table.md and tests.txt (work_dirs/gpu_check)
+#     tools/gpu_check.sh OUT families       instead of Faster R-CNN: training and inference of every other family
 #     PYTHON=.venv/bin/python tools/gpu_check.sh
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -46,22 +47,37 @@ export TORCH_CUDA_ARCH_LIST
 FRDET_CUDA=1 limited 150 ops/build.py || exit 1
 "$python" tools/doctor.py | tee "$out/table.md"
 
-limited 150 -m pytest -q -x -p no:cacheprovider \
-    tests/models/detectors/test_host_waits.py tests/tools/test_benchmark.py::test_share_of_the_gpu \
-    tests/ops/test_nms.py tests/ops/test_roi_align.py tests/ops/test_max_iou.py tests/ops/test_registration.py \
-    tests/ops/test_errors.py 2>&1 | tee "$out/tests.txt"
-[ "${PIPESTATUS[0]}" -eq 0 ] || failed+=('tests')
+# measure FAMILY BATCH COMMAND [ARGUMENT...]: beside torchvision.
+measure() {
+    local family=$1 batch=$2 command=$3
+    shift 3
+    table 40 "$family, $command, $batch images $*" \
+        tools/benchmark.py "$command" --family "$family" --against torchvision --device cuda --batch "$batch" "$@"
+}
 
-table 60 'Share of a training step that the GPU computes' tools/benchmark.py gpu --batch 6 16
-for batch in 6 16; do
-    table 30 "Training, $batch images, float32" tools/benchmark.py train --against torchvision --device cuda --batch $batch
-    table 30 "Training, $batch images, bfloat16" tools/benchmark.py train --against torchvision --device cuda --batch $batch --amp
-done
-for batch in 1 8; do
-    table 30 "Inference, $batch images, float32" tools/benchmark.py infer --against torchvision --device cuda --batch $batch
-    table 30 "Inference, $batch images, bfloat16" tools/benchmark.py infer --against torchvision --device cuda --batch $batch --amp
-done
-table 120 'Operators' tools/benchmark.py ops --device cuda --rounds 20
+if [ "${2:-}" = families ]; then
+    for family in mask_rcnn retinanet fcos faster_rcnn_v2 retinanet_v2 mask_rcnn_v2; do
+        measure "$family" 8 train --amp --rounds 10
+        measure "$family" 1 infer --amp --rounds 10
+    done
+else
+    limited 150 -m pytest -q -x -p no:cacheprovider \
+        tests/models/detectors/test_host_waits.py tests/tools/test_benchmark.py::test_share_of_the_gpu \
+        tests/ops/test_nms.py tests/ops/test_roi_align.py tests/ops/test_max_iou.py tests/ops/test_registration.py \
+        tests/ops/test_errors.py 2>&1 | tee "$out/tests.txt"
+    [ "${PIPESTATUS[0]}" -eq 0 ] || failed+=('tests')
+
+    table 60 'Share of a training step that the GPU computes' tools/benchmark.py gpu --batch 6 16
+    for batch in 6 16; do
+        measure faster_rcnn $batch train
+        measure faster_rcnn $batch train --amp
+    done
+    for batch in 1 8; do
+        measure faster_rcnn $batch infer
+        measure faster_rcnn $batch infer --amp
+    done
+    table 120 'Operators' tools/benchmark.py ops --device cuda --rounds 20
+fi
 
 echo "The table is $out/table.md"
 if [ ${#failed[@]} -gt 0 ]; then

@@ -1,4 +1,4 @@
-"""R50-FPN of frdet and of torchvision with the same rules and the same random weights, their steps, and images."""
+"""Detectors of frdet and of torchvision with the same rules and the same random weights, their steps, and images."""
 
 import argparse
 import os
@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
-from torchvision.models.detection import FasterRCNN
-from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import FrozenBatchNorm2d
 
+from benchmarks.families import FAMILIES
 from benchmarks.timing import ROOT
 from frdet.checkpoints import convert_state_dict
 from frdet.config import load_config
@@ -23,20 +23,13 @@ from frdet.registry import DETECTORS
 from frdet.structures import DetDataSample
 
 NUM_CLASSES = 90  # torchvision's
-#: The losses of torchvision, and frdet's names for them.
-LOSSES = {
-    'loss_objectness': 'loss_rpn_cls',
-    'loss_rpn_box_reg': 'loss_rpn_bbox',
-    'loss_classifier': 'loss_cls',
-    'loss_box_reg': 'loss_bbox',
-}
 Data = dict[str, Any]
 Values = dict[str, Tensor]
 Step = Callable[[], Values]
 
 
-def load_images(count: int, short_side: int) -> tuple[Data, str]:
-    """The first images of FRDET_DATA_ROOT's val2017 with boxes, or drawn shapes.
+def load_images(count: int, short_side: int, *, with_masks: bool = False) -> tuple[Data, str]:
+    """The first images of FRDET_DATA_ROOT's val2017 with boxes, or drawn shapes, and their masks if asked for.
 
     Returns:
         A batch like one of a data loader, ``inputs`` and ``data_samples``, and the source of the images in words.
@@ -49,6 +42,7 @@ def load_images(count: int, short_side: int) -> tuple[Data, str]:
             ann_file='annotations/instances_val2017.json',
             data_prefix=dict(img='val2017/'),
             filter_cfg=dict(filter_empty_gt=True),
+            **(dict(with_masks=True) if with_masks else {}),
             pipeline=[
                 dict(type='LoadImage'),
                 dict(type='ResizeShortestEdge', short_side=short_side, max_size=2 * short_side),
@@ -81,26 +75,32 @@ def to_torchvision(data: Data, device: torch.device) -> tuple[list[Tensor], list
     """The batch for torchvision: RGB from 0 to 1, labels from 1."""
     found = [sample.gt_instances.to(device) for sample in data['data_samples']]
     targets = [{'boxes': truth.bboxes, 'labels': truth.labels + 1} for truth in found]
+    for target, truth in zip(targets, found, strict=True):
+        if 'masks' in truth:
+            target['masks'] = truth.masks
     return [image.flip(0).to(device) / 255 for image in data['inputs']], targets
 
 
-def build_torchvision(num_classes: int = NUM_CLASSES) -> FasterRCNN:
-    """``fasterrcnn_resnet50_fpn`` with frozen norms and three trained stages, which does not resize images."""
-    backbone = resnet_fpn_backbone(backbone_name='resnet50', weights=None, trainable_layers=3)
-    model = FasterRCNN(backbone, num_classes=num_classes + 1)
+def build_torchvision(family: str, num_classes: int = NUM_CLASSES) -> Any:
+    """torchvision's model, which does not resize images."""
+    model = FAMILIES[family].build(num_classes + 1)
     model.transform.resize = lambda image, target: (image, target)
     return model
 
 
-def build_frdet(weights: Values, device: torch.device, num_classes: int = NUM_CLASSES) -> nn.Module:
+def build_frdet(
+    weights: Values, device: torch.device, family: str = 'faster_rcnn', num_classes: int = NUM_CLASSES
+) -> nn.Module:
     """frdet's model with torchvision's ``weights``."""
-    options = {'model.backbone.init_cfg': None, 'model.roi_head.bbox_head.num_classes': num_classes}
-    model = DETECTORS.build(load_config(ROOT / 'configs/interop/torchvision_r50_fpn.py', options).model)
+    options = {'model.backbone.init_cfg': None, **dict.fromkeys(FAMILIES[family].class_keys, num_classes)}
+    model = DETECTORS.build(load_config(ROOT / 'configs/interop' / FAMILIES[family].config, options).model)
     model.load_state_dict(convert_state_dict(weights, source='torchvision'))
     return model.to(device)
 
 
-def random_weights(data: Data, device: torch.device, num_classes: int = NUM_CLASSES) -> Values:
+def random_weights(
+    data: Data, device: torch.device, family: str = 'faster_rcnn', num_classes: int = NUM_CLASSES
+) -> Values:
     """torchvision's state dict of random weights whose activations are like those of a trained detector.
 
     Norms take their statistics from the first image. The last norm of a block has the weight 0.3, because activations
@@ -108,26 +108,26 @@ def random_weights(data: Data, device: torch.device, num_classes: int = NUM_CLAS
     score threshold get some work.
     """
     torch.manual_seed(0)
-    model = build_torchvision(num_classes).to(device).eval()
-    rpn, predictor = model.rpn.head, model.roi_heads.box_predictor
-    spreads = {rpn.cls_logits: 0.3, rpn.bbox_pred: 0.2, predictor.cls_score: 1.5, predictor.bbox_pred: 0.5}
+    model = build_torchvision(family, num_classes).to(device).eval()
+    last = {model.get_submodule(name): spread for name, spread in FAMILIES[family].last.items()}
 
     def take_statistics(norm: FrozenBatchNorm2d, inputs: tuple[Tensor]) -> None:
         norm.running_var, norm.running_mean = torch.var_mean(inputs[0], dim=(0, 2, 3))
 
     def scale(layer: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
-        """At the first call, give each output channel the layer's standard deviation in ``spreads`` and the mean 0."""
-        if layer in spreads:
+        """At the first call, give each output channel the layer's standard deviation and mean in ``last``."""
+        if layer in last:
+            spread, mean = last.pop(layer)
             channels = output.transpose(0, 1).flatten(1)
-            factor = spreads.pop(layer) / channels.std(dim=1)
+            factor = spread / channels.std(dim=1)
             layer.weight.mul_(factor.view(-1, *[1] * (layer.weight.dim() - 1)))
-            layer.bias.sub_(channels.mean(dim=1)).mul_(factor)
+            layer.bias.sub_(channels.mean(dim=1)).mul_(factor).add_(mean)
 
     for name, module in model.named_modules():
         if isinstance(module, FrozenBatchNorm2d):
             module.weight.fill_(0.3 if name.endswith('bn3') else 1.0)
             module.register_forward_pre_hook(take_statistics)
-        if module in spreads:
+        if module in last:
             module.register_forward_hook(scale)
     with torch.no_grad():
         model(to_torchvision(data, device)[0][:1])
@@ -169,7 +169,7 @@ def _inference(predict: Callable[[], list[Tensor]], args: argparse.Namespace) ->
 
 
 def frdet_step(weights: Values, data: Data, args: argparse.Namespace) -> Step:
-    model = build_frdet(weights, args.device).train(args.command == 'train')
+    model = build_frdet(weights, args.device, args.family).train(args.command == 'train')
     prepare = model.data_preprocessor
     data = prepare.cast_data(data)
     if args.command == 'train':
@@ -179,26 +179,24 @@ def frdet_step(weights: Values, data: Data, args: argparse.Namespace) -> Step:
 
 
 def torchvision_step(weights: Values, data: Data, args: argparse.Namespace) -> Step:
-    model = build_torchvision()
+    model = build_torchvision(args.family)
     model.load_state_dict(weights)
     model.to(args.device).train(args.command == 'train')
     images, targets = to_torchvision(data, args.device)
 
     def losses() -> Values:
         found = model(images, targets)
-        return {ours: found[theirs] for theirs, ours in LOSSES.items()}
+        return {ours: found[theirs] for theirs, ours in FAMILIES[args.family].losses.items()}
 
     if args.command == 'train':
         return training_step(losses, make_sgd(model), args.device, args.amp)
-    batch = model.transform(images)[0]
+    batch, _ = model.transform(images)
 
-    def predict() -> list[Tensor]:
-        features = model.backbone(batch.tensors)
-        found, _ = model.roi_heads(features, model.rpn(batch, features)[0], batch.image_sizes)
-        found = model.transform.postprocess(found, batch.image_sizes, batch.image_sizes)
-        return [detections['scores'] for detections in found]
+    def prepared(images: Any, targets: Any) -> tuple[ImageList, None]:
+        return batch, None
 
-    return _inference(predict, args)
+    model.transform.forward = prepared
+    return _inference(lambda: [found['scores'] for found in model(images)], args)
 
 
 SIDES = {'frdet': frdet_step, 'torchvision': torchvision_step}

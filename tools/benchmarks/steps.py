@@ -16,6 +16,7 @@ from torch.autograd import DeviceType
 from torch.profiler import profile
 
 from benchmarks import models
+from benchmarks.families import FAMILIES
 from benchmarks.timing import Report, Run, alternate, machine, process_mib, run_python, seconds
 from frdet.config import load_config
 from frdet.engine import AutocastOptimWrapper
@@ -51,8 +52,8 @@ SWEEPS: dict[str, tuple[str, tuple[int, ...]]] = {
 
 def compare(args: argparse.Namespace) -> Report:
     """The table of ``train`` and ``infer``: one side, or both in turn, with the same weights and images."""
-    data, source = models.load_images(args.batch, args.short_side)
-    weights = models.random_weights(data, args.device)
+    data, source = models.load_images(args.batch, args.short_side, with_masks=FAMILIES[args.family].has_masks)
+    weights = models.random_weights(data, args.device, args.family)
     names = [name for name in ('frdet', args.against) if name]
     on_gpu, steps, memory, values = args.device.type == 'cuda', {}, {}, {}
     for name in names:
@@ -73,7 +74,7 @@ def compare(args: argparse.Namespace) -> Report:
     height, width = (max(image.shape[i] for image in data['inputs']) for i in (1, 2))
     what = 'Training step' if args.command == 'train' else 'Inference'
     images = f'{args.batch} {source} of up to {height} x {width}, {"bfloat16" if args.amp else "float32"}'
-    report = Report(f'{what} of R50-FPN, {images}; {machine(args.device)}')
+    report = Report(f'{what} of {args.family} R50-FPN, {images}; {machine(args.device)}')
     for name in names:
         row = {
             'what': name,
@@ -120,8 +121,8 @@ def steps_of(args: argparse.Namespace) -> Callable[[Point], Run]:
 
     @cache
     def model_of(classes: int) -> tuple[nn.Module, torch.optim.Optimizer]:
-        weights = models.random_weights(models.draw_images(1, 128, 160, 1, classes), args.device, classes)
-        model = models.build_frdet(weights, args.device, classes).train()
+        weights = models.random_weights(models.draw_images(1, 128, 160, 1, classes), args.device, num_classes=classes)
+        model = models.build_frdet(weights, args.device, num_classes=classes).train()
         return model, models.make_sgd(model)
 
     def step_of(point: Point) -> Run:
