@@ -53,14 +53,12 @@ def small(tool, monkeypatch):
         'model.roi_head.bbox_head.fc_channels': 16,
     }
 
-    def faster_rcnn(backbone, num_classes):
+    def faster_rcnn(num_classes):
         heads = dict(box_head=TwoMLPHead(256 * 7 * 7, 16), box_predictor=FastRCNNPredictor(16, num_classes))
-        return FasterRCNN(backbone, **heads)
+        return FasterRCNN(resnet_fpn_backbone(backbone_name='resnet18', weights=None), **heads)
 
-    monkeypatch.setattr(models, 'FasterRCNN', faster_rcnn)
-    monkeypatch.setattr(
-        models, 'resnet_fpn_backbone', lambda **given: resnet_fpn_backbone(**{**given, 'backbone_name': 'resnet18'})
-    )
+    family = models.FAMILIES['faster_rcnn']
+    monkeypatch.setitem(models.FAMILIES, 'faster_rcnn', family._replace(build=faster_rcnn))
     monkeypatch.setattr(models, 'load_config', lambda path, options: load_config(path, {**options, **changes}))
 
 
@@ -105,6 +103,12 @@ def test_inference_beside_torchvision(run, small, coco_root, monkeypatch):
     assert ours['detections'] == pytest.approx(theirs['detections'], rel=0.02)
     assert ours['detections'] > 20
     assert ours['mean score'] == pytest.approx(theirs['mean score'], rel=0.02)
+
+
+def test_the_families_that_can_be_asked_for(tool):
+    from benchmarks import families
+
+    assert tuple(families.FAMILIES) == tool.FAMILIES
 
 
 def test_convolutions_and_products_are_told_from_the_rest(tool):

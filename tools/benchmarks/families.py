@@ -43,13 +43,14 @@ class Family(NamedTuple):
         return MASK_CLASSES in self.class_keys
 
 
-def _backbone(*, one_stage: bool = False, p6_channels: int = 256, fpn_norm: bool = False) -> BackboneWithFPN:
-    """ResNet-50 with frozen norms, of which three stages are trained, and FPN."""
+def _backbone(last_level: str = 'maxpool', *, fpn_norm: bool = False) -> BackboneWithFPN:
+    """ResNet-50 with frozen norms, of which three stages are trained, and FPN; ``last_level`` as in frdet's FPN."""
+    body = resnet50(norm_layer=FrozenBatchNorm2d)
     levels: dict[str, Any] = {}
-    if one_stage:
-        levels = dict(returned_layers=[2, 3, 4], extra_blocks=LastLevelP6P7(p6_channels, 256))
-    norm = FrozenBatchNorm2d if fpn_norm else None
-    return _resnet_fpn_extractor(resnet50(norm_layer=FrozenBatchNorm2d), 3, norm_layer=norm, **levels)
+    if last_level != 'maxpool':
+        channels = body.inplanes if last_level == 'p6p7_on_c5' else 256
+        levels = dict(returned_layers=[2, 3, 4], extra_blocks=LastLevelP6P7(channels, 256))
+    return _resnet_fpn_extractor(body, 3, norm_layer=FrozenBatchNorm2d if fpn_norm else None, **levels)
 
 
 def _v2_heads(backbone: BackboneWithFPN) -> dict[str, Any]:
@@ -74,7 +75,7 @@ def _mask_rcnn_v2(classes: int) -> MaskRCNN:
 
 
 def _retinanet_v2(classes: int) -> RetinaNet:
-    backbone = _backbone(one_stage=True, p6_channels=2048)
+    backbone = _backbone('p6p7_on_c5')
     sizes = tuple((x, int(x * 2 ** (1 / 3)), int(x * 2 ** (2 / 3))) for x in (32, 64, 128, 256, 512))
     anchors = AnchorGenerator(sizes, ((0.5, 1.0, 2.0),) * len(sizes))
     head = RetinaNetHead(256, anchors.num_anchors_per_location()[0], classes, norm_layer=partial(nn.GroupNorm, 32))
@@ -122,12 +123,12 @@ FAMILIES = {
         'torchvision_mask_rcnn_r50_fpn_v2.py', {**_RPN, **_BOXES, **_MASKS}, _WITH_MASKS, (BBOX_CLASSES, MASK_CLASSES),
     ),
     'retinanet': Family(
-        lambda classes: RetinaNet(_backbone(one_stage=True), classes),
+        lambda classes: RetinaNet(_backbone('p6p7_on_p5'), classes),
         'torchvision_retinanet_r50_fpn.py', _RETINA, _ONE_STAGE, _HEAD,
     ),
     'retinanet_v2': Family(_retinanet_v2, 'torchvision_retinanet_r50_fpn_v2.py', _RETINA, _ONE_STAGE, _HEAD),
     'fcos': Family(
-        lambda classes: FCOS(_backbone(one_stage=True), classes),
+        lambda classes: FCOS(_backbone('p6p7_on_p5'), classes),
         'torchvision_fcos_r50_fpn.py', _FCOS, {**_ONE_STAGE, 'bbox_ctrness': 'loss_centerness'}, _HEAD,
     ),
 }  # fmt: skip
