@@ -1,7 +1,7 @@
 """torchvision's Faster R-CNN, and frdet's with the same rules and the same weights."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -47,8 +47,23 @@ def torchvision_model(depth: int, images: list[Tensor]) -> TorchvisionFasterRCNN
     return model
 
 
-@torch.no_grad()
 def calibrate(model: TorchvisionFasterRCNN, images: list[Tensor]) -> None:
+    """See ``calibrate_layers``."""
+    predictor = model.roi_heads.box_predictor
+    calibrate_layers(
+        model,
+        images,
+        (
+            (model.rpn.head.cls_logits, 0.3),
+            (model.rpn.head.bbox_pred, 0.2),
+            (predictor.cls_score, 1.5),
+            (predictor.bbox_pred, 0.5),
+        ),
+    )
+
+
+@torch.no_grad()
+def calibrate_layers(model: nn.Module, images: list[Tensor], spreads: Iterable[tuple[nn.Module, float]]) -> None:
     """Norm statistics from the data, the last norm of a block at 0.3, and predictions of a sensible spread.
 
     Under norms that do nothing random weights double the activations from block to block.
@@ -59,13 +74,7 @@ def calibrate(model: TorchvisionFasterRCNN, images: list[Tensor]) -> None:
             last = 'bn3' if hasattr(model.backbone.body.layer1[0], 'bn3') else 'bn2'
             module.weight.fill_(0.3 if name.endswith(last) else 1.0)
             handles.append(module.register_forward_pre_hook(_set_statistics))
-    predictor = model.roi_heads.box_predictor
-    for layer, spread in (
-        (model.rpn.head.cls_logits, 0.3),
-        (model.rpn.head.bbox_pred, 0.2),
-        (predictor.cls_score, 1.5),
-        (predictor.bbox_pred, 0.5),
-    ):
+    for layer, spread in spreads:
         handles.append(layer.register_forward_hook(_spread_once(spread)))
     model.eval()(images)
     for handle in handles:

@@ -94,13 +94,24 @@ def conv_norm(x: Tensor, conv: nn.Conv2d, norm: nn.Module) -> Tensor:
 
 
 class ConvNorm(nn.Module):
-    """A convolution ``conv`` and its norm ``bn``, of any kind. Without a norm the convolution has a bias."""
+    """A convolution ``conv`` and its norm ``bn``, of any kind.
+
+    Without a norm the convolution has a bias. With a norm it has one only if ``bias`` is True.
+    """
 
     def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: int, *, stride: int = 1, norm: dict | None = None
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        *,
+        stride: int = 1,
+        norm: dict | None = None,
+        bias: bool = False,
     ):
         super().__init__()
-        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, bias=norm is None)
+        has_bias = bias or norm is None
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, bias=has_bias)
         self.bn = build_norm(norm, out_channels) if norm is not None else None
         # Caffe2's XavierFill: uniform with variance 1 / fan-in.
         nn.init.kaiming_uniform_(self.conv.weight, a=1)

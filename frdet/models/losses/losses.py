@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from frdet.models.losses.focal import focal_sum
 from frdet.registry import LOSSES
 from frdet.structures import box_area
 
@@ -27,6 +28,17 @@ class Loss(nn.Module):
     def forward(self, pred: Tensor, target: Tensor, weight: Tensor, avg_factor: Tensor | float) -> Tensor:
         """Sum of ``weight`` (...) times the ``elementwise`` losses (...), over ``avg_factor``."""
         return self.loss_weight * (self.elementwise(pred, target) * weight).sum() / avg_factor
+
+    def of_classes(self, logits: Tensor, labels: Tensor, weight: Tensor) -> Tensor:
+        """Sum of the losses of K independent classes, for a loss on logits that has targets of 0 and 1.
+
+        Args:
+            logits: (..., K).
+            labels: (...) int64, the class whose target is 1; -1 where no class has it.
+            weight: (...), factor of the K losses.
+        """
+        classes = torch.arange(logits.shape[-1], device=logits.device)
+        return self(logits, labels[..., None] == classes, weight[..., None], 1.0)
 
     def elementwise(self, pred: Tensor, target: Tensor) -> Tensor:
         """Loss of every sample. On boxes: (..., 4) and (..., 4) -> (...)."""
@@ -73,6 +85,12 @@ class FocalLoss(Loss):
         miss = probability + target - 2 * probability * target
         balance = self.alpha * target + (1 - self.alpha) * (1 - target)
         return F.binary_cross_entropy_with_logits(pred.float(), target, reduction='none') * balance * miss**self.gamma
+
+    def of_classes(self, logits: Tensor, labels: Tensor, weight: Tensor) -> Tensor:
+        """See ``Loss.of_classes``. The targets are not written out, because nearly all of them are 0."""
+        if type(self).elementwise is not FocalLoss.elementwise:  # a subclass with a loss of its own
+            return super().of_classes(logits, labels, weight)
+        return self.loss_weight * focal_sum(logits, labels, weight, self.alpha, self.gamma)
 
 
 @LOSSES.register_module()
@@ -141,14 +159,25 @@ def _overlap(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def box_loss(
-    loss: Loss, coder: Any, deltas: Tensor, boxes: Tensor, targets: Tensor, positive: Tensor, avg_factor: Tensor | float
+    loss: Loss,
+    coder: Any,
+    deltas: Tensor,
+    boxes: Tensor,
+    targets: Tensor,
+    positive: Tensor,
+    avg_factor: Tensor | float,
+    weight: Tensor | float = 1.0,
 ) -> Tensor:
-    """Loss of ``deltas`` on ``boxes`` that must give ``targets``, all (..., 4), where ``positive`` (...) is True."""
+    """Loss of ``deltas`` on ``boxes`` that must give ``targets``, all (..., 4), where ``positive`` (...) is True.
+
+    ``weight`` (...) multiplies the loss of each box.
+    """
     deltas = deltas.float()
     # Other boxes and targets may be padding: a legal box keeps the numbers finite, and their weight is 0.
     unit = (torch.arange(4, device=boxes.device) > 1).to(boxes)  # (0, 0, 1, 1), made on the device
     boxes = torch.where(positive[..., None], boxes, unit)
     targets = torch.where(positive[..., None], targets, unit)
+    weight = positive * weight
     if loss.takes_boxes:
-        return loss(coder.decode(boxes, deltas), targets, positive, avg_factor)
-    return loss(deltas, coder.encode(boxes, targets), positive, avg_factor)
+        return loss(coder.decode(boxes, deltas), targets, weight, avg_factor)
+    return loss(deltas, coder.encode(boxes, targets), weight, avg_factor)
