@@ -17,14 +17,15 @@ from frdet.checkpoints.reading import load_file, unwrap
 from frdet.errors import CheckpointError
 from frdet.registry import WEIGHT_INITIALIZERS
 
-_COUNTER = 'num_batches_tracked'
+#: Ends of names of numbers that a file may lack: a count of batches, and the average number of positives.
+_COUNTERS = ('num_batches_tracked', 'loss_normalizer')
 #: Layers of an ImageNet file that a backbone may lack.
 _CLASSIFIER = re.compile(r'(fc|head|classifier)\.')
 _ADVICE = "Give the checkpoint of this config's model, or change the model to fit: depth, norm, number of classes"
 
 
 def check_fit(module: nn.Module, state: dict[str, Tensor], source: str) -> None:
-    """Compare names and shapes of ``state`` with those of the module; BatchNorm's counters of batches may be missing.
+    """Compare names and shapes of ``state`` with those of the module; ``_COUNTERS`` may be missing.
 
     ``source`` names the file, and the layout recognised in it, for errors.
 
@@ -37,7 +38,7 @@ def check_fit(module: nn.Module, state: dict[str, Tensor], source: str) -> None:
 def load_strictly(module: nn.Module, state: dict[str, Tensor], source: str) -> None:
     """Load ``state`` into ``module``, if it passes ``check_fit``."""
     check_fit(module, state, source)
-    module.load_state_dict(state, strict=False)  # counters of batches may be missing
+    module.load_state_dict(state, strict=False)  # ``_COUNTERS`` may be missing
 
 
 def fit_to_start(module: nn.Module, state: dict[str, Tensor], source: str) -> dict[str, Tensor]:
@@ -96,7 +97,7 @@ def _refuse(module: nn.Module, source: str, missing: list[str], left_over: list[
 def _differences(own: dict[str, Tensor], state: dict[str, Tensor]) -> tuple[list[str], list[str], dict[str, str]]:
     """Return the missing names, the names left over, and the names of another shape with both shapes in words."""
     missing, left_over = (
-        sorted(n for n in one if n not in other and not n.endswith(_COUNTER))
+        sorted(n for n in one if n not in other and not n.endswith(_COUNTERS))
         for one, other in ((own, state), (state, own))
     )
     misshapen = {

@@ -194,7 +194,7 @@ def _anchors(watch: Watch, head: Any, batch: int) -> tuple[tuple, list[Tensor], 
     grid = head.anchor_generator.grid([(f.shape[2], f.shape[3]) for f in features], features[0].device)
     counts = [len(anchors) for anchors in grid]
     try:
-        logits, deltas = call.result
+        logits, deltas, *_ = call.result
         is_dense = [x.shape[1] for x in logits] == counts
     except (TypeError, ValueError, AttributeError):
         is_dense = False

@@ -1,9 +1,11 @@
 """Parts of heads that have no weights: anchors, matching, sampling, box coding, selection."""
 
 from frdet.models.task_modules.anchors import AnchorGenerator, DeltaXYWHCoder
+from frdet.models.task_modules.fcos import DistanceCoder, FCOSAssigner
 from frdet.models.task_modules.selection import (
     Detections,
     Proposals,
+    best_pairs,
     best_scores,
     select_batch,
     select_labelled,
@@ -27,6 +29,8 @@ __all__ = [
     'BaseSampler',
     'DeltaXYWHCoder',
     'Detections',
+    'DistanceCoder',
+    'FCOSAssigner',
     'IoUBalancedSampler',
     'MaxIoUAssigner',
     'NMS',
@@ -34,6 +38,7 @@ __all__ = [
     'RandomSampler',
     'SampleResult',
     'Suppression',
+    'best_pairs',
     'best_scores',
     'select_batch',
     'select_labelled',

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
 
 from frdet import ops
 from frdet.models.task_modules.observing import DetectionsSelected, ProposalsSelected, TopK, is_observed, tell
@@ -56,6 +57,39 @@ def best_scores(scores: Tensor, num: int) -> tuple[Tensor, Tensor]:
         return best, index
     best, index = F.pad(scores, (0, num), value=-torch.inf).topk(num, dim=1)
     return best, index.clamp(max=count - 1)
+
+
+def best_pairs(scores: Tensor, num: int, at_least: float = -torch.inf) -> tuple[Tensor, Tensor, Tensor]:
+    """The ``num`` best pairs of anchor and class, or fewer: their scores, anchors and labels, (B, k) each.
+
+    Padding has the score -inf. An exported graph always gives ``num`` of them, as in ``best_scores``.
+
+    Args:
+        scores: (B, n, K), in any unit.
+        num: largest number of pairs of an image.
+        at_least: lower scores may be left out. On a CPU this saves time, because few scores are sorted.
+    """
+    flat = scores.flatten(1)
+    if torch.compiler.is_exporting():
+        best, index = F.pad(flat, (0, num), value=-torch.inf).topk(num, dim=1)
+        index = index.clamp(max=flat.shape[1] - 1)
+    elif is_observed() or not flat.is_cpu:
+        best, index = flat.topk(min(num, flat.shape[1]), dim=1)
+        if is_observed():
+            tell(TopK(scores.amax(dim=2), index // scores.shape[2]))
+    else:
+        found = [_top_of_few(one, num, at_least) for one in flat]
+        best = pad_sequence([one for one, _ in found], batch_first=True, padding_value=-torch.inf)
+        index = pad_sequence([one for _, one in found], batch_first=True)
+    return best, index // scores.shape[2], index % scores.shape[2]
+
+
+def _top_of_few(scores: Tensor, num: int, at_least: float) -> tuple[Tensor, Tensor]:
+    """The best ``num`` of scores (n,) that are ``at_least``, and the best one in any case; and their indices."""
+    few = (scores >= at_least).nonzero().squeeze(1)
+    few = few if len(few) else scores.argmax()[None]
+    best, at = scores[few].topk(min(num, len(few)))
+    return best, few[at]
 
 
 def select_proposals(
