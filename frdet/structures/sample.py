@@ -45,7 +45,8 @@ class GroundTruth(NamedTuple):
         labels: (B, G) int64, 0 where padded.
         valid: (B, G) bool, False where padded.
         masks: (T, H, W) uint8, the masks of all T objects of the batch, image after image, in images that are padded at
-            right and bottom to one size. None: the samples have no masks.
+            right and bottom to one size. T is at least 1. The last row and column of an image are repeated once in the
+            padding, so that values interpolated near its border are its own. None: the samples have no masks.
     """
 
     boxes: Tensor
@@ -54,9 +55,10 @@ class GroundTruth(NamedTuple):
     masks: Tensor | None = None
 
     def mask_index(self, gt_index: Tensor) -> Tensor:
-        """The positions in ``masks`` of the objects ``gt_index`` (B, S) of each image."""
+        """The positions in ``masks`` of the objects ``gt_index`` (B, S) of each image; any for an image without."""
         counts = self.valid.sum(dim=1)
-        return gt_index + (counts.cumsum(0) - counts)[:, None]
+        last = (counts.sum() - 1).clamp(min=0)
+        return (gt_index + (counts.cumsum(0) - counts)[:, None]).minimum(last)
 
 
 def batch_ground_truth(data_samples: list[DetDataSample]) -> GroundTruth:
@@ -77,8 +79,14 @@ def _batch_masks(data_samples: list[DetDataSample]) -> Tensor | None:
     if not all('masks' in sample.gt_instances for sample in data_samples):
         return None
     masks = [sample.gt_instances.masks for sample in data_samples]
-    height, width = (max(m.shape[axis] for m in masks) for axis in (1, 2))
-    return torch.cat([F.pad(m, (0, width - m.shape[2], 0, height - m.shape[1])) for m in masks])
+    count, (height, width) = sum(map(len, masks)), (max(m.shape[axis] for m in masks) for axis in (1, 2))
+    batch = masks[0].new_zeros(max(count, 1), height, width)
+    for target, own in zip(batch[:count].split([len(m) for m in masks]), masks, strict=True):
+        height, width = own.shape[1:]
+        target[:, :height, :width] = own
+        target[:, height : height + 1, :width] = own[:, -1:]
+        target[:, : height + 1, width : width + 1] = target[:, : height + 1, width - 1 : width]
+    return batch
 
 
 def check_scale(sample: DetDataSample) -> None:

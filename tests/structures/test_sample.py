@@ -121,9 +121,22 @@ def test_masks_of_a_batch_lie_one_after_the_other() -> None:
     samples[1].gt_instances.masks = torch.ones(1, 4, 2, dtype=torch.uint8)
     truth = batch_ground_truth(samples)
     assert truth.masks is not None
-    assert truth.masks[1].tolist() == [[1, 1, 1], [1, 1, 1], [0, 0, 0], [0, 0, 0]]
-    assert truth.masks[2].tolist() == [[1, 1, 0]] * 4
+    assert truth.masks[1].tolist() == [[1, 1, 1], [1, 1, 1], [1, 1, 1], [0, 0, 0]]
+    assert truth.masks[2].tolist() == [[1, 1, 1]] * 4
     assert truth.mask_index(torch.tensor([[0, 1], [0, 0]])).tolist() == [[0, 1], [2, 2]]
+
+
+def test_masks_of_images_without_objects() -> None:
+    """An image without any after one with two, and a batch without any: every index is legal."""
+    samples = [sample(2), sample(0)]
+    samples[0].gt_instances.masks = torch.ones(2, 2, 3, dtype=torch.uint8)
+    samples[1].gt_instances.masks = torch.ones(0, 2, 3, dtype=torch.uint8)
+    index = torch.tensor([[0, 1], [0, 0]])
+    assert batch_ground_truth(samples).mask_index(index).tolist() == [[0, 1], [1, 1]]
+    truth = batch_ground_truth(samples[1:])
+    assert truth.masks is not None
+    assert truth.masks.tolist() == [[[0, 0, 0], [0, 0, 0]]]
+    assert truth.mask_index(index[1:]).tolist() == [[0, 0]]
 
 
 def test_a_batch_has_masks_only_if_every_sample_has() -> None:

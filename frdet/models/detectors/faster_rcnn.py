@@ -1,4 +1,7 @@
-"""Faster R-CNN (Ren et al. 2015) with a Feature Pyramid Network. Start reading here."""
+"""Faster R-CNN (Ren et al. 2015) with a Feature Pyramid Network. Start reading here.
+
+With a mask head in its RoI head it is Mask R-CNN (He et al. 2017).
+"""
 
 from typing import Any
 
@@ -27,7 +30,7 @@ class FasterRCNN(Detector):
         build_parts(self, rpn_head=rpn_head, roi_head=roi_head)
 
     def losses(self, features: tuple[Tensor, ...], truth: GroundTruth, image_sizes: Tensor) -> dict[str, Tensor]:
-        """loss_rpn_cls, loss_rpn_bbox, loss_cls, loss_bbox, and numbers that are only logged."""
+        """loss_rpn_cls, loss_rpn_bbox, loss_cls, loss_bbox, loss_mask if there is a mask head, and more numbers to log."""
         rpn_losses, proposals = self.rpn_head.loss(features, truth, image_sizes)
         roi_losses = self.roi_head.loss(features, proposals, truth)
         return {**rpn_losses, **roi_losses}
@@ -36,6 +39,11 @@ class FasterRCNN(Detector):
         """Detections of the second stage, on the proposals of the first."""
         proposals = self.rpn_head.predict(features, image_sizes)
         return self.roi_head.predict(features, proposals, image_sizes)
+
+    def paste_masks(self, masks: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
+        """See ``Detector.paste_masks``; by the rule of the mask head."""
+        head = getattr(self.roi_head, 'mask_head', None)
+        return super().paste_masks(masks, boxes, size) if head is None else head.paste(masks, boxes, size)
 
     def raw(self, features: tuple[Tensor, ...]) -> Any:
         """The RPN's logits and deltas."""

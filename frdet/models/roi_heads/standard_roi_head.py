@@ -22,6 +22,7 @@ from frdet.registry import (
     BBOX_HEADS,
     BOX_CODERS,
     LOSSES,
+    MASK_HEADS,
     NORMS,
     ROI_EXTRACTORS,
     ROI_HEADS,
@@ -39,6 +40,7 @@ class StandardRoIHead(BaseModule):
         roi_extractor, bbox_head, box_coder, assigner, sampler: the parts, configs or built.
         loss_cls: on class scores; called with scores (R, K + 1) and labels (R,).
         loss_bbox: on the boxes of positive RoIs.
+        mask_head: masks of the detections; None: boxes only.
         add_gt_as_proposals: in training the ground truth is added to the proposals, so that there are positives early.
         score_thr: detections need a score above this.
         nms_iou_thr: NMS threshold within a class.
@@ -49,7 +51,7 @@ class StandardRoIHead(BaseModule):
 
     parts = dict(
         roi_extractor=ROI_EXTRACTORS, bbox_head=BBOX_HEADS, box_coder=BOX_CODERS, assigner=ASSIGNERS,
-        sampler=SAMPLERS, loss_cls=LOSSES, loss_bbox=LOSSES,
+        sampler=SAMPLERS, loss_cls=LOSSES, loss_bbox=LOSSES, mask_head=MASK_HEADS,
     )  # fmt: skip
     #: The arguments that decide at each stage of a test which boxes stay. A trace of objects names them.
     stage_keys: Mapping[str, str] = {
@@ -73,12 +75,13 @@ class StandardRoIHead(BaseModule):
         nms_iou_thr: float,
         max_per_image: int,
         min_side: float = 0.0,
+        mask_head: dict | None = None,
         init_cfg: dict | list[dict] | None = None,
     ):
         super().__init__(init_cfg)
         build_parts(
             self, roi_extractor=roi_extractor, bbox_head=bbox_head, box_coder=box_coder, assigner=assigner,
-            sampler=sampler, loss_cls=loss_cls, loss_bbox=loss_bbox,
+            sampler=sampler, loss_cls=loss_cls, loss_bbox=loss_bbox, mask_head=mask_head,
         )  # fmt: skip
         self.add_gt_as_proposals = add_gt_as_proposals
         self.score_thr = score_thr  # a user may set these four on a loaded detector
@@ -93,8 +96,8 @@ class StandardRoIHead(BaseModule):
     def loss(self, features: Sequence[Tensor], proposals: Proposals, truth: GroundTruth) -> dict[str, Tensor]:
         """Losses of a sample of the proposals (B, P) of a batch with ground truth (B, G)."""
         sample = self._sample(proposals, truth)
-        scores, deltas = self(features, _with_image_index(sample[0]))
-        boxes, gt_boxes, labels, positive, valid = (x.flatten(0, 1) for x in sample)
+        scores, deltas = self(features, with_image_index(sample[0]))
+        boxes, gt_boxes, labels, positive, valid = (x.flatten(0, 1) for x in sample[:5])
         num_samples = valid.sum().clamp(min=1)
         if not self.bbox_head.class_agnostic:
             own_class = labels.clamp(max=self.bbox_head.num_classes - 1)
@@ -102,6 +105,7 @@ class StandardRoIHead(BaseModule):
         with torch.no_grad():
             correct = (scores.argmax(dim=1) == labels) & valid
         return {
+            **self._mask_loss(features, sample, truth),
             'loss_cls': self.loss_cls(scores, labels, valid, num_samples),
             'loss_bbox': box_loss(
                 self.loss_bbox, self.box_coder, deltas.squeeze(1), boxes, gt_boxes, positive, num_samples
@@ -110,18 +114,28 @@ class StandardRoIHead(BaseModule):
             'roi_num_pos': positive.sum() / len(truth.valid),
         }
 
+    def _mask_loss(
+        self, features: Sequence[Tensor], sample: tuple[Tensor, ...], truth: GroundTruth
+    ) -> dict[str, Tensor]:
+        if self.mask_head is None:
+            return {}
+        most = max(1, int(self.sampler.pos_fraction * self.sampler.num))  # positives come first in a sample
+        boxes, _, labels, positive, _, gt_index = (x[:, :most] for x in sample)
+        return self.mask_head.loss(features, boxes, labels, gt_index, positive, truth)
+
     def predict(self, features: Sequence[Tensor], proposals: Proposals, image_sizes: Tensor) -> Detections:
         """Detections in pixels of the network's input; ``image_sizes`` (B, 2) as (height, width)."""
-        rois, valid = _with_image_index(proposals.boxes), proposals.valid
+        rois, valid = with_image_index(proposals.boxes), proposals.valid
         if torch.compiler.is_exporting() or valid.is_meta:  # neither a graph nor the meta device knows values
             boxes, probabilities = (x.unflatten(0, valid.shape) for x in self._refine(features, rois, image_sizes))
         else:
             refined = self._refine(features, rois[valid.flatten()], image_sizes)
             boxes, probabilities = (x.new_zeros(valid.shape + x.shape[1:]).index_put_((valid,), x) for x in refined)
-        return select_batch(
+        found = select_batch(
             boxes, probabilities, valid,
             score_thr=self.score_thr, nms_iou_thr=self.nms_iou_thr, num=self.max_per_image, min_side=self.min_side,
         )  # fmt: skip
+        return found if self.mask_head is None else self.mask_head.predict(features, found)
 
     def _refine(self, features: Sequence[Tensor], rois: Tensor, image_sizes: Tensor) -> tuple[Tensor, Tensor]:
         """RoIs (R, 5) -> clipped boxes (R, K, 4), or (R, 1, 4), NaN where infinite, and probabilities (R, K)."""
@@ -131,8 +145,11 @@ class StandardRoIHead(BaseModule):
         return clip_boxes(boxes, image_sizes[rois[:, 0].long()][:, None]), scores.softmax(dim=1)[:, :-1]
 
     @torch.no_grad()
-    def _sample(self, proposals: Proposals, truth: GroundTruth) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Boxes (B, S, 4), their ground truth (B, S, 4), labels (B, S) with K for background, positive, valid."""
+    def _sample(self, proposals: Proposals, truth: GroundTruth) -> tuple[Tensor, ...]:
+        """Boxes (B, S, 4), their ground truth (B, S, 4), labels (B, S) with K for background, positive, valid.
+
+        The last tensor (B, S) is the index of the ground truth.
+        """
         boxes, legal = proposals.boxes, proposals.valid
         if self.add_gt_as_proposals:
             boxes = torch.cat([boxes, truth.boxes], dim=1)
@@ -148,10 +165,11 @@ class StandardRoIHead(BaseModule):
             labels,
             sampled.positive,
             sampled.valid,
+            gt_index,
         )
 
 
-def _with_image_index(boxes: Tensor) -> Tensor:
+def with_image_index(boxes: Tensor) -> Tensor:
     """(B, S, 4) -> (B * S, 5), with the index of the image in front."""
     index = torch.arange(boxes.shape[0], device=boxes.device, dtype=boxes.dtype)
     return torch.cat([index[:, None, None].expand(-1, boxes.shape[1], 1), boxes], dim=2).flatten(0, 1)

@@ -156,7 +156,7 @@ def test_empty_places_are_never_sampled() -> None:
     truth = make_truth(1, 1)
     proposals = make_proposals(truth, counts=(40, 3))
     head = make_head(num=16)
-    boxes, _, labels, positive, valid = head._sample(proposals, truth)
+    boxes, _, labels, positive, valid, _ = head._sample(proposals, truth)
     assert valid.sum(dim=1).tolist() == [16, 4]  # 3 proposals and the ground truth
     sides = boxes[valid][:, 2:] - boxes[valid][:, :2]
     assert (sides > 0).all()
@@ -169,7 +169,7 @@ def test_positives_are_a_quarter_at_most() -> None:
     proposals = make_proposals(truth, counts=(2, 2))
     near = truth.boxes.repeat(1, 10, 1) + torch.rand(2, 20, 4)
     proposals = Proposals(near, torch.zeros(2, 20), torch.ones(2, 20).bool())
-    _, _, _, positive, valid = make_head(num=16)._sample(proposals, truth)
+    _, _, _, positive, valid, _ = make_head(num=16)._sample(proposals, truth)
     assert positive.sum(dim=1).tolist() == [4, 4]  # int(0.25 * 16), though 22 would do
     assert valid.sum(dim=1).tolist() == [4, 4]  # and there is no background to fill up with
 
