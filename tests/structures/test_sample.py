@@ -115,7 +115,10 @@ def test_every_class_may_be_trained_on() -> None:
 
 
 def test_masks_of_a_batch_lie_one_after_the_other() -> None:
-    """Two images of 2 x 3 and 4 x 2 pixels with 2 and 1 objects: all in 4 x 3. Object 0 of image 1 is in row 2."""
+    """Two images of 2 x 3 and 4 x 2 pixels with 2 and 1 objects: all in 4 x 3. Object 0 of image 1 is in row 2.
+
+    The last row of the first image and the last column of the second are repeated once.
+    """
     samples = [sample(2), sample(1)]
     samples[0].gt_instances.masks = torch.ones(2, 2, 3, dtype=torch.uint8)
     samples[1].gt_instances.masks = torch.ones(1, 4, 2, dtype=torch.uint8)

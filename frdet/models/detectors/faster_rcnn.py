@@ -30,7 +30,7 @@ class FasterRCNN(Detector):
         build_parts(self, rpn_head=rpn_head, roi_head=roi_head)
 
     def losses(self, features: tuple[Tensor, ...], truth: GroundTruth, image_sizes: Tensor) -> dict[str, Tensor]:
-        """loss_rpn_cls, loss_rpn_bbox, loss_cls, loss_bbox, loss_mask if there is a mask head, and more numbers to log."""
+        """Losses of both stages, with ``loss_mask`` if there is a mask head, and numbers that are only logged."""
         rpn_losses, proposals = self.rpn_head.loss(features, truth, image_sizes)
         roi_losses = self.roi_head.loss(features, proposals, truth)
         return {**rpn_losses, **roi_losses}

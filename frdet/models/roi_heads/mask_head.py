@@ -110,8 +110,8 @@ class FCNMaskHead(BaseModule):
         weight = self.upsample.weight.permute(2, 3, 1, 0).flatten(0, 2)  # (2 * 2 * C, C)
         cells = F.relu_(F.linear(cells, weight, self.upsample.bias.repeat(4)))
         cells = cells.view(-1, height * width * 4, self.conv_logits.in_channels)
-        logits = (cells @ self.conv_logits.weight.flatten(1)[own][..., None]).float()
-        logits = logits.view(-1, height, width, 2, 2) + self.conv_logits.bias[own].view(-1, 1, 1, 1, 1)
+        logits = cells @ self.conv_logits.weight.flatten(1)[own][..., None] + self.conv_logits.bias[own].view(-1, 1, 1)
+        logits = logits.float().view(-1, height, width, 2, 2)
         return logits.transpose(2, 3).reshape(-1, 2 * height, 2 * width)
 
     def loss(
