@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from frdet.datasets.masks import pack_mask, rle_size
 from frdet.datasets.transforms.loading import open_image, shown_size
 
 FAR = 1e9  # pixels: the largest coordinate that is accepted
@@ -37,6 +38,8 @@ class Annotations:
         area: (M,) square pixels of the objects, for example of their masks. The area of the box replaces NaN and
             numbers that are not positive.
         ids: (M,) ids of the annotations, of any kind; only messages and tables name them. None: the format has no ids.
+        masks: M masks as COCO writes them, polygons in pixels or RLE, or None where an object has none. They become
+            packed ``bytes``, about 130 for an object of COCO; see ``frdet.datasets.masks``. None: no object has a mask.
 
     Attributes:
         replaced: (M,) bool, whether a given area is 0 or negative, so that the area of the box replaces it.
@@ -55,6 +58,7 @@ class Annotations:
     ignored: np.ndarray = None  # type: ignore[assignment]
     area: np.ndarray = None  # type: ignore[assignment]
     ids: np.ndarray | None = None
+    masks: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         self.images = checked_images(self.images)
@@ -87,6 +91,22 @@ class Annotations:
             self.ids = np.asarray(self.ids)
             if self.ids.shape != (count,):
                 raise ValueError(f'ids is an array {self.ids.shape}: expected {(count,)}')
+        if self.masks is not None:
+            self.masks = self._packed(self.masks, count)
+
+    def _packed(self, masks: Sequence[Any] | np.ndarray, count: int) -> np.ndarray | None:
+        if len(masks) != count:
+            raise ValueError(f'masks has {len(masks)} entries: expected {count}, one for each object')
+        packed = np.empty(count, dtype=object)
+        for k, mask in enumerate(masks):
+            image = self.images[self.image_index[k]]
+            try:
+                packed[k] = pack_mask(mask)
+                check_rle_size(packed[k], image)
+            except ValueError as error:
+                where = f'masks[{k}], of image {short(image["id"])} ({short(image["file_name"])}),'
+                raise ValueError(f'{where} {error}') from None
+        return packed if any(packed) else None
 
     @property
     def areas_replaced(self) -> int:
@@ -104,7 +124,8 @@ class Annotations:
         for name in ('category_index', 'boxes', 'xywh', 'crowd', 'ignored', 'area', 'replaced'):
             setattr(part, name, getattr(self, name)[rows])
         part.image_index = index[rows]
-        part.ids = None if self.ids is None else self.ids[rows]
+        for name in ('ids', 'masks'):
+            setattr(part, name, None if (values := getattr(self, name)) is None else values[rows])
         return part
 
     def names(self) -> list[str]:
@@ -246,6 +267,17 @@ def check_annotation(where: str, annotation: Any) -> None:
     check_fields(where, optional, iscrowd=is_flag, area=is_area)
     if optional['ignore'] is not None:
         check_fields(where, optional, ignore=is_flag)
+    try:
+        pack_mask(optional.get('segmentation'))
+    except ValueError as error:
+        raise ValueError(f'{where}.segmentation {error}') from None
+
+
+def check_rle_size(packed: bytes | None, image: Mapping[str, Any]) -> None:
+    """Raise ValueError if a packed mask is an RLE of another size than its image."""
+    size, expected = rle_size(packed) if packed else None, [image['height'], image['width']]
+    if size is not None and size != expected:
+        raise ValueError(f'is an RLE of {size}: expected the size of its image, {expected} (height, width)')
 
 
 def short(value: Any) -> str:

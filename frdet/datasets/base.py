@@ -15,6 +15,7 @@ from frdet.datasets.annotations import Annotations, Id
 from frdet.datasets.classes import choose_classes, with_class_list
 from frdet.datasets.locating import locate
 from frdet.datasets.splitting import Split, checked_split, describe, take_part
+from frdet.datasets.transforms.masks import entries_of
 from frdet.errors import BrokenImageError, ConfigError, DataError, defined, near_names
 from frdet.registry import DATASETS, TRANSFORMS
 
@@ -39,8 +40,9 @@ class DetDataset(BaseDataset):
 
     A record is a dict: ``img_id``, ``img_path``, ``height``, ``width``, ``gt_bboxes`` (n, 4) float32 xyxy in pixels of
     the image and cut to it, ``gt_labels`` (n,) int64, and ``gt_crowd`` (n,) bool. ``gt_crowd`` is also true for ignored
-    objects, because neither is trained on. Label k is ``metainfo['classes'][k]``; in the annotations it has the
-    category id ``cat_ids[k]``, which is None if they lack the class.
+    objects, because neither is trained on. ``with_masks`` adds ``gt_masks``, see ``frdet.datasets.transforms``. Label k
+    is ``metainfo['classes'][k]``; in the annotations it has the category id ``cat_ids[k]``, which is None if they lack
+    the class.
 
     In training, the next image replaces an image that is missing or cannot be decoded. No random number is drawn for
     that, so a resumed run sees the same images. ``BrokenImagesHook`` logs and counts the replaced images. It finds
@@ -61,6 +63,7 @@ class DetDataset(BaseDataset):
             name in a line. By default all classes are used in the order of the annotations. A chosen class may be
             missing in the annotations, for example of a small validation set; the log says so. ``N/A`` leaves a label
             unused unless a category has this name: torchvision's labels are category ids, which have gaps.
+        with_masks: read the masks, too. Every object must have one, also a crowd and an ignored object.
         filter_cfg: images to leave out in training. ``filter_empty_gt=True`` leaves out images without an object to
             train on, ``min_size`` images with a side of fewer pixels.
         test_mode: keep every image, and raise an error if a transform returns None.
@@ -70,7 +73,7 @@ class DetDataset(BaseDataset):
         ConfigError: ``filter_cfg``, ``data_prefix``, ``indices``, ``part``, ``split`` or the type of ``classes`` is
             wrong.
         DataError: a folder or file is missing, ``read`` fails or returns no ``Annotations``, a class looks like a
-            misspelt category, the annotations have none of the classes, or no image is left.
+            misspelt category, the annotations have none of the classes, an object has no mask, or no image is left.
         BrokenImageError: on access, in ``test_mode`` or if ten images in a row are broken.
     """
 
@@ -87,6 +90,7 @@ class DetDataset(BaseDataset):
         split: Split | None = None,
         pipeline: Sequence[dict | Callable] = (),
         metainfo: dict[str, Any] | None = None,
+        with_masks: bool = False,
         filter_cfg: ImageFilter | None = None,
         test_mode: bool = False,
         **kwargs: Any,
@@ -107,6 +111,7 @@ class DetDataset(BaseDataset):
         self.chosen = part  # the part that this data set uses
         self.part = part if split is None else None  # the part that ``read`` reads
         self._division = ''  # the division in words, once the annotations are read
+        self.with_masks = with_masks
         self.cat_ids: list[Id | None] = []
         self.left_out: dict[str, int] = {}  # number of images that ``filter_cfg`` leaves out, by reason
         self.unpacked: list[str] | None = None  # a loader that hands messages on puts a list here
@@ -132,6 +137,11 @@ class DetDataset(BaseDataset):
     @property
     def how_to_get(self) -> str:
         """How to get missing data: the last line of the error. A person has data of their own already."""
+        return ''
+
+    @property
+    def how_to_get_masks(self) -> str:
+        """How to get missing masks: the end of the error."""
         return ''
 
     @contextmanager
@@ -224,6 +234,9 @@ class DetDataset(BaseDataset):
         left_out = content.crowd | content.ignored
         chosen = np.flatnonzero(labels >= 0)
         chosen = chosen[np.argsort(content.image_index[chosen], kind='stable')]
+        if self.with_masks:
+            self._refuse_missing_masks(content, chosen)
+        masks = () if content.masks is None else content.masks
         ends = np.searchsorted(content.image_index[chosen], np.arange(1, len(content.images)))
         return [
             {
@@ -231,9 +244,20 @@ class DetDataset(BaseDataset):
                 'boxes': content.boxes[rows].tobytes(),
                 'labels': labels[rows].tobytes(),
                 'crowd': left_out[rows].tobytes(),
+                **({'masks': [masks[k] for k in rows]} if self.with_masks else {}),
             }
             for image, rows in zip(content.images, np.split(chosen, ends), strict=True)
         ]
+
+    def _refuse_missing_masks(self, content: Annotations, chosen: np.ndarray) -> None:
+        lacking = [k for k in chosen.tolist() if content.masks is None or content.masks[k] is None]
+        if lacking:
+            image, what = content.images[content.image_index[lacking[0]]], 'polygons or an RLE as its segmentation'
+            raise DataError(
+                f'{self.title}: {len(lacking)} of {len(chosen)} objects have no mask, the first in image {image["id"]} '
+                f"({image['file_name']}). with_masks=True needs {what} for every object, in COCO's JSON: add them, "
+                f'or leave with_masks out to use the boxes. {self.how_to_get_masks}'.rstrip()
+            )
 
     def get_data_info(self, idx: int) -> dict[str, Any]:
         """The record of image ``idx`` for the pipeline; see the class."""
@@ -247,6 +271,7 @@ class DetDataset(BaseDataset):
             'gt_labels': np.frombuffer(packed['labels'], dtype=np.int32).astype(np.int64),
             'gt_crowd': np.frombuffer(packed['crowd'], dtype=bool).copy(),
             'sample_idx': packed['sample_idx'],
+            **({'gt_masks': entries_of(packed['masks'])} if 'masks' in packed else {}),
         }
 
     def prepare_data(self, idx: int) -> Any:

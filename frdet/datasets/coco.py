@@ -18,6 +18,7 @@ from frdet.datasets.annotations import Annotations, Id, check_annotation, check_
 from frdet.datasets.base import DetDataset
 from frdet.datasets.coco_rows import CocoRows
 from frdet.datasets.json_stream import stream_json
+from frdet.datasets.masks import as_coco, pack_mask
 from frdet.datasets.mending import box_of_mask, foreign, leave_out_parent, mend
 from frdet.errors import DataError
 from frdet.registry import DATASETS
@@ -36,7 +37,8 @@ ARCHIVES = {b'PK\x03\x04': 'a ZIP archive', b'BZh': 'compressed by bzip2', b'\xf
 class CocoDataset(DetDataset):
     """Images with the boxes of a COCO annotation file, in the order of image ids; classes in the order of category ids.
 
-    Objects with ``"ignore": 1`` are not trained on. Arguments and records are those of ``DetDataset``.
+    Objects with ``"ignore": 1`` are not trained on. Masks are those of ``segmentation``, polygons or RLE. Arguments and
+    records are those of ``DetDataset``.
     """
 
     @property
@@ -51,12 +53,12 @@ class CocoDataset(DetDataset):
 
     def read(self) -> Annotations:
         """Read the annotation file."""
-        content = load_sections(self.ann_file, may_lack_annotations=self.test_mode)
+        content = load_sections(self.ann_file, may_lack_annotations=self.test_mode, with_masks=self.with_masks)
         self.notes += [f'{self.ann_file}: {note}' for note in leave_out_parent(content)]
         return _read(self.ann_file, content, self.data_prefix['img'])
 
 
-def read_coco(path: str | Path, folder: str | Path | None = None) -> Annotations:
+def read_coco(path: str | Path, folder: str | Path | None = None, *, with_masks: bool = False) -> Annotations:
     """Read and check the annotation file at ``path``. Images are sorted by id, classes by category id.
 
     Ids of annotations are not checked, because only tables name them. What tools write otherwise is mended where its
@@ -65,11 +67,12 @@ def read_coco(path: str | Path, folder: str | Path | None = None) -> Annotations
     Args:
         path: the file.
         folder: folder of the images, which have the sizes that the file lacks.
+        with_masks: read the masks, too.
 
     Raises:
         DataError: the file is not JSON, is not in COCO's layout, or has a wrong item, which the message names.
     """
-    content = load_sections(path)
+    content = load_sections(path, with_masks=with_masks)
     leave_out_parent(content)
     return _read(path, content, folder)
 
@@ -102,6 +105,7 @@ def annotations_of(images: list, annotations: Sequence, categories: list) -> Ann
             ignored=columns['ignore'],
             area=columns['area'],
             ids=columns['id'],
+            masks=columns['masks'],
         )
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError):
         _check_annotations(annotations, image_place, category_place)
@@ -117,7 +121,9 @@ def _columns(annotations: Sequence) -> dict[str, Any]:
             'id': _ids(table['id']),
             **ids,
             **{field: table[field] for field in ('bbox', 'iscrowd', 'ignore', 'area')},
+            'masks': annotations.masks,
         }
+    masks = [a.get('segmentation') for a in annotations]
     return {
         'id': _ids([a.get('id') for a in annotations]),
         'image_id': [a['image_id'] for a in annotations],
@@ -126,6 +132,7 @@ def _columns(annotations: Sequence) -> dict[str, Any]:
         'iscrowd': np.array([a.get('iscrowd', 0) for a in annotations]),
         'ignore': np.array([0 if (v := a.get('ignore')) is None else v for a in annotations]),
         'area': np.array([math.nan if (v := a.get('area')) is None else v for a in annotations]),
+        'masks': masks if any(masks) else None,
     }
 
 
@@ -142,41 +149,56 @@ def write_coco(content: Annotations, path: Path) -> None:
     image_ids, category_ids = [image['id'] for image in content.images], list(content.categories.values())
     flags = content.crowd.astype(int), content.ignored.astype(int)
     columns = (content.image_index, content.category_index, content.xywh, content.area, *flags)
+    masks = [None] * len(content.boxes) if content.masks is None else content.masks.tolist()
     ids = range(1, len(content.boxes) + 1) if content.ids is None else content.ids.tolist()
     rows = zip(ids, *(column.tolist() for column in columns), strict=True)
     annotations = [
         dict(id=k, image_id=image_ids[i], category_id=category_ids[c], bbox=box, area=area, iscrowd=crowd, ignore=out)
         for k, i, c, box, area, crowd, out in rows
     ]
+    for annotation, mask in zip(annotations, masks, strict=True):
+        if mask is not None:
+            annotation['segmentation'] = as_coco(mask)
     categories = [{'id': number, 'name': name} for name, number in content.categories.items()]
     text = json.dumps({'images': content.images, 'annotations': annotations, 'categories': categories})
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding='utf-8')
 
 
-def _without_masks(item: dict) -> dict:
-    """Drop the masks while the file is read: they need most of its memory. A missing box becomes that of the mask."""
+def _small_masks(with_masks: bool, item: dict) -> dict:
+    """Drop or pack the masks while the file is read: they need most of its memory.
+
+    A missing box becomes that of the mask. A mask that cannot be packed stays as it is, for the error that names it.
+    """
     mask = item.pop('segmentation', None)
     if mask and not item.get('bbox') and (box := box_of_mask(mask)):
         item['bbox'] = box
+    if mask and with_masks:
+        item['segmentation'] = mask
+        with suppress(ValueError):
+            item['segmentation'] = pack_mask(mask)
     return item
 
 
-def _slim(rows: CocoRows, item: dict) -> Any:
+def _slim(rows: CocoRows, with_masks: bool, item: dict) -> Any:
     """Move an annotation to ``rows`` if it fits; drop the fields of an image that are not read."""
-    item = _without_masks(item)
-    if 'bbox' in item and rows.add(item):
+    item = _small_masks(with_masks, item)
+    mask = item.get('segmentation')
+    if 'bbox' in item and (mask is None or isinstance(mask, bytes)) and rows.add(item):
+        if rows.masks is not None:
+            rows.masks.append(mask)
         return IN_ROWS
     if 'file_name' in item:
         return {field: item[field] for field in IMAGE_FIELDS if field in item}
     return item
 
 
-def load_sections(path: str | Path, *, may_lack_annotations: bool = False) -> dict[str, Any]:
-    """The three lists of an annotation file, without masks. Their items are not checked.
+def load_sections(path: str | Path, *, may_lack_annotations: bool = False, with_masks: bool = False) -> dict[str, Any]:
+    """The three lists of an annotation file. Their items are not checked.
 
     Annotations that are all written as in COCO's own files are ``CocoRows``.
 
+    Masks are dropped, or packed if ``with_masks``, see ``frdet.datasets.masks``.
     With ``may_lack_annotations``, annotations that are not there are an empty list, as of COCO's image_info files.
 
     The file may be in UTF-8, UTF-16 or UTF-32, with or without a byte order mark, and may be compressed by gzip.
@@ -184,7 +206,7 @@ def load_sections(path: str | Path, *, may_lack_annotations: bool = False) -> di
     Raises:
         DataError: the file cannot be read, is not JSON, or lacks one of the lists.
     """
-    content = _read_compact(path)
+    content = _read_compact(path, with_masks)
     own = f'. It holds {words}' if (words := foreign(content)) else ''
     if not isinstance(content, dict):
         raise DataError(f'{path} holds a JSON {type(content).__name__}: {LAYOUT}{own}')
@@ -207,22 +229,23 @@ def load_sections(path: str | Path, *, may_lack_annotations: bool = False) -> di
     return content
 
 
-def _read_compact(path: str | Path) -> Any:
+def _read_compact(path: str | Path, with_masks: bool) -> Any:
     """The content of a JSON file. Its annotations are ``CocoRows`` if each of them fits."""
     rows, content = CocoRows(), None
+    rows.masks = [] if with_masks else None
     with suppress(ValueError, OSError, EOFError, zlib.error, RecursionError), no_search_for_cycles():
-        content = stream_json(path, partial(_slim, rows))
+        content = stream_json(path, partial(_slim, rows, with_masks))
     annotations = (content or {}).get('annotations')
     if isinstance(annotations, list) and len(rows) == annotations.count(IN_ROWS) == len(annotations):
         return {**(content or {}), 'annotations': rows}
     if content is not None and not rows:
         return content
     del content, annotations  # the file is wrong, or an annotation is written otherwise than by COCO: all stay dicts
-    return read_json(path)
+    return read_json(path, with_masks=with_masks)
 
 
-def read_json(path: str | Path) -> Any:
-    """The content of a JSON file without masks, in any encoding that ``load_sections`` takes.
+def read_json(path: str | Path, *, with_masks: bool = False) -> Any:
+    """The content of a JSON file, in any encoding that ``load_sections`` takes, with masks as there.
 
     Raises:
         DataError: the file cannot be read, or is not JSON.
@@ -232,7 +255,7 @@ def read_json(path: str | Path) -> Any:
         raise DataError(f'{path} is empty: {LAYOUT}')
     try:
         with no_search_for_cycles():
-            return json.loads(text, object_hook=_without_masks)
+            return json.loads(text, object_hook=partial(_small_masks, with_masks))
     except (ValueError, RecursionError) as error:
         several = ': it holds several values, one after another' if str(error).startswith('Extra data') else ''
         raise DataError(f'{path} is not JSON{several} ({error}): {LAYOUT}') from None

@@ -24,6 +24,7 @@ class CocoRows(Sequence[dict[str, Any]]):
 
     def __init__(self) -> None:
         self._bytes = bytearray()
+        self.masks: list[bytes | None] | None = None  # the packed masks, if they are read
 
     def add(self, item: dict[str, Any]) -> bool:
         """Append an annotation. It is not taken, and the result is False, if a field has another type or is missing."""
@@ -65,7 +66,8 @@ class CocoRows(Sequence[dict[str, Any]]):
             self._bytes, range(len(self))[index] * ROW.size
         )
         item = dict(id=number, image_id=image, category_id=category, bbox=[_short(v) for v in box], area=_short(area))
-        return {**item, 'iscrowd': crowd, 'ignore': ignore}
+        masks = {} if self.masks is None else {'segmentation': self.masks[index]}
+        return {**item, 'iscrowd': crowd, 'ignore': ignore, **masks}
 
 
 def _short(value: float) -> float:

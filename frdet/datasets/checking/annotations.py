@@ -9,13 +9,22 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from frdet.datasets.annotations import Annotations, Id, check_annotation, check_category, check_image, short
+from frdet.datasets.annotations import (
+    Annotations,
+    Id,
+    check_annotation,
+    check_category,
+    check_image,
+    check_rle_size,
+    short,
+)
 from frdet.datasets.base import DetDataset
 from frdet.datasets.checking import Findings
 from frdet.datasets.checking.boxes import BoxCheck
 from frdet.datasets.coco import SECTIONS, CocoDataset, annotations_of, load_sections
 from frdet.datasets.coco_rows import CocoRows
 from frdet.datasets.locating import locate
+from frdet.datasets.masks import pack_mask
 from frdet.datasets.mending import leave_out_parent, mend
 from frdet.errors import DataError
 
@@ -46,7 +55,10 @@ def check_annotations(dataset: DetDataset, findings: Findings) -> Checked:
     """Add all mistakes in the annotations of ``dataset`` to ``findings``."""
     try:
         if isinstance(dataset, CocoDataset):
-            sections, folder = load_sections(dataset.ann_file), dataset.data_prefix['img']
+            sections, folder = (
+                load_sections(dataset.ann_file, with_masks=dataset.with_masks),
+                dataset.data_prefix['img'],
+            )
             for note in leave_out_parent(sections):
                 findings.add('category left out', note)
             return _check_coco(sections, folder, findings)
@@ -174,7 +186,11 @@ def _boxes(
         if item['image_id'] not in images:
             findings.add('annotation of no image', f'{name}: image_id {item["image_id"]}')
         elif not is_lost:
-            yield index
+            try:
+                check_rle_size(pack_mask(item.get('segmentation')), images[item['image_id']])
+                yield index
+            except ValueError as error:
+                findings.add('wrong annotation', f'{name}.segmentation {error}')
 
 
 def _check_images(named: Iterable[tuple[str, dict[str, Any]]], findings: Findings) -> None:

@@ -8,9 +8,11 @@ from pycocotools import mask
 
 from frdet.datasets.annotations import Annotations, short
 from frdet.datasets.checking import PICTURES, Findings, Place
+from frdet.datasets.masks import box_of, unpack_mask
 
 FEW = 10  # so many boxes may leave their images, even if they are most of all boxes
 TOLERANCE = 1.0  # a box may leave its image by so many pixels; COCO's own boxes are rounded to hundredths
+MASK_TOLERANCE = 3.0  # pixels between the sides of a box and of its mask, or a tenth of the longer side
 CONFLICT, SAME = 0.9, 0.95  # IoU from which two boxes of two classes, and of one class, mark the same object
 ENOUGH = 20  # boxes of a class that tell what is usual in it
 DEVIATIONS, FACTOR = 6, 10  # an area is unusual beyond so many deviations and so many times the median
@@ -62,8 +64,31 @@ class BoxCheck:
             if (count := int(wrong.sum())) > max(len(own) / 2, allowed):
                 first = int(wrong.argmax())
                 self.findings.add(kind, f'{count} of {len(own)}', self._place(first))
+        if content.masks is not None:
+            self._check_masks(content.masks)
         self._check_pairs()
         self._check_outliers((least > 0) & ~content.crowd & ~content.ignored)
+
+    def _check_masks(self, masks: np.ndarray) -> None:
+        """Find masks that are missing, empty, or elsewhere than their boxes."""
+        there = np.array([mask is not None for mask in masks.tolist()], dtype=bool)
+        around = np.zeros((len(masks), 4))
+        around[there] = np.array([box_of(unpack_mask(mask)) for mask in masks[there]]).reshape(-1, 4)
+        around[:, 2:] += around[:, :2]
+        box = self.content.xywh.copy()
+        box[:, 2:] += box[:, :2]
+        empty = there & (around[:, 2:] <= around[:, :2]).any(axis=1)
+        apart = np.abs(around - box).max(axis=1, initial=0) > np.maximum(MASK_TOLERANCE, 0.1 * self._sides())
+        self._add('object without a mask', ~there, lambda k: self.names(k)[0])
+        self._add('mask without area', empty, lambda k: self.names(k)[0])
+        self._add(
+            'box unlike its mask',
+            there & ~empty & apart,
+            lambda k: f'{self._in_image(k)}, the mask is in [{", ".join(f"{v:g}" for v in around[k].round(2))}]',
+        )
+
+    def _sides(self) -> np.ndarray:
+        return np.abs(self.content.xywh[:, 2:]).max(axis=1, initial=0)
 
     def _check_pairs(self) -> None:
         """Find boxes on an object that has a box already."""

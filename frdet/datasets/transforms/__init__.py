@@ -2,8 +2,9 @@
 
 They read and write these keys: ``img`` (H, W, 3) uint8 BGR, ``img_path``, ``img_id``, ``height``, ``width``,
 ``ori_shape`` and ``img_shape`` (height, width), ``scale_factor`` (x, y) from the original to ``img``, ``flip``,
-``gt_bboxes`` (n, 4) float32 xyxy in pixels of ``img``, ``gt_labels`` (n,) int64, ``gt_crowd`` (n,) bool. Keys that
-begin with ``gt_`` are fields, see ``geometry.py``. Random numbers come from NumPy's global generator, which MMEngine
+``gt_bboxes`` (n, 4) float32 xyxy in pixels of ``img``, ``gt_labels`` (n,) int64, ``gt_crowd`` (n,) bool,
+``gt_masks`` (n,) polygons or bitmaps, if the data set has ``with_masks``. Keys that begin with ``gt_`` are fields, see
+``geometry.py``. Random numbers come from NumPy's global generator, which MMEngine
 seeds in every worker.
 """
 

@@ -16,6 +16,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 from frdet.datasets.transforms.loading import check_pixels
+from frdet.datasets.transforms.masks import crop_masks, flip_masks, resize_drawn, resize_masks, warp_masks
 from frdet.errors import ConfigError, DataError
 from frdet.ops import enlarge
 from frdet.registry import TRANSFORMS
@@ -59,7 +60,8 @@ def _warp_boxes(boxes: np.ndarray, size: tuple[int, int], matrix: np.ndarray) ->
     return _cut(np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1), size)
 
 
-#: All fields by their keys. Boxes are (n, 4) float32 xyxy in pixels of ``img``, continuous, and cut to it.
+#: All fields by their keys. Boxes are (n, 4) float32 xyxy in pixels of ``img``, continuous, and cut to it. Masks are
+#: described in ``masks.py``.
 FIELDS: dict[str, Field] = {
     'gt_bboxes': Field(
         resize=lambda boxes, size, scale: _cut(boxes * np.array([*scale, *scale]), size),
@@ -67,6 +69,7 @@ FIELDS: dict[str, Field] = {
         crop=lambda boxes, size, corner: _cut(boxes - np.array([*corner, *corner], np.float64), size),
         affine=_warp_boxes,
     ),
+    'gt_masks': Field(resize=resize_masks, flip=flip_masks, crop=crop_masks, affine=warp_masks),
     'gt_labels': Field(),
     'gt_crowd': Field(),
 }
@@ -176,7 +179,11 @@ def resize_to(
     if size != (height, width):
         results['img'] = BACKENDS[backend][1](results['img'], size, interpolation)
     scale = size[1] / width, size[0] / height
+    drawn = {}
+    if backend == 'torch' and 'gt_masks' in results:
+        drawn['gt_masks'] = resize_drawn(results.pop('gt_masks'), (height, width), size)
     move_fields(results, 'resize', size, scale)
+    results.update(drawn)
     before = results.get('scale_factor', (1.0, 1.0))
     results['scale_factor'] = (before[0] * scale[0], before[1] * scale[1])
     results['img_shape'] = size
@@ -199,7 +206,8 @@ class ResizeShortestEdge:
         interpolation: ``nearest``, ``bilinear`` (detectron2's), ``bicubic`` or ``lanczos``, all of Pillow.
         backend: the project whose resizing is used. ``pillow``: detectron2's, antialiased, sides rounded half upwards.
             ``cv2``: MMDetection's, bilinear without antialiasing, sides rounded half upwards. ``torch``: torchvision's,
-            which is the same but rounds sides down, and pixels stay float32 instead of being rounded to 0..255.
+            which is the same but rounds sides down, pixels stay float32 instead of being rounded to 0..255, and masks
+            become bitmaps before they are resized.
     """
 
     short_side: int | Sequence[int]

@@ -9,6 +9,7 @@ import torch
 from mmengine.structures import InstanceData
 
 from frdet.datasets.transforms.geometry import field_names, select_objects
+from frdet.datasets.transforms.masks import draw_masks
 from frdet.errors import ConfigError
 from frdet.registry import TRANSFORMS
 from frdet.structures import DetDataSample
@@ -42,7 +43,8 @@ class FilterBoxes:
 class PackDetInputs:
     """The last transform. It returns ``inputs``, uint8 (3, H, W) BGR, and ``data_samples``, a ``DetDataSample``.
 
-    Crowd boxes become ``ignored_instances``, other boxes ``gt_instances``. Both are empty without ground truth.
+    Crowd boxes become ``ignored_instances``, other boxes ``gt_instances``. Both are empty without ground truth. The
+    field ``gt_masks`` becomes ``gt_instances.masks``, (n, H, W) uint8.
 
     Args:
         meta_keys: keys of the image's dict that become metainfo of the sample. Default keys may be missing in the dict,
@@ -79,10 +81,15 @@ class PackDetInputs:
         sample = DetDataSample(metainfo={key: results[key] for key in self.meta_keys if key in results})
         sample.gt_instances = self._instances(truth, ~crowd)
         sample.ignored_instances = self._instances(truth, crowd)
+        if 'gt_masks' in results:
+            masks = select_objects(truth, ~crowd, ['gt_masks'])['gt_masks']
+            sample.gt_instances.masks = torch.from_numpy(draw_masks(masks, results['img'].shape[:2]))
         image = np.require(results['img'].transpose(2, 0, 1), requirements=['C', 'W'])
         return {'inputs': torch.from_numpy(image), 'data_samples': sample}
 
     def _instances(self, truth: dict[str, Any], keep: np.ndarray) -> InstanceData:
-        names = [name for name in ('gt_bboxes', 'gt_labels', *self.instance_keys) if name in truth]
+        names = [
+            name for name in ('gt_bboxes', 'gt_labels', *self.instance_keys) if name in truth and name != 'gt_masks'
+        ]
         values = select_objects(truth, keep, names)
         return InstanceData(**{name.removeprefix('gt_'): torch.from_numpy(values[name]) for name in names})
