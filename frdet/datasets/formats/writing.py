@@ -52,8 +52,8 @@ def convert(source: str | Path, target: str | Path, to: str, *, link: bool = Fal
     """Write the data set at ``source`` to the new folder ``target``; it appears there when all is written.
 
     Splits, classes and folders of images are kept. COCO JSON keeps every box with ``DECIMALS`` decimals, its crowds,
-    areas and ignored objects. VOC XML cuts boxes to their images, and crowds and ignored objects become ``difficult``.
-    YOLO text has neither, so they are left out.
+    areas and ignored objects, and the masks of COCO JSON. VOC XML cuts boxes to their images, and crowds and ignored
+    objects become ``difficult``. YOLO text has neither, so they are left out.
 
     Args:
         source: what ``recognise`` takes.
@@ -75,7 +75,8 @@ def convert(source: str | Path, target: str | Path, to: str, *, link: bool = Fal
     found = recognise(source)
     if found.reader == 'ImageFolder':
         raise DataError(f'{source} has images without labels: there is nothing to convert')
-    parts, said = _read({'type': found.reader, 'data_root': found.root}, found.parts)
+    masks = {'with_masks': True} if to == 'coco' else {}
+    parts, said = _read({'type': found.reader, 'data_root': found.root, **masks}, found.parts)
     unfinished = target.with_name(f'.{target.name}.{os.getpid()}{UNFINISHED}')
     try:
         unfinished.mkdir(parents=True)
@@ -136,6 +137,7 @@ def _part(name: str, content: Annotations, folder: str, classes: dict[str, Id]) 
         crowd=content.crowd,
         ignored=content.ignored,
         area=content.area.round(DECIMALS),
+        masks=content.masks,
     )
     return Part(name, changed, [os.path.join(folder, image['file_name']) for image in images])
 

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from pycocotools import mask as coco_mask
 
 from frdet.datasets.coco import CocoDataset
-from frdet.datasets.shapes.drawing import CLASSES, draw_image
+from frdet.datasets.shapes.drawing import CLASSES, Shape, draw_image
 from frdet.errors import ConfigError, DataError
 from frdet.progress import track
 from frdet.registry import DATASETS
@@ -32,6 +33,11 @@ class ShapesDataset(CocoDataset):
     Args:
         kwargs: as for ``CocoDataset``. ``data_root`` is required.
     """
+
+    @property
+    def how_to_get_masks(self) -> str:
+        """Earlier versions of frdet drew no masks."""
+        return f'Delete the folder {self.data_root}, and the shapes are drawn again, with masks'
 
     def prepare_files(self) -> None:
         """Draw the data set."""
@@ -129,7 +135,8 @@ def _write_split(folder: Path, split: str, recipe: dict[str, Any]) -> None:
             rows, columns = (np.flatnonzero(shape.mask.any(axis=axis)).tolist() for axis in (1, 0))
             box = [columns[0], rows[0], columns[-1] + 1 - columns[0], rows[-1] + 1 - rows[0]]
             head = {'id': offset + len(annotations) + 1, 'image_id': image_id, 'category_id': shape.label + 1}
-            annotations.append({**head, 'bbox': box, 'area': int(shape.mask.sum()), 'iscrowd': 0})
+            mask = {'segmentation': _segmentation(shape), 'area': int(shape.mask.sum())}
+            annotations.append({**head, 'bbox': box, **mask, 'iscrowd': 0})
     content = {
         'info': {'description': 'Drawn shapes', 'recipe': recipe},
         'images': images,
@@ -137,3 +144,11 @@ def _write_split(folder: Path, split: str, recipe: dict[str, Any]) -> None:
         'categories': [{'id': label + 1, 'name': name, 'supercategory': 'shape'} for label, name in enumerate(CLASSES)],
     }
     (folder / f'annotations/instances_{split}2017.json').write_text(json.dumps(content), encoding='utf-8')
+
+
+def _segmentation(shape: Shape) -> list[list[float]] | dict[str, Any]:
+    """Polygons if the whole shape is seen and has no hole; otherwise the RLE of the visible pixels."""
+    if shape.corners and shape.mask.sum() == shape.area:
+        return [points.round(2).ravel().tolist() for points in shape.corners]
+    rle = coco_mask.encode(np.asfortranarray(shape.mask, dtype=np.uint8))
+    return {'size': list(shape.mask.shape), 'counts': rle['counts'].decode()}

@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw
 CLASSES = ('circle', 'square', 'triangle', 'star', 'ring', 'cross')
 VISIBLE = 0.7  # at least this part of a shape stays visible under later shapes
 MAX_TILT = math.radians(20)  # shapes are nearly upright, like most objects in photographs
+CIRCLE_CORNERS = 32  # of the polygon of a circle, which then lies within half a percent of the radius of it
 SUPERSAMPLE = 4  # outlines are drawn so many times larger and averaged, for smooth edges
 
 
@@ -24,11 +25,14 @@ class Shape(NamedTuple):
         label: position in ``CLASSES``.
         mask: (H, W) bool, the visible pixels.
         area: number of all its pixels, including hidden ones.
+        corners: polygons (k, 2), x and y in pixels, which together are the whole shape; none of a ring, because COCO's
+            polygons have no holes.
     """
 
     label: int
     mask: np.ndarray
     area: int
+    corners: list[np.ndarray]
 
 
 def draw_image(rng: np.random.Generator, height: int, width: int, max_objects: int) -> tuple[np.ndarray, list[Shape]]:
@@ -38,13 +42,13 @@ def draw_image(rng: np.random.Generator, height: int, width: int, max_objects: i
     for _ in range(int(rng.integers(1, max_objects + 1))):
         for _ in range(12):  # tries to place this shape
             label = int(rng.integers(len(CLASSES)))
-            alpha, top, left = _place(rng, CLASSES[label], height, width)
+            alpha, corners, top, left = _place(rng, CLASSES[label], height, width)
             mask = np.zeros((height, width), dtype=bool)
             mask[top : top + alpha.shape[0], left : left + alpha.shape[1]] = alpha >= 0.5
             below = [shape._replace(mask=shape.mask & ~mask) for shape in shapes]
             if all(shape.mask.sum() >= VISIBLE * shape.area for shape in below):
                 canvas = _paint(rng, canvas, alpha, top, left)
-                shapes = [*below, Shape(label, mask, int(mask.sum()))]
+                shapes = [*below, Shape(label, mask, int(mask.sum()), corners)]
                 break
     return (canvas.clip(0, 1) * 255 + 0.5).astype(np.uint8), shapes
 
@@ -86,53 +90,75 @@ def _pattern(rng: np.random.Generator, height: int, width: int, *, checked: bool
     return np.tanh(3 * stripes)
 
 
-def _place(rng: np.random.Generator, name: str, height: int, width: int) -> tuple[np.ndarray, int, int]:
-    """A shape of random size and angle, (h, w) from 0 to 1 and trimmed, and its top left corner."""
+def _place(
+    rng: np.random.Generator, name: str, height: int, width: int
+) -> tuple[np.ndarray, list[np.ndarray], int, int]:
+    """A shape of random size and angle, (h, w) from 0 to 1 and trimmed, its polygons, and its top left corner."""
     short = min(height, width)
     # Small shapes are more frequent than large ones, as in photographs.
     radius = 0.5 * short * math.exp(rng.uniform(math.log(0.22), math.log(0.62)))
-    alpha = _outline(name, radius, -math.pi / 2 + rng.uniform(-MAX_TILT, MAX_TILT))
+    alpha, corners = _outline(name, radius, -math.pi / 2 + rng.uniform(-MAX_TILT, MAX_TILT))
     top = int(rng.integers(0, height - alpha.shape[0] + 1))
     left = int(rng.integers(0, width - alpha.shape[1] + 1))
-    return alpha, top, left
+    return alpha, [points + np.array([left, top]) for points in corners], top, left
 
 
-def _outline(name: str, radius: float, angle: float) -> np.ndarray:
-    """The filled shape, (h, w) from 0 to 1 with smooth edges, cut to the pixels that it covers by half or more."""
+def _outline(name: str, radius: float, angle: float) -> tuple[np.ndarray, list[np.ndarray]]:
+    """The filled shape, (h, w) from 0 to 1 with smooth edges, cut to the pixels that it covers by half or more.
+
+    The second result is its polygons, in pixels of the first.
+    """
     side = 2 * math.ceil(radius) + 2
     image = Image.new('L', (side * SUPERSAMPLE, side * SUPERSAMPLE))
     centre = side * SUPERSAMPLE / 2
-    OUTLINES[name](ImageDraw.Draw(image), centre, radius * SUPERSAMPLE, angle)
+    corners = OUTLINES[name](ImageDraw.Draw(image), centre, radius * SUPERSAMPLE, angle)
     alpha = np.asarray(image.resize((side, side), Image.Resampling.BOX), dtype=np.float64) / 255
     rows, columns = (np.flatnonzero((alpha >= 0.5).any(axis=axis)) for axis in (1, 0))
-    return alpha[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    trimmed = alpha[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    # Pillow's number of a pixel is the middle of it, half a pixel of the drawing further in continuous coordinates.
+    return trimmed, [(np.array(points) + 0.5) / SUPERSAMPLE - [columns[0], rows[0]] for points in corners]
 
 
-def _polygon(draw: ImageDraw.ImageDraw, centre: float, radii: list[float], angle: float) -> None:
+# Each function draws a shape and returns its polygons in pixels of the drawing.
+Points = list[tuple[float, float]]
+
+
+def _polygon(draw: ImageDraw.ImageDraw, centre: float, radii: list[float], angle: float) -> list[Points]:
     """A polygon with corners at ``radii`` from the centre, at equal angles."""
+    corners = _around(centre, radii, angle)
+    draw.polygon(corners, fill=255)
+    return [corners]
+
+
+def _around(centre: float, radii: list[float], angle: float) -> Points:
     steps = [(r, angle + 2 * math.pi * k / len(radii)) for k, r in enumerate(radii)]
-    draw.polygon([(centre + r * math.cos(a), centre + r * math.sin(a)) for r, a in steps], fill=255)
+    return [(centre + r * math.cos(a), centre + r * math.sin(a)) for r, a in steps]
 
 
-def _circle(draw: ImageDraw.ImageDraw, centre: float, radius: float, angle: float, fill: int = 255) -> None:
+def _circle(draw: ImageDraw.ImageDraw, centre: float, radius: float, angle: float, fill: int = 255) -> list[Points]:
     draw.ellipse([centre - radius, centre - radius, centre + radius, centre + radius], fill=fill)
+    return [_around(centre, [radius] * CIRCLE_CORNERS, angle)]
 
 
-def _ring(draw: ImageDraw.ImageDraw, centre: float, radius: float, angle: float) -> None:
+def _ring(draw: ImageDraw.ImageDraw, centre: float, radius: float, angle: float) -> list[Points]:
     _circle(draw, centre, radius, angle)
     _circle(draw, centre, 0.55 * radius, angle, fill=0)
+    return []
 
 
-def _cross(draw: ImageDraw.ImageDraw, centre: float, radius: float, angle: float) -> None:
+def _cross(draw: ImageDraw.ImageDraw, centre: float, radius: float, angle: float) -> list[Points]:
     """A plus sign: two bars, as long as the diameter and a third as wide."""
     half = radius / 3
     corners = np.array([(-radius, -half), (radius, -half), (radius, half), (-radius, half)])
+    bars = []
     for turn in (angle, angle + math.pi / 2):
         rotation = np.array([[math.cos(turn), math.sin(turn)], [-math.sin(turn), math.cos(turn)]])
-        draw.polygon([tuple(corner) for corner in corners @ rotation + centre], fill=255)
+        bars.append([tuple(corner) for corner in corners @ rotation + centre])
+        draw.polygon(bars[-1], fill=255)
+    return bars
 
 
-OUTLINES: dict[str, Callable[[ImageDraw.ImageDraw, float, float, float], None]] = {
+OUTLINES: dict[str, Callable[[ImageDraw.ImageDraw, float, float, float], list[Points]]] = {
     'circle': _circle,
     'square': lambda draw, c, r, a: _polygon(draw, c, [r] * 4, a + math.pi / 4),
     'triangle': lambda draw, c, r, a: _polygon(draw, c, [r] * 3, a),

@@ -5,6 +5,7 @@ import os
 
 import numpy as np
 import pytest
+from pycocotools.coco import COCO
 
 from frdet.datasets.coco import read_coco
 from frdet.datasets.formats.recognising import recognise
@@ -185,3 +186,24 @@ def test_nothing_is_left_of_a_write_that_fails(small, tmp_path, monkeypatch):
     monkeypatch.undo()
     convert(small.root, tmp_path / 'new', 'voc')
     assert (tmp_path / 'new/Annotations').is_dir()
+
+
+def test_masks_stay_as_they_are(photos, tmp_path):
+    """From COCO to COCO; run lengths are written as text, which pycocotools reads as the same pixels."""
+    convert(photos, tmp_path / 'coco', 'coco')
+    for split in ('train', 'val'):
+        before, after = (COCO(root / f'annotations/instances_{split}.json') for root in (photos, tmp_path / 'coco'))
+        assert len(before.anns) == len(after.anns) > 5
+        ids = {one['file_name']: one['id'] for one in after.imgs.values()}
+        for old in before.anns.values():
+            there = after.imgToAnns[ids[before.imgs[old['image_id']]['file_name']]]
+            (new,) = [one for one in there if one['id'] == after_id(before, old)]
+            if isinstance(old['segmentation'], list):
+                assert new['segmentation'] == old['segmentation']
+            else:
+                assert np.array_equal(after.annToMask(new), before.annToMask(old))
+
+
+def after_id(before, annotation):
+    """Annotations are numbered from 1 in the order of the file."""
+    return list(before.anns).index(annotation['id']) + 1

@@ -67,6 +67,27 @@ def test_boxes_touch_the_mask_on_every_side(tmp_path):
         assert item['bbox'] == [min(xs), min(ys), max(xs) + 1 - min(xs), max(ys) + 1 - min(ys)]
         assert item['area'] == len(pixels)
         assert item['category_id'] == shape.label + 1
+        mask = COCO(root / 'annotations/instances_train2017.json').annToMask(item) > 0
+        if isinstance(item['segmentation'], dict):  # the visible pixels themselves
+            assert np.array_equal(mask, shape.mask)
+        else:
+            assert (mask & shape.mask).sum() > 0.8 * (mask | shape.mask).sum()
+
+
+def test_masks_are_of_both_kinds(tmp_path):
+    """A shape that is seen as a whole has polygons, unless it is a ring; all others have run lengths."""
+    root = write_shapes(tmp_path / 'shapes', **{**SMALL, 'num_train': 12})
+    items = json.loads((root / 'annotations/instances_train2017.json').read_text())['annotations']
+    kinds = {(CLASSES[item['category_id'] - 1] == 'ring', type(item['segmentation'])) for item in items}
+    assert kinds == {(True, dict), (False, dict), (False, list)}
+    kwargs = dict(ann_file='annotations/instances_train2017.json', data_prefix=dict(img='train2017'), with_masks=True)
+    assert len(ShapesDataset(data_root=root, **kwargs)) == 12
+    for item in items:
+        del item['segmentation']
+    content = json.loads((root / 'annotations/instances_train2017.json').read_text())
+    (root / 'annotations/instances_train2017.json').write_text(json.dumps({**content, 'annotations': items}))
+    with pytest.raises(DataError, match=r'objects have no mask.* Delete the folder .*shapes, and the shapes are drawn'):
+        ShapesDataset(data_root=root, **kwargs)
 
 
 def test_the_seed_decides_and_counts_do_not(tmp_path):
