@@ -10,7 +10,7 @@ COCO's objects have 43 coordinates on average. Such a mask is 130 bytes as an ob
 """
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import Any
 
@@ -155,11 +155,11 @@ def decode_rle(rle: dict[str, Any], out: np.ndarray | None = None) -> np.ndarray
     return out
 
 
-def encode_masks(masks: np.ndarray) -> Iterator[bytes]:
-    """The packed RLE of each of ``masks`` (n, height, width) bool."""
-    size = np.array(masks.shape[1:], dtype=np.int32)
-    for mask in masks:
-        yield RLE + size.tobytes() + coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))['counts']
+def encode_mask(pixels: np.ndarray) -> bytes:
+    """The packed RLE of the pixels (height, width) bool of a mask. hotcoco is twice as fast as pycocotools here."""
+    from hotcoco import mask  # where masks are evaluated
+
+    return RLE + np.array(pixels.shape, dtype=np.int32).tobytes() + mask.encode(pixels)['counts']
 
 
 def runs_fit(counts: bytes, pixels: int) -> bool:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from pycocotools import mask as coco_mask
 
 from frdet.datasets.annotations import Id
 from frdet.errors import ConfigError
@@ -50,6 +51,7 @@ class Numbered(NamedTuple):
         found: (N, 7) float64, COCO's array of detections: image, left, top, width, height, score, category.
         tested: numbers of the tested images.
         max_dets: three counts of detections, ascending.
+        truth_masks, found_masks: COCO's compressed RLE of each annotation and detection. None compares boxes.
     """
 
     num_images: int
@@ -58,6 +60,17 @@ class Numbered(NamedTuple):
     found: np.ndarray
     tested: list[int]
     max_dets: list[int]
+    truth_masks: list[dict[str, Any]] | None = None
+    found_masks: list[dict[str, Any]] | None = None
+
+    @property
+    def iou_type(self) -> str:
+        """COCO's name for what is compared."""
+        return 'bbox' if self.truth_masks is None else 'segm'
+
+    def mask_areas(self) -> np.ndarray:
+        """(N,) square pixels of the detected masks, which COCO takes for the size of a detection."""
+        return coco_mask.area(self.found_masks or []).astype(np.float64)
 
 
 def with_hotcoco(task: Numbered) -> CocoEval:
@@ -74,16 +87,26 @@ def with_pycocotools(task: Numbered) -> CocoEval:
     truth = COCO()
     columns = zip(*(column.tolist() for column in task.truth), strict=True)
     truth.dataset = {
-        'images': images,
+        'images': [{**image, 'height': 0, 'width': 0} for image in images],  # read, and not used for RLE
         'categories': categories,
         'annotations': [
             dict(id=i, image_id=image, category_id=category, bbox=box, area=area, iscrowd=int(crowd))
             for i, (image, category, box, area, crowd) in enumerate(columns, start=1)
         ],
     }
+    _set_each(truth.dataset['annotations'], segmentation=task.truth_masks)
     truth.createIndex()
     found = truth.loadRes(task.found) if len(task.found) else COCO()  # loadRes refuses an empty array
-    return _result(_evaluated(COCOeval(truth, found, 'bbox'), task))
+    if task.found_masks:
+        _set_each(found.dataset['annotations'], segmentation=task.found_masks, area=task.mask_areas().tolist())
+    return _result(_evaluated(COCOeval(truth, found, task.iou_type), task))
+
+
+def _set_each(items: list[dict[str, Any]], **columns: list | None) -> None:
+    """Set the values of a column in each item; None leaves the items as they are."""
+    for field, values in columns.items():
+        for item, value in zip(items, values or (), strict=values is not None):
+            item[field] = value
 
 
 def hotcoco_evaluator(task: Numbered, ious: Sequence[float] | None = None) -> Any:
@@ -95,8 +118,12 @@ def hotcoco_evaluator(task: Numbered, ious: Sequence[float] | None = None) -> An
     from hotcoco import COCO, COCOeval
 
     image, category, boxes, area, crowd = task.truth
-    truth = COCO.from_arrays(*_records(task), image, category, boxes, area=area, iscrowd=crowd)
-    return _evaluated(COCOeval(truth, truth.load_res(task.found), 'bbox'), task, ious)
+    columns = dict(area=area, iscrowd=crowd, segmentation=task.truth_masks)
+    truth = COCO.from_arrays(*_records(task), image, category, boxes, **columns)
+    found = truth.load_res(task.found, segmentation=task.found_masks)
+    if task.found_masks:
+        found.update_anns(ids=np.arange(1, len(task.found) + 1), area=task.mask_areas())
+    return _evaluated(COCOeval(truth, found, task.iou_type), task, ious)
 
 
 def _records(task: Numbered) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

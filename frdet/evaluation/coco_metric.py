@@ -1,11 +1,12 @@
-"""COCO's 12 metric values of box detection, and the average precision of every class."""
+"""COCO's 12 metric values of detected boxes or masks, and the average precision of every class."""
 
 import contextlib
 import io
 import json
 import math
+import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,16 @@ from terminaltables import AsciiTable
 from frdet.datasets.annotations import Id, id_key
 from frdet.datasets.classes import UNUSED_CLASS
 from frdet.datasets.coco import CocoDataset, read_coco, write_coco
+from frdet.datasets.masks import as_coco
 from frdet.errors import ConfigError, DataError
 from frdet.evaluation.backends import BACKENDS, CocoEval, checked_backend
-from frdet.evaluation.numbering import Detections, numbered, numbers_of
+from frdet.evaluation.numbering import Detections, detections_of, numbered, numbers_of
 from frdet.evaluation.truth import Source, Truth, check_images, classes_lacking, classes_of, parts_of, truth_of
 from frdet.files import write_file
 from frdet.registry import METRICS
 
 MAX_DETS = (1, 10, 100)
+KINDS = ('bbox', 'segm')  # what is compared: boxes or masks
 CLASS_COLUMNS = 3  # classes side by side in the table
 
 
@@ -32,28 +35,30 @@ CLASS_COLUMNS = 3  # classes side by side in the table
 class CocoMetric(BaseMetric):
     """Average precision and recall as COCO defines them, over the images that were tested, each counted once.
 
-    ``<prefix>/bbox_mAP`` is the mean over classes and IoU thresholds 0.50 to 0.95; ``_50`` and ``_75`` are at one
-    threshold; ``_s``, ``_m``, ``_l`` for objects of areas below 32^2, between, and above 96^2 square pixels. ``AR@n``
-    is the recall with the n best detections of each class and image. A value is -1 where no object can be measured.
+    ``<prefix>/bbox_mAP`` of boxes, or ``segm_mAP`` of masks, is the mean over classes and IoU thresholds 0.50 to 0.95;
+    ``_50`` and ``_75`` are at one threshold; ``_s``, ``_m``, ``_l`` for objects of areas below 32^2, between, and above
+    96^2 square pixels. ``AR@n`` is the recall with the n best detections of each class and image. A value is -1 where
+    no object can be measured.
 
     The Runner calls ``use_dataset`` with the data set that is tested. The annotations of that data set, in any format,
     are the ground truth. If it joins several data sets, a metric with ``ann_file`` measures only the one that was read
     from this file. Objects marked with ``"ignore": 1`` count neither as found nor as missed.
 
     Args:
+        metric: ``bbox``, ``segm``, or both: what is compared. ``segm`` needs a data set with ``with_masks=True``.
         ann_file: the file or folder of one of the tested data sets, or another COCO JSON file of the same images.
             None measures all tested data sets by their own annotations.
         prefix: is written before the names of the metric values.
         classwise: log the average precision of every class.
-        outfile: file to write, the detections as COCO's results JSON. None writes no file.
+        outfile: file to write, the detections as COCO's results JSON, masks as RLE. None writes no file.
         max_dets: counts of detections of a class and image for the three recalls. The last count is used for all other
             values.
         backend: 'hotcoco', or the much slower 'pycocotools'. Both give the same results to the last bit.
 
     Raises:
-        ConfigError: ``backend`` or ``max_dets`` is wrong, or ``ann_file`` is None and the data set is no
+        ConfigError: ``metric``, ``backend`` or ``max_dets`` is wrong, or ``ann_file`` is None and the data set is no
             ``DetDataset``.
-        DataError: ``ann_file`` is missing, is no COCO file, or lacks a tested image.
+        DataError: ``ann_file`` is missing, is no COCO file, or lacks a tested image or a mask.
     """
 
     default_prefix = 'coco'
@@ -61,6 +66,7 @@ class CocoMetric(BaseMetric):
     def __init__(
         self,
         *,
+        metric: str | Sequence[str] = 'bbox',
         ann_file: str | None = None,
         prefix: str | None = None,
         classwise: bool = True,
@@ -74,12 +80,14 @@ class CocoMetric(BaseMetric):
             raise ConfigError(f'CocoMetric: max_dets is {max_dets!r}, expected three ascending counts: (1, 10, 100)')
         if ann_file is not None and not Path(ann_file).exists():
             raise DataError(f'CocoMetric: {ann_file} cannot be read: No such file or directory')
+        self.kinds = checked_kinds(metric)
         self.ann_file = ann_file
         self.classwise = classwise
         self.outfile = outfile
         self.max_dets = tuple(max_dets)
         self.backend = checked_backend(backend)
-        self.evaluation: CocoEval | None = None  # COCO's arrays of the last evaluation, on the first process
+        #: COCO's arrays of the last evaluation by 'bbox' and 'segm', on the first process.
+        self.evaluations: dict[str, CocoEval] = {}
         self.doubts: list[str] = []  # what a reader of the metric values should know; set by use_dataset
         self.has_object = True
         self._known: Truth | None = None
@@ -87,12 +95,23 @@ class CocoMetric(BaseMetric):
         self._may_lack: set[str] = set()
         self._has_others = False  # whether other metrics measure other parts of a joined data set
 
+    @property
+    def evaluation(self) -> CocoEval | None:
+        """COCO's arrays of the last evaluation, of boxes if they are evaluated; None before."""
+        return next(iter(self.evaluations.values()), None)
+
+    @property
+    def with_masks(self) -> bool:
+        """Whether masks are evaluated."""
+        return 'segm' in self.kinds
+
     def use_dataset(self, dataset: Any) -> None:
         """Take the ground truth from the data set to test, or compare the images of this data set with ``ann_file``.
 
         Raises:
             ConfigError: ``ann_file`` is None, and the data set is no ``DetDataset``.
-            DataError: ``ann_file`` lacks an image of the data set, or has other boxes in every image.
+            DataError: ``ann_file`` lacks an image of the data set, or has other boxes in every image; or an object has
+                no mask, and masks are evaluated.
         """
         logger = MMLogger.get_current_instance()
         own, others = parts_of(dataset, self.ann_file)
@@ -105,6 +124,8 @@ class CocoMetric(BaseMetric):
         self._may_lack = classes_lacking(own or others)
         classes = classes_of(dataset)
         truth.category_ids(classes, self._may_lack)
+        if self.with_masks:
+            truth.check_masks(classes)
         self.doubts = [*([] if own else check_images(truth, dataset)), *truth.doubts()]
         for doubt in self.doubts:
             logger.warning(doubt)
@@ -119,7 +140,10 @@ class CocoMetric(BaseMetric):
         if self._known is None:
             if self.ann_file is None:
                 raise ConfigError('CocoMetric has no ground truth: give ann_file, or call use_dataset before')
-            self._known = Truth([Source(self.ann_file, read_coco(self.ann_file), None)])
+            content = read_coco(self.ann_file, with_masks=self.with_masks)
+            self._known = Truth([Source(self.ann_file, content, None)])
+            if self.with_masks:
+                self._known.check_masks((self.dataset_meta or {}).get('classes') or ())
         return self._known
 
     def categories(self) -> tuple[Sequence[str], list[Id | None]]:
@@ -145,7 +169,7 @@ class CocoMetric(BaseMetric):
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         """Keep the detections of a batch."""
-        self.results += map(detections_of, data_samples)
+        self.results += [detections_of(sample, with_masks=self.with_masks) for sample in data_samples]
 
     def evaluate(self, size: int) -> dict[str, float]:
         """The metric values of the images that all processes have processed since the last call.
@@ -156,7 +180,7 @@ class CocoMetric(BaseMetric):
         return super().evaluate(sys.maxsize)
 
     def compute_metrics(self, results: list[Detections]) -> dict[str, float]:
-        """The 12 metric values of ``results``; none if the truth has no annotation, as of a test set for a challenge.
+        """The 12 metric values of each kind; none if the truth has no annotation, as of a test set for a challenge.
 
         The log gets a table of them and one of the classes.
         """
@@ -173,18 +197,23 @@ class CocoMetric(BaseMetric):
         if not truth.has_annotation:
             return {}
         numbers = numbers_of(cat_ids)
-        task = numbered(truth, found, classes, numbers, self.max_dets)
-        if not len(task.found):
-            logger.warning('There is no detection at all: every metric value is 0, or -1 where there is no object')
-        with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints
-            evaluation = BACKENDS[self.backend](task)
-        self.evaluation = evaluation._replace(cat_ids=sorted((one for one in cat_ids if one is not None), key=id_key))
-        values = self._values(evaluation)
+        ascending = sorted((one for one in cat_ids if one is not None), key=id_key)
+        values: dict[str, float] = {}
+        for kind in self.kinds:
+            task = numbered(truth, found, classes, numbers, self.max_dets, with_masks=kind == 'segm')
+            if not len(task.found):
+                logger.warning('There is no detection at all: every metric value is 0, or -1 where there is no object')
+            with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints
+                evaluation = BACKENDS[self.backend](task)
+            self.evaluations[kind] = evaluation._replace(cat_ids=ascending)
+            values.update(self._values(kind, evaluation))
         logger.info('\n' + AsciiTable([['metric', 'value'], *([k, f'{v:.4f}'] for k, v in values.items())]).table)
-        if self.classwise:
-            rows = {label: evaluation.precision[:, :, number - 1, 0, -1] for label, number in numbers.items()}
+        for kind in self.kinds if self.classwise else ():
+            precision = self.evaluations[kind].precision
+            rows = {label: precision[:, :, number - 1, 0, -1] for label, number in numbers.items()}
             shown = [label for label, name in enumerate(classes) if label in rows or name != UNUSED_CLASS]
-            logger.info('\n' + _class_table([(classes[k], _mean(rows[k]) if k in rows else -1.0) for k in shown]).table)
+            aps = [(classes[k], _mean(rows[k]) if k in rows else -1.0) for k in shown]
+            logger.info('\n' + _class_table(aps, 'mask AP' if kind == 'segm' else 'AP').table)
         return values
 
     def _by_position(self, truth: Truth, results: list[Detections]) -> dict[int, Detections]:
@@ -210,40 +239,17 @@ class CocoMetric(BaseMetric):
                     f'{count} classes; the model and the data set must have the same'
                 )
 
-    def _values(self, evaluation: CocoEval) -> dict[str, float]:
+    def _values(self, kind: str, evaluation: CocoEval) -> dict[str, float]:
         """COCO's 12 values in its order, as pycocotools averages them. Area 0 is all sizes; 1 to 3 are s, m and l."""
         precision, recall, iou = evaluation.precision[..., -1], evaluation.recall, evaluation.iou_thresholds
         values = {
-            'bbox_mAP': precision[..., 0],
-            **{f'bbox_mAP_{percent}': precision[np.isclose(iou, percent / 100), ..., 0] for percent in (50, 75)},
-            **{f'bbox_mAP_{size}': precision[..., area] for area, size in enumerate('sml', start=1)},
-            **{f'bbox_AR@{count}': recall[..., 0, index] for index, count in enumerate(self.max_dets)},
-            **{f'bbox_AR_{size}': recall[..., area, -1] for area, size in enumerate('sml', start=1)},
+            'mAP': precision[..., 0],
+            **{f'mAP_{percent}': precision[np.isclose(iou, percent / 100), ..., 0] for percent in (50, 75)},
+            **{f'mAP_{size}': precision[..., area] for area, size in enumerate('sml', start=1)},
+            **{f'AR@{count}': recall[..., 0, index] for index, count in enumerate(self.max_dets)},
+            **{f'AR_{size}': recall[..., area, -1] for area, size in enumerate('sml', start=1)},
         }
-        return {name: _mean(array) for name, array in values.items()}
-
-
-def detections_of(sample: Mapping[str, Any]) -> Detections:
-    """The detections of a sample, for an evaluator.
-
-    Raises:
-        ConfigError: the model gives no boxes, scores or labels.
-        DataError: a number is not finite.
-    """
-    img_id, found = sample['img_id'], sample.get('pred_instances', {})
-    if missing := [key for key in ('bboxes', 'scores', 'labels') if key not in found]:
-        raise ConfigError(
-            f'The result of the model for image {img_id} has no {" and no ".join(missing)}: expected pred_instances '
-            'with bboxes, scores and labels in every sample that predicting returns'
-        )
-    boxes, scores, labels = (found[key].detach().float().cpu().numpy() for key in ('bboxes', 'scores', 'labels'))
-    if not (np.isfinite(boxes).all() and np.isfinite(scores).all()):
-        raise DataError(
-            f'A box or score detected in image {img_id} is not finite and cannot be ranked: has training diverged?'
-        )
-    corner, end = np.split(boxes.astype(np.float64), 2, axis=1)  # sizes are subtracted in float64
-    xywh = np.concatenate([corner, end - corner], axis=1)
-    return Detections(img_id, sample.get('img_path'), xywh, scores, labels.astype(np.int64))
+        return {f'{kind}_{name}': _mean(array) for name, array in values.items()}
 
 
 def _results(
@@ -254,18 +260,29 @@ def _results(
         image, known = truth.images[position], truth.source_of(position).content.categories
         ids = [known.get(name, cat_id) for name, cat_id in zip(classes, cat_ids, strict=True)]
         joined = {'file_name': image['file_name']} if len(truth.sources) > 1 else {}
-        for box, score, label in zip(*(column.tolist() for column in one[2:]), strict=True):
+        masks = [{}] * len(one.labels) if one.masks is None else [{'segmentation': as_coco(m)} for m in one.masks]
+        columns = (column.tolist() for column in (one.xywh, one.scores, one.labels))
+        for box, score, label, mask in zip(*columns, masks, strict=True):
             if ids[label] is not None:
-                yield {'image_id': image['id'], **joined, 'category_id': ids[label], 'bbox': box, 'score': score}
+                head = {'image_id': image['id'], **joined, 'category_id': ids[label]}
+                yield {**head, 'bbox': box, **mask, 'score': score}
 
 
-def _class_table(rows: list[tuple[str, float]]) -> AsciiTable:
+def _class_table(rows: list[tuple[str, float]], name: str) -> AsciiTable:
     cells = [(name, f'{value:.4f}') for name, value in rows]
     cells += [('', '')] * (-len(cells) % CLASS_COLUMNS)
     height = len(cells) // CLASS_COLUMNS
     columns = [cells[start : start + height] for start in range(0, len(cells), height)]
     lines = [[text for cell in line for text in cell] for line in zip(*columns, strict=True)]
-    return AsciiTable([['class', 'AP'] * CLASS_COLUMNS, *lines])
+    return AsciiTable([['class', name] * CLASS_COLUMNS, *lines])
+
+
+def checked_kinds(metric: str | Sequence[str]) -> tuple[str, ...]:
+    """The kinds of evaluation that ``metric`` names. ConfigError if there is no such kind."""
+    kinds = (metric,) if isinstance(metric, str) else tuple(metric)
+    if not kinds or len({*kinds} & {*KINDS}) < len(kinds):
+        raise ConfigError(f"CocoMetric: metric is {metric!r}, expected 'bbox', 'segm' or both: ('bbox', 'segm')")
+    return kinds
 
 
 def _mean(values: np.ndarray) -> float:
@@ -281,4 +298,4 @@ def is_defined(name: str, value: Any) -> bool:
     says that there is nothing to measure.
     """
     is_number = value is not None and math.isfinite(value)
-    return is_number and (value != -1 or not name.rpartition('/')[2].startswith(('bbox_mAP', 'bbox_AR')))
+    return is_number and (value != -1 or not re.match('(bbox|segm)_(mAP|AR)', name.rpartition('/')[2]))

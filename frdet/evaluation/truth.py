@@ -14,6 +14,7 @@ import numpy as np
 from frdet.datasets.annotations import Annotations, Id, short
 from frdet.datasets.base import DetDataset
 from frdet.datasets.classes import UNUSED_CLASS
+from frdet.datasets.masks import first_without, rle_of, unpack_mask
 from frdet.datasets.wrappers import leaves
 from frdet.errors import ConfigError, DataError, defined
 from frdet.evaluation.backends import Columns
@@ -109,6 +110,35 @@ class Truth:
             for one, image, category, rows in self._chosen(positions, classes, numbers)
         ]
         return Columns(*map(np.concatenate, zip(*parts, strict=True)))
+
+    def masks(
+        self, positions: Collection[int], classes: Sequence[str], numbers: dict[int, int]
+    ) -> list[dict[str, Any]]:
+        """COCO's compressed RLE of the ``annotations`` of the same arguments."""
+        return [
+            rle_of(unpack_mask(one.masks[row]), self.size(image[row]))  # type: ignore[index]
+            for one, image, _, rows in self._chosen(positions, classes, numbers)
+            for row in rows.tolist()
+        ]
+
+    def size(self, position: int) -> tuple[int, int]:
+        """(height, width) of the image at ``position``."""
+        return self.images[position]['height'], self.images[position]['width']
+
+    def check_masks(self, classes: Sequence[str]) -> None:
+        """Raise DataError unless every object of ``classes`` has a mask, crowds and ignored objects included."""
+        for source in self.sources:
+            one = source.content
+            rows = np.flatnonzero(one.labels(dict.fromkeys(classes or one.categories, 0)) == 0)
+            if (row := first_without(one.masks, rows.tolist())) is None:
+                continue
+            image = one.images[one.image_index[row]]
+            what = 'was read without masks' if one.masks is None else 'has objects without a mask'
+            raise DataError(
+                f'{source.name} {what}, the first in image {short(image["id"])} ({image["file_name"]}), and metric has '
+                "segm: set with_masks=True for the tested data set, whose objects need polygons or RLE in COCO's JSON, "
+                "or evaluate boxes alone with metric='bbox'"
+            )
 
     def annotation_names(
         self, positions: Collection[int], classes: Sequence[str], numbers: dict[int, int]
