@@ -142,6 +142,9 @@ def test_base_of_own_data():
     [
         ('no_warmup', 'param_scheduler', [dict(type='MultiStepLR', by_epoch=True, milestones=[8, 11], gamma=0.1)]),
         ('giou', 'model.roi_head.loss_bbox.type', 'GIoULoss'),
+        ('iou', 'model.roi_head.loss_bbox.mode', 'log'),
+        ('diou', 'model.roi_head.loss_bbox.type', 'DIoULoss'),
+        ('ciou', 'model.roi_head.loss_bbox.type', 'CIoULoss'),
         ('smooth_l1', 'model.rpn_head.loss_bbox.beta', 1 / 9),
         ('iou_balanced', 'model.roi_head.sampler.type', 'IoUBalancedSampler'),
         ('avg_fusion', 'model.neck.fuse_type', 'avg'),

@@ -2,7 +2,9 @@
 
 from frdet.models.losses.losses import (
     BinaryCrossEntropyLoss,
+    CIoULoss,
     CrossEntropyLoss,
+    DIoULoss,
     FocalLoss,
     GIoULoss,
     IoULoss,
@@ -17,7 +19,9 @@ __getattr__ = moved_names(__name__, {'BoxLoss': 'frdet.models.losses:Loss'})
 
 __all__ = [
     'BinaryCrossEntropyLoss',
+    'CIoULoss',
     'CrossEntropyLoss',
+    'DIoULoss',
     'FocalLoss',
     'GIoULoss',
     'IoULoss',

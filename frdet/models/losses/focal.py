@@ -12,19 +12,32 @@ _AT_ONCE = {'cpu': 2**17}
 _AT_ONCE_ON_GPU = 2**25
 
 
-def focal_sum(logits: Tensor, labels: Tensor, weight: Tensor, alpha: float, gamma: float) -> Tensor:
+def focal_sum(
+    logits: Tensor, labels: Tensor, weight: Tensor, alpha: float, gamma: float, class_weight: Tensor | None = None
+) -> Tensor:
     """Sum over all classes of the sigmoid focal loss, times ``weight``. See ``FocalLoss`` and ``Loss.of_classes``.
 
     The derivative is computed beside the loss, piece by piece in float32. Nothing of the size of the logits is kept but
     their gradient.
     """
     count = logits.shape[-1]
-    return _FocalSum.apply(logits.reshape(-1, count), labels.reshape(-1), weight.reshape(-1).float(), alpha, gamma)
+    labels = labels.reshape(-1)
+    # The weight of the class that is there.
+    of_own = alpha if class_weight is None else alpha * class_weight[labels.clamp(min=0)]
+    return _FocalSum.apply(logits.reshape(-1, count), labels, weight.reshape(-1).float(), alpha, of_own, gamma)
 
 
 class _FocalSum(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, labels: Tensor, weight: Tensor, alpha: float, gamma: float) -> Tensor:
+    def forward(
+        ctx: Any,
+        logits: Tensor,
+        labels: Tensor,
+        weight: Tensor,
+        alpha: float,
+        of_own: Tensor | float,
+        gamma: float,
+    ) -> Tensor:
         num_classes = logits.shape[1]
         rows = max(_AT_ONCE.get(logits.device.type, _AT_ONCE_ON_GPU) // num_classes, 1)
         gradient = torch.empty_like(logits)
@@ -41,8 +54,8 @@ class _FocalSum(torch.autograd.Function):
         x = logits.gather(1, index).float().squeeze(1)
         (present, rise), (absent, fall) = _miss(-x, gamma), _miss(x, gamma)
         factor = weight * there
-        total += (factor * (alpha * present - (1 - alpha) * absent)).sum()
-        own = torch.where(there, -alpha * rise, (1 - alpha) * fall) * weight
+        total += (factor * (of_own * present - (1 - alpha) * absent)).sum()
+        own = torch.where(there, -of_own * rise, (1 - alpha) * fall) * weight
         gradient.scatter_(1, index, own[:, None].to(gradient.dtype))
         ctx.save_for_backward(gradient)
         return total
@@ -51,7 +64,7 @@ class _FocalSum(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = ctx.saved_tensors
-        return gradient * grad_output.to(gradient.dtype), None, None, None, None
+        return gradient * grad_output.to(gradient.dtype), None, None, None, None, None
 
 
 def _miss(x: Tensor, gamma: float) -> tuple[Tensor, Tensor]:

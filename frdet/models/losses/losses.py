@@ -1,11 +1,14 @@
 """The losses on class scores, objectness and boxes. Some losses on boxes compare deltas, others the decoded boxes."""
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from frdet.errors import ConfigError
 from frdet.models.losses.focal import focal_sum
 from frdet.registry import LOSSES
 from frdet.structures import box_area
@@ -45,22 +48,62 @@ class Loss(nn.Module):
         raise TypeError(f'{type(self).__name__} must define elementwise(pred, target)')
 
 
+def _keep_class_weight(loss: Loss, numbers: Sequence[float] | None) -> None:
+    """Keep a loss's numbers as the buffer ``class_weight``, which moves with it and is in no checkpoint."""
+    if numbers is not None and not all(math.isfinite(one) and one >= 0 for one in numbers):
+        raise ConfigError(f'{type(loss).__name__}: class_weight is {numbers}, expected numbers from 0 up')
+    weight = None if numbers is None else torch.tensor(numbers, dtype=torch.float32)
+    loss.register_buffer('class_weight', weight, persistent=False)
+
+
+def _class_weight(loss: Loss, scores: int, each: str) -> Tensor | None:
+    """``loss.class_weight``, if it has a number for each of the scores."""
+    weight = loss.class_weight
+    if isinstance(weight, Tensor) and len(weight) != scores:
+        raise ConfigError(
+            f'{type(loss).__name__}: class_weight has {len(weight)} numbers, expected {scores}: one for {each}'
+        )
+    return weight if isinstance(weight, Tensor) else None
+
+
 @LOSSES.register_module()
 class CrossEntropyLoss(Loss):
-    """Softmax cross-entropy."""
+    """Softmax cross-entropy.
+
+    Args:
+        class_weight: factor of the loss of a sample, by its class: K + 1 numbers, the background last. The divisor
+            stays the number of samples, as in MMDetection.
+        loss_weight: factor of the result.
+    """
+
+    def __init__(self, *, class_weight: Sequence[float] | None = None, loss_weight: float = 1.0):
+        super().__init__(loss_weight=loss_weight)
+        _keep_class_weight(self, class_weight)
 
     def elementwise(self, pred: Tensor, target: Tensor) -> Tensor:
         """Scores (n, C) and classes (n,) -> (n,)."""
-        return F.cross_entropy(pred.float(), target, reduction='none')
+        weight = _class_weight(self, pred.shape[-1], 'each class and one for the background, which is last')
+        return F.cross_entropy(pred.float(), target, weight, reduction='none')
 
 
 @LOSSES.register_module()
 class BinaryCrossEntropyLoss(Loss):
-    """Cross-entropy of a sigmoid."""
+    """Cross-entropy of a sigmoid.
+
+    Args:
+        class_weight: factor of the loss of positives, by their class, which is the last dimension: K numbers. Negatives
+            keep the factor 1, as in MMDetection's ``CrossEntropyLoss`` with ``use_sigmoid``. Objectness has no classes.
+        loss_weight: factor of the result.
+    """
+
+    def __init__(self, *, class_weight: Sequence[float] | None = None, loss_weight: float = 1.0):
+        super().__init__(loss_weight=loss_weight)
+        _keep_class_weight(self, class_weight)
 
     def elementwise(self, pred: Tensor, target: Tensor) -> Tensor:
         """Logits and targets in 0..1, both (...) -> (...)."""
-        return F.binary_cross_entropy_with_logits(pred.float(), target.float(), reduction='none')
+        weight = _class_weight(self, pred.shape[-1], 'each class')
+        return F.binary_cross_entropy_with_logits(pred.float(), target.float(), pos_weight=weight, reduction='none')
 
 
 @LOSSES.register_module()
@@ -70,13 +113,22 @@ class FocalLoss(Loss):
     Args:
         alpha: weight of positives; negatives have 1 - alpha.
         gamma: how fast the weight of easy samples falls.
+        class_weight: factor of the loss of positives; see ``BinaryCrossEntropyLoss``.
         loss_weight: factor of the result.
     """
 
-    def __init__(self, *, alpha: float = 0.25, gamma: float = 2.0, loss_weight: float = 1.0):
+    def __init__(
+        self,
+        *,
+        alpha: float = 0.25,
+        gamma: float = 2.0,
+        class_weight: Sequence[float] | None = None,
+        loss_weight: float = 1.0,
+    ):
         super().__init__(loss_weight=loss_weight)
         self.alpha = alpha
         self.gamma = gamma
+        _keep_class_weight(self, class_weight)
 
     def elementwise(self, pred: Tensor, target: Tensor) -> Tensor:
         """See ``BinaryCrossEntropyLoss``."""
@@ -84,13 +136,16 @@ class FocalLoss(Loss):
         probability = pred.float().sigmoid()
         miss = probability + target - 2 * probability * target
         balance = self.alpha * target + (1 - self.alpha) * (1 - target)
-        return F.binary_cross_entropy_with_logits(pred.float(), target, reduction='none') * balance * miss**self.gamma
+        weight = _class_weight(self, pred.shape[-1], 'each class')
+        cross_entropy = F.binary_cross_entropy_with_logits(pred.float(), target, pos_weight=weight, reduction='none')
+        return cross_entropy * balance * miss**self.gamma
 
     def of_classes(self, logits: Tensor, labels: Tensor, weight: Tensor) -> Tensor:
         """See ``Loss.of_classes``. The targets are not written out, because nearly all of them are 0."""
         if type(self).elementwise is not FocalLoss.elementwise:  # a subclass with a loss of its own
             return super().of_classes(logits, labels, weight)
-        return self.loss_weight * focal_sum(logits, labels, weight, self.alpha, self.gamma)
+        own = _class_weight(self, logits.shape[-1], 'each class')
+        return self.loss_weight * focal_sum(logits, labels, weight, self.alpha, self.gamma, own)
 
 
 @LOSSES.register_module()
@@ -125,29 +180,95 @@ class SmoothL1Loss(Loss):
 
 @LOSSES.register_module()
 class IoULoss(Loss):
-    """1 - IoU of the decoded boxes, the linear form of Yu et al. 2016."""
+    """A loss of the IoU of the decoded boxes. MMDetection reports +0.5 AP against L1 (Faster R-CNN R50-FPN, weight 10).
+
+    Args:
+        mode: 'linear' 1 - IoU, 'square' 1 - IoU^2, 'log' -log(IoU) of Yu et al. 2016, which counts an IoU below 1e-6 as
+            1e-6 (there the gradient is 0). MMDetection's default is 'log'.
+        loss_weight: factor of the result.
+    """
 
     takes_boxes = True
+
+    def __init__(self, *, mode: str = 'linear', loss_weight: float = 1.0):
+        super().__init__(loss_weight=loss_weight)
+        if mode not in ('linear', 'square', 'log'):
+            raise ConfigError(f"IoULoss: mode is {mode!r}, expected 'linear', 'square' or 'log'")
+        self.mode = mode
 
     def elementwise(self, pred: Tensor, target: Tensor) -> Tensor:
         """See ``Loss``."""
         inter, union = _overlap(pred, target)
-        return 1 - inter / union
+        iou = inter / union
+        if self.mode == 'log':
+            return -iou.clamp(min=1e-6).log()
+        return 1 - (iou if self.mode == 'linear' else iou**2)
 
 
 @LOSSES.register_module()
 class GIoULoss(Loss):
-    """1 - IoU + the share of the enclosing box that neither box covers (Rezatofighi et al. 2019, algorithm 1)."""
+    """1 - IoU + the share of the enclosing box that neither box covers (Rezatofighi et al. 2019, algorithm 1).
+
+    MMDetection reports +0.2 AP against L1 (Faster R-CNN R50-FPN, weight 10).
+    """
 
     takes_boxes = True
 
     def elementwise(self, pred: Tensor, target: Tensor) -> Tensor:
         """See ``Loss``."""
         inter, union = _overlap(pred, target)
-        lt = torch.minimum(pred[..., :2], target[..., :2])
-        rb = torch.maximum(pred[..., 2:], target[..., 2:])
-        hull = (rb - lt).prod(dim=-1).clamp(min=1e-7)
+        hull = _hull_sides(pred, target).prod(dim=-1).clamp(min=1e-7)
         return 1 - inter / union + (hull - union) / hull
+
+
+@LOSSES.register_module()
+class DIoULoss(Loss):
+    """1 - IoU + the squared distance of the centres over that of the enclosing box's corners (Zheng et al. 2020).
+
+    Equation 7 of "Distance-IoU Loss". Its table 3 reports +0.2 AP against IoULoss, and for ``CIoULoss`` +0.7 (Faster
+    R-CNN R50-FPN, 'linear', weight 12).
+    """
+
+    takes_boxes = True
+
+    def elementwise(self, pred: Tensor, target: Tensor) -> Tensor:
+        """See ``Loss``."""
+        return _distance_iou_loss(pred, target)[0]
+
+
+@LOSSES.register_module()
+class CIoULoss(Loss):
+    """``DIoULoss`` + alpha v, where v compares the aspect ratios (Zheng et al. 2020, equations 8 to 11).
+
+    v = 4 / pi^2 (atan(w' / h') - atan(w / h))^2 and alpha = v / (1 - IoU + v), which has no gradient.
+    """
+
+    takes_boxes = True
+
+    def elementwise(self, pred: Tensor, target: Tensor) -> Tensor:
+        """See ``Loss``."""
+        loss, iou = _distance_iou_loss(pred, target)
+        angle, target_angle = (
+            torch.atan((x[..., 2] - x[..., 0]) / (x[..., 3] - x[..., 1]).clamp(min=1e-7)) for x in (pred, target)
+        )
+        v = (2 / math.pi * (target_angle - angle)) ** 2
+        with torch.no_grad():
+            alpha = v / (1 - iou + v + 1e-7)
+        return loss + alpha * v
+
+
+def _distance_iou_loss(pred: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """The loss of ``DIoULoss`` and the IoU."""
+    inter, union = _overlap(pred, target)
+    iou = inter / union
+    diagonal = _hull_sides(pred, target).square().sum(dim=-1).clamp(min=1e-7)
+    moved = (pred[..., :2] + pred[..., 2:] - target[..., :2] - target[..., 2:]) / 2
+    return 1 - iou + moved.square().sum(dim=-1) / diagonal, iou
+
+
+def _hull_sides(a: Tensor, b: Tensor) -> Tensor:
+    """Width and height (..., 2) of the box that encloses both."""
+    return torch.maximum(a[..., 2:], b[..., 2:]) - torch.minimum(a[..., :2], b[..., :2])
 
 
 def _overlap(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,14 +1,24 @@
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.ops import box_iou, generalized_box_iou_loss, sigmoid_focal_loss
+from torchvision.ops import (
+    box_iou,
+    complete_box_iou_loss,
+    distance_box_iou_loss,
+    generalized_box_iou_loss,
+    sigmoid_focal_loss,
+)
 
+from frdet.errors import ConfigError
 from frdet.models.losses import (
     BinaryCrossEntropyLoss,
+    CIoULoss,
     CrossEntropyLoss,
+    DIoULoss,
     FocalLoss,
     GIoULoss,
     IoULoss,
@@ -57,7 +67,54 @@ def test_half_precision_logits_are_taken_in_float32(loss: nn.Module) -> None:
     torch.testing.assert_close(value, loss(pred.float(), torch.ones(6), torch.ones(6), 6))
 
 
-LOSSES = [L1Loss(), SmoothL1Loss(beta=1 / 9), IoULoss(), GIoULoss()]
+def test_class_weight_by_hand() -> None:
+    """Scores 0 and log 3 are probabilities 1/4 and 3/4; the divisor is not weighted."""
+    pred = torch.tensor([[0.0, math.log(3)]] * 3)
+    loss = CrossEntropyLoss(class_weight=[5.0, 0.5])(pred, torch.tensor([0, 1, 1]), torch.tensor([1.0, 1.0, 0.0]), 2)
+    # (5 log 4 + 0.5 log 4/3) / 2
+    assert loss.item() == pytest.approx((5 * math.log(4) + 0.5 * math.log(4 / 3)) / 2)
+
+
+@pytest.mark.parametrize(
+    ('loss', 'positive', 'negative'),
+    [
+        (BinaryCrossEntropyLoss(class_weight=[3.0, 7.0]), 1, 1),
+        # alpha times (1 - 1/2)^2, and 1 - alpha times the same
+        (FocalLoss(alpha=0.25, gamma=2.0, class_weight=[3.0, 7.0]), 1 / 16, 3 / 16),
+    ],
+)
+def test_class_weight_of_positives_by_hand(loss: Loss, positive: float, negative: float) -> None:
+    """Logit 0 is probability 1/2, so each cross-entropy is log 2. A positive of each class, and two negatives."""
+    found = loss(torch.zeros(2, 2), torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.ones(2, 2), 1)
+    assert found.item() == pytest.approx((10 * positive + 2 * negative) * math.log(2))
+
+
+@pytest.mark.parametrize(
+    ('loss', 'target', 'expected'),
+    [
+        (CrossEntropyLoss(class_weight=[1, 2]), torch.zeros(2).long(), 'has 2 numbers, expected 3: .* the background'),
+        (BinaryCrossEntropyLoss(class_weight=[1, 2]), torch.zeros(2, 3), 'has 2 numbers, expected 3: one for each cla'),
+        (FocalLoss(class_weight=[1, 2]), torch.zeros(2, 3), 'FocalLoss: class_weight has 2 numbers, expected 3'),
+    ],
+)
+def test_class_weight_of_another_length(loss: Loss, target: Tensor, expected: str) -> None:
+    with pytest.raises(ConfigError, match=expected):
+        loss(torch.zeros(2, 3), target, torch.ones(1), 1)
+
+
+@pytest.mark.parametrize('kind', [CrossEntropyLoss, BinaryCrossEntropyLoss, FocalLoss])
+@pytest.mark.parametrize('number', [-1.0, math.nan])
+def test_class_weight_that_is_no_weight(kind: type[Loss], number: float) -> None:
+    with pytest.raises(ConfigError, match='expected numbers from 0'):
+        kind(class_weight=[1.0, number])
+
+
+def test_class_weight_is_in_no_checkpoint() -> None:
+    assert not CrossEntropyLoss(class_weight=[1.0, 2.0]).state_dict()
+
+
+BOX_LOSSES = [IoULoss(), IoULoss(mode='square'), IoULoss(mode='log'), GIoULoss(), DIoULoss(), CIoULoss()]
+LOSSES = [L1Loss(), SmoothL1Loss(beta=1 / 9), *BOX_LOSSES]
 
 
 def random_boxes(count: int) -> Tensor:
@@ -88,10 +145,56 @@ def test_smooth_l1_is_torchs(beta: float) -> None:
     torch.testing.assert_close(found, F.smooth_l1_loss(pred, target, beta=beta, reduction='sum') / 20)
 
 
-def test_giou_is_torchvisions() -> None:
-    pred, target, weight = random_boxes(50), random_boxes(50), torch.rand(50)
-    expected = (generalized_box_iou_loss(pred, target) * weight).sum() / 7
-    torch.testing.assert_close(GIoULoss()(pred, target, weight, 7), expected)
+@pytest.mark.parametrize(
+    ('loss', 'theirs'),
+    [
+        (GIoULoss(), generalized_box_iou_loss),
+        (DIoULoss(), distance_box_iou_loss),
+        (CIoULoss(), complete_box_iou_loss),
+    ],
+)
+def test_box_losses_are_torchvisions_with_gradients(loss: Loss, theirs: Callable[[Tensor, Tensor], Tensor]) -> None:
+    """Most pairs overlap, some do not."""
+    pred, target, weight = random_boxes(50).double(), random_boxes(50).double(), torch.rand(50).double()
+    assert 5 < box_iou(pred, target).diagonal().eq(0).sum() < 45
+    pred.requires_grad_()
+    found = loss(pred, target, weight, 7)
+    expected = (theirs(pred, target) * weight).sum() / 7
+    torch.testing.assert_close(found, expected)
+    for one, other in zip(*(torch.autograd.grad(x, pred) for x in (found, expected)), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-8)
+
+
+def test_distance_by_hand() -> None:
+    """Two squares of side 2 whose centres are 4 apart, in an enclosing box of 6 x 2."""
+    pred, target = torch.tensor([[0.0, 0.0, 2.0, 2.0]]), torch.tensor([[4.0, 0.0, 6.0, 2.0]])
+    # 1 - 0 + 4^2 / (6^2 + 2^2); the same shapes have v = 0
+    assert DIoULoss()(pred, target, torch.ones(1), 1).item() == pytest.approx(1.4)
+    assert CIoULoss()(pred, target, torch.ones(1), 1).item() == pytest.approx(1.4)
+
+
+def test_aspect_by_hand() -> None:
+    """A square in the middle of a box of 2 x 1 turned: centres agree, IoU 1/2."""
+    pred, target = torch.tensor([[0.5, 0.0, 1.5, 1.0]]), torch.tensor([[0.0, 0.0, 2.0, 1.0]])
+    v = 4 / math.pi**2 * (math.atan(2) - math.atan(1)) ** 2
+    # 1 - 1/2 + 0 + v * v / (1/2 + v)
+    assert CIoULoss()(pred, target, torch.ones(1), 1).item() == pytest.approx(0.5 + v * v / (0.5 + v))
+
+
+@pytest.mark.parametrize(('mode', 'expected'), [('linear', 0.75), ('square', 0.9375), ('log', math.log(4))])
+def test_iou_modes_by_hand(mode: str, expected: float) -> None:
+    pred, target = torch.tensor([[0.0, 0.0, 1.0, 2.0]]), torch.tensor([[0.0, 0.0, 4.0, 2.0]])  # IoU 1/4
+    assert IoULoss(mode=mode)(pred, target, torch.ones(1), 1).item() == pytest.approx(expected)
+
+
+def test_log_of_no_overlap_is_finite() -> None:
+    pred, target = torch.tensor([[0.0, 0.0, 1.0, 1.0]]), torch.tensor([[5.0, 0.0, 6.0, 1.0]])
+    assert IoULoss(mode='log')(pred, target, torch.ones(1), 1).item() == pytest.approx(math.log(1e6))
+
+
+def test_unknown_iou_mode() -> None:
+    with pytest.raises(ConfigError, match="mode is 'cubic', expected 'linear', 'square' or 'log'"):
+        IoULoss(mode='cubic')
 
 
 def test_giou_by_hand() -> None:
@@ -162,11 +265,14 @@ def test_nothing_positive_is_zero_with_zero_gradients(loss: nn.Module) -> None:
     assert deltas.grad.eq(0).all()
 
 
-@pytest.mark.parametrize('loss', [IoULoss(), GIoULoss()])
-def test_a_box_that_collapses_has_finite_gradients(loss: nn.Module) -> None:
+# CIoU compares the angles 0 and pi / 4: v = 1/4, and v^2 / (1 + v) = 1/20.
+@pytest.mark.parametrize(
+    ('loss', 'expected'), [(IoULoss(), 1.0), (GIoULoss(), 1.0), (DIoULoss(), 1.0), (CIoULoss(), 1.05)]
+)
+def test_a_box_that_collapses_has_finite_gradients(loss: nn.Module, expected: float) -> None:
     deltas = torch.tensor([[0.0, 0.0, -200.0, -200.0]], requires_grad=True)  # exp(-200) is 0 in float32
     box = torch.tensor([[0.0, 0.0, 8.0, 8.0]])
     value = box_loss(loss, DeltaXYWHCoder(), deltas, box, box, torch.tensor([True]), 1)
     value.backward()
-    assert value.item() == pytest.approx(1.0, abs=1e-5)
+    assert value.item() == pytest.approx(expected, abs=1e-5)
     assert deltas.grad.isfinite().all()

@@ -1,0 +1,5 @@
+"""Ablation: DIoU loss on the decoded boxes of the second stage, with weight 12 as in Zheng et al. 2020."""
+
+_base_ = './r50_fpn_1x_cocoval.py'
+
+model = dict(roi_head=dict(loss_bbox=dict(type='DIoULoss', loss_weight=12.0)))
