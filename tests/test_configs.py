@@ -148,6 +148,8 @@ def test_base_of_own_data():
         ('smooth_l1', 'model.rpn_head.loss_bbox.beta', 1 / 9),
         ('iou_balanced', 'model.roi_head.sampler.type', 'IoUBalancedSampler'),
         ('avg_fusion', 'model.neck.fuse_type', 'avg'),
+        ('soft_nms', 'model.roi_head.nms.type', 'SoftNMS'),
+        ('agnostic_nms', 'model.roi_head.nms.class_agnostic', True),
         ('bn', 'model.backbone.norm.type', 'BN'),
         ('focal_rpn', 'model.rpn_head.loss_cls.type', 'FocalLoss'),
         ('scratch', 'model.neck.norm.type', 'GN'),

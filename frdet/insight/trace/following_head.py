@@ -64,13 +64,18 @@ def follow_head(trail: Trail, told: DetectionsSelected) -> None:
 
     def suppressed(b: int, g: int) -> str:
         best = int(torch.where(right[b, g] & candidate[b, g], score[b, g], -torch.inf).argmax())
-        return trail.suppressor(
-            'a detection', b, g, box[b, g], score[b, g], best, kept[b, g], limit=told.nms_iou_thr, needed=needed
-        )
+        rivals = box[b, g], score[b, g], best, kept[b, g]
+        if getattr(told.nms, 'class_agnostic', False):
+            place = best * told.scores.shape[2] + int(labels[b, g])
+            rivals = told.boxes[b].flatten(0, 1), scores[b].flatten(), place, told.kept[b].flatten()
+        limit = (
+            0.0 if getattr(told.nms, 'method', None) == 'gaussian' else told.nms_iou_thr
+        )  # it lowers any that overlap
+        return trail.suppressor('a detection', b, g, *rivals, limit=limit, needed=needed)
 
     def outnumbered(b: int, g: int) -> str:
-        rivals = scores[b][told.kept[b]]
-        rank = 1 + int((rivals > score[b, g][right[b, g] & kept[b, g]].max()).sum())
+        final, rivals = told.final[b][:, labels[b, g]], told.final[b][told.kept[b]]
+        rank = 1 + int((rivals > final[right[b, g] & kept[b, g]].max()).sum())
         return f'its detection has rank {rank:,} of {len(rivals):,}, and {told.index.shape[1]:,} stay'
 
     if before is None:  # the boxes before the head are not known, so the refined ones are looked at first

@@ -27,6 +27,7 @@ from frdet.registry import (
     ROI_EXTRACTORS,
     ROI_HEADS,
     SAMPLERS,
+    SUPPRESSIONS,
     build_parts,
 )
 from frdet.structures import GroundTruth, clip_boxes
@@ -43,7 +44,9 @@ class StandardRoIHead(BaseModule):
         mask_head: masks of the detections; None: boxes only.
         add_gt_as_proposals: in training the ground truth is added to the proposals, so that there are positives early.
         score_thr: detections need a score above this.
-        nms_iou_thr: NMS threshold within a class.
+        nms_iou_thr: the IoU from which on boxes suppress each other.
+        nms: the rule by which they do: ``NMS``, within a class or of all classes, or ``SoftNMS``. None: NMS within a
+            class.
         max_per_image: largest number of detections of an image.
         min_side: detections are dropped if a side is below this, in pixels.
         init_cfg: MMEngine's.
@@ -51,7 +54,7 @@ class StandardRoIHead(BaseModule):
 
     parts = dict(
         roi_extractor=ROI_EXTRACTORS, bbox_head=BBOX_HEADS, box_coder=BOX_CODERS, assigner=ASSIGNERS,
-        sampler=SAMPLERS, loss_cls=LOSSES, loss_bbox=LOSSES, mask_head=MASK_HEADS,
+        sampler=SAMPLERS, loss_cls=LOSSES, loss_bbox=LOSSES, mask_head=MASK_HEADS, nms=SUPPRESSIONS,
     )  # fmt: skip
     #: The arguments that decide at each stage of a test which boxes stay. A trace of objects names them.
     stage_keys: Mapping[str, str] = {
@@ -76,12 +79,13 @@ class StandardRoIHead(BaseModule):
         max_per_image: int,
         min_side: float = 0.0,
         mask_head: dict | None = None,
+        nms: dict | None = None,
         init_cfg: dict | list[dict] | None = None,
     ):
         super().__init__(init_cfg)
         build_parts(
             self, roi_extractor=roi_extractor, bbox_head=bbox_head, box_coder=box_coder, assigner=assigner,
-            sampler=sampler, loss_cls=loss_cls, loss_bbox=loss_bbox, mask_head=mask_head,
+            sampler=sampler, loss_cls=loss_cls, loss_bbox=loss_bbox, mask_head=mask_head, nms=nms or dict(type='NMS'),
         )  # fmt: skip
         self.add_gt_as_proposals = add_gt_as_proposals
         self.score_thr = score_thr  # a user may set these four on a loaded detector
@@ -134,6 +138,7 @@ class StandardRoIHead(BaseModule):
         found = select_batch(
             boxes, probabilities, valid,
             score_thr=self.score_thr, nms_iou_thr=self.nms_iou_thr, num=self.max_per_image, min_side=self.min_side,
+            nms=self.nms,
         )  # fmt: skip
         return found if self.mask_head is None else self.mask_head.predict(features, found)
 

@@ -11,7 +11,7 @@ from frdet.models.task_modules.selection import (
     select_labelled,
     select_proposals,
 )
-from frdet.models.task_modules.suppression import NMS, Suppression
+from frdet.models.task_modules.suppression import NMS, SoftNMS, Suppression
 from frdet.models.task_modules.targets import (
     AssignResult,
     BaseAssigner,
@@ -37,6 +37,7 @@ __all__ = [
     'Proposals',
     'RandomSampler',
     'SampleResult',
+    'SoftNMS',
     'Suppression',
     'best_pairs',
     'best_scores',

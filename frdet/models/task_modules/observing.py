@@ -10,7 +10,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
+
+from frdet.models.task_modules.suppression import Suppression
 
 
 class Anchors(NamedTuple):
@@ -65,21 +68,28 @@ class DetectionsSelected(NamedTuple):
         scores: (B, P, K) probabilities.
         valid: (B, P) bool, False where padded.
         candidate: (B, P, K) bool, whether the score is above the threshold and the box is large enough and finite.
-        kept: (B, P, K) bool, whether NMS keeps it.
+        final: (B, P, K) scores after NMS, -inf where it drops the box. ``SoftNMS`` lowers scores.
         index: (B, D) those that become detections, in P * K, best score first.
         there: (B, D) bool, False where padded.
         score_thr, nms_iou_thr: the thresholds.
+        nms: the rule by which boxes suppress others.
     """
 
     boxes: Tensor
     scores: Tensor
     valid: Tensor
     candidate: Tensor
-    kept: Tensor
+    final: Tensor
     index: Tensor  # type: ignore[assignment]
     there: Tensor
     score_thr: float
     nms_iou_thr: float
+    nms: Suppression
+
+    @property
+    def kept(self) -> Tensor:
+        """(B, P, K) bool, whether NMS keeps the box."""
+        return self.final > -torch.inf
 
 
 class Filtered(NamedTuple):

@@ -164,8 +164,8 @@ def select_batch(
     candidates = scores.masked_fill(~is_candidate, -torch.inf)
     kept = nms(boxes.flatten(1, 2), candidates.flatten(1), labels.flatten(1), nms_iou_thr)
     found, index, there = _best(boxes.flatten(1, 2), kept, labels.flatten(1), num)
-    keep = (kept > -torch.inf).view_as(scores)
-    tell(DetectionsSelected(boxes, scores, valid, is_candidate, keep, index, there, score_thr, nms_iou_thr))
+    final = kept.view_as(scores)
+    tell(DetectionsSelected(boxes, scores, valid, is_candidate, final, index, there, score_thr, nms_iou_thr, nms))
     return found
 
 
@@ -197,10 +197,10 @@ def select_labelled(
     if is_observed():
         every = class_scores()
         own = labels[..., None] == torch.arange(every.shape[2], device=labels.device)
-        candidate, keep = (own & x[..., None] for x in (is_candidate, kept > -torch.inf))
+        candidate, final = own & is_candidate[..., None], kept[..., None].masked_fill(~own, -torch.inf)
         place = index * every.shape[2] + labels.gather(1, index)
         wide = boxes[:, :, None].expand(*every.shape, 4)
-        tell(DetectionsSelected(wide, every, legal, candidate, keep, place, there, score_thr, nms_iou_thr))
+        tell(DetectionsSelected(wide, every, legal, candidate, final, place, there, score_thr, nms_iou_thr, nms))
     return found
 
 

@@ -8,6 +8,7 @@ from torch.export import Dim
 
 from frdet import ops
 from frdet.apis.export.translations import OPSET, translations
+from frdet.models.task_modules import NMS
 from tests.ops import reference
 
 
@@ -66,6 +67,22 @@ def test_suppression(suppress, count):
     expected[reference.batched_nms(boxes, scores, groups, 0.5)] = True
     assert kept.dtype == torch.bool and torch.equal(kept, expected)
     assert count < 200 or 0 < expected.sum() < count
+
+
+class SuppressAcrossClasses(nn.Module):
+    def forward(self, boxes, scores, labels):
+        return NMS(class_agnostic=True)(boxes, scores, labels, 0.5)
+
+
+def test_suppression_across_classes():
+    """Each image is a group; labels play no part."""
+    boxes, scores, labels = (x.unflatten(0, (2, 30)) for x in scene(60))
+    found = in_onnx_runtime(SuppressAcrossClasses().eval(), (boxes, scores, labels), free=())(boxes, scores, labels)
+    expected = torch.full((2, 30), -torch.inf)
+    for image in range(2):
+        keep = reference.batched_nms(boxes[image], scores[image], torch.zeros(30, dtype=torch.int64), 0.5)
+        expected[image, keep] = scores[image, keep]
+    assert torch.equal(found, expected) and found.isfinite().sum() < 60
 
 
 def test_boxes_without_a_score_suppress_nothing(suppress):

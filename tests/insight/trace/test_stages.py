@@ -78,6 +78,27 @@ CASES = [
         before=CROWDED.change('B', refined=MIDDLE), before_changes=dict(model__roi_head__nms_iou_thr=0.7),
         changes=dict(model__roi_head__nms_iou_thr=0.5), key='model.roi_head.nms_iou_thr',
     ),
+    Case(  # a detection of another class
+        'class NMS', 'B', dict(own_score=0.8, refined_iou=0.6), ['0.60', 'cat 15'],
+        before=CROWDED.change('B', refined=MIDDLE).alter('E', label=CAT).change('E', scores={CAT: 0.85}),
+        changes=dict(model__roi_head__nms=dict(type='NMS', class_agnostic=True)),
+    ),
+    *(  # the score becomes 0.8 * (1 - 0.6), or 0.8 * exp(-0.6^2 / 0.5) = 0.39
+        Case(
+            'class NMS', 'B', dict(own_score=0.8, refined_iou=0.6), ['0.60', 'dog 15'],
+            before=CROWDED.change('B', refined=MIDDLE), before_changes=dict(model__roi_head__nms_iou_thr=0.7),
+            changes=dict(
+                model__roi_head__nms=dict(type='SoftNMS', method=method, min_score=0.5),
+                model__roi_head__nms_iou_thr=threshold,
+            ),
+        )
+        for method, threshold in (('linear', 0.5), ('gaussian', 0.7))
+    ),
+    Case(  # by its lowered score the last of five, by its own the fourth
+        'detections cut', 'B', dict(own_score=0.8, refined_iou=0.6), ['rank 5 of 5', '4 stay'],
+        before=CROWDED.change('B', refined=MIDDLE), before_changes=dict(model__roi_head__nms=dict(type='SoftNMS')),
+        changes=dict(model__roi_head__max_per_image=4),
+    ),
     Case(
         'detections cut', 'C', dict(own_score=0.7, refined_iou=1), ['4', '3'],
         changes=dict(model__roi_head__max_per_image=3), key='model.roi_head.max_per_image',
