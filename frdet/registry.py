@@ -288,6 +288,7 @@ SUPPRESSIONS = Registry('suppression', 'frdet.models')  # scored boxes -> those 
 ANCHOR_GENERATORS = Registry('anchor generator', 'frdet.models')  # feature map sizes -> anchors
 LOSSES = Registry('loss', 'frdet.models')
 NORMS = Registry('norm layer', 'frdet.models')
+CONVS = Registry('convolution', 'frdet.models')  # in the place of a 3x3 of a backbone
 
 # Data, MMEngine's.
 DATASETS = Registry('dataset', 'frdet.datasets', parent=mmengine_registry.DATASETS)

@@ -151,6 +151,7 @@ def test_base_of_own_data():
         ('soft_nms', 'model.roi_head.nms.type', 'SoftNMS'),
         ('agnostic_nms', 'model.roi_head.nms.class_agnostic', True),
         ('bn', 'model.backbone.norm.type', 'BN'),
+        ('dcnv2', 'model.backbone.dcn.type', 'DCNv2'),
         ('focal_rpn', 'model.rpn_head.loss_cls.type', 'FocalLoss'),
         ('scratch', 'model.neck.norm.type', 'GN'),
     ],

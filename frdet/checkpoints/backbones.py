@@ -32,6 +32,7 @@ RESNET = (
     Rule('conv1', 'stem.conv1'),
     Rule('bn1', 'stem.conv1.norm'),
     Rule('layer{0}.{0}.conv{0}', 'res{1}.{0}.conv{0}'),
+    Rule('layer{0}.{0}.conv{0}.conv_offset', 'res{1}.{0}.conv{0}_offset'),  # of DCNv2
     Rule('layer{0}.{0}.bn{0}', 'res{1}.{0}.conv{0}.norm'),
     Rule('layer{0}.{0}.downsample.0', 'res{1}.{0}.shortcut'),
     Rule('layer{0}.{0}.downsample.1', 'res{1}.{0}.shortcut.norm'),

@@ -124,10 +124,10 @@ class Pretrained:
     """Loads the weights of a file into a backbone. Every parameter must be in the file and have the same shape.
 
     The names of a ResNet of detectron2, torchvision or MMDetection are converted. Any other backbone needs a file with
-    its own names. Three differences are accepted: a prefix that all names of the file share, or all names of the
+    its own names. Four differences are accepted: a prefix that all names of the file share, or all names of the
     backbone; underscores in the backbone instead of dots, as timm has them with ``features_only=True``; a classifier
-    (``fc``, ``head``, ``classifier``), or layers that the backbone names in ``absent_layers``, in the file alone. The
-    log says what was done.
+    (``fc``, ``head``, ``classifier``), or layers that the backbone names in ``absent_layers``, in the file alone;
+    layers that the backbone names in ``added_layers`` in the backbone alone. The log says what was done.
 
     Args:
         checkpoint: path or address, see ``frdet.checkpoints.resolve``.
@@ -181,11 +181,13 @@ def _load(module: nn.Module, ways: dict[str, dict[str, Tensor]], source: str) ->
         weights, absent = _without_absent(module, given)
         tried += [(how, named, [*absent, *left_out]) for named, left_out in _renamings(own, weights)]
     for how, weights, left_out in tried:
+        added = _added(module, weights)
         with contextlib.suppress(CheckpointError):
-            load_strictly(module, weights, source)
-            return f'{how}, without {", ".join(left_out)}' if left_out else how
+            load_strictly(module, {**weights, **added}, source)
+            how += f', without {", ".join(left_out)}' if left_out else ''
+            return f'{how}; it lacks {few(list(added))}, which stay as they are' if added else how
     _, nearest, _ = min(tried, key=lambda one: len(own.keys() ^ one[1].keys()))
-    load_strictly(module, nearest, f'{source} (tried {" and ".join(ways)})')
+    load_strictly(module, {**nearest, **_added(module, nearest)}, f'{source} (tried {" and ".join(ways)})')
     raise AssertionError('it did not fit before')
 
 
@@ -194,6 +196,12 @@ def _without_absent(module: nn.Module, weights: dict[str, Tensor]) -> tuple[dict
     layer_of = {name: name.partition('.')[0] for name in weights}
     absent = {layer for layer in layer_of.values() if layer in getattr(module, 'absent_layers', ())}
     return {name: value for name, value in weights.items() if layer_of[name] not in absent}, sorted(absent)
+
+
+def _added(module: nn.Module, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the module's weights of layers that it has added to what a file has, where the file lacks them."""
+    added = {layer for layer in getattr(module, 'added_layers', ()) if f'{layer}.weight' not in weights}
+    return {name: value for name, value in module.state_dict().items() if name.rpartition('.')[0] in added}
 
 
 def _renamings(own: Iterable[str], weights: dict[str, Tensor]) -> Iterator[tuple[dict[str, Tensor], list[str]]]:
@@ -227,7 +235,7 @@ def _warn_of_stride(module: nn.Module, how: str) -> None:
     if not hasattr(block, 'conv3'):  # only bottlenecks have two styles
         return
     strides = (block.conv1.stride[0], block.conv2.stride[0])
-    expected = {'Caffe2': (2, 1), 'torchvision': (1, 2)}.get(how.removeprefix('layout ').split()[0], strides)
+    expected = {'Caffe2': (2, 1), 'torchvision': (1, 2)}.get(re.split(r'\W', how.removeprefix('layout '))[0], strides)
     if strides != expected:
         style = 'caffe' if expected == (2, 1) else 'pytorch'
         warn(

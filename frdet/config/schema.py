@@ -70,6 +70,7 @@ PASSED: dict[str, set[str]] = {
     'model wrapper': {'module'},
     'neck': {'in_channels'},
     'norm layer': {'num_features', 'num_channels'},
+    'convolution': {'in_channels', 'out_channels', 'kernel_size'},
     'optimizer': {'params'},
     'optimizer wrapper': {'optimizer'},
     'parameter scheduler': {'optimizer'},

@@ -1,6 +1,7 @@
 """What a detector costs: floating point operations and parameters of each stage."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from math import prod
 from typing import Any, NamedTuple
 
 import torch
@@ -55,7 +56,7 @@ def count_flops(cfg: Config, size: tuple[int, int]) -> list[Stage]:
         raise ConfigError(f'{size[0]} x {size[1]} pixels: expected at least 1 of each')
     check_config(cfg)
     resolve_num_classes(cfg, lambda: classes_of_split(cfg, 'test'))
-    counter = FlopCounterMode(display=False)
+    counter = FlopCounterMode(display=False, custom_mapping={torch.ops.torchvision.deform_conv2d: _deform_conv_flops})
     with torch.device('meta'), torch.no_grad():
         model: Any = DETECTORS.build(cfg.model).eval()
         if not isinstance(model, Detector):
@@ -76,6 +77,11 @@ def count_flops(cfg: Config, size: tuple[int, int]) -> list[Stage]:
             ) from error
     prefix, counts = f'{_Finding.__name__}.detector.', counter.get_flop_counts()
     return _stages(model, {name.removeprefix(prefix): sum(ops.values()) for name, ops in counts.items()})
+
+
+def _deform_conv_flops(images: Sequence[int], weight: Sequence[int], *args: Any, out_shape: Any, **kwargs: Any) -> int:
+    """As many as of the convolution; the interpolation of its samples is not counted."""
+    return 2 * prod(out_shape) * prod(weight[1:])
 
 
 class _Finding(nn.Module):

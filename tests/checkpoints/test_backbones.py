@@ -54,6 +54,23 @@ def test_names_by_hand():
     assert all(value.dtype == torch.float32 for value in state.values())
 
 
+@pytest.mark.parametrize(
+    'name',
+    [
+        'backbone.bottom_up.res3.1.conv2_offset.weight',  # detectron2's DeformBottleneckBlock
+        'res3.1.conv2_offset.weight',
+        'backbone.layer2.1.conv2.conv_offset.weight',
+        'layer2.1.conv2.conv_offset.weight',
+    ],
+)
+def test_offsets_of_deformable_layers(name):
+    state = {
+        name: torch.ones(27, 4, 3, 3),
+        name.replace('conv2_offset', 'conv2').replace('.conv_offset', ''): torch.ones(3, 4, 3, 3),
+    }
+    assert set(convert_backbone(state, 'a.pth')[0]) >= {'layer2.1.conv2.conv_offset.weight', 'layer2.1.conv2.weight'}
+
+
 def test_a_scale_alone_stays_exactly_that_scale():
     """weight / sqrt(var + eps), with a division or with rsqrt, is the scale to the last bit."""
     scale = np.random.default_rng(0).lognormal(0, 3, 4096).astype(np.float32)

@@ -195,6 +195,31 @@ def test_a_resnet_of_fewer_stages_takes_a_whole_file(net, tmp_path, log):
         Pretrained(checkpoint=str(path))(model)
 
 
+def test_deformable_layers_start_from_a_plain_resnet(tmp_path, log):
+    """Offsets that the file lacks stay 0, and the log names them; those of a file of the same model are loaded."""
+    plain = ResNet(depth=50, norm=dict(type='BN'), base_channels=4)
+    torch.save({**plain.state_dict(), 'fc.weight': torch.ones(1)}, tmp_path / 'a.pth')
+    options = dict(depth=50, norm=dict(type='BN'), base_channels=4, dcn=dict(type='DCNv2'))
+    model = ResNet(**options, stage_with_dcn=(False, False, False, True))
+    Pretrained(checkpoint=str(tmp_path / 'a.pth'))(model)
+    assert torch.equal(model.layer4[2].conv2.weight, plain.layer4[2].conv2.weight)
+    assert not model.layer4[2].conv2.conv_offset.weight.any()
+    expected = '; it lacks layer4.0.conv2.conv_offset.weight, layer4.0.conv2.conv_offset.bias'
+    assert expected in log[-2] and log[-2].endswith(' and 3 more, which stay as they are')
+    assert 'the model has the other style' in log[-1]  # it is told also where layers are missing
+
+    model.layer4[0].conv2.conv_offset.weight.data.fill_(2.0)
+    torch.save({f'backbone.{name}': value for name, value in model.state_dict().items()}, tmp_path / 'b.pth')
+    again = ResNet(**options)  # and stages of its own
+    Pretrained(checkpoint=str(tmp_path / 'b.pth'))(again)
+    assert again.layer4[0].conv2.conv_offset.weight.eq(2).all() and 'layer2.0.conv2.conv_offset' in log[-1]
+    state = plain.state_dict()
+    del state['layer4.0.conv2.weight']
+    torch.save(state, tmp_path / 'c.pth')
+    with pytest.raises(CheckpointError, match=r'it lacks layer4\.0\.conv2\.weight\.'):
+        Pretrained(checkpoint=str(tmp_path / 'c.pth'))(model)
+
+
 def test_shapes_must_fit(net, tmp_path):
     torch.save({**net.state_dict(), 'conv1.weight': torch.ones(64, 1, 7, 7)}, tmp_path / 'a.pth')
     with pytest.raises(CheckpointError, match=r'another shape of conv1\.weight \(64, 1, 7, 7\)'):

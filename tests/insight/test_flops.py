@@ -58,6 +58,15 @@ def test_basic_blocks_by_hand():
     assert found.params == found.trained == weights + 5 * 2 * 128  # five BNs, weight and bias
 
 
+def test_deformable_layers_by_hand(r50):
+    """Beside each 3x3 is one of 27 channels that gives its offsets, with a bias."""
+    found = stages(CONFIGS / 'faster_rcnn/r50_fpn_1x_cocoval_dcnv2.py')
+    for name in ('layer1', 'layer2'):
+        blocks = 4 if name == 'layer2' else 0
+        assert found[f'backbone.{name}'].flops == r50[f'backbone.{name}'].flops + 2 * blocks * 9 * 128 * 27 * 8**2
+    assert found['backbone.layer2'].params == r50['backbone.layer2'].params + 4 * (9 * 128 + 1) * 27
+
+
 def test_parameters_by_hand(r50):
     """Convolutions of the backbone have no bias, FrozenBN no parameters; FREEZE_AT 2 leaves stem and layer1."""
     assert r50['backbone stem'][2:] == (0, 7 * 7 * 3 * 64)

@@ -1,6 +1,7 @@
 """ResNet (He et al. 2015) as a backbone of detectors."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from mmengine.model import BaseModule
 from torch import Tensor, nn
@@ -9,11 +10,15 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from frdet.errors import ConfigError
 from frdet.models.layers import build_norm, conv_norm
-from frdet.registry import BACKBONES, NORMS
+from frdet.registry import BACKBONES, CONVS, NORMS
 
 
-def _conv(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1) -> nn.Conv2d:
-    conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, bias=False)
+def _conv(
+    in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, kind: dict | None = None
+) -> nn.Conv2d:
+    size = dict(in_channels=in_channels, out_channels=out_channels, kernel_size=kernel_size)
+    options: dict[str, Any] = dict(**size, stride=stride, padding=kernel_size // 2, bias=False)
+    conv = nn.Conv2d(**options) if kind is None else CONVS.build({**options, **kind})
     nn.init.kaiming_normal_(conv.weight, mode='fan_out', nonlinearity='relu')
     return conv
 
@@ -23,7 +28,7 @@ class BasicBlock(nn.Module):
 
     expansion = 1
 
-    def __init__(self, in_channels: int, channels: int, stride: int, style: str, norm: dict):
+    def __init__(self, in_channels: int, channels: int, stride: int, style: str, norm: dict, dcn: dict | None):
         super().__init__()
         self.conv1 = _conv(in_channels, channels, 3, stride)
         self.bn1 = build_norm(norm, channels)
@@ -43,12 +48,12 @@ class Bottleneck(nn.Module):
 
     expansion = 4
 
-    def __init__(self, in_channels: int, channels: int, stride: int, style: str, norm: dict):
+    def __init__(self, in_channels: int, channels: int, stride: int, style: str, norm: dict, dcn: dict | None):
         super().__init__()
         stride1, stride2 = (stride, 1) if style == 'caffe' else (1, stride)
         self.conv1 = _conv(in_channels, channels, 1, stride1)
         self.bn1 = build_norm(norm, channels)
-        self.conv2 = _conv(channels, channels, 3, stride2)
+        self.conv2 = _conv(channels, channels, 3, stride2, dcn)
         self.bn2 = build_norm(norm, channels)
         self.conv3 = _conv(channels, channels * 4, 1)
         self.bn3 = build_norm(norm, channels * 4)
@@ -87,10 +92,13 @@ class ResNet(BaseModule):
             the last one; a file of weights may have them.
         base_channels: channels of the stem and of layer1's 3x3 convolutions; each later layer has twice as many. Fewer
             than 64 make a small backbone, for which there are no ImageNet weights.
+        dcn: config of the convolution in place of the bottlenecks' 3x3, ``dict(type='DCNv2', deform_groups=1)``.
+            ``Pretrained`` then loads a file of the plain ResNet, and the offsets start at 0.
+        stage_with_dcn: for each of layer1 to layer4 whether it has ``dcn``.
         init_cfg: MMEngine's; ``dict(type='Pretrained', checkpoint=...)`` loads ImageNet weights.
     """
 
-    parts = dict(norm=NORMS)
+    parts = dict(norm=NORMS, dcn=CONVS)
 
     blocks: dict[int, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, ...]]] = {
         18: (BasicBlock, (2, 2, 2, 2)),
@@ -111,6 +119,8 @@ class ResNet(BaseModule):
         zero_init_residual: bool = False,
         out_indices: Sequence[int] = (0, 1, 2, 3),
         base_channels: int = 64,
+        dcn: dict | None = None,
+        stage_with_dcn: Sequence[bool] = (False, True, True, True),
         init_cfg: dict | list[dict] | None = None,
     ):
         super().__init__(init_cfg)
@@ -128,6 +138,14 @@ class ResNet(BaseModule):
             raise ConfigError(
                 'ResNet: zero_init_residual=True needs a trained norm, FrozenBN would keep blocks at zero'
             )
+        if dcn is not None and self.blocks[depth][0] is BasicBlock:
+            raise ConfigError(
+                f"ResNet: dcn with depth {depth}, expected 50, 101 or 152: it replaces a bottleneck's 3x3"
+            )
+        if len(stage_with_dcn) != 4:
+            raise ConfigError(
+                f'ResNet: stage_with_dcn is {tuple(stage_with_dcn)}, expected a boolean for each of 4 stages'
+            )
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
         self.out_indices = tuple(out_indices)
@@ -143,11 +161,15 @@ class ResNet(BaseModule):
             stage = []
             for j in range(counts[i]):
                 stride = 2 if i > 0 and j == 0 else 1
-                stage.append(block(channels, base_channels * 2**i, stride, style, norm))
+                stage.append(
+                    block(channels, base_channels * 2**i, stride, style, norm, dcn if stage_with_dcn[i] else None)
+                )
                 channels = base_channels * 2**i * block.expansion
             self.add_module(name, nn.Sequential(*stage))
         #: Channels of each feature map returned.
         self.out_channels = tuple(base_channels * 2**i * block.expansion for i in self.out_indices)
+        #: Layers that a file of a plain ResNet lacks; ``Pretrained`` leaves them as they are.
+        self.added_layers = tuple(name for name, _ in self.named_modules() if name.endswith('.conv_offset'))
         if zero_init_residual:
             for m in self.modules():
                 if isinstance(m, block):

@@ -4,7 +4,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from frdet.registry import NORMS
 
@@ -88,9 +87,7 @@ def conv_norm(x: Tensor, conv: nn.Conv2d, norm: nn.Module) -> Tensor:
     if not isinstance(norm, FrozenBatchNorm2d) or conv.bias is not None:
         return norm(conv(x))
     scale, shift = norm.scale_shift()
-    return F.conv2d(
-        x, conv.weight * scale.view(-1, 1, 1, 1), shift, conv.stride, conv.padding, conv.dilation, conv.groups
-    )
+    return conv._conv_forward(x, conv.weight * scale.view(-1, 1, 1, 1), shift)  # DCNv2 has its own
 
 
 class ConvNorm(nn.Module):

@@ -201,3 +201,52 @@ def test_pretrained_weights_are_loaded(tmp_path: Path) -> None:
 def test_wrong_arguments(arguments: dict, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         ResNet(**{'norm': BN, **arguments})
+
+
+def deformable(**changes: object) -> ResNet:
+    options = dict(depth=50, norm=dict(type='FrozenBN'), base_channels=8, dcn=dict(type='DCNv2', deform_groups=1))
+    return ResNet(**{**options, **changes})
+
+
+def test_deformable_layers_and_their_names() -> None:
+    """As in MMDetection's checkpoints: 27 channels of offsets and factors in each 3x3 of layer2 to layer4."""
+    net = deformable()
+    own = {name: tuple(value.shape) for name, value in net.state_dict().items()}
+    plain = {name: tuple(value.shape) for name, value in deformable(dcn=None).state_dict().items()}
+    added = {name: shape for name, shape in own.items() if name not in plain}
+    assert {**plain, **added} == own and len(added) == 2 * (4 + 6 + 3)
+    assert added['layer2.0.conv2.conv_offset.weight'] == (27, 16, 3, 3)
+    assert added['layer4.2.conv2.conv_offset.bias'] == (27,)
+    assert set(net.added_layers) == {name.rpartition('.')[0] for name in added}
+    two = deformable(stage_with_dcn=(False, False, False, True), dcn=dict(type='DCNv2', deform_groups=2))
+    assert list(two.added_layers) == [f'layer4.{i}.conv2.conv_offset' for i in range(3)]
+    assert two.layer4[0].conv2.conv_offset.out_channels == 54
+
+
+@pytest.mark.parametrize('style', ['caffe', 'pytorch'])
+def test_deformable_maps(style: str) -> None:
+    """With the offsets of the start they are those of a plain ResNet whose 3x3 weights are halved."""
+    net, plain = deformable(style=style), deformable(style=style, dcn=None)
+    state = net.state_dict()
+    plain.load_state_dict({name: value for name, value in state.items() if 'conv_offset' not in name})
+    for layer in (plain.layer2, plain.layer3, plain.layer4):
+        for block in layer:
+            block.conv2.weight.data /= 2
+    x = torch.randn(1, 3, 64, 96).to(memory_format=torch.channels_last)
+    for found, expected in zip(net(x), plain(x), strict=True):
+        torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-3)
+    net(x)[-1].sum().backward()
+    assert net.layer2[0].conv2.conv_offset.weight.grad.ne(0).any()
+
+
+@pytest.mark.parametrize(
+    ('changes', 'words'),
+    [
+        (dict(depth=18), 'dcn with depth 18, expected 50, 101 or 152'),
+        (dict(stage_with_dcn=(True, True)), 'expected a boolean for each of 4 stages'),
+        (dict(dcn=dict(type='DCNv2', groups=2)), "DCNv2.* has no argument 'groups'|has no argument 'groups'"),
+    ],
+)
+def test_wrong_deformable_layers(changes: dict, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        deformable(**changes)
