@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from frdet import ops
 from frdet.errors import ConfigError, DataError
 from frdet.models.layers import ConvNorm
-from frdet.models.roi_heads.standard_roi_head import with_image_index
+from frdet.models.roi_heads.stage import with_image_index
 from frdet.models.task_modules import Detections
 from frdet.registry import LOSSES, MASK_HEADS, NORMS, ROI_EXTRACTORS, build_parts
 from frdet.structures import GroundTruth, paste_masks

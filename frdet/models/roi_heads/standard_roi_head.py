@@ -1,10 +1,11 @@
 """The second stage: Fast R-CNN on the proposals.
 
-Shapes: B images, P proposals and G ground truths an image, S samples an image, R = B * S RoIs, K classes.
+Shapes: B images, P proposals and G ground truths an image, R RoIs, K classes. Sampling and losses are in stage.py.
 """
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 from mmengine.model import BaseModule
@@ -14,9 +15,17 @@ from torch.nn import functional as F
 from frdet import ops
 from frdet.errors import ConfigError
 from frdet.models.layers import ConvNorm
-from frdet.models.losses import box_loss
+from frdet.models.roi_heads.stage import (
+    add_truth,
+    decode_clipped,
+    for_valid,
+    mask_loss,
+    roi_losses,
+    roi_outputs,
+    sample_rois,
+    with_image_index,
+)
 from frdet.models.task_modules import Detections, Proposals, select_batch
-from frdet.models.task_modules.targets import IGNORED
 from frdet.registry import (
     ASSIGNERS,
     BBOX_HEADS,
@@ -30,7 +39,7 @@ from frdet.registry import (
     SUPPRESSIONS,
     build_parts,
 )
-from frdet.structures import GroundTruth, clip_boxes
+from frdet.structures import GroundTruth
 
 
 @ROI_HEADS.register_module()
@@ -95,48 +104,25 @@ class StandardRoIHead(BaseModule):
 
     def forward(self, features: Sequence[Tensor], rois: Tensor) -> tuple[Tensor, Tensor]:
         """Maps (B, C, H_l, W_l) and RoIs (R, 5) -> class scores (R, K + 1) and deltas (R, K, 4)."""
-        return self.bbox_head(self.roi_extractor(features, rois))
+        return roi_outputs(self, features, rois)
 
     def loss(self, features: Sequence[Tensor], proposals: Proposals, truth: GroundTruth) -> dict[str, Tensor]:
         """Losses of a sample of the proposals (B, P) of a batch with ground truth (B, G)."""
-        sample = self._sample(proposals, truth)
-        scores, deltas = self(features, with_image_index(sample[0]))
-        boxes, gt_boxes, labels, positive, valid = (x.flatten(0, 1) for x in sample[:5])
-        num_samples = valid.sum().clamp(min=1)
-        if not self.bbox_head.class_agnostic:
-            own_class = labels.clamp(max=self.bbox_head.num_classes - 1)
-            deltas = deltas.gather(1, own_class[:, None, None].expand(-1, 1, 4))
-        with torch.no_grad():
-            correct = (scores.argmax(dim=1) == labels) & valid
-        return {
-            **self._mask_loss(features, sample, truth),
-            'loss_cls': self.loss_cls(scores, labels, valid, num_samples),
-            'loss_bbox': box_loss(
-                self.loss_bbox, self.box_coder, deltas.squeeze(1), boxes, gt_boxes, positive, num_samples
-            ),
-            'acc': 100 * correct.sum() / num_samples,
-            'roi_num_pos': positive.sum() / len(truth.valid),
-        }
-
-    def _mask_loss(
-        self, features: Sequence[Tensor], sample: tuple[Tensor, ...], truth: GroundTruth
-    ) -> dict[str, Tensor]:
-        if self.mask_head is None:
-            return {}
-        most = max(1, int(self.sampler.pos_fraction * self.sampler.num))  # positives come first in a sample
-        boxes, _, labels, positive, _, gt_index = (x[:, :most] for x in sample)
-        return self.mask_head.loss(features, boxes, labels, gt_index, positive, truth)
+        boxes, legal = proposals.boxes, proposals.valid
+        if self.add_gt_as_proposals:
+            boxes, legal = add_truth(boxes, legal, truth)
+        sample = sample_rois(self, features, boxes, legal, truth)
+        scores, deltas = self(features, with_image_index(sample.boxes))
+        losses = roi_losses(self, scores, deltas, sample)
+        if self.mask_head is not None:
+            losses |= mask_loss(self.mask_head, features, sample, truth, self.sampler)
+        return losses
 
     def predict(self, features: Sequence[Tensor], proposals: Proposals, image_sizes: Tensor) -> Detections:
         """Detections in pixels of the network's input; ``image_sizes`` (B, 2) as (height, width)."""
-        rois, valid = with_image_index(proposals.boxes), proposals.valid
-        if torch.compiler.is_exporting() or valid.is_meta:  # neither a graph nor the meta device knows values
-            boxes, probabilities = (x.unflatten(0, valid.shape) for x in self._refine(features, rois, image_sizes))
-        else:
-            refined = self._refine(features, rois[valid.flatten()], image_sizes)
-            boxes, probabilities = (x.new_zeros(valid.shape + x.shape[1:]).index_put_((valid,), x) for x in refined)
+        boxes, probabilities = for_valid(proposals, lambda rois: self._refine(features, rois, image_sizes))
         found = select_batch(
-            boxes, probabilities, valid,
+            boxes, probabilities, proposals.valid,
             score_thr=self.score_thr, nms_iou_thr=self.nms_iou_thr, num=self.max_per_image, min_side=self.min_side,
             nms=self.nms,
         )  # fmt: skip
@@ -145,39 +131,8 @@ class StandardRoIHead(BaseModule):
     def _refine(self, features: Sequence[Tensor], rois: Tensor, image_sizes: Tensor) -> tuple[Tensor, Tensor]:
         """RoIs (R, 5) -> clipped boxes (R, K, 4), or (R, 1, 4), NaN where infinite, and probabilities (R, K)."""
         scores, deltas = self(features, rois)
-        boxes = self.box_coder.decode(rois[:, None, 1:], deltas)
-        boxes = boxes.masked_fill(boxes.isinf(), torch.nan)  # clipping would make it finite; NaN is dropped later
-        return clip_boxes(boxes, image_sizes[rois[:, 0].long()][:, None]), scores.softmax(dim=1)[:, :-1]
-
-    @torch.no_grad()
-    def _sample(self, proposals: Proposals, truth: GroundTruth) -> tuple[Tensor, ...]:
-        """Boxes (B, S, 4), their ground truth (B, S, 4), labels (B, S) with K for background, positive, valid.
-
-        The last tensor (B, S) is the index of the ground truth.
-        """
-        boxes, legal = proposals.boxes, proposals.valid
-        if self.add_gt_as_proposals:
-            boxes = torch.cat([boxes, truth.boxes], dim=1)
-            legal = torch.cat([legal, truth.valid], dim=1)
-        assigned = self.assigner.assign_batch(boxes, truth)
-        assigned = assigned._replace(label=assigned.label.masked_fill(~legal, IGNORED))
-        sampled = self.sampler.sample_batch(assigned)
-        gt_index = assigned.gt_index.gather(1, sampled.index)
-        labels = truth.labels.gather(1, gt_index).masked_fill(~sampled.positive, self.bbox_head.num_classes)
-        return (
-            boxes.gather(1, sampled.index[..., None].expand(-1, -1, 4)),
-            truth.boxes.gather(1, gt_index[..., None].expand(-1, -1, 4)),
-            labels,
-            sampled.positive,
-            sampled.valid,
-            gt_index,
-        )
-
-
-def with_image_index(boxes: Tensor) -> Tensor:
-    """(B, S, 4) -> (B * S, 5), with the index of the image in front."""
-    index = torch.arange(boxes.shape[0], device=boxes.device, dtype=boxes.dtype)
-    return torch.cat([index[:, None, None].expand(-1, boxes.shape[1], 1), boxes], dim=2).flatten(0, 1)
+        boxes = decode_clipped(self.box_coder, rois[:, None, 1:], deltas, image_sizes[rois[:, 0].long()][:, None])
+        return boxes, scores.softmax(dim=1)[:, :-1]
 
 
 @ROI_EXTRACTORS.register_module()
@@ -210,13 +165,25 @@ class MultiScaleRoIAlign(nn.Module):
         super().__init__()
         self.spatial_scales = [1 / stride for stride in strides]
         self.output_size = output_size
-        self.rule = (sampling_ratio, aligned, canonical_size, canonical_level, min_level, eps_inside, eps_outside)
+        self.rule: dict[str, Any] = dict(
+            sampling_ratio=sampling_ratio, aligned=aligned, canonical_size=canonical_size,
+            canonical_level=canonical_level, min_level=min_level, eps_inside=eps_inside, eps_outside=eps_outside,
+        )  # fmt: skip
 
-    def forward(self, features: Sequence[Tensor], rois: Tensor) -> Tensor:
-        """Maps (B, C, H_l, W_l) and RoIs (R, 5) as (image index, xyxy) -> (R, C, output_size, output_size)."""
+    def forward(self, features: Sequence[Tensor], rois: Tensor, *, roi_scale_factor: float = 1.0) -> Tensor:
+        """Maps (B, C, H_l, W_l) and RoIs (R, 5) as (image index, xyxy) -> (R, C, output_size, output_size).
+
+        With a ``roi_scale_factor`` the RoIs are pooled that much larger around their centres, from the same levels.
+        """
         rois = rois.to(torch.promote_types(rois.dtype, features[0].dtype))  # float64 for a float64 model
+        rule = self.rule
+        if roi_scale_factor != 1.0:
+            image, low, high = rois.split((1, 2, 2), dim=1)
+            grow = (high - low) * (0.5 * (roi_scale_factor - 1.0))
+            rois = torch.cat([image, low - grow, high + grow], dim=1)
+            rule = {**rule, 'canonical_size': rule['canonical_size'] * roi_scale_factor}
         used = list(features[: len(self.spatial_scales)])
-        return ops.multiscale_roi_align(used, rois, self.output_size, self.spatial_scales, *self.rule)
+        return ops.multiscale_roi_align(used, rois, self.output_size, self.spatial_scales, **rule)
 
 
 @BBOX_HEADS.register_module()

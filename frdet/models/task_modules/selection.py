@@ -21,11 +21,13 @@ class Proposals(NamedTuple):
         boxes: (B, P, 4) xyxy in pixels of the network's input, zeros where padded.
         scores: (B, P) objectness logits, -inf where padded.
         valid: (B, P) bool, False where padded.
+        image_sizes: (B, 2), height and width of the images before padding; None where no head needs them.
     """
 
     boxes: Tensor
     scores: Tensor
     valid: Tensor
+    image_sizes: Tensor | None = None
 
 
 class Detections(NamedTuple):
@@ -128,7 +130,7 @@ def select_proposals(
     valid = best > -torch.inf
     tell(ProposalsSelected(decoded, all_boxes, all_scores, level, legal, keep, index, valid, nms_iou_thr))
     chosen = all_boxes.gather(1, index[..., None].expand(-1, -1, 4))
-    return Proposals(chosen.masked_fill(~valid[..., None], 0), best, valid)
+    return Proposals(chosen.masked_fill(~valid[..., None], 0), best, valid, image_sizes)
 
 
 def select_batch(

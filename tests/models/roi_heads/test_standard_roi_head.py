@@ -12,6 +12,7 @@ from torchvision.models.detection._utils import BoxCoder
 from torchvision.ops import batched_nms, box_iou, clip_boxes_to_image, roi_align
 
 from frdet.models.roi_heads import FCBBoxHead, MultiScaleRoIAlign, StandardRoIHead
+from frdet.models.roi_heads.stage import add_truth, sample_rois
 from frdet.models.task_modules import Detections, Proposals
 from frdet.structures import GroundTruth
 
@@ -156,7 +157,8 @@ def test_empty_places_are_never_sampled() -> None:
     truth = make_truth(1, 1)
     proposals = make_proposals(truth, counts=(40, 3))
     head = make_head(num=16)
-    boxes, _, labels, positive, valid, _ = head._sample(proposals, truth)
+    sample = sample_rois(head, [], *add_truth(proposals.boxes, proposals.valid, truth), truth)
+    boxes, labels, positive, valid = sample.boxes, sample.labels, sample.positive, sample.valid
     assert valid.sum(dim=1).tolist() == [16, 4]  # 3 proposals and the ground truth
     sides = boxes[valid][:, 2:] - boxes[valid][:, :2]
     assert (sides > 0).all()
@@ -166,12 +168,10 @@ def test_empty_places_are_never_sampled() -> None:
 
 def test_positives_are_a_quarter_at_most() -> None:
     truth = make_truth(2, 2)
-    proposals = make_proposals(truth, counts=(2, 2))
     near = truth.boxes.repeat(1, 10, 1) + torch.rand(2, 20, 4)
-    proposals = Proposals(near, torch.zeros(2, 20), torch.ones(2, 20).bool())
-    _, _, _, positive, valid, _ = make_head(num=16)._sample(proposals, truth)
-    assert positive.sum(dim=1).tolist() == [4, 4]  # int(0.25 * 16), though 22 would do
-    assert valid.sum(dim=1).tolist() == [4, 4]  # and there is no background to fill up with
+    sample = sample_rois(make_head(num=16), [], near, torch.ones(2, 20).bool(), truth)
+    assert sample.positive.sum(dim=1).tolist() == [4, 4]  # int(0.25 * 16), though 20 would do
+    assert sample.valid.sum(dim=1).tolist() == [4, 4]  # and there is no background to fill up with
 
 
 def slow_detections(head: StandardRoIHead, maps: list[Tensor], image: int, boxes: Tensor) -> InstanceData:
