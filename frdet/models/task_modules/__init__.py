@@ -18,6 +18,7 @@ from frdet.models.task_modules.targets import (
     BaseSampler,
     IoUBalancedSampler,
     MaxIoUAssigner,
+    OHEMSampler,
     RandomSampler,
     SampleResult,
 )
@@ -34,6 +35,7 @@ __all__ = [
     'IoUBalancedSampler',
     'MaxIoUAssigner',
     'NMS',
+    'OHEMSampler',
     'Proposals',
     'RandomSampler',
     'SampleResult',

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from frdet import ops
+from frdet.errors import ConfigError
 from frdet.registry import ASSIGNERS, SAMPLERS
 from frdet.structures import GroundTruth
 
@@ -168,20 +169,45 @@ class RandomSampler(BaseSampler):
 
     def sample_batch(self, assigned: AssignResult) -> SampleResult:
         """See ``BaseSampler.sample_batch``. Positives come first."""
-        label = assigned.label
+        return self._with_largest(torch.rand(assigned.label.shape, device=assigned.label.device), assigned.label)
+
+    def _with_largest(self, key: Tensor, label: Tensor) -> SampleResult:
+        """The boxes with the largest keys (B, N) of the positives and of the negatives."""
         count = label.shape[1]
         num = min(self.num, count)
-        key = torch.rand(label.shape, device=label.device)
         num_pos = min(int(self.pos_fraction * self.num), count)
-        pos_key, pos_index = torch.where(label == POSITIVE, key, -1.0).topk(num_pos, dim=1)
-        neg_key, neg_index = torch.where(label == NEGATIVE, key, -1.0).topk(num, dim=1)
-        is_pos, is_neg = pos_key >= 0, neg_key >= 0
+        pos_index = torch.where(label == POSITIVE, key, -torch.inf).topk(num_pos, dim=1).indices
+        neg_index = torch.where(label == NEGATIVE, key, -torch.inf).topk(num, dim=1).indices
+        is_pos, is_neg = label.gather(1, pos_index) == POSITIVE, label.gather(1, neg_index) == NEGATIVE
         # Positives first, then negatives, then padding. The first num are the sample.
         rank = torch.cat([is_pos * 2, is_neg * 1], dim=1).to(torch.int8)
         rank, order = rank.sort(dim=1, descending=True, stable=True)
         index = torch.cat([pos_index, neg_index], dim=1).gather(1, order)[:, :num]
         rank = rank[:, :num]
         return SampleResult(index.masked_fill(rank == 0, 0), rank == 2, rank > 0)
+
+
+@SAMPLERS.register_module()
+class OHEMSampler(RandomSampler):
+    """The RoIs whose classification loss is largest: online hard example mining (Shrivastava et al. 2016, section 4).
+
+    The RoI head scores all candidates without gradient. The hardest positives and the hardest negatives are taken
+    instead of random ones, as in MMDetection, whose box AP on COCO it raises from 36.4 to 36.6 (Faster R-CNN R50-FPN)
+    and from 40.3 to 40.6 (Cascade R-CNN). The paper takes the hardest of both kinds together, by the sum of both
+    losses, after an NMS.
+
+    Raises:
+        ConfigError: it stands in a head that gives no losses, such as an RPN.
+    """
+
+    #: The head calls ``sample_batch`` with the classification loss (B, N) of every box.
+    uses_loss = True
+
+    def sample_batch(self, assigned: AssignResult, loss: Tensor | None = None) -> SampleResult:
+        """See ``BaseSampler.sample_batch``. Positives come first."""
+        if loss is None:
+            raise ConfigError('OHEMSampler got no losses: an RoI head gives them. Elsewhere use RandomSampler')
+        return self._with_largest(loss, assigned.label)
 
 
 @SAMPLERS.register_module()

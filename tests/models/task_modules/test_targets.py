@@ -4,12 +4,14 @@ from torch import Tensor
 from torchvision.models.detection._utils import Matcher
 from torchvision.ops import box_iou
 
+from frdet.errors import ConfigError
 from frdet.models.task_modules import (
     AssignResult,
     BaseAssigner,
     BaseSampler,
     IoUBalancedSampler,
     MaxIoUAssigner,
+    OHEMSampler,
     RandomSampler,
     SampleResult,
 )
@@ -302,6 +304,25 @@ class HighestIoU(BaseSampler):
         negative = (assigned.label == 0).nonzero().squeeze(1)
         order = assigned.iou[negative].argsort(descending=True)
         return positive[:1], negative[order][: self.num - 1]
+
+
+def test_the_hardest_of_each_kind() -> None:
+    """Room for two positives and two negatives; the ignored box has the largest loss of all."""
+    label = torch.tensor([[1, 0, 1, 0, 1, 0, -1], [0, 0, 1, 0, -1, -1, -1]])
+    loss = torch.tensor([[0.5, 3.0, 0.7, 0.1, 0.6, 2.0, 9.0], [0.1, 0.3, 0.0, 0.2, 9.0, 9.0, 9.0]])
+    sampler = OHEMSampler(num=4, pos_fraction=0.5)
+    index, positive, valid = sampler.sample_batch(assigned(label), loss)
+    assert index.tolist() == [[2, 4, 1, 5], [2, 1, 3, 0]]
+    assert positive.tolist() == [[True, True, False, False], [True, False, False, False]]
+    assert valid.all()
+    shown = sampler.sample_batch(assigned(label), torch.where(loss == 0.5, torch.nan, loss))
+    assert shown.index[0].tolist() == [0, 2, 1, 5]  # a loss that is NaN is not left out
+    assert not sampler.sample_batch(assigned(label[:, 6:]), loss[:, 6:]).valid.any()
+
+
+def test_hard_examples_need_losses() -> None:
+    with pytest.raises(ConfigError, match='an RoI head gives them. Elsewhere use RandomSampler'):
+        OHEMSampler(num=4, pos_fraction=0.5).sample_batch(assigned(labels(2, 3, 1)))
 
 
 def test_a_custom_sampler_sees_one_image_at_a_time() -> None:
