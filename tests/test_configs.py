@@ -147,6 +147,8 @@ def test_base_of_own_data():
         ('ciou', 'model.roi_head.loss_bbox.type', 'CIoULoss'),
         ('smooth_l1', 'model.rpn_head.loss_bbox.beta', 1 / 9),
         ('iou_balanced', 'model.roi_head.sampler.type', 'IoUBalancedSampler'),
+        ('ohem', 'model.roi_head.sampler.type', 'OHEMSampler'),
+        ('double_head', 'model.roi_head.bbox_head.reg_roi_scale_factor', 1.3),
         ('avg_fusion', 'model.neck.fuse_type', 'avg'),
         ('soft_nms', 'model.roi_head.nms.type', 'SoftNMS'),
         ('agnostic_nms', 'model.roi_head.nms.class_agnostic', True),

@@ -1,6 +1,7 @@
 """RoI heads: proposals -> detections."""
 
+from frdet.models.roi_heads.double_head import DoubleConvFCBBoxHead
 from frdet.models.roi_heads.mask_head import FCNMaskHead
 from frdet.models.roi_heads.standard_roi_head import FCBBoxHead, MultiScaleRoIAlign, StandardRoIHead
 
-__all__ = ['FCBBoxHead', 'FCNMaskHead', 'MultiScaleRoIAlign', 'StandardRoIHead']
+__all__ = ['DoubleConvFCBBoxHead', 'FCBBoxHead', 'FCNMaskHead', 'MultiScaleRoIAlign', 'StandardRoIHead']
