@@ -1,4 +1,4 @@
-"""Cascade R-CNN with two box heads on the drawn shapes.
+"""A user's cascade of two box heads on the drawn shapes.
 
 PYTHONPATH=docs/examples/cascade python tools/train.py docs/examples/cascade/cascade_shapes.py
 """
@@ -11,7 +11,7 @@ single = _base_.model.roi_head
 model = dict(
     roi_head=dict(
         _delete_=True,
-        type='CascadeRoIHead',
+        type='MyCascade',
         roi_extractor=single.roi_extractor,
         bbox_heads=[dict(single.bbox_head, num_classes=None)] * 2,
         box_coders=[

@@ -207,15 +207,16 @@ def bare(model: nn.Module) -> Any:
 def class_counts(model: nn.Module) -> dict[str, int]:
     """The numbers of classes of a model's heads, by the key path that sets each in a config.
 
-    In a ``Detector`` every module with a ``num_classes`` counts, except in backbone, neck and preprocessor. Of another
-    model only its own ``num_classes`` counts.
+    In a ``Detector`` every module with a ``num_classes`` counts, except in backbone, neck, preprocessor, and a list
+    that has a ``num_classes`` itself. Of another model only its own ``num_classes`` counts.
     """
     own = vars(model).get('num_classes') if isinstance(model, Detector) else getattr(model, 'num_classes', None)
     found = {'model.num_classes': own} if isinstance(own, int) else {}
     for name, part in model.named_children() if isinstance(model, Detector) else ():
         if name not in ('data_preprocessor', 'backbone', 'neck'):
             for inner, module in part.named_modules(prefix=name):
-                if isinstance(count := getattr(module, 'num_classes', None), int):
+                is_told = f'model.{inner.rpartition(".")[0]}.num_classes' in found
+                if isinstance(count := getattr(module, 'num_classes', None), int) and not is_told:
                     found[f'model.{inner}.num_classes'] = count
     return found
 

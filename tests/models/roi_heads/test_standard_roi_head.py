@@ -86,7 +86,7 @@ def slow_outputs(head: StandardRoIHead, maps: list[Tensor], image: int, boxes: T
     scores, deltas = [], []
     for box in boxes:
         side = math.sqrt((box[2] - box[0]) * (box[3] - box[1]))
-        level = min(max(math.floor(3 + math.log2(side / 32)), 2), 3)
+        level = min(max(math.floor(3 + math.log2(side / 32 + 1e-8)), 2), 3)
         roi = torch.cat([torch.tensor([float(image)]), box])[None]
         pooled = roi_align(maps[level - 2], roi, 3, 1 / 2**level, 0, aligned=True)
         score, delta = head.bbox_head(pooled)
