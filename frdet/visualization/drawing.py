@@ -1,4 +1,4 @@
-"""Boxes on an image, with one fixed colour for each class and readable labels; pictures next to each other."""
+"""Boxes and masks on an image, one fixed colour for each class and readable labels; pictures next to each other."""
 
 import bisect
 import colorsys
@@ -13,6 +13,7 @@ from frdet.visualization.fonts import Lettering, legible
 
 GOLDEN_RATIO = 0.618034
 READABLE_SIDE = 640  # images whose sides are all shorter are enlarged, so that text fits between objects
+FILL = 0.4  # opacity of a mask
 PAPER, INK = (24, 26, 30), (235, 235, 235)  # of sheets
 
 Colour = tuple[int, int, int]
@@ -34,10 +35,11 @@ def draw_boxes(
     scores: Any = None,
     classes: Sequence[str] | None = None,
     *,
+    masks: Any = None,
     dashed: bool | np.ndarray = False,
     min_long_side: int = READABLE_SIDE,
 ) -> np.ndarray:
-    """A copy of an image with boxes and the names of their classes.
+    """A copy of an image with boxes and the names of their classes, and with the masks of the objects.
 
     Args:
         image: (H, W, 3) uint8 RGB.
@@ -45,6 +47,8 @@ def draw_boxes(
         labels: (n,) integers.
         scores: (n,), written after the class. The label of the best score is on top.
         classes: name of every label in any script (see ``fonts.legible``). A label without a name is shown as a number.
+        masks: (n, h, w), or n arrays or tensors (h, w), not 0 inside the object. Each covers the whole image, whatever
+            its resolution. Objects are filled and have a contour, under all boxes.
         dashed: draw dashed lines, for boxes that are neither object nor background; or (n,) bool, the dashed boxes.
         min_long_side: a smaller image is enlarged by a whole factor until its longer side is at least this.
 
@@ -58,20 +62,28 @@ def draw_boxes(
     scores = None if scores is None else _array(scores).reshape(-1)
     if len(labels) != len(boxes) or (scores is not None and len(scores) != len(boxes)):
         raise ValueError(f'{len(boxes)} boxes, {len(labels)} labels, {"no" if scores is None else len(scores)} scores')
+    if masks is not None and len(masks) != len(boxes):
+        raise ValueError(f'{len(boxes)} boxes, {len(masks)} masks')
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise ValueError(f'expected an image (H, W, 3) of uint8, found {image.shape} of {image.dtype}')
     picture, factor = Image.fromarray(image), max(1, -(-min_long_side // max(image.shape[:2])))
     if factor > 1:
         picture = picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.BICUBIC)
     boxes = boxes * factor
-    draw = ImageDraw.Draw(picture)
     long_side = max(picture.size)
     names = legible(classes or ())
     line, letters = max(2, round(long_side / 260)), Lettering((*names, '0123456789.'), max(13, round(long_side / 44)))
     # Large boxes first, so that they do not cover small ones. Labels after all boxes, the best score last.
     areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    order = np.argsort(-areas, kind='stable')
+    if masks is not None:
+        pixels = np.array(picture)
+        for index in order:
+            _paint(pixels, _array(masks[index]), class_colour(int(labels[index])), -(-line // 2))
+        picture = Image.fromarray(pixels)
+    draw = ImageDraw.Draw(picture)
     is_dashed = np.broadcast_to(dashed, len(boxes))
-    for index in np.argsort(-areas, kind='stable'):
+    for index in order:
         _outline(draw, boxes[index], class_colour(int(labels[index])), line, bool(is_dashed[index]))
     chips: list[tuple[Box, str, Colour]] = []
     for index in range(len(boxes)) if scores is None else np.argsort(-scores, kind='stable'):
@@ -92,6 +104,27 @@ def save_image(image: np.ndarray, path: Any) -> None:
 
 def _array(values: Any) -> np.ndarray:
     return values.detach().cpu().numpy() if hasattr(values, 'detach') else np.asarray(values)
+
+
+def _paint(pixels: np.ndarray, mask: np.ndarray, colour: Colour, line: int) -> None:
+    """Fill a mask (h, w) of a picture (H, W, 3), which is changed, and draw its contour, ``line`` pixels wide."""
+    # For each row and column of the picture, the nearest one of the mask. Only the part around the object is computed.
+    rows, columns = ((2 * np.arange(n) + 1) * m // (2 * n) for n, m in zip(pixels.shape, mask.shape, strict=False))
+    window = []
+    for axis, nearest in enumerate((rows, columns)):
+        hit = np.flatnonzero(mask.any(axis=1 - axis)[nearest])
+        if not len(hit):
+            return
+        window.append(slice(hit[0], hit[-1] + 1))
+    inside = mask[rows[window[0]]][:, columns[window[1]]] != 0
+    core = np.pad(inside, line)
+    for _ in range(line):  # a pixel stays if its four neighbours belong to the object
+        core[1:-1, 1:-1] &= core[:-2, 1:-1] & core[2:, 1:-1] & core[1:-1, :-2] & core[1:-1, 2:]
+    core = core[line:-line, line:-line]
+    for channel, value in enumerate(colour):
+        part = pixels[..., channel][tuple(window)]
+        filled = np.round(np.arange(256) * (1 - FILL) + value * FILL).astype(np.uint8)
+        part[...] = np.where(core, filled[part], np.where(inside, np.uint8(value), part))
 
 
 def _outline(draw: ImageDraw.ImageDraw, box: np.ndarray, colour: Colour, line: int, dashed: bool) -> None:

@@ -31,6 +31,55 @@ def test_the_image_itself_is_not_changed():
     np.testing.assert_array_equal(GREY, before)
 
 
+def filled(label, before=128):
+    """A pixel inside of an object: two fifths of its class's colour."""
+    return [round(0.6 * before + 0.4 * value) for value in class_colour(label)]
+
+
+def test_masks_are_filled_and_have_a_contour():
+    """A disc in its box. The contour is one pixel wide, half of the frame, and belongs to the object."""
+    y, x = np.mgrid[:200, :300]
+    disc = (y - 100) ** 2 + (x - 150) ** 2 < 40**2
+    drawn = draw_boxes(GREY, [[110, 60, 191, 141]], [2], masks=disc[None], min_long_side=1)
+    assert drawn[100, 150].tolist() == drawn[100, 120].tolist() == filled(2)
+    assert drawn[100, 113].tolist() == filled(2) and not disc[100, 110] and disc[100, 111]
+    assert drawn[61 + 5, 150].tolist() == filled(2)
+    diagonal = next(k for k in range(40) if not disc[100 + k, 150 + k]) - 1  # the last pixel inside
+    assert drawn[100 + diagonal, 150 + diagonal].tolist() == list(class_colour(2))
+    assert drawn[99 + diagonal, 149 + diagonal].tolist() == filled(2)
+    assert drawn[101 + diagonal, 151 + diagonal].tolist() == [128] * 3
+    assert (changed(GREY, drawn)[62:139, 113:188] == disc[62:139, 113:188]).all()  # inside of the frame
+
+
+def test_masks_of_any_resolution_cover_the_picture():
+    """One of half the size, one of the size of the picture before it is enlarged, of any type of number."""
+    mask = np.zeros((1, 200, 300), dtype=bool)
+    mask[:, 40:80, 60:120] = True
+    box = [[0, 0, 300, 200]]
+    expected = draw_boxes(GREY, box, [0], masks=mask, min_long_side=1)
+    assert changed(GREY, expected)[40:80, 60:120].all() and not changed(GREY, expected)[85:190, 10:290].any()
+    for same in (mask[:, ::2, ::2], torch.from_numpy(mask).byte() * 255, [mask[0].astype(np.float32)]):
+        np.testing.assert_array_equal(draw_boxes(GREY, box, [0], masks=same, min_long_side=1), expected)
+    enlarged = draw_boxes(GREY, box, [0], masks=mask)
+    assert enlarged[180, 270].tolist() == filled(0)
+    assert enlarged[120, 180].tolist() == list(class_colour(0)) and enlarged[119, 179].tolist() == [128] * 3
+
+
+def test_small_masks_lie_on_large_ones_and_empty_masks_are_nothing():
+    masks = np.zeros((3, 200, 300), dtype=bool)
+    masks[0, 80:120, 80:120] = True
+    masks[1, 20:180, 20:280] = True
+    boxes = [[80, 80, 120, 120], [20, 20, 280, 180], [200, 150, 260, 170]]
+    drawn = draw_boxes(GREY, boxes, [0, 1, 1], masks=masks, min_long_side=1)
+    assert drawn[60, 200].tolist() == filled(1)
+    both = [round(0.6 * below + 0.4 * above) for below, above in zip(filled(1), class_colour(0), strict=True)]
+    assert drawn[100, 110].tolist() == both
+    without = draw_boxes(GREY, boxes[2:], [1], masks=masks[2:], min_long_side=1)
+    np.testing.assert_array_equal(without, draw_boxes(GREY, boxes[2:], [1], min_long_side=1))
+    nothing = np.zeros((0, 200, 300), dtype=bool)
+    np.testing.assert_array_equal(draw_boxes(GREY, [], [], masks=nothing, min_long_side=1), GREY)
+
+
 def test_no_box_changes_nothing():
     np.testing.assert_array_equal(draw_boxes(GREY, torch.zeros(0, 4), torch.zeros(0), min_long_side=1), GREY)
 
@@ -94,6 +143,8 @@ def test_degenerate_and_outside_boxes_are_drawn_without_error():
 def test_wrong_shapes():
     with pytest.raises(ValueError, match='1 boxes, 2 labels'):
         draw_boxes(GREY, [[0, 0, 1, 1]], [0, 1])
+    with pytest.raises(ValueError, match='1 boxes, 2 masks'):
+        draw_boxes(GREY, [[0, 0, 1, 1]], [0], masks=np.zeros((2, 200, 300)))
     with pytest.raises(ValueError, match='expected an image'):
         draw_boxes(GREY[..., 0], [], [])
 
