@@ -12,6 +12,7 @@ from mmengine.config import Config
 from frdet.datasets.transforms.loading import read_image
 from frdet.datasets.wrappers import entry, leaves
 from frdet.errors import BrokenImageError, ConfigError
+from frdet.insight.outlines import outline_of
 from frdet.insight.page import Mark, Page, Section
 from frdet.insight.report.training_page import show_labels
 from frdet.insight.store import count_labels
@@ -99,23 +100,27 @@ def show_image(section: Section, record: Mapping[str, Any], item: Mapping[str, A
     groups = (sample.gt_instances, sample.ignored_instances)
     boxes, labels = (np.concatenate([group[key].cpu().numpy() for group in groups]) for key in ('bboxes', 'labels'))
     crowd, more = np.arange(len(boxes)) >= len(groups[0]), ', mirrored' if sample.get('flip') else ''
-    pictures = [(network_input(item), boxes, labels, crowd, f'{name}, after the pipeline', more)]
+    masks = [mask for group in groups for mask in group.get('masks', [None] * len(group))]
+    pictures = [(network_input(item), boxes, labels, crowd, masks, f'{name}, after the pipeline', more)]
     if {'img_path', 'gt_bboxes', 'gt_labels'} <= set(record):
         with suppress(BrokenImageError):  # the pipeline took another image instead, and a warning says so
             raw = np.ascontiguousarray(read_image(record['img_path'])[:, :, ::-1])
             boxes, labels = record['gt_bboxes'], record['gt_labels']
             crowd = record.get('gt_crowd', np.zeros(len(boxes), dtype=bool))
-            pictures.append((raw, boxes, labels, crowd, f'{Path(record["img_path"]).name}, on disk', ''))
-    for image, boxes, labels, crowd, what, more in pictures:
+            masks = [None] * len(boxes)
+            pictures.append((raw, boxes, labels, crowd, masks, f'{Path(record["img_path"]).name}, on disk', ''))
+    for image, boxes, labels, crowd, masks, what, more in pictures:
         caption = f'{what}: {image.shape[1]} x {image.shape[0]} pixels, {len(boxes)} boxes{more}'
         small, scale = shrunk(image, side)
         marks = []
-        for box, label, is_crowd in zip(boxes, labels, crowd, strict=True):
+        for box, label, is_crowd, mask in zip(boxes, labels, crowd, masks, strict=True):
             name = classes[label] if 0 <= label < len(classes) else str(label)
             x1, y1, x2, y2 = box.tolist()
             tip = f'{name}{", crowd" if is_crowd else ""}\n{x2 - x1:.0f} x {y2 - y1:.0f} pixels at ({x1:.0f}, {y1:.0f})'
             line = 'dashed' if is_crowd else 'solid'
-            marks.append(Mark(box * scale, tip, css_colour(int(label)), line, name, tags={'class': name}))
+            outline = '' if mask is None else outline_of(np.asarray(mask), small.shape)
+            mark = Mark(box * scale, tip, css_colour(int(label)), line, name, outline, tags={'class': name})
+            marks.append(mark)
         section.picture(small, caption, marks=marks, filtered=True)
 
 

@@ -60,6 +60,7 @@ class Mark(Tagged):
         colour: a name of ``COLOURS``, or any CSS colour.
         line: 'solid', 'dashed', 'dotted' or 'dashdot'.
         label: written at the box.
+        outline: the mask of the object, as ``outline_of`` writes it.
     """
 
     box: Sequence[float]
@@ -67,6 +68,7 @@ class Mark(Tagged):
     colour: str = 'blue'
     line: str = 'solid'
     label: str = ''
+    outline: str = ''
 
     @property
     def css_colour(self) -> str:

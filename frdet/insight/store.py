@@ -117,7 +117,8 @@ def save_batch(data_batch: Any, path: Path, classes: Any) -> None:
         step = max(1, max(image.shape[1:]) // (2 * BATCH_SIDE))  # every n-th pixel suffices for a small picture
         small = image[:, ::step, ::step].permute(1, 2, 0).flip(-1).byte().cpu().numpy()
         truth = sample.gt_instances
-        pictures.append(draw_boxes(small, truth.bboxes.cpu() / step, truth.labels, classes=classes))
+        boxes, masks = truth.bboxes.cpu() / step, truth.get('masks')
+        pictures.append(draw_boxes(small, boxes, truth.labels, classes=classes, masks=masks))
     if pictures:
         path.parent.mkdir(parents=True, exist_ok=True)
         save_image(grid(pictures, cell=(BATCH_SIDE, BATCH_SIDE)), path)

@@ -85,7 +85,16 @@ def to_original(
 def to_network(
     found: InstanceData, img_shape: tuple[int, int], ori_shape: tuple[int, int], *, flip: bool = False
 ) -> InstanceData:
-    """The inverse of ``to_original``, with the same arguments. No box is clipped or dropped."""
+    """The inverse of ``to_original``, with the same arguments. No box is clipped or dropped.
+
+    Masks (n, height, width) of the original image become masks of the network's input: each pixel is that of the
+    original which is nearest to its centre.
+    """
     (height, width), (ori_height, ori_width) = img_shape[:2], ori_shape[:2]
     boxes = scale_boxes(found.bboxes, (width / ori_width, height / ori_height))
-    return found.new(**{**found, 'bboxes': flip_boxes(boxes, width) if flip else boxes})
+    moved = {'bboxes': flip_boxes(boxes, width) if flip else boxes}
+    if 'masks' in found:
+        sides = ((height, ori_height), (width, ori_width))
+        rows, columns = ((2 * torch.arange(new, device=boxes.device) + 1) * old // (2 * new) for new, old in sides)
+        moved['masks'] = found.masks[:, rows][:, :, columns.flip(0) if flip else columns]
+    return found.new(**{**found, **moved})

@@ -108,11 +108,10 @@ def _array(values: Any) -> np.ndarray:
 
 def _paint(pixels: np.ndarray, mask: np.ndarray, colour: Colour, line: int) -> None:
     """Fill a mask (h, w) of a picture (H, W, 3), which is changed, and draw its contour, ``line`` pixels wide."""
-    # For each row and column of the picture, the nearest one of the mask. Only the part around the object is computed.
-    rows, columns = ((2 * np.arange(n) + 1) * m // (2 * n) for n, m in zip(pixels.shape, mask.shape, strict=False))
+    rows, columns = (nearest(new, old) for new, old in zip(pixels.shape, mask.shape, strict=False))
     window = []
-    for axis, nearest in enumerate((rows, columns)):
-        hit = np.flatnonzero(mask.any(axis=1 - axis)[nearest])
+    for axis, places in enumerate((rows, columns)):
+        hit = np.flatnonzero(mask.any(axis=1 - axis)[places])
         if not len(hit):
             return
         window.append(slice(hit[0], hit[-1] + 1))
@@ -201,6 +200,11 @@ def draw_side_by_side(truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
         sheet.paste(picture, (left, head))
         draw.text((left + picture.width / 2, head / 2), title, fill=INK, font=font, anchor='mm')
     return np.asarray(sheet)
+
+
+def nearest(new: int, old: int) -> np.ndarray:
+    """(new,) int64: the pixels of a side of ``old`` pixels that are nearest to those of a side of ``new`` pixels."""
+    return (2 * np.arange(new) + 1) * old // (2 * new)
 
 
 def shrunk(image: np.ndarray, side: float) -> tuple[np.ndarray, float]:

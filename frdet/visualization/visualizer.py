@@ -107,16 +107,20 @@ class DetVisualizer(Visualizer):
             if name in sample:
                 truth = sample.get(name)
                 boxes = boxes_on(image, sample, truth.bboxes) * (drawn.shape[0] / image.shape[0])
-                drawn = draw_boxes(drawn, boxes, truth.labels, classes=self._classes, dashed=dashed)
+                masks = truth.get('masks')
+                if masks is not None and sample.get('flip', False) and not _is_input(image, sample):
+                    masks = masks.flip(2)
+                drawn = draw_boxes(drawn, boxes, truth.labels, classes=self._classes, masks=masks, dashed=dashed)
         return drawn
 
     def _detections(self, image: np.ndarray, sample: DetDataSample, least_score: float) -> np.ndarray:
         found = sample.pred_instances[sample.pred_instances.scores >= least_score]
-        boxes = found.bboxes
+        boxes, masks = found.bboxes, found.get('masks')
         if image.shape[:2] != sample.get('ori_shape', image.shape[:2]) and 'scale_factor' in sample:
             boxes = scale_boxes(boxes, sample.scale_factor)
-            boxes = flip_boxes(boxes, image.shape[1]) if sample.get('flip', False) else boxes
-        return draw_boxes(image, boxes, found.labels, found.scores, self._classes)
+            if sample.get('flip', False):
+                boxes, masks = flip_boxes(boxes, image.shape[1]), None if masks is None else masks.flip(2)
+        return draw_boxes(image, boxes, found.labels, found.scores, self._classes, masks=masks)
 
 
 def boxes_on(image: np.ndarray, sample: DetDataSample, boxes: Tensor) -> Tensor:
@@ -124,10 +128,13 @@ def boxes_on(image: np.ndarray, sample: DetDataSample, boxes: Tensor) -> Tensor:
 
     If both have the same size, ``image`` is the original.
     """
-    size = image.shape[:2]
-    is_input = size == sample.get('img_shape', size) and size != sample.get('ori_shape')
-    if is_input or 'scale_factor' not in sample:
+    if _is_input(image, sample):
         return boxes
     boxes = flip_boxes(boxes, sample.img_shape[1]) if sample.get('flip', False) else boxes
     x, y = sample.scale_factor
     return scale_boxes(boxes, (1 / x, 1 / y))
+
+
+def _is_input(image: np.ndarray, sample: DetDataSample) -> bool:
+    size = image.shape[:2]
+    return 'scale_factor' not in sample or (size == sample.get('img_shape', size) and size != sample.get('ori_shape'))

@@ -2,11 +2,15 @@ import json
 import re
 
 import pytest
+import torch
 from mmengine.config import Config
+from mmengine.structures import InstanceData
 from PIL import Image
 
 from frdet.errors import ConfigError
-from frdet.insight.browse import browse_dataset
+from frdet.insight.browse import browse_dataset, show_image
+from frdet.insight.page import Page
+from frdet.structures import DetDataSample
 from tests.insight.report.test_training_page import table_of
 
 # Boxes as COCO has them, x, y, width and height, in images 60 wide and 40 high.
@@ -72,6 +76,24 @@ def test_images_before_and_after_the_pipeline(cfg, tmp_path):
     assert [caption[:5] for caption, _ in others] == ['2.png', '2.png']
     assert 'cat\n20 x 30 pixels' in content and 'd&lt;b&gt;og, crowd\n10 x 10 pixels' in content
     assert 'LoadImage → Resize → RandomFlip → PackDetInputs' in content
+
+
+def test_masks_are_outlined(cfg, tmp_path):
+    """The mask of the network's input, 600 pixels wide, in a picture of 300; the crowd has none."""
+    mask = torch.zeros(1, 400, 600, dtype=torch.uint8)
+    mask[0, 100:200, 300:500] = 1
+    sample = DetDataSample(metainfo=dict(img_id=1))
+    sample.gt_instances = InstanceData(bboxes=torch.tensor([[300.0, 100, 500, 200]]), labels=torch.ones(1).long())
+    sample.gt_instances.masks = mask
+    sample.ignored_instances = InstanceData(bboxes=torch.tensor([[0.0, 0, 20, 20]]), labels=torch.zeros(1).long())
+    page = Page('masks')
+    item = dict(inputs=torch.zeros(3, 400, 600, dtype=torch.uint8), data_samples=sample)
+    show_image(page.section('Images'), {}, item, NAMES, 300)
+    owl, crowd = page.render().split('<g class="mark ')[1:]
+    path = re.search(r'height="50.0"/><path d="M(.*?)Z"/><text', owl)[1]
+    corners = sorted([*map(float, corner.split())] for corner in path.split('L'))
+    assert corners == [[150.5, 50.5], [150.5, 99.5], [249.5, 50.5], [249.5, 99.5]]
+    assert '<path' not in crowd.split('</g>')[0]
 
 
 def test_label_statistics(cfg, tmp_path):

@@ -7,10 +7,12 @@ import pytest
 import torch
 from mmengine.dataset import BaseDataset, RepeatDataset
 from mmengine.structures import InstanceData
+from PIL import Image
 
 from frdet.datasets import ConcatDataset
 from frdet.insight.store import SIZE_EDGES, gather_facts, label_statistics, save_batch
 from frdet.structures import DetDataSample
+from frdet.visualization import class_colour
 
 
 class Records(BaseDataset):
@@ -54,6 +56,20 @@ def test_a_batch_with_samples_is_drawn(tmp_path):
     sample = DetDataSample(gt_instances=InstanceData(bboxes=torch.tensor([[1.0, 1, 6, 6]]), labels=torch.tensor([0])))
     save_batch(dict(inputs=IMAGES, data_samples=[sample] * 2), tmp_path / 'batch.jpg', ('cat',))
     assert (tmp_path / 'batch.jpg').exists()
+
+
+def test_a_batch_with_masks(tmp_path):
+    """800 pixels are drawn as every second: the masks in the same place, and only inside."""
+    image = torch.full((3, 800, 800), 128, dtype=torch.uint8)
+    masks = torch.zeros(1, 800, 800, dtype=torch.uint8)
+    masks[:, 400:, :400] = 1
+    truth = InstanceData(bboxes=torch.tensor([[0.0, 0, 800, 800]]), labels=torch.tensor([0]), masks=masks)
+    save_batch(dict(inputs=[image], data_samples=[DetDataSample(gt_instances=truth)]), tmp_path / 'batch.png', ())
+    (height, width, _), picture = (drawn := np.asarray(Image.open(tmp_path / 'batch.png'))).shape, drawn.astype(int)
+    spots = [picture[round(y * height), round(x * width)] for y, x in ((0.75, 0.25), (0.75, 0.75), (0.25, 0.75))]
+    fill = [0.6 * 128 + 0.4 * value for value in class_colour(0)]
+    for found, expected in zip(spots, (fill, [128] * 3, [128] * 3), strict=True):
+        np.testing.assert_allclose(found, expected, atol=2)
 
 
 def test_label_statistics_by_hand():

@@ -97,6 +97,17 @@ def test_there_and_back_by_hand(flip: bool) -> None:
     assert back.labels.tolist() == [1, 2]
 
 
+@pytest.mark.parametrize('flip', [False, True])
+def test_masks_on_the_way_back_by_hand(flip: bool) -> None:
+    """Rows are doubled. Of four columns two remain, the ones whose centres are right of those of the new pixels."""
+    masks = torch.tensor([[[1, 1, 0, 0], [0, 1, 0, 1]], [[0, 0, 1, 0], [0, 0, 0, 0]]]).bool()
+    found = InstanceData(bboxes=torch.zeros(2, 4), masks=masks)
+    back = to_network(found, (4, 2), (2, 4), flip=flip).masks
+    expected = torch.tensor([[[1, 0], [1, 0], [1, 1], [1, 1]], [[0, 0]] * 4]).bool()
+    assert back.dtype == torch.bool and torch.equal(back, expected.flip(2) if flip else expected)
+    assert found.masks is masks and to_network(found[:0], (4, 2), (2, 4)).masks.shape == (0, 4, 2)
+
+
 def test_what_was_given_stays_as_it_is() -> None:
     found = InstanceData(bboxes=torch.tensor(NETWORK), metainfo={'img_id': 3})
     for way in (to_original, to_network):

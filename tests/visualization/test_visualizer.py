@@ -54,6 +54,33 @@ def test_truth_left_and_detections_right(visualizer, tmp_path, flip):
     assert not frame_at(left, FOUND, 1)
 
 
+def with_masks(made):
+    """The right half of the true object, in the mirrored input its left half; the lower half of the found one."""
+    x1, y1, x2, y2 = (round(v) for v in made.gt_instances.bboxes[0].tolist())
+    made.gt_instances.masks = torch.zeros(1, 350, 500, dtype=torch.uint8)
+    middle = (x1 + x2) // 2
+    made.gt_instances.masks[0, y1:y2, slice(x1, middle) if made.flip else slice(middle, x2)] = 1
+    made.pred_instances.masks = torch.zeros(2, 700, 1000, dtype=torch.bool)
+    made.pred_instances.masks[0, 300:500, 500:900] = True
+    return made
+
+
+@pytest.mark.parametrize('flip', [False, True])
+@pytest.mark.parametrize('on_input', [False, True])
+def test_masks_lie_in_their_boxes(visualizer, tmp_path, flip, on_input):
+    """On the original image, and on the network's input, where all is mirrored if it is."""
+    image = ORIGINAL[::2, ::2] if on_input else ORIGINAL
+    visualizer.add_datasample('both', image, with_masks(sample(flip)), out_file=tmp_path / 'a.png')
+    picture = np.asarray(Image.open(tmp_path / 'a.png'))
+    head = picture.shape[0] - 700
+    left, right = picture[head:, :1000], picture[head:, -1000:]
+    if on_input and flip:
+        left, right = left[:, ::-1], right[:, ::-1]
+    filled = [[round(0.6 * 128 + 0.4 * value) for value in class_colour(label)] for label in (0, 1)]
+    assert left[400, 250].tolist() == filled[0] and left[400, 150].tolist() == [128] * 3
+    assert right[400, 700].tolist() == filled[1] and right[200, 700].tolist() == [128] * 3
+
+
 def test_parts_can_be_left_out(visualizer, tmp_path):
     out = tmp_path / 'a.png'
     visualizer.add_datasample('truth', ORIGINAL, sample(), draw_pred=False, out_file=out)
