@@ -111,7 +111,7 @@ def _paint(pixels: np.ndarray, mask: np.ndarray, colour: Colour, line: int) -> N
     rows, columns = (nearest(new, old) for new, old in zip(pixels.shape, mask.shape, strict=False))
     window = []
     for axis, places in enumerate((rows, columns)):
-        hit = np.flatnonzero(mask.any(axis=1 - axis)[places])
+        hit = np.flatnonzero(np.take(mask.any(axis=1 - axis), places))
         if not len(hit):
             return
         window.append(slice(hit[0], hit[-1] + 1))

@@ -8,11 +8,18 @@ import torch
 from torch import Tensor, nn
 
 from frdet.insight.flops import unwrapped
-from frdet.models.layers import ConvNorm, FrozenBatchNorm2d
+from frdet.models.layers import ConvNorm
 
 _VALUES = 20_000  # about so many values of a tensor are kept for its histogram
 #: Layers whose outputs go through a ReLU that is no module.
-_BEFORE_RELU = ('rpn_head.rpn_conv', 'roi_head.bbox_head.shared_convs', 'roi_head.bbox_head.shared_fcs')
+_BEFORE_RELU = (
+    'rpn_head.rpn_conv',
+    'bbox_head.cls_convs',
+    'bbox_head.reg_convs',
+    'roi_head.bbox_head.shared_convs',
+    'roi_head.bbox_head.shared_fcs',
+    'roi_head.mask_head.convs',
+)
 
 
 @dataclass
@@ -94,13 +101,17 @@ def layers_to_watch(model: nn.Module) -> list[str]:
             depth = name.count('.') - root.count('.')
             watched = depth == 2 or (depth in (0, 1) and is_leaf)
         else:
-            # A FrozenBN is folded into its convolution, which then is not called itself.
-            folded = isinstance(module, ConvNorm) and isinstance(module.bn, FrozenBatchNorm2d)
-            watched = folded or (isinstance(module, (nn.Conv2d, nn.Linear)) and is_leaf)
+            # A convolution and its norm are one layer: its output is that of the norm, and a ReLU follows the norm.
+            part = _has_norm(model.get_submodule(name.rpartition('.')[0]))
+            watched = _has_norm(module) or (isinstance(module, (nn.Conv2d, nn.Linear)) and is_leaf and not part)
         # A norm only scales the output of the layer before it.
         if watched and not isinstance(module, (nn.BatchNorm2d, nn.GroupNorm)):
             names.append(name)
     return names
+
+
+def _has_norm(module: nn.Module) -> bool:
+    return isinstance(module, ConvNorm) and module.bn is not None
 
 
 def stages_after(model: nn.Module, before: dict[str, Tensor], gradients: dict[str, Tensor]) -> dict[str, StageStats]:

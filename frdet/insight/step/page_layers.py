@@ -14,12 +14,16 @@ from frdet.insight.page import Page
 from frdet.insight.plots import Plot
 from frdet.insight.step.record import Record
 
-#: Explanations of the losses of a two-stage detector, by module.
+#: Explanations of losses, by module, without the number of a stage of a cascade.
 _TERMS = {
     'rpn_head.loss_cls': 'object or background, for each sampled anchor',
     'rpn_head.loss_bbox': 'the way from each positive anchor to its object',
+    'bbox_head.loss_cls': 'each class on its own, for each anchor or cell that is not ignored',
+    'bbox_head.loss_bbox': 'the way from each positive anchor or cell to its object',
+    'bbox_head.loss_centerness': 'how near to the centre of its object each positive cell is',
     'roi_head.loss_cls': 'the class, background among them, of each sampled RoI',
     'roi_head.loss_bbox': 'the way from each positive RoI to its object',
+    'roi_head.mask_head.loss_mask': 'inside or outside of the object, for each cell of the grid over each positive RoI',
 }
 _LOGGED = {
     'rpn_num_pos': 'positive anchors an image that were sampled',

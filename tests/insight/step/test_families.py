@@ -9,7 +9,7 @@ from frdet.datasets.shapes import write_shapes
 from frdet.errors import CheckpointError, ConfigError
 from frdet.insight.flops import unwrapped
 from frdet.insight.step import inspect_step, prepare
-from frdet.insight.step.layers import layers_to_watch
+from frdet.insight.step.layers import LayerStats, layers_to_watch
 from frdet.insight.step.recording import record_step
 from frdet.models.dense_heads import rpn_head
 from frdet.models.layers import ConvNorm
@@ -94,11 +94,27 @@ def test_a_backbone_in_a_wrapper():
     assert unwrapped('backbone', model.backbone) == (features, model.backbone.body.features)
 
 
-def test_a_convolution_with_a_folded_norm_is_one_layer():
-    """The convolution itself is not called; that of a norm which is no constant is."""
+def test_a_convolution_with_its_norm_is_one_layer():
+    """A ReLU follows the norm, so what the convolution gives does not say whether a channel is dead."""
     model = nn.ModuleDict({'neck': ConvNorm(3, 4, 1, norm=dict(type='FrozenBN')), 'head': ConvNorm(3, 4, 1)})
     model['other'] = ConvNorm(3, 4, 1, norm=dict(type='BN'))
-    assert layers_to_watch(model) == ['neck', 'neck.conv', 'head.conv', 'other.conv']
+    assert layers_to_watch(model) == ['neck', 'head.conv', 'other']
+
+
+def test_channels_that_are_dead_behind_a_norm():
+    """The norm lifts the outputs of the convolution, which are all below 0, above it: no channel is dead."""
+    conv = ConvNorm(1, 2, 1, norm=dict(type='BN'))
+    nn.init.constant_(conv.conv.weight, -1.0)
+    model = nn.ModuleDict({'bbox_head': nn.ModuleDict({'cls_convs': nn.ModuleList([conv])})})
+    (name,) = layers_to_watch(model)
+    stats = LayerStats()
+    with torch.no_grad():
+        stats.update(model.get_submodule(name)(torch.rand(1, 1, 8, 8)))
+    assert name == 'bbox_head.cls_convs.0' and stats.dead(name) == 0
+    conv.bn.bias.data[1] = -100
+    stats = LayerStats()
+    stats.update(conv(torch.rand(1, 1, 8, 8)))
+    assert stats.dead(name) == 1 and stats.dead('neck.fpn_convs.0') is None
 
 
 def test_fine_tuning_to_other_classes(drawn, tmp_path):

@@ -114,7 +114,7 @@ def test_dead_relu(drawn):
 
 def test_noise_and_large_updates(drawn):
     found = broken(drawn, lambda model: model.neck.lateral_convs[3].bn.weight.mul_(1000))
-    assert matches(found, 'noisy', 'neck.fpn_convs')
+    assert matches(found, 'noisy', 'neck.lateral_convs.3')
     found = broken(drawn, **{'optim_wrapper.optimizer.lr': 100.0, 'optim_wrapper.clip_grad': None})
     assert matches(found, 'full learning rate 100', 'bbox_head.fc_')
 
