@@ -18,6 +18,7 @@ from frdet.apis.images import ChannelOrder, Image, batches, is_single, prepare
 from frdet.apis.inference import init_detector, pipeline_of, predict
 from frdet.datasets.annotations import Id
 from frdet.datasets.classes import enumerate_names
+from frdet.datasets.masks import as_coco, decode_rle, encode_masks
 from frdet.errors import BrokenImageError, ConfigError, DataError, did_you_mean
 from frdet.visualization.drawing import READABLE_SIDE, draw_boxes, save_image
 
@@ -50,6 +51,7 @@ class Detected:
         number: position of the image among the given ones.
         path: the file of the image; None if the image was given in another form.
         categories: the category ids of ``classes``; None numbers them from 1.
+        segmentations: the masks as COCO's compressed RLE, which take little memory; None if the detector has no masks.
     """
 
     image: np.ndarray
@@ -60,6 +62,7 @@ class Detected:
     number: int = 0
     path: str | None = None
     categories: CategoryIds | None = None
+    segmentations: Sequence[dict[str, Any]] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -78,9 +81,22 @@ class Detected:
         lines = ['  '.join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows]
         return '\n'.join(lines)
 
+    @property
+    def masks(self) -> np.ndarray | None:
+        """(n, H, W) bool, decoded at each call: the pixels of each object. None if the detector has no masks."""
+        if self.segmentations is None:
+            return None
+        masks = np.zeros((len(self), *self.image.shape[:2]), dtype=np.uint8)
+        for rle, mask in zip(self.segmentations, masks, strict=True):
+            decode_rle({**rle, 'counts': rle['counts'].encode()}, mask)
+        return masks.view(bool)
+
     def draw(self, min_long_side: int = READABLE_SIDE) -> np.ndarray:
-        """The image with its boxes, uint8 RGB. A small image is enlarged until the names can be read."""
-        return draw_boxes(self.image, self.boxes, self.labels, self.scores, self.classes, min_long_side=min_long_side)
+        """The image with its boxes and masks, uint8 RGB. A small image is enlarged until the names can be read."""
+        return draw_boxes(
+            self.image, self.boxes, self.labels, self.scores, self.classes,
+            masks=self.masks, min_long_side=min_long_side,
+        )  # fmt: skip
 
     def save(self, path: str | Path) -> None:
         """Write the picture of ``draw`` in the format of the ending, such as .jpg or .png. A former file is replaced.
@@ -112,7 +128,7 @@ class Detected:
     def to_coco(
         self, image_id: Id | None = None, category_ids: Sequence[Id | None] | None = None, **more: Any
     ) -> list[dict[str, Any]]:
-        """Records in the form of COCO's results.
+        """Records in the form of COCO's results, with ``segmentation`` if the detector has masks.
 
         Args:
             image_id: image id of all records; None takes ``number``.
@@ -123,6 +139,7 @@ class Detected:
         ids = category_ids
         if ids is None:
             ids = range(1, len(self.classes) + 1) if self.categories is None else self.categories.ids
+        masks = [{}] * len(self) if self.segmentations is None else [{'segmentation': r} for r in self.segmentations]
         return [
             {
                 'image_id': self.number if image_id is None else image_id,
@@ -130,9 +147,10 @@ class Detected:
                 'bbox': [x1, y1, x2 - x1, y2 - y1],
                 'score': score,
                 'category_name': self.classes[label],
+                **mask,
                 **more,
             }
-            for (x1, y1, x2, y2), score, label in self._values()
+            for ((x1, y1, x2, y2), score, label), mask in zip(self._values(), masks, strict=True)
             if ids[label] is not None
         ]
 
@@ -234,7 +252,10 @@ class DetInferencer:
             keep = (found.scores >= self.score_thr) & torch.isin(found.labels, self._kept.to(found.labels.device))
             boxes, scores = (found[key][keep].float().cpu().numpy() for key in ('bboxes', 'scores'))
             labels = found.labels[keep].cpu().numpy()
-            yield Detected(picture, boxes, scores, labels, self.classes, number, path, self._categories)
+            segmentations: Any = None
+            if 'masks' in found:
+                segmentations = [as_coco(packed) for packed in encode_masks(found.masks[keep].cpu().numpy())]
+            yield Detected(picture, boxes, scores, labels, self.classes, number, path, self._categories, segmentations)
 
 
 def _through(steps: Sequence[Callable], results: Any) -> tuple[int, str | None, np.ndarray, dict[str, Any]]:

@@ -190,7 +190,8 @@ def inference_detector(
 
     Returns:
         A ``DetDataSample``, or a list of them for several images. ``pred_instances`` has ``bboxes`` (n, 4) xyxy in
-        pixels of the image, ``scores`` (n,) and ``labels`` (n,), sorted by falling score.
+        pixels of the image, ``scores`` (n,) and ``labels`` (n,), sorted by falling score; from a detector with masks
+        also ``masks`` (n, height, width) bool. For many large images use ``DetInferencer``, which keeps masks small.
 
     Raises:
         ConfigError: ``batch_size`` is less than 1, ``channel_order`` is unknown, or ``model`` has no ``cfg``.

@@ -1,5 +1,7 @@
 """Both entries of inference take the same images in the same order of channels, and find the same."""
 
+import dataclasses
+import json
 import pickle
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,12 +10,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pycocotools import mask as coco_mask
 
-from frdet.apis import Detected, DetInferencer, inference_detector
+from frdet.apis import Detected, DetInferencer, detect, inference_detector
 from frdet.apis.detect import CategoryIds
+from frdet.apis.inference import predict
 from frdet.config import load_config
 from frdet.errors import BrokenImageError, ConfigError, DataError
 from frdet.structures import DetDataSample
+from frdet.visualization import draw_boxes
 from tests.engine.toy import ROOT
 from tests.weights import NARROW_WORDS
 
@@ -208,6 +213,45 @@ def test_records_without_arguments(detector, picture):
     assert pickle.loads(pickle.dumps(found)).to_coco() == found.to_coco()
     _, second = detector([picture[0]] * 2)
     assert second.to_coco() == second.to_coco(1, [1, 2, 3, 4, 5, 6]) == second.to_coco(1, detector.category_ids())
+
+
+def test_masks_are_kept_as_pycocotools_writes_them():
+    """The second one is empty."""
+    masks = np.random.default_rng(0).random((2, 9, 12)) < [[[0.4]], [[0.0]]]
+    rles = [coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8)) for mask in masks]
+    rles = [{'size': [9, 12], 'counts': rle['counts'].decode()} for rle in rles]
+    found = dataclasses.replace(result(segmentations=rles), image=np.full((9, 12, 3), 128, np.uint8))
+    assert found.masks.dtype == bool and np.array_equal(found.masks, masks)
+    assert np.array_equal(pickle.loads(pickle.dumps(found)).masks, masks)
+    assert [r['segmentation'] for r in found.to_coco()] == rles
+    assert json.loads(json.dumps(found.to_coco()))[0]['segmentation'] == rles[0]
+    drawn, boxes_alone = found.draw(), dataclasses.replace(found, segmentations=None).draw()
+    given = found.image, found.boxes, found.labels, found.scores, found.classes
+    np.testing.assert_array_equal(drawn, draw_boxes(*given, masks=masks))
+    assert (drawn != boxes_alone).any() and 'segmentation' not in result().to_coco()[0] and result().masks is None
+    none = Detected(found.image, np.zeros((0, 4)), np.zeros(0), np.zeros(0, int), found.classes, segmentations=[])
+    assert none.masks.shape == (0, 9, 12) and none.draw().shape == drawn.shape
+
+
+def test_masks_of_a_detector(detector, picture, expected, monkeypatch):
+    """Those of the detections that are kept, as the detector gives them."""
+    given = {}
+
+    def with_masks(model, batch):
+        (sample,) = predict(model, batch)
+        found = sample.pred_instances
+        found.masks = torch.rand(len(found), *sample.ori_shape, generator=torch.Generator().manual_seed(0)) < 0.5
+        given.update(found.items())
+        return [sample]
+
+    monkeypatch.setattr(detect, 'predict', with_masks)
+    with monkeypatch.context() as patch:
+        patch.setattr(detector, 'score_thr', least := float(expected.pred_instances.scores.median()))
+        found = detector(picture[0])
+    kept = given['scores'] >= least
+    assert 0 < len(found) < len(kept)
+    assert np.array_equal(found.masks, given['masks'][kept].numpy())
+    assert found.segmentations[0]['size'] == list(picture[1].shape[:2])
 
 
 def test_table():
