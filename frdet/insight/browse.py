@@ -10,6 +10,7 @@ import numpy as np
 from mmengine.config import Config
 
 from frdet.datasets.transforms.loading import read_image
+from frdet.datasets.transforms.masks import draw_masks
 from frdet.datasets.wrappers import entry, leaves
 from frdet.errors import BrokenImageError, ConfigError
 from frdet.insight.outlines import outline_of
@@ -100,14 +101,14 @@ def show_image(section: Section, record: Mapping[str, Any], item: Mapping[str, A
     groups = (sample.gt_instances, sample.ignored_instances)
     boxes, labels = (np.concatenate([group[key].cpu().numpy() for group in groups]) for key in ('bboxes', 'labels'))
     crowd, more = np.arange(len(boxes)) >= len(groups[0]), ', mirrored' if sample.get('flip') else ''
-    masks = [mask for group in groups for mask in group.get('masks', [None] * len(group))]
+    masks: Any = [mask for group in groups for mask in group.get('masks', [None] * len(group))]
     pictures = [(network_input(item), boxes, labels, crowd, masks, f'{name}, after the pipeline', more)]
     if {'img_path', 'gt_bboxes', 'gt_labels'} <= set(record):
         with suppress(BrokenImageError):  # the pipeline took another image instead, and a warning says so
             raw = np.ascontiguousarray(read_image(record['img_path'])[:, :, ::-1])
             boxes, labels = record['gt_bboxes'], record['gt_labels']
             crowd = record.get('gt_crowd', np.zeros(len(boxes), dtype=bool))
-            masks = [None] * len(boxes)
+            masks = draw_masks(record['gt_masks'], raw.shape[:2]) if 'gt_masks' in record else [None] * len(boxes)
             pictures.append((raw, boxes, labels, crowd, masks, f'{Path(record["img_path"]).name}, on disk', ''))
     for image, boxes, labels, crowd, masks, what, more in pictures:
         caption = f'{what}: {image.shape[1]} x {image.shape[0]} pixels, {len(boxes)} boxes{more}'

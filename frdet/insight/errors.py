@@ -56,6 +56,8 @@ class Results(NamedTuple):
     truth: Objects
     found: Detected
     names: list[str]  #: of the objects: the ids of their annotations, or their numbers in their images, from 1
+    truth_masks: Sequence[Any] = ()  #: of the objects, as ``pack_mask`` takes them, None without one; empty: not read
+    found_masks: Sequence[Any] = ()  #: of the detections, likewise
 
     def names_of(self, cat_ids: Sequence[Id]) -> list[str]:
         """Names of categories; the id itself if it has no name."""
@@ -97,6 +99,7 @@ def read_results(
     img_ids: Sequence[Id] | None = None,
     classes: Sequence[str] | None = None,
     has_ids: bool = True,
+    with_masks: bool = False,
 ) -> Results:
     """Read an annotation file, and the detections that ``CocoMetric`` wrote to its ``outfile``.
 
@@ -107,11 +110,14 @@ def read_results(
         classes: names in label order; None means all of the file, sorted by id. Names not in the file are ignored.
         has_ids: whether the ids of annotations are the user's; they are not if frdet wrote the file from a format
             without ids.
+        with_masks: read the masks, too, if detections have masks.
 
     Raises:
         DataError: a file cannot be read or has another format.
     """
-    content = read_coco(ann_file)
+    listed = _read_detections(detections)
+    with_masks = with_masks and any(isinstance(item, dict) and item.get('segmentation') for item in listed)
+    content = read_coco(ann_file, with_masks=with_masks)
     content.ids = content.ids if has_ids else None
     ids = content.categories
     names = [name for name in (classes or ids) if name in ids]
@@ -119,7 +125,6 @@ def read_results(
     wanted = None if img_ids is None else set(img_ids)
     images = [image for image in content.images if wanted is None or image['id'] in wanted]
     place_of = {image['id']: place for place, image in enumerate(images)}
-    listed = _read_detections(detections)
     try:
         items = [item for item in listed if item['image_id'] in place_of and item['category_id'] in label_of]
         found = Detected(
@@ -139,7 +144,11 @@ def read_results(
             f'{ann_file} and {detections} are not COCO annotations and results ({error}): expected image_id, '
             'category_id, bbox and score'
         ) from None
-    return Results(images, names, [ids[name] for name in names], truth, found, [numbers[row] for row in rows])
+    masks: Any = ()
+    if with_masks:
+        truth_masks = [None] * len(rows) if content.masks is None else content.masks[rows].tolist()
+        masks = truth_masks, [item.get('segmentation') for item in items]
+    return Results(images, names, [ids[name] for name in names], truth, found, [numbers[row] for row in rows], *masks)
 
 
 def _read_detections(path: str | Path) -> list[dict[str, Any]]:

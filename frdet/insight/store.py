@@ -71,8 +71,11 @@ def load_facts(folder: Path) -> RunFacts | None:
         return None
 
 
-def load_results(facts: RunFacts, folder: Path) -> Results | None:
+def load_results(facts: RunFacts, folder: Path, *, with_masks: bool = False) -> Results | None:
     """Objects and detections of the last validation in ``folder``; None if the annotations are not known.
+
+    Args:
+        with_masks: read their masks, too, where there are any.
 
     Raises:
         DataError: a file cannot be read or has another format.
@@ -81,7 +84,12 @@ def load_results(facts: RunFacts, folder: Path) -> Results | None:
         return None
     classes = facts.classes or None
     return read_results(
-        facts.ann_file, folder / DETECTIONS, img_ids=facts.img_ids, classes=classes, has_ids=facts.has_ids
+        facts.ann_file,
+        folder / DETECTIONS,
+        img_ids=facts.img_ids,
+        classes=classes,
+        has_ids=facts.has_ids,
+        with_masks=with_masks,
     )
 
 

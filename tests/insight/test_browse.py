@@ -96,6 +96,25 @@ def test_masks_are_outlined(cfg, tmp_path):
     assert '<path' not in crowd.split('</g>')[0]
 
 
+def test_masks_on_disk_are_outlined(cfg, tmp_path):
+    """A polygon in the image on disk, and after the pipeline twice as large and mirrored."""
+    file = tmp_path / 'truth.json'
+    content = json.loads(file.read_text())
+    for item in content['annotations']:
+        x, y, width, height = item['bbox']
+        item['segmentation'] = [[x, y, x + width, y, x + width, y + height, x, y + height]]
+    file.write_text(json.dumps(content))
+    cfg.train_dataloader.dataset.with_masks = True
+    page = browse_dataset(cfg, tmp_path / 'page.html', num=1).read_text()
+    (after, crowd), disk = (figure.split('<g class="mark ')[1:] for figure in page.split('<figure data-filtered>')[1:])
+    assert '<path' in after and '<path' not in crowd.split('</g>')[0] and len(disk) == 2
+    lines = [re.search(r'<path d="M(.*?)Z"', mark)[1].split('L') for mark in (after, *disk)]
+    corners = [[[*map(float, corner.split())] for corner in line] for line in lines]
+    # After the pipeline (60, 10, 100, 70); on disk the cat (10, 5, 30, 35) and the crowd (40, 10, 50, 20).
+    expected = [([60.5, 10.5], [99.5, 69.5]), ([10.5, 5.5], [29.5, 34.5]), ([40.5, 10.5], [49.5, 19.5])]
+    assert [(min(line), max(line)) for line in corners] == expected
+
+
 def test_label_statistics(cfg, tmp_path):
     """Of all images, not only of those shown; the crowd does not count. 20 x 30 and 30 x 20 are below 32 x 32."""
     content = browse_dataset(cfg, tmp_path / 'page.html', num=1).read_text()

@@ -24,6 +24,7 @@ BESIDE = {
     'bbox_mAP_s': 'AP_s',
     'bbox_mAP_m': 'AP_m',
     'bbox_mAP_l': 'AP_l',
+    'segm_mAP': 'AP of masks',
 }
 Outcomes = Mapping[int, Outcome]  # seed -> what the run has reached
 

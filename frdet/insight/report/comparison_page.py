@@ -21,6 +21,7 @@ LAST = {
     'bbox_mAP_m': 'AP_m',
     'bbox_mAP_l': 'AP_l',
     'bbox_AR@100': 'AR@100',
+    'segm_mAP': 'AP of masks',
 }
 #: Keys that say where a run was made, not what it computed.
 PLACES = ('work_dir', 'visualizer', 'vis_backends', 'resume', 'launcher')

@@ -1,13 +1,17 @@
 """Images of a validation: the worst ones with their errors, and samples with truth beside detections."""
 
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from frdet.datasets.masks import decode_rle, pack_mask, rle_of, unpack_mask
 from frdet.datasets.transforms.loading import read_image
 from frdet.errors import DataError
 from frdet.insight.errors import KINDS
+from frdet.insight.outlines import outline_of
 from frdet.insight.page import Mark, Section, Tile
 from frdet.insight.report.run import Analysis, Run
 from frdet.visualization.drawing import draw_boxes, draw_side_by_side, shrunk
@@ -31,7 +35,8 @@ def add_worst(section: Section, run: Run, analysis: Analysis) -> None:
         if errors[place] and (whole := read_picture(run, analysis, place)) is not None:
             caption = f'{images[place]["file_name"]} (id {images[place]["id"]}): {errors[place]} errors'
             image, scale = shrunk(whole, SIDE)
-            section.picture(image, caption, marks=_marks(analysis, kind, missed, place, scale), filtered=True)
+            marks = _marks(analysis, kind, missed, place, scale, image.shape)
+            section.picture(image, caption, marks=marks, filtered=True)
 
 
 def shown(analysis: Analysis) -> tuple[np.ndarray, np.ndarray]:
@@ -50,24 +55,30 @@ def shown(analysis: Analysis) -> tuple[np.ndarray, np.ndarray]:
     return kind, missed
 
 
-def _marks(analysis: Analysis, kind: np.ndarray, missed: np.ndarray, place: int, scale: float) -> list[Mark]:
-    classes, truth, found = analysis.results.classes, analysis.results.truth, analysis.results.found
-    about = analysis.errors.about
+def _marks(
+    analysis: Analysis, kind: np.ndarray, missed: np.ndarray, place: int, scale: float, size: tuple[int, ...]
+) -> list[Mark]:
+    """Marks of an image that is shrunk by ``scale`` to a picture of ``size``."""
+    results, about = analysis.results, analysis.errors.about
+    classes, truth, found = results.classes, results.truth, results.found
 
-    def mark(box: Any, label: int, kind: str, tip: str, line: str, score: float | None = None) -> Mark:
-        name = classes[label]
+    def mark(of: Any, masks: Sequence[Any], row: int, kind: str, tip: str, line: str, **options: Any) -> Mark:
+        name = classes[of.label[row]]
+        pixels = pixels_of(masks, [row], results.images[place])
+        outline = outline_of(pixels[0], size) if pixels else ''
         tags = {'error': kind, 'class': name}
-        return Mark(box * scale, f'{name}{tip}', COLOUR_OF[kind], line, name, tags=tags, score=score)
+        look = COLOUR_OF[kind], line, name, outline
+        return Mark(of.boxes[row] * scale, f'{name}{tip}', *look, tags=tags, **options)
 
     def objects(chosen: np.ndarray, kind: str, line: str) -> list[Mark]:
         rows = np.flatnonzero((truth.image == place) & chosen)
-        return [mark(truth.boxes[row], truth.label[row], kind, f': {kind}', line) for row in rows]
+        return [mark(truth, results.truth_masks, row, kind, f': {kind}', line) for row in rows.tolist()]
 
     detections = []
-    for row in np.flatnonzero((found.image == place) & (kind >= 0)):
+    for row in np.flatnonzero((found.image == place) & (kind >= 0)).tolist():
         name, score = (*KINDS, RIGHT)[kind[row]], float(found.scores[row])
         tip = f' {score:.2f}: {name}' + (f'\nobject: {classes[truth.label[about[row]]]}' if about[row] >= 0 else '')
-        detections.append(mark(found.boxes[row], found.label[row], name, tip, 'solid', score))
+        detections.append(mark(found, results.found_masks, row, name, tip, 'solid', score=score))
     return [*objects(~truth.crowd, ANNOTATED, 'dotted'), *detections, *objects(missed, KINDS[-1], 'dashed')]
 
 
@@ -79,15 +90,31 @@ def samples(run: Run, analysis: Analysis) -> list[Tile]:
         if (whole := read_picture(run, analysis, place)) is None:
             continue
         image, scale = shrunk(whole, SIDE)
-        there = (truth.image == place) & ~truth.crowd
-        kept = (found.image == place) & (found.scores >= analysis.score)
-        drawn = draw_side_by_side(
-            draw_boxes(image, truth.boxes[there] * scale, truth.label[there], classes=classes),
-            draw_boxes(image, found.boxes[kept] * scale, found.label[kept], found.scores[kept], classes),
+        there = np.flatnonzero((truth.image == place) & ~truth.crowd)
+        kept = np.flatnonzero((found.image == place) & (found.scores >= analysis.score))
+        masks = (
+            pixels_of(some, rows, images[place])
+            for some, rows in ((results.truth_masks, there), (results.found_masks, kept))
         )
-        caption = f'{images[place]["file_name"]}: {there.sum()} annotated, {kept.sum()} found'
+        boxes, labels, scores = found.boxes[kept] * scale, found.label[kept], found.scores[kept]
+        drawn = draw_side_by_side(
+            draw_boxes(image, truth.boxes[there] * scale, truth.label[there], classes=classes, masks=next(masks)),
+            draw_boxes(image, boxes, labels, scores, classes, masks=next(masks)),
+        )
+        caption = f'{images[place]["file_name"]}: {len(there)} annotated, {len(kept)} found'
         tiles.append(Tile(shrunk(drawn, 1.5 * SIDE)[0], caption))
     return tiles
+
+
+def pixels_of(masks: Sequence[Any], rows: Iterable[int], image: Mapping[str, Any]) -> list[np.ndarray] | None:
+    """The masks ``rows`` of an image, (h, w) uint8 each; None if there are none, or one of them has another form."""
+    if not masks:
+        return None
+    with suppress(ValueError):
+        size = image['height'], image['width']
+        packed = (pack_mask(masks[row]) for row in rows)
+        return [decode_rle(rle_of([] if one is None else unpack_mask(one), size)) for one in packed]
+    return None
 
 
 def read_picture(run: Run, analysis: Analysis, place: int) -> np.ndarray | None:

@@ -17,7 +17,7 @@ from frdet.insight.store import SIZE_EDGES
 from frdet.visualization.fonts import legible
 
 #: Metrics that are drawn over the iterations: the end of the name in the log, and the name in the plot.
-METRICS = {'bbox_mAP': 'AP', 'bbox_mAP_50': 'AP50', 'bbox_mAP_75': 'AP75'}
+METRICS = {'bbox_mAP': 'AP', 'bbox_mAP_50': 'AP50', 'bbox_mAP_75': 'AP75', 'segm_mAP': 'AP of masks'}
 MANY_CLASSES = 20
 MOST_CLASSES = 100  # that one plot shows, because its size grows with them
 # Transparent to blue, so that text in the page's colour is legible above it on a light and on a dark page.
@@ -63,7 +63,8 @@ def curves(run: Run) -> Plot:
         for name in run.log.losses:
             _draw_series(losses, run.log, name, name)
         for ending, label in METRICS.items():
-            _draw_metric(ap, run, ending, label)
+            if not ending.startswith('segm') or run.metric(run.last, ending) is not None:
+                _draw_metric(ap, run, ending, label)
         _draw_series(rate, run.log, 'lr')
         _draw_series(time, run.log, 'time', 'all')
         _draw_series(time, run.log, 'data_time', 'waiting for data')

@@ -160,7 +160,7 @@ class Run:
             return None
         facts = store.load_facts(self.validated)
         try:
-            results = store.load_results(facts, self.validated) if facts else None
+            results = store.load_results(facts, self.validated, with_masks=True) if facts else None
         except DataError as error:
             self.missing.append(f'The detections cannot be compared with the truth. {error}')
             return None

@@ -82,6 +82,11 @@ def duration(seconds: float) -> str:
     return f'{minutes} min {rest} s' if minutes else f'{rest} s'
 
 
+def _meaning(metric: str) -> str:
+    meaning = MEANINGS.get(metric.replace('segm_', 'bbox_'), '')
+    return f'{meaning}, by the IoU of masks' if meaning and metric.startswith('segm_') else meaning
+
+
 def _metrics(page: Page, run: Run) -> None:
     if not run.log.val:
         return
@@ -94,7 +99,7 @@ def _metrics(page: Page, run: Run) -> None:
     )
     head = ['metric', f'best AP, iteration {best["iter"]:,}', f'last, iteration {last["iter"]:,}', 'what it is']
     names = [name for name in last if name not in ('iter', 'epoch')]
-    rows = [[name, best.get(name), last[name], MEANINGS.get(name.split('/')[-1], '')] for name in names]
+    rows = [[name, best.get(name), last[name], _meaning(name.split('/')[-1])] for name in names]
     section.table(head, rows, caption='Validation')
 
 

@@ -29,10 +29,10 @@ def validation(epoch, ap):
     return {'coco/bbox_mAP': ap, 'coco/bbox_mAP_50': 2 * ap, 'coco/bbox_mAP_l': -1.0, 'time': 9.0, 'step': epoch}
 
 
-def make_run(root, *, name='run', config='lr = 0.01\n', images=True, more=()):
+def make_run(root, *, name='run', config='lr = 0.01\n', images=True, masks=False, more=()):
     """The folder of the run; the data lies beside it. ``more`` are further lines of the log."""
     work_dir = root / name
-    coco = write_data(root / 'data', images)
+    coco = write_data(root / 'data', images, masks)
     # Two iterations an epoch. The first piece got to iteration 5, the second went on from the end of epoch 2.
     scalars(
         work_dir / FIRST,
@@ -50,7 +50,7 @@ def make_run(root, *, name='run', config='lr = 0.01\n', images=True, more=()):
         store.save_facts(facts, work_dir / folder)
         (work_dir / folder / 'config.py').write_text(config)
     detections = [
-        dict(image_id=1, category_id=label + 1, bbox=[x, y, 100, 100], score=score)
+        dict(image_id=1, category_id=label + 1, bbox=[x, y, 100, 100], score=score, **mask_of(x, y, masks))
         for label, x, y, score, _ in DETECTIONS
     ]
     (work_dir / SECOND / store.DETECTIONS).write_text(json.dumps(detections))
@@ -59,13 +59,19 @@ def make_run(root, *, name='run', config='lr = 0.01\n', images=True, more=()):
     return work_dir
 
 
-def write_data(folder, images):
+def mask_of(x, y, masks):
+    """COCO's ``segmentation``: the left half of a box of 100 x 100 pixels."""
+    return {'segmentation': [[x, y, x + 50, y, x + 50, y + 100, x, y + 100]]} if masks else {}
+
+
+def write_data(folder, images, masks=False):
     folder.mkdir(exist_ok=True)
     content = {
         'images': [dict(id=k, file_name=f'{k}.png', width=1000, height=1000) for k in (1, 2)],
         'categories': [dict(id=k, name=name) for k, name in enumerate(CLASSES, start=1)],
         'annotations': [
-            dict(id=k, image_id=1, category_id=label + 1, bbox=[x, y, 100, 100], area=10000, iscrowd=0)
+            dict(image_id=1, category_id=label + 1, bbox=[x, y, 100, 100], iscrowd=0, **mask_of(x, y, masks))
+            | dict(id=k, area=10000)
             for k, (label, x, y) in enumerate(OBJECTS, start=1)
         ],
     }

@@ -13,7 +13,7 @@ from frdet.insight.report import write_page
 from frdet.insight.report.pictures import COLOUR_OF, COLOURS, shown
 from frdet.insight.report.run import analyse, read_run
 from frdet.insight.report.training_page import duration
-from tests.insight.report.made import CLASSES, FIRST, SECOND, make_run, scalars, step
+from tests.insight.report.made import CLASSES, FIRST, SECOND, make_run, scalars, step, validation
 from tests.insight.scene import DETECTIONS, MISSED, B, C, D, scene
 
 
@@ -47,6 +47,25 @@ def test_what_it_says(tmp_path):
     assert [row[:2] for row in classes] == [['d&lt;b&gt;og', '1'], ['cat', '5']]
     assert 'python tools/train.py made.py' in content and 'lr = 0.01' in content and '2.14.1' in content
     assert content.count('class="picture"') == 2  # the first image has errors, the second none; and a batch
+
+
+def test_masks_of_objects_and_detections(tmp_path):
+    """The left half of each box of 100 pixels, in a picture of 480 pixels for 1000: columns 0 to 23, rows 0 to 47."""
+    content = write_page(make_run(tmp_path, masks=True), tmp_path / 'page.html').read_text()
+    marks = [m for m in content.split('<g class="mark ')[1:] if 'tip="cat 0.90' in m or 'tip="cat: annotated' in m]
+    corners = [sorted(re.search(r'<path d="M(.*?)Z"', mark)[1].split('L')) for mark in marks]
+    first = ['0.5 0.5', '0.5 47.5', '23.5 0.5', '23.5 47.5']
+    assert len(marks) == 6 and corners.count(first) == 2
+    assert '/><path' not in write_page(make_run(tmp_path, name='plain'), tmp_path / 'page.html').read_text()
+
+
+def test_metric_values_of_masks(tmp_path):
+    more = [{**validation(3, 0.2), 'coco/segm_mAP': 0.15, 'coco/segm_AR@10': 0.25, 'coco/segm_other': 1.0}]
+    content = write_page(make_run(tmp_path, more=more), tmp_path / 'page.html').read_text()
+    words = {row[0]: row[-1] for row in table_of(content, 'Validation')}
+    assert words['coco/segm_mAP'] == 'AP, mean over IoU 0.50, 0.55, ... 0.95, by the IoU of masks'
+    assert words['coco/segm_AR@10'] == 'recall with 10 detections an image, by the IoU of masks'
+    assert words['coco/segm_other'] == '' and words['coco/bbox_mAP_50'] == 'AP at IoU 0.50'
 
 
 @pytest.mark.parametrize(
