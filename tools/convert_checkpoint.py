@@ -1,4 +1,4 @@
-"""Convert a Faster R-CNN checkpoint for another project: python tools/convert_checkpoint.py SRC DST --to LAYOUT"""
+"""Convert a detector's checkpoint for another project: python tools/convert_checkpoint.py SRC DST --to LAYOUT"""
 
 import argparse
 from pathlib import Path
@@ -19,7 +19,7 @@ with starting():
         write_detector,
     )
     from frdet.checkpoints.converting import check_target
-    from frdet.checkpoints.detectors import num_classes
+    from frdet.checkpoints.rows import num_classes
     from frdet.errors import CheckpointError
     from frdet.progress import Bar
 
@@ -27,7 +27,7 @@ INPUTS = {'bgr-to-rgb': (BGR, RGB), 'rgb-to-bgr': (RGB, BGR)}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description='Convert a Faster R-CNN checkpoint between projects.')
+    parser = argparse.ArgumentParser(description='Convert the checkpoint of a detector between projects.')
     parser.add_argument('source', metavar='SRC', help='path or URL of a checkpoint of any of the projects')
     parser.add_argument('target', metavar='DST', help='file to write: .pth, or .pkl for detectron2')
     parser.add_argument('--to', required=True, choices=LAYOUTS, help='project whose names to write')

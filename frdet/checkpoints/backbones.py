@@ -63,7 +63,8 @@ def _rename(name: str, source: str, target: str) -> str | None:
 @functools.cache
 def _pattern(template: str) -> re.Pattern:
     literal = [re.escape(part) for part in re.split(r'\{\d\}', template)]
-    return re.compile(r'(\d+)'.join(literal) + rf'(\.(?:{KINDS}))')
+    kinds = 'scale' if '.scales.' in template else KINDS  # FCOS: a number for each level
+    return re.compile(r'(\d+)'.join(literal) + rf'(\.(?:{kinds}))')
 
 
 NORM_EPS = 1e-5

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import pickle
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,17 +12,14 @@ import torch
 from torch import Tensor
 
 from frdet.checkpoints.backbones import convert_backbone
-from frdet.checkpoints.detectors import FC_CLS, FC_REG, LAYOUTS, convert_state_dict, misfits, num_classes, recognise
+from frdet.checkpoints.detectors import convert_state_dict, is_mmdets, misfits, recognise
+from frdet.checkpoints.families import LAYOUTS
 from frdet.checkpoints.reading import load_file, unwrap
+from frdet.checkpoints.rows import USED, num_classes
 from frdet.errors import CheckpointError
 from frdet.files import write_file
 
-#: COCO numbers its 80 classes from 1 to 90 and does not use these ids.
-UNUSED_IDS = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
-_USED = [i - 1 for i in range(1, 91) if i not in UNUSED_IDS]  # labels: category ids minus 1
 PLACEHOLDER = 'N/A'
-#: The logit of an unused id: its probability is 0, and the other probabilities do not change.
-_NEVER = -100.0
 
 #: The order of the channels, and the standard deviation of each channel in this order, for pixels of 0..255.
 Input = tuple[str, tuple[float, float, float]]
@@ -41,12 +39,30 @@ def class_names(content: dict[str, Any]) -> tuple[str, ...] | None:
     return tuple(classes) if classes and not isinstance(classes, str) else None
 
 
-def layout_in_words(state: dict[str, Any]) -> str:
-    """Describe the layout of the names, and why it does not fit, for logs and errors."""
+def layout_of(content: Any, state: dict[str, Any]) -> str | None:
+    """Return the layout of a file's weights; None for models of no known family.
+
+    The names decide. Most of MMDetection's are frdet's, so its files are known by what ``meta`` says: the version of
+    MMDetection 2, the config of MMDetection 3, or the layout in a file that ``write_detector`` wrote.
+    """
     layout = recognise(state)
-    if layout in (None, 'frdet'):
-        return 'names of no known project, used as they are' if layout is None else 'layout frdet'
-    return f'layout {layout}, but {why}' if (why := misfits(state, layout)) else f'layout {layout}'
+    if layout != 'frdet':
+        return layout
+    meta = content.get('meta') if isinstance(content, dict) else None
+    meta = meta if isinstance(meta, dict) else {}
+    if 'mmdet_version' in meta:
+        return 'mmdet2'
+    if is_mmdets(state) or re.search(r"""default_scope\s*=\s*['"]mmdet['"]""", str(meta.get('cfg', ''))):
+        return 'mmdet3'
+    return meta['layout'] if meta.get('layout') in LAYOUTS else layout
+
+
+def layout_in_words(state: dict[str, Any], layout: str | None) -> str:
+    """Describe the layout of the names, and why it does not fit, for logs and errors."""
+    if layout is None:
+        return 'names of no known project, used as they are'
+    why = misfits(state, layout) if layout in ('detectron2', 'torchvision') else None
+    return f'layout {layout}, but {why}' if why else f'layout {layout}'
 
 
 def read_detector(path: str | Path, source: str = 'auto') -> tuple[dict[str, Tensor], str, tuple[str, ...] | None]:
@@ -55,11 +71,11 @@ def read_detector(path: str | Path, source: str = 'auto') -> tuple[dict[str, Ten
     ``path`` may be any address that ``resolve`` takes. ``source`` is the layout; 'auto' recognises it.
 
     Raises:
-        CheckpointError: the file is unreadable or refused, or holds no Faster R-CNN in a known layout.
+        CheckpointError: the file is unreadable or refused, or holds no detector that converts.
     """
     content = load_file(path)
     state = unwrap(content, path)
-    layout = recognise(state) if source == 'auto' else source
+    layout = layout_of(content, state) if source == 'auto' else source
     if layout is None:
         with contextlib.suppress(CheckpointError):
             convert_backbone(state, '')
@@ -122,40 +138,9 @@ def _wrapped(state: dict[str, Tensor], path: Path, layout: str, classes: tuple[s
     meta: dict[str, Any] = {}
     if classes:
         meta = {'CLASSES': classes} if layout == 'mmdet2' else {'dataset_meta': {'classes': classes}}
+    if layout != 'frdet':
+        meta['layout'] = layout
     return {'state_dict': state, 'meta': meta}
-
-
-def map_coco_classes(state_dict: dict[str, Tensor], count: int, name: str = 'The state dict') -> dict[str, Tensor]:
-    """Map the head's classes between COCO's 80 classes and its 90 category ids, which torchvision uses as labels.
-
-    Unused ids get the probability 0. ``count`` is 80 or 90; a state dict that has ``count`` classes already is returned
-    unchanged. ``name`` is the file, for errors.
-
-    Raises:
-        CheckpointError: the detector has neither 80 nor 90 classes.
-    """
-    found = num_classes(state_dict)
-    if {found, count} - {80, 90}:
-        raise CheckpointError(f"{name} has {found} classes: COCO's 80 or 90 can be mapped to {count}, no others")
-    if found == count:
-        return state_dict
-    mapped = dict(state_dict)
-    for kind in ('weight', 'bias'):
-        scores, boxes = state_dict[f'{FC_CLS}.{kind}'], state_dict[f'{FC_REG}.{kind}']
-        mapped[f'{FC_CLS}.{kind}'] = _mapped(scores, [*_USED, 90], count + 1, _NEVER if kind == 'bias' else 0.0)
-        if len(boxes) != 4:  # one box for all classes
-            grouped = boxes.unflatten(0, (found, 4))
-            mapped[f'{FC_REG}.{kind}'] = _mapped(grouped, _USED, count, 0.0).flatten(0, 1)
-    return mapped
-
-
-def _mapped(values: Tensor, rows: list[int], length: int, fill: float) -> Tensor:
-    """Take ``rows`` of the values, or write the values into these rows of a tensor of ``length`` rows."""
-    if length == len(rows):
-        return values[rows]
-    out = values.new_full((length, *values.shape[1:]), fill)
-    out[rows] = values
-    return out
 
 
 def map_coco_names(classes: Sequence[str], count: int) -> tuple[str, ...]:
@@ -163,8 +148,8 @@ def map_coco_names(classes: Sequence[str], count: int) -> tuple[str, ...]:
     if len(classes) == count:
         return tuple(classes)
     if count == 80:
-        return tuple(classes[i] for i in _USED)
-    names = dict(zip(_USED, classes, strict=True))
+        return tuple(classes[i] for i in USED)
+    names = dict(zip(USED, classes, strict=True))
     return tuple(names.get(i, PLACEHOLDER) for i in range(90))
 
 

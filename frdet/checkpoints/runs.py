@@ -18,8 +18,8 @@ from mmengine.fileio import LocalBackend, register_backend
 from mmengine.logging import HistoryBuffer, print_log
 from mmengine.runner import CheckpointLoader
 
-from frdet.checkpoints.converting import class_names, layout_in_words
-from frdet.checkpoints.detectors import convert_state_dict
+from frdet.checkpoints.converting import class_names, layout_in_words, layout_of
+from frdet.checkpoints.detectors import convert_state_dict, from_mmdet, recognise
 from frdet.checkpoints.fit import warn
 from frdet.checkpoints.reading import load_file, unwrap
 from frdet.errors import CheckpointError
@@ -124,9 +124,9 @@ def newest_whole(work_dir: str | Path) -> str | None:
 def load_from_disk(filename: str, map_location: Any = None) -> dict[str, Any]:
     """Load a checkpoint for MMEngine, from any address, without running code in the file.
 
-    The checkpoint of a training run is returned unchanged. Any other file gives ``state_dict`` and ``meta``, which has
-    the names of the classes if the file has them. The weights are converted to frdet's names if they are another
-    project's Faster R-CNN. The layout is logged and returned under ``layout``.
+    The checkpoint of a training run of frdet is returned unchanged. Any other file gives ``state_dict`` and ``meta``,
+    which has the names of the classes if the file has them. The weights are converted to frdet's names and order if
+    they are another project's detector of a known family. The layout is logged and returned under ``layout``.
 
     Raises:
         CheckpointError: the file is missing, damaged, unreadable, refused, or no checkpoint.
@@ -138,13 +138,17 @@ def load_from_disk(filename: str, map_location: Any = None) -> dict[str, Any]:
         raise CheckpointError(
             f'{filename} holds a {type(content).__name__}, expected a checkpoint: a dict with state_dict'
         )
-    if 'message_hub' in content and isinstance(content.get('state_dict'), dict):
-        print_log(f'{filename}: {layout_in_words(content["state_dict"])}', logger='current')
+    of_training = 'message_hub' in content and isinstance(content.get('state_dict'), dict)
+    state = content['state_dict'] if of_training else unwrap(content, filename)
+    kind = layout_of(content, state)
+    layout = layout_in_words(state, kind)
+    if of_training and kind not in ('mmdet2', 'mmdet3'):
+        print_log(f'{filename}: {layout}', logger='current')
         return content
-    state = unwrap(content, filename)
-    layout = layout_in_words(state)
     if layout in ('layout detectron2', 'layout torchvision'):
         state = dict(convert_state_dict(state, name=filename))
+    elif kind in ('mmdet2', 'mmdet3'):
+        state = from_mmdet(state)
     state = {name: torch.from_numpy(v.copy()) if isinstance(v, np.ndarray) else v for name, v in state.items()}
     print_log(f'{filename}: {layout}', logger='current')
     meta = content['meta'] if isinstance(content.get('meta'), dict) else {}
@@ -168,7 +172,8 @@ def load_checkpoint(path: str, map_location: Any = 'cpu') -> dict[str, Any]:
 
 def with_layout(source: str, checkpoint: dict[str, Any]) -> str:
     """Return ``source`` and the recognised layout, for errors about a checkpoint that does not fit."""
-    return f'{source} ({checkpoint.get("layout") or layout_in_words(checkpoint["state_dict"])})'
+    state = checkpoint['state_dict']
+    return f'{source} ({checkpoint.get("layout") or layout_in_words(state, recognise(state))})'
 
 
 def to_plain(value: Any) -> Any:

@@ -18,6 +18,7 @@ from mmengine.runner import CheckpointLoader, save_checkpoint
 from frdet.checkpoints.runs import WHOLE, check_whole, from_plain, newest_whole, to_plain, write_whole
 from frdet.engine import load_checkpoint
 from frdet.errors import CheckpointError
+from tests.checkpoints.test_families import one_stage
 from tests.checkpoints.test_reading import Trap
 from tests.checkpoints.tiny import assert_equal, tiny
 from tests.engine import toy
@@ -268,6 +269,23 @@ def test_names_that_are_not_all_known_stay(tmp_path, name):
     state = {'w': torch.ones(1)} if name == 'head.w' else tiny('torchvision')
     torch.save({**state, name: torch.ones(1)}, tmp_path / 'a.pth')
     assert_equal(load_checkpoint(str(tmp_path / 'a.pth'))['state_dict'], {**state, name: torch.ones(1)})
+
+
+@pytest.mark.parametrize('more', [{}, {'message_hub': {}, 'optimizer': {}}])
+def test_a_retinanet_of_mmdetection(tmp_path, more):
+    """Also one that was saved while training: its anchors have another order, and its GroupNorms another name."""
+    meta = {'cfg': "default_scope = 'mmdet'", 'dataset_meta': {'classes': ('cat', 'dog')}}
+    own = {'bbox_head.added.gn.weight': torch.ones(1)}  # of a user: it stays as it is
+    torch.save({'state_dict': {**one_stage('mmdet3'), **own}, 'meta': meta, **more}, tmp_path / 'a.pth')
+    loaded = load_checkpoint(str(tmp_path / 'a.pth'))
+    assert_equal(loaded['state_dict'], {**one_stage('frdet'), **own})
+    assert loaded['layout'] == 'layout mmdet3' and loaded['meta'] == meta
+
+
+@pytest.mark.parametrize('layout', ['detectron2', 'torchvision'])
+def test_other_families_of_other_projects(tmp_path, layout):
+    torch.save(one_stage(layout, fcos=True), tmp_path / 'a.pth')
+    assert_equal(load_checkpoint(str(tmp_path / 'a.pth'))['state_dict'], one_stage('frdet', fcos=True))
 
 
 def test_class_names_of_mmdetection_2(tmp_path):

@@ -46,10 +46,16 @@ CONV_AND_NORM = (('.conv', '', '.0'), ('.bn', '.norm', '.1'))
 BACKBONE = (
     ('backbone.conv1.weight', 'backbone.bottom_up.stem.conv1.weight', 'backbone.body.conv1.weight'),
     ('backbone.bn1.bias', 'backbone.bottom_up.stem.conv1.norm.bias', 'backbone.body.bn1.bias'),
+    ('backbone.bn1.running_mean', 'backbone.bottom_up.stem.conv1.norm.running_mean', 'backbone.body.bn1.running_mean'),
     (
         'backbone.layer4.0.bn3.weight',
         'backbone.bottom_up.res5.0.conv3.norm.weight',
         'backbone.body.layer4.0.bn3.weight',
+    ),
+    (
+        'backbone.layer4.0.bn3.running_mean',
+        'backbone.bottom_up.res5.0.conv3.norm.running_mean',
+        'backbone.body.layer4.0.bn3.running_mean',
     ),
 )
 COLUMNS = ('frdet', 'detectron2', 'torchvision')

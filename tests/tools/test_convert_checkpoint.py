@@ -57,8 +57,8 @@ def write(path, layout='frdet', classes=2):
 def test_one_line(tmp_path, convert):
     write(tmp_path / 'a.pkl', 'detectron2')
     line = convert('a.pkl', 'b.pth', '--to', 'torchvision')
-    # 3 of the backbone, 12 layers and 2 predictors of a weight and a bias each
-    assert line == 'a.pkl: detectron2, 2 classes, 31 parameters; written to b.pth as torchvision\n'
+    # 5 of the backbone, 12 layers and 2 predictors of a weight and a bias each
+    assert line == 'a.pkl: detectron2, 2 classes, 33 parameters; written to b.pth as torchvision\n'
     assert sorted(p.name for p in tmp_path.iterdir()) == ['a.pkl', 'b.pth']
 
 
@@ -80,14 +80,16 @@ def test_what_is_written(tmp_path, convert):
     for layout in ('frdet', 'mmdet2', 'mmdet3'):
         assert set(loaded[f'{layout}.pth']) == {'state_dict', 'meta'}
         assert_equal(loaded[f'{layout}.pth']['state_dict'], tiny())
-    assert loaded['mmdet2.pth']['meta'] == {'CLASSES': CLASSES}
-    assert loaded['mmdet3.pth']['meta'] == loaded['frdet.pth']['meta'] == {'dataset_meta': {'classes': CLASSES}}
+    assert loaded['mmdet2.pth']['meta'] == {'CLASSES': CLASSES, 'layout': 'mmdet2'}
+    assert loaded['mmdet3.pth']['meta'] == {'dataset_meta': {'classes': CLASSES}, 'layout': 'mmdet3'}
+    assert loaded['frdet.pth']['meta'] == {'dataset_meta': {'classes': CLASSES}}
 
 
 def test_class_names_from_mmdetection_2_or_unknown(tmp_path, convert):
     torch.save({'state_dict': tiny(), 'meta': {'CLASSES': CLASSES}}, tmp_path / 'a.pth')
     convert('a.pth', 'b.pth', '--to', 'mmdet3')
-    assert torch.load('b.pth', weights_only=True)['meta'] == {'dataset_meta': {'classes': CLASSES}}
+    written = torch.load('b.pth', weights_only=True)['meta']
+    assert written == {'dataset_meta': {'classes': CLASSES}, 'layout': 'mmdet3'}
     write(tmp_path / 't.pth', 'torchvision')
     convert('t.pth', 'c.pth', '--to', 'frdet')
     assert torch.load('c.pth', weights_only=True)['meta'] == {}
@@ -216,7 +218,7 @@ def test_commands_of_the_documentation(tmp_path, convert):
         convert(*args)
         assert (tmp_path / args[1]).is_file()
         layout = args[args.index('--to') + 1]
-        assert read_detector(tmp_path / args[1])[1] == ('frdet' if layout.startswith('mmdet') else layout)
+        assert read_detector(tmp_path / args[1])[1] == layout
 
 
 @pytest.fixture(scope='module')
