@@ -13,6 +13,7 @@ from mmengine.model import update_init_info
 from torch import Tensor, nn
 
 from frdet.checkpoints.backbones import convert_backbone, to_tensor
+from frdet.checkpoints.families import identify, in_words
 from frdet.checkpoints.reading import load_file, unwrap
 from frdet.errors import CheckpointError
 from frdet.registry import WEIGHT_INITIALIZERS
@@ -21,6 +22,7 @@ from frdet.registry import WEIGHT_INITIALIZERS
 _COUNTERS = ('num_batches_tracked', 'loss_normalizer')
 #: Layers of an ImageNet file that a backbone may lack.
 _CLASSIFIER = re.compile(r'(fc|head|classifier)\.')
+_MASK_HEAD = 'roi_head.mask_head.'
 _ADVICE = "Give the checkpoint of this config's model, or change the model to fit: depth, norm, number of classes"
 
 
@@ -30,9 +32,13 @@ def check_fit(module: nn.Module, state: dict[str, Tensor], source: str) -> None:
     ``source`` names the file, and the layout recognised in it, for errors.
 
     Raises:
-        CheckpointError: a parameter is missing, is left over or has another shape; the first few are named.
+        CheckpointError: it is a detector of another family; or a parameter is missing, is left over or has another
+            shape, and the first few are named.
     """
-    _refuse(module, source, *_differences(module.state_dict(), state))
+    own = module.state_dict()
+    missing, left_over, misshapen = _differences(own, state)
+    _refuse_family(module, source, [*missing, *left_over], own, state)
+    _refuse(module, source, missing, left_over, misshapen)
 
 
 def load_strictly(module: nn.Module, state: dict[str, Tensor], source: str) -> None:
@@ -45,17 +51,24 @@ def fit_to_start(module: nn.Module, state: dict[str, Tensor], source: str) -> di
     """Return the weights that fine-tuning starts from.
 
     Layers that a part of the module names in ``class_layers`` keep the module's own weights where the file has them for
-    another number of classes. Parameters that the module does not have, such as a mask head's, are left out. Each of
-    the two cases gives one warning.
+    another number of classes, and so does a mask head that the file does not have. Parameters that the module does not
+    have, such as a mask head's, are left out. Each of these cases gives one warning.
 
     Raises:
-        CheckpointError: another parameter is missing or has another shape.
+        CheckpointError: the file holds a detector of another family, or another parameter is missing or has another
+            shape.
     """
     own = module.state_dict()
     missing, left_over, misshapen = _differences(own, state)
+    masks = [n for n in own if n.startswith(_MASK_HEAD) and not n.endswith(_COUNTER)]
+    masks = masks if {*masks} <= {*missing} else []
+    missing = [n for n in missing if n not in masks]
     layers = _class_layers(module)
     anew = [n for n in misshapen if n.rpartition('.')[0] in layers and own[n].shape[1:] == state[n].shape[1:]]
+    _refuse_family(module, source, missing, own, state)
     _refuse(module, source, missing, [], {n: text for n, text in misshapen.items() if n not in anew})
+    if masks:
+        warn(f'{source} has no mask head: {_MASK_HEAD[:-1]} starts anew')
     if left_over:
         warn(f'{source} has, unlike the model, {few(left_over)}: left out')
     if anew:
@@ -64,7 +77,8 @@ def fit_to_start(module: nn.Module, state: dict[str, Tensor], source: str) -> di
         given = set.intersection(*(_count_given(len(own[n]), len(state[n]), layers[of[n]]) for n in anew))
         said = f'{given.pop()} classes, the model {wanted.pop()}' if len(given) == len(wanted) == 1 else 'other classes'
         warn(f'{source} has {said}: {named} start anew')
-    return {name: own[name] if name in anew else value for name, value in state.items() if name not in left_over}
+    taken = {name: own[name] if name in anew else value for name, value in state.items() if name not in left_over}
+    return {**taken, **{name: own[name] for name in masks}}
 
 
 def _class_layers(module: nn.Module) -> dict[str, int | None]:
@@ -84,6 +98,21 @@ def _count_given(own: int, given: int, num_classes: int | None) -> set[int]:
     kinds = {background: num_classes + background for background in (0, 1)} if num_classes else {}
     each = {background: own // count for background, count in kinds.items() if own % count == 0 and own}
     return {given // outputs - background for background, outputs in each.items() if given % outputs == 0}
+
+
+def _refuse_family(
+    module: nn.Module, source: str, names: list[str], own: dict[str, Tensor], state: dict[str, Tensor]
+) -> None:
+    """Say in words that the file has another family, if ``names`` differ because of that."""
+    given, wanted = identify(state), identify(own)
+    if not names or given is None or wanted is None:
+        return
+    found, model = in_words(given[1], state), in_words(wanted[1], own)
+    if given[1] is not wanted[1] or (found != model and all(n.startswith(_MASK_HEAD) for n in names)):
+        raise CheckpointError(
+            f"{source} holds a {found}, and the config's model is a {model}, {type(module).__name__}.\n"
+            f'Give a checkpoint of a {model}, or the config of a {found}'
+        )
 
 
 def _refuse(module: nn.Module, source: str, missing: list[str], left_over: list[str], shapes: dict[str, str]) -> None:

@@ -10,7 +10,7 @@ from mmengine.registry import DefaultScope
 from torch import nn
 
 from frdet.checkpoints import Pretrained
-from frdet.checkpoints.fit import fit_to_start
+from frdet.checkpoints.fit import fit_to_start, load_strictly
 from frdet.errors import CheckpointError
 from frdet.models.backbones import ResNet
 from tests.weights import caffe2_names, calibrated_resnet
@@ -95,6 +95,76 @@ def test_what_the_model_does_not_have_is_left_out(warnings):
     model.load_state_dict(taken, strict=True)
     (warning,) = warnings
     assert 'roi_head.mask_head.convs.0.weight' in warning and 'and 2 more: left out' in warning
+
+
+def family(kind, mask=False):
+    """A module with the layers by which a family is known, and a neck."""
+    layers = {
+        'Faster R-CNN': ('rpn_head.rpn_cls', 'roi_head.bbox_head.fc_cls'),
+        'RetinaNet': ('bbox_head.retina_cls', 'bbox_head.retina_reg'),
+        'Cascade R-CNN': ('rpn_head.rpn_cls', 'roi_head.bbox_head.0.fc_cls'),
+    }[kind]
+    if mask:
+        layers = (*layers, 'roi_head.mask_head.upsample', 'roi_head.mask_head.conv_logits')
+    model = nn.Module()
+    model.neck = nn.BatchNorm2d(2)
+    for layer in layers:
+        *outer, last = layer.split('.')
+        part = model
+        for name in outer:
+            if not hasattr(part, name):
+                part.add_module(name, nn.Module())
+            part = getattr(part, name)
+        part.add_module(last, nn.Conv2d(2, 3, 1))
+    return model
+
+
+@pytest.mark.parametrize('load', [load_strictly, fit_to_start])
+@pytest.mark.parametrize(('given', 'wanted'), [('RetinaNet', 'Faster R-CNN'), ('Faster R-CNN', 'Cascade R-CNN')])
+def test_another_family_is_refused_in_words(load, given, wanted):
+    with pytest.raises(CheckpointError) as info:
+        load(family(wanted), family(given).state_dict(), 'a.pth (layout frdet)')
+    first, second = str(info.value).splitlines()
+    assert first == f"a.pth (layout frdet) holds a {given}, and the config's model is a {wanted}, Module."
+    assert second == f'Give a checkpoint of a {wanted}, or the config of a {given}'
+
+
+@pytest.mark.parametrize(
+    ('given', 'wanted', 'words'),
+    [
+        (False, True, "holds a Faster R-CNN, and the config's model is a Mask R-CNN"),
+        (True, False, "holds a Mask R-CNN, and the config's model is a Faster R-CNN"),
+    ],
+)
+def test_masks_in_one_of_both_do_not_load(given, wanted, words):
+    """What is tested must be what was trained."""
+    with pytest.raises(CheckpointError, match=words):
+        load_strictly(family('Faster R-CNN', wanted), family('Faster R-CNN', given).state_dict(), 'a.pth')
+
+
+def test_a_mask_head_that_the_file_lacks_starts_anew(warnings):
+    state, model = family('Faster R-CNN').state_dict(), family('Faster R-CNN', mask=True)
+    own = {name: value.clone() for name, value in model.state_dict().items()}
+    model.load_state_dict(fit_to_start(model, state, 'a.pth'), strict=True)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, own[name] if 'mask_head' in name else state[name]), name
+    assert warnings == ['a.pth has no mask head: roi_head.mask_head starts anew']
+
+
+def test_half_a_mask_head_is_refused():
+    model = family('Faster R-CNN', mask=True)
+    state = model.state_dict()
+    del state['roi_head.mask_head.upsample.bias']
+    with pytest.raises(CheckpointError, match=r'lacks roi_head\.mask_head\.upsample\.bias'):
+        fit_to_start(model, state, 'a.pth')
+
+
+def test_masks_that_the_model_does_not_have_are_left_out(warnings):
+    model = family('Faster R-CNN')
+    taken = fit_to_start(model, family('Faster R-CNN', mask=True).state_dict(), 'a.pth')
+    model.load_state_dict(taken, strict=True)
+    (warning,) = warnings
+    assert 'a.pth has, unlike the model, roi_head.mask_head.conv_logits.bias' in warning and 'left out' in warning
 
 
 @pytest.mark.parametrize(
