@@ -51,6 +51,7 @@ NOT_RUN = {
     r'--slurm': 'needs Slurm; tests/apis/ablation/test_slurm.py writes its job script',
     r'tools/benchmark': 'minutes to hours at real size; tests/tools/test_benchmark.py runs each small',
     r'gpu_check': 'needs a GPU',
+    r'torchvision://': 'downloads weights; tests/checkpoints/test_against_torchvision.py loads files like them',
     r'convert_checkpoint': 'tests/tools/test_convert_checkpoint.py runs those of the pages',
     r'convert_dataset': 'tests/tools/test_convert_dataset.py runs those of docs/data_formats.md',
     r'export_onnx': 'a minute each; tests/test_examples.py runs it, tests/apis/export/test_exporting.py the code',

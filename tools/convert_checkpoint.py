@@ -19,6 +19,7 @@ with starting():
         write_detector,
     )
     from frdet.checkpoints.converting import check_target
+    from frdet.checkpoints.families import family_name
     from frdet.checkpoints.rows import num_classes
     from frdet.errors import CheckpointError
     from frdet.progress import Bar
@@ -57,7 +58,7 @@ def main() -> None:
         bar.advance(description='Writing')
         write_detector(target, state, args.to, classes)
     print(
-        f'{args.source}: {layout}, {num_classes(state)} classes, {len(state)} parameters; '
+        f'{args.source}: {family_name(state)} of {layout}, {num_classes(state)} classes, {len(state)} parameters; '
         f'written to {target} as {args.to}'
     )
 

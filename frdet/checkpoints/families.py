@@ -224,3 +224,10 @@ def in_words(family: Family, names: Iterable[str]) -> str:
     if family in (FASTER, CASCADE) and any('.mask_head.' in name for name in names):
         return 'Mask R-CNN' if family is FASTER else 'Cascade Mask R-CNN'
     return family.name
+
+
+def family_name(names: Iterable[str]) -> str | None:
+    """Return ``in_words`` of the family that has these names; None for other models."""
+    names = list(names)
+    found = identify(names)
+    return in_words(found[1], names) if found else None

@@ -5,6 +5,8 @@ import os
 import pickle
 import shlex
 import sys
+from pathlib import Path
+from urllib.parse import urlparse
 
 import numpy as np
 import pytest
@@ -12,10 +14,12 @@ import torch
 import torchvision
 
 from frdet.checkpoints import BGR, RGB, change_input, map_coco_classes, read_detector, write_detector
+from frdet.checkpoints.reading import torchvision_url
 from frdet.config import load_config
 from frdet.datasets import write_shapes
 from frdet.errors import CheckpointError
 from frdet.registry import DETECTORS
+from tests.checkpoints.test_families import one_stage
 from tests.checkpoints.test_reading import Trap
 from tests.checkpoints.tiny import assert_equal, tiny
 from tests.engine.toy import ROOT
@@ -58,7 +62,7 @@ def test_one_line(tmp_path, convert):
     write(tmp_path / 'a.pkl', 'detectron2')
     line = convert('a.pkl', 'b.pth', '--to', 'torchvision')
     # 5 of the backbone, 12 layers and 2 predictors of a weight and a bias each
-    assert line == 'a.pkl: detectron2, 2 classes, 33 parameters; written to b.pth as torchvision\n'
+    assert line == 'a.pkl: Faster R-CNN of detectron2, 2 classes, 33 parameters; written to b.pth as torchvision\n'
     assert sorted(p.name for p in tmp_path.iterdir()) == ['a.pkl', 'b.pth']
 
 
@@ -205,13 +209,16 @@ def test_code_is_refused_and_not_run(tmp_path, name):
     assert os.listdir(tmp_path) == [name]
 
 
-def test_commands_of_the_documentation(tmp_path, convert):
+def test_commands_of_the_documentation(tmp_path, convert, monkeypatch):
     write(tmp_path / 'model_final.pkl', 'detectron2', classes=80)
     write(tmp_path / 'fasterrcnn_resnet50_fpn_coco.pth', 'torchvision', classes=90)
     torch.save({'state_dict': tiny(classes=80), 'meta': {}, 'message_hub': {}}, tmp_path / 'epoch_12.pth')
+    address = urlparse(torchvision_url('retinanet_resnet50_fpn_v2'))
+    monkeypatch.setenv('FRDET_CACHE', str(tmp_path))  # where a file of this name is used unseen
+    torch.save(one_stage('torchvision', classes=90), tmp_path / Path(address.path).name)
     text = (ROOT / 'docs/checkpoints.md').read_text()
-    commands = [shlex.split(line) for line in text.splitlines() if line.startswith('    python tools/')]
-    assert len(commands) == 6
+    commands = [shlex.split(line) for line in text.splitlines() if line.startswith('    python tools/convert')]
+    assert len(commands) == 7
     for command in commands:
         _, tool, *args = command
         assert tool == 'tools/convert_checkpoint.py'
