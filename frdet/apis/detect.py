@@ -18,7 +18,7 @@ from frdet.apis.images import ChannelOrder, Image, batches, is_single, prepare
 from frdet.apis.inference import init_detector, pipeline_of, predict
 from frdet.datasets.annotations import Id
 from frdet.datasets.classes import enumerate_names
-from frdet.datasets.masks import as_coco, decode_rle, encode_masks
+from frdet.datasets.masks import as_coco, decode_rle, encode_mask
 from frdet.errors import BrokenImageError, ConfigError, DataError, did_you_mean
 from frdet.visualization.drawing import READABLE_SIDE, draw_boxes, save_image
 
@@ -254,7 +254,7 @@ class DetInferencer:
             labels = found.labels[keep].cpu().numpy()
             segmentations: Any = None
             if 'masks' in found:
-                segmentations = [as_coco(packed) for packed in encode_masks(found.masks[keep].cpu().numpy())]
+                segmentations = [as_coco(encode_mask(mask)) for mask in found.masks[keep].cpu().numpy()]
             yield Detected(picture, boxes, scores, labels, self.classes, number, path, self._categories, segmentations)
 
 

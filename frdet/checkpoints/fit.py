@@ -60,7 +60,7 @@ def fit_to_start(module: nn.Module, state: dict[str, Tensor], source: str) -> di
     """
     own = module.state_dict()
     missing, left_over, misshapen = _differences(own, state)
-    masks = [n for n in own if n.startswith(_MASK_HEAD) and not n.endswith(_COUNTER)]
+    masks = [n for n in own if n.startswith(_MASK_HEAD) and not n.endswith(_COUNTERS)]
     masks = masks if {*masks} <= {*missing} else []
     missing = [n for n in missing if n not in masks]
     layers = _class_layers(module)
