@@ -10,6 +10,8 @@ from pycocotools import mask as coco_mask
 from frdet.datasets.annotations import Id
 from frdet.errors import ConfigError
 
+KINDS = ('bbox', 'segm')  # what is compared: boxes or masks
+
 
 class CocoEval(NamedTuple):
     """The result of COCO's evaluation for T thresholds, R recalls, K classes, A areas and M counts of detections.
@@ -60,8 +62,8 @@ class Numbered(NamedTuple):
     found: np.ndarray
     tested: list[int]
     max_dets: list[int]
-    truth_masks: list[dict[str, Any]] | None = None
-    found_masks: list[dict[str, Any]] | None = None
+    truth_masks: list[Any] | None = None
+    found_masks: list[Any] | None = None
 
     @property
     def iou_type(self) -> str:
@@ -118,8 +120,9 @@ def hotcoco_evaluator(task: Numbered, ious: Sequence[float] | None = None) -> An
     from hotcoco import COCO, COCOeval
 
     image, category, boxes, area, crowd = task.truth
-    columns = dict(area=area, iscrowd=crowd, segmentation=task.truth_masks)
-    truth = COCO.from_arrays(*_records(task), image, category, boxes, **columns)
+    truth = COCO.from_arrays(
+        *_records(task), image, category, boxes, area=area, iscrowd=crowd, segmentation=task.truth_masks
+    )
     found = truth.load_res(task.found, segmentation=task.found_masks)
     if task.found_masks:
         found.update_anns(ids=np.arange(1, len(task.found) + 1), area=task.mask_areas())
@@ -164,3 +167,11 @@ def checked_backend(name: str) -> str:
     if name not in BACKENDS:
         raise ConfigError(f'CocoMetric: backend is {name!r}, expected {" or ".join(BACKENDS)}')
     return name
+
+
+def checked_kinds(metric: str | Sequence[str]) -> tuple[str, ...]:
+    """The kinds of evaluation that ``metric`` names. ConfigError if there is no such kind."""
+    kinds = (metric,) if isinstance(metric, str) else tuple(metric)
+    if not kinds or len({*kinds} & {*KINDS}) < len(kinds):
+        raise ConfigError(f"CocoMetric: metric is {metric!r}, expected 'bbox', 'segm' or both: ('bbox', 'segm')")
+    return kinds

@@ -20,14 +20,13 @@ from frdet.datasets.classes import UNUSED_CLASS
 from frdet.datasets.coco import CocoDataset, read_coco, write_coco
 from frdet.datasets.masks import as_coco
 from frdet.errors import ConfigError, DataError
-from frdet.evaluation.backends import BACKENDS, CocoEval, checked_backend
+from frdet.evaluation.backends import BACKENDS, CocoEval, checked_backend, checked_kinds
 from frdet.evaluation.numbering import Detections, detections_of, numbered, numbers_of
 from frdet.evaluation.truth import Source, Truth, check_images, classes_lacking, classes_of, parts_of, truth_of
 from frdet.files import write_file
 from frdet.registry import METRICS
 
 MAX_DETS = (1, 10, 100)
-KINDS = ('bbox', 'segm')  # what is compared: boxes or masks
 CLASS_COLUMNS = 3  # classes side by side in the table
 
 
@@ -275,14 +274,6 @@ def _class_table(rows: list[tuple[str, float]], name: str) -> AsciiTable:
     columns = [cells[start : start + height] for start in range(0, len(cells), height)]
     lines = [[text for cell in line for text in cell] for line in zip(*columns, strict=True)]
     return AsciiTable([['class', name] * CLASS_COLUMNS, *lines])
-
-
-def checked_kinds(metric: str | Sequence[str]) -> tuple[str, ...]:
-    """The kinds of evaluation that ``metric`` names. ConfigError if there is no such kind."""
-    kinds = (metric,) if isinstance(metric, str) else tuple(metric)
-    if not kinds or len({*kinds} & {*KINDS}) < len(kinds):
-        raise ConfigError(f"CocoMetric: metric is {metric!r}, expected 'bbox', 'segm' or both: ('bbox', 'segm')")
-    return kinds
 
 
 def _mean(values: np.ndarray) -> float:

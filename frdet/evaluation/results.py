@@ -1,4 +1,4 @@
-"""Detections from a results JSON: COCO's list of boxes, as `tools/test.py --out` and `tools/detect.py` write it."""
+"""Detections from a results JSON: COCO's list, as `tools/test.py --out` and `tools/detect.py` write it."""
 
 import json
 import math
@@ -6,35 +6,55 @@ import operator
 from collections import Counter
 from collections.abc import Collection, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from frdet.datasets.annotations import Id, check_fields, is_id, is_xywh
+from frdet.datasets.annotations import Id, check_fields, check_rle_size, is_id, is_xywh
+from frdet.datasets.masks import box_of, pack_mask, unpack_mask
 from frdet.errors import DataError
 from frdet.evaluation.numbering import Detections
 from frdet.evaluation.truth import Truth
 
 FORM = 'expected COCO\'s results, [{"image_id": 1, "category_id": 1, "bbox": [x, y, width, height], "score": 0.9}]'
+MASKS = 'for metric segm, every detection needs a segmentation, polygons or RLE; --metric bbox evaluates boxes alone'
+
+
+class Row(NamedTuple):
+    """A detection in an image."""
+
+    xywh: list[float]
+    score: float
+    label: int
+    mask: bytes | None
 
 
 def read_results(
-    path: str | Path, truth: Truth, classes: Sequence[str], positions: Collection[int]
+    path: str | Path,
+    truth: Truth,
+    classes: Sequence[str],
+    positions: Collection[int],
+    *,
+    with_masks: bool = False,
+    records: Sequence[dict[str, Any]] | None = None,
 ) -> tuple[list[Detections], str]:
     """The detections in every image at ``positions`` of the truth, also in those without a detection.
+
+    ``records`` are those of ``load_results(path)``, if they are read already.
 
     A detection is in the image ``file_name`` if it has this key, otherwise in the image ``image_id``. Its class is
     ``category_name``, otherwise ``category_id``. Detections in other images of the truth, or of classes of the truth
     that are not in ``classes``, are left out; the second result says how many, or is empty.
 
     Raises:
-        DataError: the file is no list of detections with boxes, or the truth lacks an image or a class of it.
+        DataError: the file is no list of detections, or the truth lacks an image or a class of it; or, ``with_masks``,
+            a detection has no mask, or an RLE of another size than its image.
     """
     images, labels = _Images(truth), _Labels(truth, classes)
-    rows: dict[int, list[tuple[list[float], float, int]]] = {position: [] for position in positions}
+    rows: dict[int, list[Row]] = {position: [] for position in positions}
     unknown: dict[str, Counter] = {'images': Counter(), 'categories': Counter()}
     left_out = Counter[str]()
-    for record in load_results(path):
+    for index, record in enumerate(load_results(path) if records is None else records):
         position = images.find(record)
         label = labels.find(record, position)
         if position is None:
@@ -44,7 +64,8 @@ def read_results(
         elif label < 0 or position not in rows:
             left_out['of classes' if label < 0 else 'in images'] += 1
         else:
-            rows[position].append((record['bbox'], record['score'], label))
+            mask = _mask(f'{path}: item {index}', record, truth.images[position]) if with_masks else None
+            rows[position].append(Row(record['bbox'], record['score'], label, mask))
     for what, names in unknown.items():
         if names:
             few = ', '.join(repr(name) for name, _ in names.most_common(3)) + (', ...' if len(names) > 3 else '')
@@ -54,12 +75,39 @@ def read_results(
             )
     said = ', '.join(f'{count} {where} that are not tested' for where, count in left_out.items())
     return [
-        _detections(truth, *one) for one in rows.items()
+        _detections(truth, *one, with_masks=with_masks) for one in rows.items()
     ], f'Left out of {path}: {said} (detections)' if said else ''
 
 
+def _packed(where: str, record: dict[str, Any], image: dict[str, Any] | None = None) -> bytes | None:
+    """The packed mask of a record. DataError, which begins with ``where``, if it is wrong, or of another ``image``."""
+    try:
+        mask = pack_mask(record.get('segmentation'))
+        if image is not None:
+            check_rle_size(mask, image)
+        return mask
+    except ValueError as error:
+        raise DataError(f'{where}.segmentation {error}') from None
+
+
+def _mask(where: str, record: dict[str, Any], image: dict[str, Any]) -> bytes:
+    """The packed mask of a record, which must have one."""
+    if (mask := _packed(where, record, image)) is None:
+        raise DataError(f'{where} has no mask: {MASKS}')
+    return mask
+
+
+def has_masks(records: Sequence[dict[str, Any]]) -> bool:
+    """Whether any record has a mask."""
+    return any(record.get('segmentation') for record in records)
+
+
 def load_results(path: str | Path) -> list[dict[str, Any]]:
-    """The records of a results JSON. Raises DataError unless each has an image, a class, a box and a score."""
+    """The records of a results JSON. A missing box becomes that of the mask.
+
+    Raises:
+        DataError: the file is no list of records that have an image, a class, a box or a mask, and a score.
+    """
     try:
         content = json.loads(Path(path).read_bytes())
     except OSError as error:
@@ -71,8 +119,8 @@ def load_results(path: str | Path) -> list[dict[str, Any]]:
         raise DataError(f'{path} is no list, it is a JSON {type(content).__name__}{keys}: {FORM}')
     for index, record in enumerate(content):
         where = f'{path}: item {index}'
-        if isinstance(record, dict) and 'segmentation' in record and 'bbox' not in record:
-            raise DataError(f'{where} has a mask and no bbox, and only boxes are evaluated: {FORM}')
+        if isinstance(record, dict) and not record.get('bbox') and (mask := _packed(where, record)):
+            record['bbox'] = box_of(unpack_mask(mask))
         try:
             check_fields(where, record, image_id=is_id, category_id=is_id, bbox=is_xywh, score=_is_score)
         except ValueError as error:
@@ -133,13 +181,13 @@ def _parts(path: str) -> tuple[str, ...]:
     return PurePosixPath(path.replace('\\', '/')).parts
 
 
-def _detections(truth: Truth, position: int, rows: list[tuple[list[float], float, int]]) -> Detections:
+def _detections(truth: Truth, position: int, rows: list[Row], *, with_masks: bool) -> Detections:
     image, folder = truth.images[position], truth.source_of(position).folder
-    boxes, scores, labels = zip(*rows, strict=True) if rows else ((), (), ())
     return Detections(
         img_id=image['id'],
         img_path=str(Path(folder, image['file_name'])) if folder is not None else None,
-        xywh=np.array(boxes, dtype=np.float64).reshape(-1, 4),
-        scores=np.array(scores, dtype=np.float64),
-        labels=np.array(labels, dtype=np.int64),
+        xywh=np.array([row.xywh for row in rows], dtype=np.float64).reshape(-1, 4),
+        scores=np.array([row.score for row in rows], dtype=np.float64),
+        labels=np.array([row.label for row in rows], dtype=np.int64),
+        masks=[row.mask for row in rows if row.mask is not None] if with_masks else None,
     )

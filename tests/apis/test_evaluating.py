@@ -11,6 +11,7 @@ from frdet.config import load_config
 from frdet.datasets.shapes import write_shapes
 from frdet.errors import ConfigError, DataError
 from tests.engine import toy
+from tests.evaluation import test_segm
 from tests.evaluation.test_coco_metric import directly, drawn_set
 from tools import evaluate as tool
 
@@ -97,3 +98,47 @@ def test_the_command(given, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         tool.main()
     assert '--cfg-options needs a config' in capsys.readouterr().err
+
+
+def test_masks_alone(tmp_path):
+    """Written by the metric, read again from the file, of which another project left out the boxes."""
+    content, samples = test_segm.drawn(4)
+    ann_file, out = tmp_path / 'truth.json', tmp_path / 'out.json'
+    ann_file.write_text(json.dumps(content))
+    expected, _ = test_segm.evaluate(ann_file, samples, outfile=str(out))
+    assert evaluate_results_of(ann_file, out) == expected
+    records = json.loads(out.read_text())
+    assert all(isinstance(record['segmentation']['counts'], str) for record in records)
+    for record in records:
+        del record['bbox']
+    out.write_text(json.dumps(records))
+    segm = {name: value for name, value in expected.items() if 'segm' in name}
+    assert evaluate_results_of(ann_file, out, kinds=['segm']) == segm
+    assert set(evaluate_results_of(ann_file, out)) == set(expected)
+
+
+def test_masks_and_the_command(given, monkeypatch, tmp_path):
+    """The drawn data set has masks. A file of boxes alone has none, and so has an annotation file of boxes alone."""
+    ann_file, results, options = given
+    content = json.loads(ann_file.read_text())
+    keys = ('image_id', 'category_id', 'segmentation')
+    masked = tmp_path / 'masked.json'
+    masked.write_text(json.dumps([{**{key: one[key] for key in keys}, 'score': 0.9} for one in content['annotations']]))
+    assert evaluate_results_of(ann_file, masked)['coco/segm_mAP'] == pytest.approx(1)
+    masks = [*options, 'test_dataloader.dataset.with_masks=True']
+    assert evaluate_results(load_config(CONFIG, masks), masked, kinds=['segm'])['coco/segm_mAP'] == pytest.approx(1)
+    assert set(evaluate_results(load_config(CONFIG, masks), masked)) == set(evaluate_results_of(ann_file, results))
+    for truth, found, message in [
+        (CONFIG, masked, 'was read without masks, .* set with_masks=True'),
+        (ann_file, results, 'item 0 has no mask'),
+    ]:
+        more = ['--cfg-options', *options] if truth is CONFIG else []
+        monkeypatch.setattr(sys, 'argv', ['evaluate.py', str(truth), str(found), '--metric', 'segm', *more])
+        with pytest.raises(DataError, match=message):
+            tool.main()
+    for annotation in content['annotations']:
+        del annotation['segmentation']
+    (tmp_path / 'boxes.json').write_text(json.dumps(content))
+    with pytest.raises(DataError, match='was read without masks'):
+        evaluate_results_of(tmp_path / 'boxes.json', masked)
+    assert 'coco/bbox_mAP' in evaluate_results_of(tmp_path / 'boxes.json', masked, kinds=['bbox'])

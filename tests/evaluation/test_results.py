@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from frdet.datasets import Annotations
+from frdet.datasets.masks import as_coco
 from frdet.errors import DataError
 from frdet.evaluation.results import read_results
 from frdet.evaluation.truth import Source, Truth
@@ -31,10 +32,11 @@ def record(**changes):
     return {'image_id': 7, 'category_id': 3, 'bbox': [1.5, 2, 3, 4], 'score': 0.5, **changes}
 
 
-def read(tmp_path, records, truth=ONE, classes=('cat', 'dog'), positions=None):
+def read(tmp_path, records, truth=ONE, classes=('cat', 'dog'), positions=None, **kwargs):
     path = tmp_path / 'results.json'
     path.write_text(records if isinstance(records, str) else json.dumps(records))
-    return read_results(path, truth, classes, range(len(truth.images)) if positions is None else positions)
+    positions = range(len(truth.images)) if positions is None else positions
+    return read_results(path, truth, classes, positions, **kwargs)
 
 
 def where(found):
@@ -94,7 +96,8 @@ def test_what_is_not_tested_is_left_out(tmp_path):
         ('[1, 2', 'is not JSON'),
         ('{"images": [], "annotations": []}', 'is no list, it is a JSON dict of images, annotations'),
         ([record(), 'x'], "item 1 is 'x': expected an object"),
-        ([{'image_id': 1, 'category_id': 1, 'segmentation': {}, 'score': 1}], 'item 0 has a mask and no bbox'),
+        ([{'image_id': 1, 'category_id': 1, 'segmentation': {}, 'score': 1}], 'item 0 has no bbox'),
+        ([{'image_id': 1, 'category_id': 1, 'segmentation': [[1, 2, 3, 4]], 'score': 1}], 'item 0.* of 2 points'),
         ([{'image_id': 1, 'bbox': [1, 2, 3, 4], 'score': 1}], 'item 0 has no category_id'),
         ([record(bbox=[1, 2, 3])], r'has bbox \[1, 2, 3\]: expected four finite numbers'),
         ([record(bbox=[1, 2, 3, float('nan')])], 'expected four finite numbers'),
@@ -118,3 +121,35 @@ def test_a_missing_file(tmp_path):
 
 def test_an_empty_list_is_no_error(tmp_path):
     assert where(read(tmp_path, [])[0]) == []
+
+
+def masked(mask, **changes):
+    return {**record(**changes), 'segmentation': mask}
+
+
+def test_masks_and_boxes_of_masks(tmp_path):
+    """Images have 50 x 60 pixels. A box that is not there is that of the mask."""
+    polygon, rle = [[1, 2, 9, 2, 9, 7.5]], {'size': [50, 60], 'counts': [100, 2, 2898]}
+    records = [masked(polygon), masked(rle, image_id=9), masked(polygon, category_id=5)]
+    del records[2]['bbox']
+    found, _ = read(tmp_path, records, with_masks=True)
+    assert [[as_coco(mask) for mask in one.masks] for one in found] == [
+        [polygon, polygon], [], [{'size': [50, 60], 'counts': 'T32bj2'}]
+    ]  # fmt: skip
+    assert found[0].xywh.tolist() == [[1.5, 2, 3, 4], [1, 2, 8, 5.5]]
+    assert all(one.masks is None for one in read(tmp_path, records)[0])
+
+
+@pytest.mark.parametrize(
+    ('mask', 'message'),
+    [
+        (None, 'item 1 has no mask: for metric segm, every detection needs .* --metric bbox'),
+        ([[1, 2, 3, 4]], r'item 1\.segmentation has a polygon of 2 points'),
+        ({'size': [60, 50], 'counts': [3000]}, r'item 1\.segmentation is an RLE of \[60, 50\]: expected .* \[50, 60\]'),
+    ],
+)
+def test_wrong_masks(tmp_path, mask, message):
+    records = [masked([[1, 2, 9, 2, 9, 7.5]]), masked(mask)]
+    with pytest.raises(DataError, match=message):
+        read(tmp_path, records, with_masks=True)
+    assert len(read(tmp_path, records)[0][0].labels) == 2  # masks do not matter to boxes
