@@ -10,7 +10,6 @@ COCO's objects have 43 coordinates on average. Such a mask is 130 bytes as an ob
 """
 
 import re
-from collections.abc import Iterable
 from itertools import chain
 from typing import Any
 
@@ -188,8 +187,3 @@ def _runs(counts: bytes) -> np.ndarray:
     for parity in (1, 2):
         lengths[parity::2] = np.cumsum(lengths[parity::2])
     return lengths
-
-
-def first_without(masks: np.ndarray | None, rows: Iterable[int]) -> int | None:
-    """The first of ``rows`` that has no mask; None if all have one."""
-    return next((row for row in rows if masks is None or masks[row] is None), None)

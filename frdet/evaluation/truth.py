@@ -14,7 +14,7 @@ import numpy as np
 from frdet.datasets.annotations import Annotations, Id, short
 from frdet.datasets.base import DetDataset
 from frdet.datasets.classes import UNUSED_CLASS
-from frdet.datasets.masks import first_without, rle_of, unpack_mask
+from frdet.datasets.masks import rle_of, unpack_mask
 from frdet.datasets.wrappers import leaves
 from frdet.errors import ConfigError, DataError, defined
 from frdet.evaluation.backends import Columns
@@ -130,7 +130,8 @@ class Truth:
         for source in self.sources:
             one = source.content
             rows = np.flatnonzero(one.labels(dict.fromkeys(classes or one.categories, 0)) == 0)
-            if (row := first_without(one.masks, rows.tolist())) is None:
+            lacking = (row for row in rows if one.masks is None or one.masks[row] is None)
+            if (row := next(lacking, None)) is None:
                 continue
             image = one.images[one.image_index[row]]
             what = 'was read without masks' if one.masks is None else 'has objects without a mask'

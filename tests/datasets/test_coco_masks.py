@@ -1,11 +1,15 @@
 """Masks of a COCO file, from the file to the sample of the model."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from pycocotools.coco import COCO
+from torch.nn import functional as F
 
+from frdet.config import load_config
 from frdet.datasets import Annotations, CocoDataset, VocDataset
 from frdet.datasets.checking import Findings
 from frdet.datasets.checking.annotations import check_annotations
@@ -13,8 +17,11 @@ from frdet.datasets.coco import load_sections, read_coco
 from frdet.datasets.coco import write_coco as save
 from frdet.datasets.coco_rows import CocoRows
 from frdet.datasets.masks import as_coco
+from frdet.datasets.shapes import write_shapes
 from frdet.errors import DataError
+from frdet.registry import DATASETS, METRICS
 
+ROOT = Path(__file__).resolve().parents[2]
 PIPELINE = [dict(type='LoadImage'), dict(type='PackDetInputs')]
 POLYGON = [[1.5, 2, 20.25, 4, 11, 30]]
 #: The masks of ``small_coco``, in the order of its annotations. Image 7 has 60 x 100 pixels, image 3 has 60 x 40.
@@ -187,3 +194,30 @@ def test_mistakes_in_masks_are_found(write_coco, with_masks):
             'annotations[0] (id 1): bbox [10, 20, 30, 40.5] in image 7 of 100x60, the mask is in [1.5, 2, 20.25, 30]',
         ),
     }
+
+
+def test_the_shipped_data_configs(tmp_path):
+    """Drawn, trained and tested with masks; the evaluator takes the same masks for right."""
+    cfg = load_config(ROOT / 'configs/_base_/datasets/shapes_instance.py')
+    write_shapes(tmp_path / 'shapes', num_train=3, num_val=3, image_size=(64, 80))
+    for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
+        loader.dataset.data_root = str(tmp_path / 'shapes')
+        data = DATASETS.build(loader.dataset)
+        sample = data[0]['data_samples']
+        assert sample.gt_instances.masks.shape == (len(sample.gt_instances), *sample.img_shape)
+    metric = METRICS.build(cfg.test_evaluator)
+    metric.use_dataset(data)
+    metric.dataset_meta = data.metainfo
+    for k in range(len(data)):
+        sample = data[k]['data_samples']
+        truth = sample.gt_instances
+        original = truth.new(masks=F.interpolate(truth.masks[:, None], sample.ori_shape)[:, 0] > 0, labels=truth.labels)
+        original.bboxes = truth.bboxes / torch.tensor(sample.scale_factor * 2)
+        original.scores = torch.ones(len(truth))
+        sample.pred_instances = original
+        metric.process({}, [sample.to_dict()])
+    values = metric.evaluate(len(data))
+    assert values['coco/segm_mAP_50'] > 0.99 and values['coco/bbox_mAP'] > 0.99
+    both = load_config(ROOT / 'configs/_base_/datasets/coco_instance.py')
+    assert all(both[f'{split}_dataloader'].dataset.with_masks for split in ('train', 'val', 'test'))
+    assert tuple(both.val_evaluator.metric) == tuple(both.test_evaluator.metric) == ('bbox', 'segm')
