@@ -208,9 +208,20 @@ def check_arguments(kind: str, target: Callable, given: set[str]) -> None:
         near = did_you_mean(key, accepted, sure=open_ended)
         if near or not open_ended:
             hint = near or f'it takes {", ".join(sorted(accepted)) or "none"}'
+            if owners := _having_part(kind, key):
+                hint += f'\n{key} is a part of {" and ".join(owners[:3])}'
             raise ConfigError(f'{kind} {name} has no argument {key!r}: {hint}')
     if missing := sorted(required - given):
         raise ConfigError(f'{kind} {name} needs {", ".join(missing)}')
+
+
+def _having_part(kind: str, part: str) -> list[str]:
+    """The components of a registry that declare a part of this name."""
+    found = next((registry for registry in Registry.all if registry.name == kind), None)
+    if found is None:
+        return []
+    declared = {name: getattr(one, 'parts', None) for name, one in found.module_dict.items()}
+    return sorted(name for name, parts in declared.items() if isinstance(parts, dict) and part in parts)
 
 
 def arguments_of(target: Callable) -> tuple[set[str], set[str], bool]:

@@ -137,7 +137,11 @@ def child(tmp_path, text):
         ('model = dict(roi_head=dict(num_classes=6))', r"StandardRoIHead has no argument 'num_classes'"),
         (
             'model = dict(bbox_head=dict(num_classes=6))',
-            r"FasterRCNN has no argument 'bbox_head': did you mean roi_head",
+            r"FasterRCNN has no argument 'bbox_head': did you mean roi_head.*\nbbox_head is a part of .*Single",
+        ),
+        (
+            "model = dict(type='SingleStageDetector', bbox_head=dict(type='RetinaHead'))",
+            r"SingleStageDetector has no argument 'roi_head': did you mean .*\nroi_head is a part of FasterRCNN",
         ),
         ('model = dict(roi_head=dict(bbox_head=dict(num_classes=0)))', r'num_classes .*:2\): found 0 .*at least 1'),
         ('train_dataloader = dict(batch_size=0)', r'batch_size .*:2\): found 0 \(int\), expected at least 1'),

@@ -17,7 +17,7 @@ from frdet.structures import clip_boxes
 
 
 @DENSE_HEADS.register_module()
-class RetinaHead(BaseModule):
+class MyRetinaHead(BaseModule):
     """K class scores and a box for every anchor, from two towers of convolutions that all levels share.
 
     Args:

@@ -14,7 +14,7 @@ model = dict(
     backbone=_base_.model.backbone,
     neck=dict(type='FPN', in_features=(1, 2, 3), out_channels=64, norm=_base_.norm, last_level='p6p7_on_p5'),
     head=dict(
-        type='RetinaHead',
+        type='MyRetinaHead',
         num_classes=None,
         in_channels=64,
         num_convs=2,

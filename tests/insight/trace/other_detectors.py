@@ -25,7 +25,7 @@ import retina  # noqa: E402  # an example of the documentation
 
 
 @DENSE_HEADS.register_module(force=True)
-class SpokenRetinaHead(retina.RetinaHead):
+class SpokenRetinaHead(retina.MyRetinaHead):
     """``said``: image, level, column, row, the refined box and the scores of K classes, in a row each."""
 
     def __init__(self, *, said: list[list[float]], **kwargs: Any):

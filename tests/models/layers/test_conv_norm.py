@@ -85,3 +85,10 @@ def test_weights_start_as_caffe2s_xavier() -> None:
     assert weight.abs().max() <= bound
     assert weight.abs().max() > 0.999 * bound
     assert weight.std().item() == pytest.approx(math.sqrt(1 / (64 * 9)), rel=0.02)
+
+
+@pytest.mark.parametrize(('norm', 'bias', 'has_bias'), [(None, False, True), ('BN', False, False), ('BN', True, True)])
+def test_a_convolution_without_a_norm_has_a_bias(norm: str | None, bias: bool, has_bias: bool) -> None:
+    layer = ConvNorm(2, 3, 3, norm=norm and dict(type=norm), bias=bias)
+    assert (layer.conv.bias is not None) == has_bias
+    assert not has_bias or layer.conv.bias.eq(0).all()

@@ -59,6 +59,57 @@ def test_focal_is_torchvisions() -> None:
     torch.testing.assert_close(loss, expected)
 
 
+@pytest.mark.parametrize('at_once', [2**17, 10])
+def test_focal_loss_of_classes_is_torchvisions(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its derivative too; 10 logits at once are two rows."""
+    monkeypatch.setattr('frdet.models.losses.focal._AT_ONCE', {'cpu': at_once})
+    logits = (3 * torch.randn(2, 7, 5)).requires_grad_()
+    other = logits.detach().clone().requires_grad_()
+    labels, weight = torch.randint(-1, 5, (2, 7)), torch.rand(2, 7)
+    loss = FocalLoss(alpha=0.3, gamma=1.5, loss_weight=0.5).of_classes(logits, labels, weight)
+    target = F.one_hot(labels + 1, 6)[..., 1:].float()
+    expected = 0.5 * (sigmoid_focal_loss(other, target, 0.3, 1.5) * weight[..., None]).sum()
+    torch.testing.assert_close(loss, expected)
+    (7 * loss).backward()
+    (7 * expected).backward()
+    torch.testing.assert_close(logits.grad, other.grad)
+
+
+def test_focal_loss_of_large_logits_is_finite() -> None:
+    """By hand: a missed class at -50 has loss 50, a wrong one at 50 too; right answers have none."""
+    logits = torch.tensor([[-50.0, 50.0], [-50.0, -50.0]], requires_grad=True)
+    loss = FocalLoss(alpha=0.25).of_classes(logits, torch.tensor([0, -1]), torch.ones(2))
+    loss.backward()
+    assert loss.item() == pytest.approx(0.25 * 50 + 0.75 * 50)
+    assert logits.grad.tolist() == [pytest.approx([-0.25, 0.75]), pytest.approx([0, 0], abs=1e-20)]
+
+
+def test_focal_loss_of_classes_in_bfloat16() -> None:
+    """The sum in float32; the gradient in the type of the logits."""
+    logits = torch.randn(9, 5).bfloat16().requires_grad_()
+    labels, weight = torch.randint(-1, 5, (9,)), torch.ones(9)
+    loss = FocalLoss().of_classes(logits, labels, weight)
+    loss.backward()
+    assert loss.dtype == torch.float32 and logits.grad.dtype == torch.bfloat16
+    torch.testing.assert_close(loss, FocalLoss().of_classes(logits.float(), labels, weight))
+
+
+def test_loss_of_classes_of_any_loss() -> None:
+    """-1 is no class. A subclass of FocalLoss with a loss of its own has that loss."""
+
+    class Counting(FocalLoss):
+        def elementwise(self, pred: Tensor, target: Tensor) -> Tensor:
+            return pred + 10 * target
+
+    logits, weight = torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([1.0, 0.5])
+    found = Counting(loss_weight=2.0).of_classes(logits, torch.tensor([1, -1]), weight)
+    assert found.item() == 2 * ((1 + 2 + 10) + 0.5 * (3 + 4))
+    found = BinaryCrossEntropyLoss().of_classes(logits, torch.tensor([1, -1]), weight)
+    target = torch.tensor([[0.0, 1.0], [0.0, 0.0]])
+    expected = F.binary_cross_entropy_with_logits(logits, target, weight[:, None].expand(2, 2), reduction='sum')
+    torch.testing.assert_close(found, expected)
+
+
 @pytest.mark.parametrize('loss', [BinaryCrossEntropyLoss(), FocalLoss()])
 def test_half_precision_logits_are_taken_in_float32(loss: nn.Module) -> None:
     pred = torch.randn(6).bfloat16()
@@ -230,6 +281,15 @@ def test_box_loss_on_deltas_by_hand() -> None:
     # target deltas: (15 - 5) / 10 = 1, 0, log 2, 0 -> |1| + 0 + log 2 + 0.5, over 4
     found = box_loss(L1Loss(), DeltaXYWHCoder(), deltas, boxes, targets, positive, 4)
     assert found.item() == pytest.approx((1.5 + math.log(2)) / 4)
+
+
+def test_box_loss_is_weighted_box_by_box() -> None:
+    """Losses of 2 and 6 with weights 0.5 and 0.1, and one that is not positive."""
+    boxes = torch.tensor([[0.0, 0.0, 10.0, 10.0]] * 3)
+    deltas = torch.tensor([[2.0, 0.0, 0.0, 0.0], [0.0, 6.0, 0.0, 0.0], [9.0, 9.0, 9.0, 9.0]])
+    positive, weight = torch.tensor([True, True, False]), torch.tensor([0.5, 0.1, 3.0])
+    found = box_loss(L1Loss(), DeltaXYWHCoder(), deltas, boxes, boxes, positive, 2.0, weight)
+    assert found.item() == pytest.approx((0.5 * 2 + 0.1 * 6) / 2)
 
 
 def test_box_loss_on_boxes_by_hand() -> None:

@@ -6,11 +6,13 @@ from torch import Tensor
 from frdet.models.task_modules import (
     NMS,
     Proposals,
+    best_pairs,
     best_scores,
     select_batch,
     select_labelled,
     select_proposals,
 )
+from frdet.models.task_modules.observing import TopK, observing
 
 INF = float('inf')
 NAN = float('nan')
@@ -259,3 +261,29 @@ def test_a_box_of_all_classes_suppresses_other_classes() -> None:
     for nms, expected in ((NMS(), [0, 1, 1]), (NMS(class_agnostic=True), [0, 1])):
         found = select_batch(boxes, scores, valid, score_thr=0.1, nms_iou_thr=0.5, num=5, nms=nms)
         assert found.labels[0].tolist() == expected + [-1] * (5 - len(expected))
+
+
+@pytest.mark.parametrize('num', [4, 1000])
+@pytest.mark.parametrize('way', ['few', 'observed', 'exported'])
+def test_best_pairs_are_those_of_a_slow_loop(num: int, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three images of 6 anchors and 5 classes; in the last one no score reaches 0.5."""
+    monkeypatch.setattr(torch.compiler, 'is_exporting', lambda: way == 'exported')
+    scores = torch.rand(3, 6, 5)
+    scores[2] *= 0.4
+    events: list = []
+    if way == 'observed':
+        with observing(events.append):
+            best, anchors, labels = best_pairs(scores, num, 0.5)
+    else:
+        best, anchors, labels = best_pairs(scores, num, 0.5)
+    for i, image in enumerate(scores.tolist()):
+        pairs = sorted(((s, a, k) for a, row in enumerate(image) for k, s in enumerate(row)), reverse=True)[:num]
+        expected = [pair for pair in pairs if pair[0] >= 0.5]
+        found = [row for row in zip(*(x[i].tolist() for x in (best, anchors, labels)), strict=True) if row[0] >= 0.5]
+        assert found == expected
+    assert best.shape[1] == num if way == 'exported' else best.shape[1] <= min(num, 30)
+    assert anchors.max() < 6 and labels.max() < 5
+    if way == 'observed':
+        (event,) = events
+        assert isinstance(event, TopK) and torch.equal(event.index, anchors)
+        assert torch.equal(event.scores, scores.amax(dim=2))
