@@ -17,7 +17,7 @@ from frdet.datasets.wrappers import leaves
 from frdet.errors import ConfigError, DataError
 
 #: Arguments of a data set that stay when its data are replaced.
-KEPT = ('pipeline', 'filter_cfg', 'test_mode', 'serialize_data', 'lazy_init', 'max_refetch')
+KEPT = ('pipeline', 'with_masks', 'filter_cfg', 'test_mode', 'serialize_data', 'lazy_init', 'max_refetch')
 
 
 def use_data(cfg: Config, path: str | Path, *, checkpoint: str | None = None) -> None:

@@ -1,6 +1,10 @@
 """What a source of data holds, in words and numbers."""
 
+import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from mmap import ACCESS_READ, mmap
+from pathlib import Path
 
 import numpy as np
 from terminaltables import AsciiTable
@@ -12,6 +16,7 @@ SHOWN = 20  # classes in the table
 FEW = 20  # images of validation
 RARE = 10  # boxes of a class
 HUGE = 4000  # pixels of the long side of an image
+MASK = re.compile(rb'"segmentation"\s*:\s*(\[\s*\[|\{)')  # in the text of a COCO file: polygons, or an RLE
 MOST = 100  # detections in an image, as the base config has them
 
 
@@ -89,6 +94,11 @@ def _doubts(source: Source) -> list[str]:
             f'An image has {crowded} objects, and at most {MOST} are detected in one: set roi_head.max_per_image and '
             'rpn_head.post_nms_test of the model to more.'
         )
+    if _has_masks(source):
+        said.append(
+            'The objects have masks. This config learns their boxes; the configs in configs/mask_rcnn learn the masks, '
+            'too, if they get these data sets with with_masks=True.'
+        )
     longest = np.median(np.concatenate([image_sizes(content).max(axis=1) for content in contents.values()]))
     if longest > HUGE:
         said.append(
@@ -96,6 +106,18 @@ def _doubts(source: Source) -> list[str]:
             'first if small objects matter.'
         )
     return said
+
+
+def _has_masks(source: Source) -> bool:
+    """Whether a COCO file has a mask. Annotations are read without masks, so the text is searched for one."""
+    files = {Path(source.found.root, arguments.get('ann_file', '')) for arguments in source.parts.arguments.values()}
+    return source.found.reader == 'CocoDataset' and any(map(_holds_mask, files))
+
+
+def _holds_mask(file: Path) -> bool:
+    with suppress(OSError, ValueError), open(file, 'rb') as own, mmap(own.fileno(), 0, access=ACCESS_READ) as text:
+        return MASK.search(text) is not None
+    return False
 
 
 def few(names: Sequence[str]) -> str:

@@ -167,6 +167,16 @@ def test_what_may_go_wrong_is_said(capsys):
     assert "Note: There are fewer than 10 boxes of 'circle'" in out
 
 
+@pytest.mark.parametrize('mask', [[[1, 1, 9, 1, 9, 9]], {'size': [8, 8], 'counts': [64]}, [], None])
+@pytest.mark.parametrize('place', [0, -1])
+def test_masks_are_named(capsys, mask, place):
+    folder = write('coco', train=TRAIN, val=TRAIN[:2])
+    file = folder / 'train/_annotations.coco.json'
+    change_json(file, lambda content: content['annotations'][place].update(segmentation=mask))
+    new_experiment(folder)
+    assert ('Note: The objects have masks.' in capsys.readouterr().out) == bool(mask)
+
+
 def enlarge(content):
     for image in content['images']:
         image.update(height=6000, width=9000)

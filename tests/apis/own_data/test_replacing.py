@@ -47,6 +47,12 @@ def test_parts_for_training(cfg):
     assert cfg.model == before.model and cfg.train_dataloader.batch_size == before.train_dataloader.batch_size
 
 
+def test_a_config_of_masks_reads_the_masks_of_the_data(cfg):
+    cfg.train_dataloader.dataset.with_masks = True
+    use_data(cfg, own_data.write(Path('new'), 'coco', dict(train=TRAIN, val=VAL)))
+    assert cfg.train_dataloader.dataset.with_masks and 'with_masks' not in cfg.val_dataloader.dataset
+
+
 def test_a_folder_without_parts_is_divided_for_training(cfg):
     use_data(cfg, own_data.write(Path('new'), 'coco', dict(all=TRAIN)))
     sizes = [len(built(cfg, part)) for part in ('train', 'val', 'test')]
