@@ -30,7 +30,6 @@ model = dict(
         conv_bias=False,
         anchor_generator=dict(
             sizes=((32, 40, 50), (64, 80, 101), (128, 161, 203), (256, 322, 406), (512, 645, 812)),
-            ratio_major=True,
             round_to_pixels=True,
             strides_from_maps=True,
         ),

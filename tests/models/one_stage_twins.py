@@ -70,9 +70,12 @@ def frdet_model(family: str, reference: nn.Module) -> SingleStageDetector:
 
 
 def to_frdet(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weights, or gradients, of torchvision's model under frdet's names."""
+    """Weights, or gradients, of torchvision's model under frdet's names, and the nine anchors in frdet's order."""
     last = 'conv' if any('bbox_ctrness' in name for name in tensors) else 'retina'
-    return {_name(name).replace('OUT', last): tensor for name, tensor in tensors.items()}
+    converted = {_name(name).replace('OUT', last): tensor for name, tensor in tensors.items()}
+    for name in [name for name in converted if 'retina_' in name]:  # of rows (ratio, size, ...)
+        converted[name] = converted[name].unflatten(0, (3, 3, -1)).transpose(0, 1).flatten(0, 2)
+    return converted
 
 
 def _name(name: str) -> str:

@@ -24,8 +24,6 @@ class AnchorGenerator:
         strides: image pixels per cell, of each level.
         sizes: square roots of the areas in image pixels, of each level.
         ratios: height / width.
-        ratio_major: the order of a cell's anchors, and so of a head's channels: all sizes of the first ratio, then of
-            the next (torchvision, MMDetection). False: all ratios of the first size, then of the next (detectron2).
         offset: 0, detectron2's and torchvision's, or 0.5 for the cell's middle.
         round_to_pixels: round the corners around the centre to whole pixels, as torchvision does.
         strides_from_maps: torchvision's strides: input size / map size, rounded down, separately for height and width.
@@ -36,7 +34,6 @@ class AnchorGenerator:
     strides: Sequence[int]
     sizes: Sequence[Sequence[float]]
     ratios: Sequence[float]
-    ratio_major: bool = False
     offset: float = 0.0
     round_to_pixels: bool = False
     strides_from_maps: bool = False
@@ -48,15 +45,13 @@ class AnchorGenerator:
         counts = {len(level) for level in self.sizes}
         if len(counts) != 1:
             raise ConfigError(f'AnchorGenerator: levels have {sorted(counts)} sizes; a shared head needs one count')
-        #: A, the number of anchors of a cell.
+        #: A, the number of anchors of a cell: all ratios of the first size, then of the next, as in detectron2. The
+        #: channels of torchvision's and MMDetection's RetinaNet are put in this order when its weights are read.
         self.num_anchors = counts.pop() * len(self.ratios)
         self.cell_anchors = [self._around_origin(level) for level in self.sizes]
 
     def _around_origin(self, sizes: Sequence[float]) -> Tensor:
-        pairs = [(size, ratio) for size in sizes for ratio in self.ratios]
-        if self.ratio_major:
-            pairs = [(size, ratio) for ratio in self.ratios for size in sizes]
-        widths = [((size**2 / ratio) ** 0.5, ratio) for size, ratio in pairs]
+        widths = [((size**2 / ratio) ** 0.5, ratio) for size in sizes for ratio in self.ratios]
         corners = [[-w / 2, -ratio * w / 2, w / 2, ratio * w / 2] for w, ratio in widths]
         anchors = torch.tensor(corners, dtype=torch.float32)
         return anchors.round() if self.round_to_pixels else anchors

@@ -36,16 +36,6 @@ def test_order_is_row_column_size_ratio() -> None:
     assert sides[4:8].tolist() == sides[:4].tolist()
 
 
-def test_ratio_major_is_the_order_of_torchvision() -> None:
-    """s / sqrt(r) wide and s * sqrt(r) high: both sizes of the first ratio, then both of the second."""
-    (anchors,) = AnchorGenerator(strides=(8,), sizes=((4, 8),), ratios=(1.0, 4.0), ratio_major=True).grid([(1, 2)])
-    sides = anchors[:, 2:] - anchors[:, :2]
-    assert sides[:4].tolist() == [[4, 4], [8, 8], [2, 8], [4, 16]]
-    expected = TorchvisionAnchorGenerator(((4, 8),), ((1.0, 4.0),)).cell_anchors[0]
-    found = AnchorGenerator(strides=(8,), sizes=((4, 8),), ratios=(1.0, 4.0), ratio_major=True, round_to_pixels=True)
-    assert torch.equal(found.cell_anchors[0], expected)
-
-
 @pytest.mark.parametrize(('offset', 'first', 'last'), [(0.0, [0, 0], [32, 16]), (0.5, [8, 8], [40, 24])])
 def test_offset_moves_the_centres(offset: float, first: list[float], last: list[float]) -> None:
     (anchors,) = AnchorGenerator(strides=(16,), sizes=((32,),), ratios=(1.0,), offset=offset).grid([(2, 3)])
