@@ -52,6 +52,7 @@ LONG = (
     'test_overfit.py',
     'ops/test_both_ways.py',
     'tools/test_train_and_test.py', 'apis/export/test_exporting.py',
+    'apis/export/test_masks.py',
     'engine/hooks/test_stop.py', 'models/test_same_losses.py', 'test_determinism.py', 'tools/test_bad_input.py',
     'tools/test_stop_and_resume.py', 'models/detectors/test_compiling.py', 'tools/test_dist.py', 'apis/test_launch.py',
     'tools/test_detect.py', 'test_configs.py', 'engine/hooks/test_val_loss.py', 'tools/test_convert_checkpoint.py',

@@ -34,9 +34,10 @@ def compare(model: object, out: Path, images: list) -> int:
     """Print one line for each batch. Returns 1 if a batch differs by more than rounding."""
     differences = check_exported(model, out, images)
     for d in differences:
+        masks = '' if d.mask is None else f'masks within {d.mask:.1g}, '
         print(
             f'{"same" if d.is_small else "DIFFERS":8}{d.name}: {d.detections} detections, boxes within {d.box:.1g} '
-            f'pixels, scores within {d.score:.1g}, {d.unpaired} unpaired'
+            f'pixels, scores within {d.score:.1g}, {masks}{d.unpaired} unpaired'
         )
     if not any(d.detections for d in differences):
         print('The model finds nothing in these images, so the comparison shows little: give --images with objects')

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,14 @@ from torch.nn import functional as F
 
 from frdet.config.safe import refuse_imports
 from frdet.errors import CheckpointError, ExportError
-from frdet.structures import DetDataSample, check_scale, to_original
+from frdet.structures import DetDataSample, check_scale, paste_masks, to_original
 
 INPUTS = ('images', 'image_sizes')
 #: Key of the JSON in the metadata of an ONNX file that ``export_detector`` writes and ``OnnxDetector`` reads.
 KEY = 'frdet'
 MISSING = 'An ONNX file needs {}, which cannot be imported: pip install "frdet[export]"'
 
-Run = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
+Run = Callable[[Tensor, Tensor], tuple[Tensor, ...]]
 
 
 class OnnxDetector:
@@ -50,6 +51,7 @@ class OnnxDetector:
         self.cfg = Config({'test_dataloader': {'dataset': {'pipeline': facts['pipeline']}}})
         refuse_imports(self.cfg)
         self.dataset_meta = {key: tuple(facts[key]) for key in ('classes', 'category_ids')}
+        self._paste = partial(paste_masks, **(facts.get('masks') or {}))
         self._run = _as_function(session)
 
     def test_step(self, data: dict[str, Any]) -> list[DetDataSample]:
@@ -58,12 +60,13 @@ class OnnxDetector:
         for sample in samples:
             check_scale(sample)
         outputs = run_batch(self._run, [image.float() for image in data['inputs']])
-        for sample, boxes, scores, labels in zip(samples, *outputs, strict=True):
+        for sample, boxes, scores, labels, *masks in zip(samples, *outputs, strict=True):
             there = labels >= 0
             found = InstanceData(bboxes=boxes[there], scores=scores[there], labels=labels[there])
-            sample.pred_instances = to_original(
-                found, sample.img_shape, sample.ori_shape, flip=bool(sample.get('flip', False))
-            )
+            if masks:
+                found.masks = masks[0][there]
+            flip = bool(sample.get('flip', False))
+            sample.pred_instances = to_original(found, sample.img_shape, sample.ori_shape, flip=flip, paste=self._paste)
         return samples
 
 
@@ -99,8 +102,8 @@ def _as_function(session: Any) -> Run:
 
 
 @torch.no_grad()
-def run_batch(run: Run, images: Sequence[Tensor], padding: float = 0.0) -> tuple[Tensor, Tensor, Tensor]:
-    """Boxes (N, D, 4), scores (N, D) and labels (N, D), -1 in empty rows, in N images (3, H_i, W_i) float32.
+def run_batch(run: Run, images: Sequence[Tensor], padding: float = 0.0) -> tuple[Tensor, ...]:
+    """The outputs of ``ExportedDetector.forward`` for N images (3, H_i, W_i) float32.
 
     ``padding`` is the value beside smaller images. It does not change the result.
     """

@@ -16,12 +16,14 @@ from frdet.structures import DetDataSample
 
 BOX_TOLERANCE = 0.1  # pixels
 SCORE_TOLERANCE = 1e-3
+MASK_TOLERANCE = 1e-2  # a box that is moved by its tolerance moves its mask
 UNPAIRED_SHARE = 0.05
 PAIRED = 1.0  # largest difference of the coordinates of a pair, in pixels
 GREY = 114.0  # about the mean of photographs
 SMALLEST = 65  # smallest side for a .pt2 file, in pixels
 
-Found = tuple[Tensor, Tensor, Tensor]  # boxes (n, 4), scores (n,), labels (n,)
+#: Boxes (n, 4), scores (n,), labels (n,), and masks (n, M, M) on grids, without which M is 0.
+Found = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 class Difference(NamedTuple):
@@ -32,6 +34,7 @@ class Difference(NamedTuple):
         detections: number of the model's detections.
         box: largest difference of a coordinate in a pair of detections, in pixels of the input.
         score: largest difference of scores in a pair.
+        mask: largest difference of a mask's probabilities in a pair; None without masks.
         unpaired: number of detections without a pair. Detections with the lowest kept score do not count.
     """
 
@@ -39,15 +42,17 @@ class Difference(NamedTuple):
     detections: int
     box: float
     score: float
+    mask: float | None
     unpaired: int
 
     @property
     def is_small(self) -> bool:
-        """Whether rounding explains it: at most 0.1 pixels, 0.001 of a score, and 5% of detections without a pair.
+        """Whether rounding explains it: at most 0.1 pixels, 0.001 of a score, 0.01 of a mask, and 5% without a pair.
 
         NMS may keep another candidate if the scores of two candidates differ by less than rounding.
         """
         is_close = self.box <= BOX_TOLERANCE and self.score <= SCORE_TOLERANCE
+        is_close &= (self.mask or 0) <= MASK_TOLERANCE
         return is_close and self.unpaired <= UNPAIRED_SHARE * self.detections
 
 
@@ -65,15 +70,17 @@ def check_exported(model: nn.Module, path: str | Path, images: Sequence[Image]) 
         DataError: an image cannot be read.
     """
     run, plain = load_exported(path), plain_copy(model)
+    plain.paste_masks = lambda masks, boxes, size: masks  # they are compared on their grids
     differences = []
     prepared = prepare(images, pipeline_of(model.cfg))
     for name, batch in _batches([data['inputs'].float() for data in prepared]):
         expected = _by_model(plain, batch)
         found, places = _by_file(run, batch)
         pairs = [_compare(*pair, _least_score(plain, pair[0], places)) for pair in zip(expected, found, strict=True)]
-        boxes, scores, unpaired = zip(*pairs, strict=True)
-        count = sum(len(scores) for _, scores, _ in expected)
-        differences.append(Difference(name, count, max(boxes), max(scores), sum(unpaired)))
+        boxes, scores, masks, unpaired = zip(*pairs, strict=True)
+        count = sum(len(scores) for _, scores, *_ in expected)
+        mask = max(masks) if expected[0][3].shape[1] else None
+        differences.append(Difference(name, count, max(boxes), max(scores), mask, sum(unpaired)))
     return differences
 
 
@@ -97,17 +104,17 @@ def _by_model(model: Any, batch: list[Tensor]) -> list[Found]:
     shapes = [tuple(image.shape[1:]) for image in batch]
     samples = [DetDataSample(metainfo=dict(img_shape=shape, ori_shape=shape)) for shape in shapes]
     data = [{'inputs': image, 'data_samples': sample} for image, sample in zip(batch, samples, strict=True)]
-    return [(x.bboxes, x.scores, x.labels) for x in (sample.pred_instances for sample in predict(model, data))]
+    found = [sample.pred_instances for sample in predict(model, data)]
+    return [(x.bboxes, x.scores, x.labels, x.get('masks', x.bboxes.new_zeros(len(x), 0, 0))) for x in found]
 
 
 def _by_file(run: Run, batch: list[Tensor]) -> tuple[list[Found], int]:
     """The detections of the file in each image, and the greatest number of detections in one image."""
     outputs = run_batch(run, batch, padding=99)  # any value must give the same result
-    found = [
-        (boxes[labels >= 0], scores[labels >= 0], labels[labels >= 0])
-        for boxes, scores, labels in zip(*outputs, strict=True)
-    ]
-    return found, outputs[2].shape[1]
+    boxes, scores, labels, *masks = outputs
+    masks = masks or [boxes.new_zeros(*labels.shape, 0, 0)]
+    there = [(one, one[2] >= 0) for one in zip(boxes, scores, labels, *masks, strict=True)]
+    return [tuple(x[is_there] for x in one) for one, is_there in there], labels.shape[1]
 
 
 def _least_score(model: nn.Module, found: Found, places: int) -> float:
@@ -117,18 +124,20 @@ def _least_score(model: nn.Module, found: Found, places: int) -> float:
     return max(threshold, last) + SCORE_TOLERANCE
 
 
-def _compare(expected: Found, found: Found, least: float) -> tuple[float, float, int]:
-    """The largest differences of boxes and of scores in pairs, and the larger number of detections without a pair.
+def _compare(expected: Found, found: Found, least: float) -> tuple[float, float, float, int]:
+    """The largest differences of boxes, scores and masks in pairs, and the larger number of detections without a pair.
 
     A detection's pair is the nearest box of its label, because rounding may exchange detections of equal scores.
     """
-    box, score, unpaired = [0.0], [0.0], []
+    box, score, mask, unpaired = [0.0], [0.0], [0.0], []
     for one, other in ((expected, found), (found, expected)):
-        boxes, scores, labels = (values[one[1] > least] for values in one)
+        boxes, scores, labels, masks = (values[one[1] > least] for values in one)
         apart = (boxes[:, None] - other[0]).abs().amax(dim=2).masked_fill(labels[:, None] != other[2], torch.inf)
         distance, nearest = F.pad(apart, (0, 1), value=torch.inf).min(dim=1)  # without another box it is inf
         has_pair = distance <= PAIRED
         unpaired.append(int((~has_pair).sum()))
         box += distance[has_pair].tolist()
         score += (other[1][nearest[has_pair]] - scores[has_pair]).abs().tolist()
-    return max(box), max(score), max(unpaired)
+        masks_apart = (other[3][nearest[has_pair]] - masks[has_pair]).abs().flatten(1)
+        mask += F.pad(masks_apart, (0, 1)).amax(dim=1).tolist()
+    return max(box), max(score), max(mask), max(unpaired)

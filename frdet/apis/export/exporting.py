@@ -22,12 +22,12 @@ from frdet.apis.exported import INPUTS, KEY, MISSING
 from frdet.apis.inference import pipeline_of, steps_of
 from frdet.errors import ExportError, UserError
 from frdet.files import write_file
-from frdet.models.detectors import Detector
+from frdet.models.detectors import Detector, mask_head_of
 from frdet.models.preprocessor import DetPreprocessor
 from frdet.ops import loading
 
 SUFFIXES = ('.onnx', '.pt2')
-OUTPUTS = ('boxes', 'scores', 'labels')
+OUTPUTS = ('boxes', 'scores', 'labels', 'masks')
 #: Dimensions of the inputs that may have any size.
 AXES = {'images': {0: 'batch', 2: 'height', 3: 'width'}, 'image_sizes': {0: 'batch'}}
 #: Attributes of the head that gives the detections, whose values are part of the graph.
@@ -41,8 +41,10 @@ class ExportedDetector(nn.Module):
         super().__init__()
         self.detector = detector
 
-    def forward(self, images: Tensor, image_sizes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, images: Tensor, image_sizes: Tensor) -> tuple[Tensor, ...]:
         """Boxes (N, D, 4), scores (N, D) and labels (N, D) in a batch, as ``Detector.predict`` finds them.
+
+        A detector with masks also gives masks (N, D, M, M): probabilities on a grid over each box.
 
         Args:
             images: (N, 3, H, W) float32, BGR from 0 to 255, resized as in testing. Images of several sizes lie at the
@@ -140,7 +142,7 @@ def facts_of(model: Any) -> dict[str, Any]:
     """What a program must know to use an exported file, and what the graph computes: plain data for JSON.
 
     ``pipeline`` has the transforms of test images with all their arguments, among them the resizing. It is None, as may
-    be the category ids, if the model has no ``cfg``.
+    be the category ids, if the model has no ``cfg``. ``masks`` says how masks become pixels; None without masks.
 
     Raises:
         ConfigError: there is no pipeline of test images, or joined test data have two category ids for a class.
@@ -148,12 +150,14 @@ def facts_of(model: Any) -> dict[str, Any]:
     meta, cfg = getattr(model, 'dataset_meta', {}), getattr(model, 'cfg', None)
     classes, rule = list(meta.get('classes', ())), model.data_preprocessor
     last = next((part for part in model.modules() if hasattr(part, 'score_thr')), None)
+    masks = mask_head_of(model)
     return {
         'version': __version__,
         'classes': classes,
         'category_ids': meta.get('category_ids') or (cfg and category_ids(cfg, classes)),
         'pipeline': cfg and [_whole(*pair) for pair in zip(steps_of(cfg), pipeline_of(cfg).transforms, strict=True)],
         'input': {'channel_order': 'bgr', 'value_range': [0, 255], 'layout': 'NCHW', 'padding': 'right and bottom'},
+        'masks': masks and {'threshold': getattr(masks, 'mask_thr_binary', 0.5), 'rule': getattr(masks, 'rule', None)},
         'graph': {
             'bgr_to_rgb': rule.bgr_to_rgb,
             'mean': rule.mean.flatten().tolist(),
@@ -201,7 +205,7 @@ def _as_onnx(program: ExportedProgram, metadata: dict[str, str]) -> bytes:
             custom_translation_table=translations(),
             dynamic_shapes=tuple(AXES[name] for name in INPUTS),
             input_names=INPUTS,
-            output_names=OUTPUTS,
+            output_names=OUTPUTS[: len(program.graph_signature.user_outputs)],
             verbose=False,
         )
     converted.model.metadata_props.update(metadata)

@@ -102,8 +102,12 @@ class Detector(BaseModel):
         )
 
     def paste_masks(self, masks: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
-        """Masks on grids over their boxes -> masks of the original image; see ``frdet.structures.paste_masks``."""
-        return paste_masks(masks, boxes, size)
+        """Masks on grids over their boxes -> masks of the original image; see ``frdet.structures.paste_masks``.
+
+        The first part with a method ``paste``, which is the mask head, does it by its own rule.
+        """
+        head = mask_head_of(self)
+        return paste_masks(masks, boxes, size) if head is None else head.paste(masks, boxes, size)
 
     def raw(self, features: tuple[Tensor, ...]) -> Any:
         """The second result of ``mode='tensor'``, beside the features: for example the outputs of a head."""
@@ -202,6 +206,11 @@ class Detector(BaseModel):
 def bare(model: nn.Module) -> Any:
     """The model without its wrapper, such as DistributedDataParallel."""
     return model.module if is_model_wrapper(model) else model
+
+
+def mask_head_of(model: nn.Module) -> Any:
+    """The first part of a model that has a method ``paste``; None if there is none."""
+    return next((part for part in model.modules() if hasattr(part, 'paste')), None)
 
 
 def class_counts(model: nn.Module) -> dict[str, int]:

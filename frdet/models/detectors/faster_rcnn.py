@@ -40,11 +40,6 @@ class FasterRCNN(Detector):
         proposals = self.rpn_head.predict(features, image_sizes)
         return self.roi_head.predict(features, proposals, image_sizes)
 
-    def paste_masks(self, masks: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
-        """See ``Detector.paste_masks``; by the rule of the mask head."""
-        head = getattr(self.roi_head, 'mask_head', None)
-        return super().paste_masks(masks, boxes, size) if head is None else head.paste(masks, boxes, size)
-
     def raw(self, features: tuple[Tensor, ...]) -> Any:
         """The RPN's logits and deltas."""
         return self.rpn_head(features)

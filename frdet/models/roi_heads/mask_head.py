@@ -6,7 +6,7 @@ predicted on a grid of M x M cells over each box, where M is twice the size of t
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from mmengine.model import BaseModule
@@ -51,6 +51,8 @@ class FCNMaskHead(BaseModule):
     parts = dict(roi_extractor=ROI_EXTRACTORS, loss_mask=LOSSES, norm=NORMS)
     #: See ``FCBBoxHead``.
     class_layers: tuple[str, ...] = ('conv_logits',)
+    upsample: Any  # torch's annotations allow a layer without a bias
+    conv_logits: Any
 
     def __init__(
         self,
@@ -83,7 +85,7 @@ class FCNMaskHead(BaseModule):
         self.soft_targets = soft_targets
         self.aligned_targets = aligned_targets
         self.mask_thr_binary = mask_thr_binary  # a user may set it on a loaded detector
-        self.paste_rule = paste
+        self.rule = paste
         channels = [in_channels] + [conv_channels] * num_convs
         convs = [ConvNorm(a, b, 3, norm=norm) for a, b in pairwise(channels)]
         self.convs = nn.ModuleList(convs)
@@ -168,7 +170,7 @@ class FCNMaskHead(BaseModule):
 
     def paste(self, masks: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
         """Masks (n, M, M) over boxes (n, 4) -> (n, height, width) bool; see ``frdet.structures.paste_masks``."""
-        return paste_masks(masks, boxes, size, threshold=self.mask_thr_binary, rule=self.paste_rule)
+        return paste_masks(masks, boxes, size, threshold=self.mask_thr_binary, rule=self.rule)
 
 
 def _computed(positive: Tensor) -> Tensor | slice:
