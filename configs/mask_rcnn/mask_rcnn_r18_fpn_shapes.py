@@ -1,0 +1,27 @@
+"""Mask R-CNN R18-FPN on the drawn shapes, from random weights: minutes on two CPU cores, no download.
+
+python tools/train.py configs/mask_rcnn/mask_rcnn_r18_fpn_shapes.py
+"""
+
+_base_ = '../quickstart/r18_fpn_shapes.py'
+
+model = dict(
+    roi_head=dict(
+        mask_head=dict(
+            type='FCNMaskHead',
+            roi_extractor=dict(type='MultiScaleRoIAlign', strides=(4, 8, 16, 32), output_size=14),
+            num_classes=6,
+            in_channels=64,
+            num_convs=2,
+            conv_channels=64,
+            class_agnostic=True,
+            loss_mask=dict(type='BinaryCrossEntropyLoss'),
+        ),
+    ),
+)
+
+train_dataloader = dict(dataset=dict(with_masks=True))
+val_dataloader = dict(dataset=dict(with_masks=True))
+test_dataloader = val_dataloader
+val_evaluator = dict(metric=('bbox', 'segm'))
+test_evaluator = val_evaluator
