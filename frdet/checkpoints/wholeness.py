@@ -19,7 +19,7 @@ _BLOCK = re.compile(
 #: All blocks of such a part have the same layers.
 _PARTS = ('backbone', 'neck', 'rpn_head', 'bbox_head', 'roi_head.bbox_head', 'roi_head.mask_head')
 #: A stage of a cascade.
-_STAGE = re.compile(r'roi_head\.(bbox|mask)_head\.\d+\.')
+_STAGE = re.compile(r'(roi_head\.(?:bbox|mask)_head)\.(\d+)\.(.+)')
 _COUNTER = 'num_batches_tracked'
 
 
@@ -59,11 +59,11 @@ def _missing(state: dict[str, Tensor]) -> list[str]:
     stages of a cascade have the same parameters.
     """
     layers: set[str] = set()
-    stages: dict[str, set[str]] = defaultdict(set)
+    stages: dict[str, dict[int, set[str]]] = defaultdict(lambda: defaultdict(set))
     blocks: dict[str, dict[int, set[str]]] = defaultdict(lambda: defaultdict(set))
     for name in state:
-        if match := _STAGE.match(name):
-            stages[match[0]].add(name.removeprefix(match[0]))
+        if match := _STAGE.fullmatch(name):
+            stages[match[1]][int(match[2])].add(match[3])
         if not (match := _BLOCK.fullmatch(name)):
             layers.add(name.rpartition('.')[0])
         elif not name.endswith(_COUNTER):
@@ -76,9 +76,9 @@ def _missing(state: dict[str, Tensor]) -> list[str]:
             blocks[tower][0] |= set()
     layers = {one for one in layers if not one.startswith(('backbone.', 'bbox_head.scales.'))}
     wanted = {f'{layer}.{kind}' for layer in layers for kind in ('weight', 'bias')}
-    for prefix in stages:
-        kind = prefix.rpartition('head.')[0]
-        wanted |= {prefix + one for other, found in stages.items() if other.startswith(kind) for one in found}
+    for head, found in stages.items():
+        every = {one for stage in found.values() for one in stage if not one.endswith(_COUNTER)}
+        wanted |= {f'{head}.{stage}.{one}' for stage in range(max(found) + 1) for one in every}
     for part in _PARTS:
         wanted |= set(_of_blocks(part, {stack: found for stack, found in blocks.items() if stack.startswith(part)}))
     return sorted(wanted - set(state))

@@ -268,8 +268,7 @@ def test_every_layout_detects_the_same(config, native, tmp_path, picture, capfd,
     capfd.readouterr()
     model = init_detector(config, tmp_path / name, 'cpu', PLAIN)
     lines = [line for line in ''.join(capfd.readouterr()).splitlines() if 'layout' in line]
-    recognised = 'frdet' if layout.startswith('mmdet') else layout
-    assert len(lines) == 1 and name in lines[0] and f'layout {recognised}' in lines[0]
+    assert len(lines) == 1 and name in lines[0] and f'layout {layout}' in lines[0]
     if recognised == 'frdet':
         assert model.dataset_meta['classes'] == CLASSES
     found = inference_detector(model, picture[0]).pred_instances

@@ -282,6 +282,15 @@ def test_a_parameter_that_is_missing_is_named(family, layout, name):
         convert_state_dict(state, name='a.pth')
 
 
+def test_a_stage_that_lacks_what_the_others_have():
+    state = {name: value for name, value in cascade('detectron2').items() if '.1.fc1.' not in name}
+    with pytest.raises(CheckpointError, match=r'lacks roi_heads\.box_head\.1\.fc1\.bias, .*1\.fc1\.weight$'):
+        convert_state_dict(state)
+    state = {name: value for name, value in cascade('frdet').items() if 'bbox_head.1.' not in name}
+    with pytest.raises(CheckpointError, match=r'lacks roi_head\.bbox_head\.1\.fc_cls\.bias, .* and 3 more'):
+        convert_state_dict(state)
+
+
 def test_a_tower_that_is_missing():
     state = {name: value for name, value in one_stage('detectron2').items() if 'bbox_subnet' not in name}
     with pytest.raises(CheckpointError, match=r'lacks head\.bbox_subnet\.0\.bias, .* and 5 more'):
