@@ -9,7 +9,7 @@ _base_ = './detectron2_r50_fpn.py'
 
 single = _base_.model.roi_head
 model = dict(
-    rpn_head=dict(post_nms_train=2000),
+    rpn_head=dict(allowed_border=None, post_nms_train=2000),
     roi_head=dict(
         _delete_=True,
         type='CascadeRoIHead',

@@ -7,7 +7,9 @@ _base_ = './mmdet_r50_fpn.py'
 
 single = _base_.model.roi_head
 model = dict(
-    rpn_head=dict(loss_bbox=dict(_delete_=True, type='SmoothL1Loss', beta=1 / 9), post_nms_train=2000),
+    rpn_head=dict(
+        allowed_border=0, loss_bbox=dict(_delete_=True, type='SmoothL1Loss', beta=1 / 9), post_nms_train=2000
+    ),
     roi_head=dict(
         _delete_=True,
         type='CascadeRoIHead',

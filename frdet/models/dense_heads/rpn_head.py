@@ -37,6 +37,8 @@ class RPNHead(BaseModule):
         trained_within: train only on anchors whose centre lies in their image, after its sides are rounded up to a
             multiple of this (MMDetection, 32). None: train on all anchors, also in the padding (detectron2,
             torchvision).
+        allowed_border: train only on anchors that reach less than this beyond the sides of their image, in pixels
+            (MMDetection's Cascade R-CNN, 0). None: train on all.
         pre_nms_train, pre_nms_test: number of the best anchors of each level that enter NMS.
         post_nms_train, post_nms_test: number of proposals of an image.
         nms_iou_thr: NMS threshold within a level.
@@ -74,6 +76,7 @@ class RPNHead(BaseModule):
         loss_bbox: dict,
         normalizer: str,
         trained_within: int | None = None,
+        allowed_border: float | None = None,
         pre_nms_train: int,
         pre_nms_test: int,
         post_nms_train: int,
@@ -96,6 +99,7 @@ class RPNHead(BaseModule):
         )  # fmt: skip
         self.normalizer = normalizer
         self.trained_within = trained_within
+        self.allowed_border = allowed_border
         self.pre_nms = {True: pre_nms_train, False: pre_nms_test}
         self.post_nms = {True: post_nms_train, False: post_nms_test}
         self.nms_iou_thr = nms_iou_thr
@@ -166,11 +170,16 @@ class RPNHead(BaseModule):
 
     def _assign(self, anchors: Tensor, truth: GroundTruth, image_sizes: Tensor) -> AssignResult:
         """Labels (B, N) of anchors (N, 4)."""
-        if self.trained_within is None:
+        if self.trained_within is None and self.allowed_border is None:
             return self.assigner.assign_batch(anchors, truth)
-        height, width = ((image_sizes / self.trained_within).ceil() * self.trained_within)[..., None].unbind(1)
-        x, y = ((anchors[:, :2] + anchors[:, 2:]) / 2).round().unbind(1)  # centres are whole up to rounding errors
-        inside = (x < width) & (y < height)
+        inside = torch.ones_like(anchors[None, :, 0], dtype=torch.bool)
+        if self.trained_within is not None:
+            sizes = (image_sizes / self.trained_within).ceil() * self.trained_within
+            centres = ((anchors[:, :2] + anchors[:, 2:]) / 2).round()  # they are whole up to rounding errors
+            inside = (centres < sizes.flip(1)[:, None]).all(dim=2)
+        if self.allowed_border is not None:
+            low, high = anchors[:, :2] + self.allowed_border, anchors[:, 2:] - self.allowed_border
+            inside = inside & (low >= 0).all(dim=1) & (high < image_sizes.flip(1)[:, None]).all(dim=2)
         # An empty box overlaps nothing, so an anchor outside is the best one of no ground truth.
         assigned = self.assigner.assign_batch(anchors * inside[..., None], truth)
         return assigned._replace(label=assigned.label.masked_fill(~inside, IGNORED))

@@ -287,3 +287,21 @@ def test_an_anchor_that_is_left_out_is_nobodys_best() -> None:
     truth = GroundTruth(boxes, torch.zeros(2, 1).long(), torch.tensor([[False], [True]]))
     losses, _ = make_head(trained_within=8).loss(features(), truth, SIZES)
     assert losses['rpn_num_pos'] == 1 / 2
+
+
+def test_anchors_that_reach_beyond_the_image_are_left_out() -> None:
+    """By a slow loop over MMDetection's rule. Without ground truth all others are negative."""
+    truth = GroundTruth(torch.zeros(2, 1, 4), torch.zeros(2, 1).long(), torch.zeros(2, 1).bool())
+    counts = []
+    for border in (0, 4, 1000):
+        head = make_head(allowed_border=border)
+        anchors = torch.cat(head.anchor_generator.grid([x.shape[2:] for x in features()]))
+        assigned = head._assign(anchors, truth, SIZES)
+        for label, (height, width) in zip(assigned.label, SIZES.tolist(), strict=True):
+            expected = [
+                0 if x1 >= -border and y1 >= -border and x2 < width + border and y2 < height + border else -1
+                for x1, y1, x2, y2 in anchors.tolist()
+            ]
+            assert label.tolist() == expected
+        counts.append(int((assigned.label == 0).sum()))
+    assert 0 < counts[0] < counts[1] < counts[2] == 2 * len(anchors)
