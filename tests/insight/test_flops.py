@@ -50,6 +50,14 @@ def test_flops_by_hand(r50, name):
     assert r50[name].flops == 2 * BY_HAND[name]
 
 
+def test_masks_by_hand():
+    """For 100 detections: four 3x3 at 14 x 14, a 2x2 upsampling, and a mask of 28 x 28 of the own class alone."""
+    found = stages(CONFIGS / 'mask_rcnn/mask_rcnn_r50_fpn_1x_coco.py')['roi_head.mask_head']
+    convs, upsampling = 4 * 9 * 256 * 256, 4 * 256 * 256
+    assert found.flops == 2 * 100 * ((convs + upsampling) * 14**2 + 256 * 28**2)
+    assert found.trained == convs + upsampling + 5 * 256 + 80 * 257
+
+
 def test_basic_blocks_by_hand():
     """R18's layer2 at 8 x 8: 3x3 64->128 and 128->128, 1x1 64->128 beside them; two of 3x3 128->128."""
     found = stages(CONFIGS / 'quickstart/r18_fpn_shapes.py')['backbone.layer2']

@@ -21,6 +21,9 @@ from frdet.models.task_modules import Detections
 from frdet.registry import LOSSES, MASK_HEADS, NORMS, ROI_EXTRACTORS, build_parts
 from frdet.structures import GroundTruth, paste_masks
 
+#: Pixels of masks in float32 at a time.
+CHUNK = 2**24
+
 
 @MASK_HEADS.register_module()
 class FCNMaskHead(BaseModule):
@@ -154,9 +157,15 @@ class FCNMaskHead(BaseModule):
 
     @torch.no_grad()
     def _targets(self, masks: Tensor, index: Tensor, boxes: Tensor, size: int) -> Tensor:
-        """Masks (T, H, W), and for R boxes (R, 4) the mask of each -> (R, size, size) of 0 to 1."""
-        rois = torch.cat([index[:, None].to(boxes), boxes], dim=1)
-        pooled = ops.roi_align(masks[:, None].float(), rois, size, 1.0, 0, self.aligned_targets).squeeze(1)
+        """Masks (T, H, W) uint8, and for R boxes (R, 4) the ``index`` (R,) of its mask -> (R, size, size) of 0 to 1."""
+        pooled = boxes.new_zeros(len(boxes), size, size)
+        step = max(1, CHUNK // masks[0].numel())
+        for first in range(0, len(masks), step):  # RoIAlign reads float32, and all masks would need much memory
+            part = masks[first : first + step, None].float()
+            others = ((index < first) | (index >= first + len(part)))[:, None]
+            number = (index - first)[:, None].masked_fill(others, 0).to(boxes)
+            rois = torch.cat([number, boxes.masked_fill(others, torch.nan)], dim=1)  # NaN gives zeros, at no cost
+            pooled += ops.roi_align(part, rois, size, 1.0, 0, self.aligned_targets).squeeze(1)
         return pooled if self.soft_targets else (pooled >= 0.5).float()
 
     def predict(self, features: Sequence[Tensor], found: Detections) -> Detections:

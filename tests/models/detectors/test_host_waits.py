@@ -13,6 +13,7 @@ from frdet.config import load_config
 from frdet.engine import AutocastOptimWrapper
 from frdet.models.detectors import FasterRCNN
 from frdet.models.detectors.base import _image_sizes
+from frdet.models.roi_heads import mask_head
 from frdet.ops import loading
 from frdet.registry import DETECTORS
 from frdet.structures import batch_ground_truth
@@ -21,12 +22,22 @@ from tests.apis.halves import batch
 ROOT = Path(__file__).resolve().parents[3]
 
 
-def shipped_model() -> FasterRCNN:
+CONFIGS = ('faster_rcnn/r50_fpn_1x_cocoval', 'mask_rcnn/mask_rcnn_r50_fpn_1x_coco')
+
+
+def shipped_model(name: str) -> FasterRCNN:
     """R18 with the shipped R50's rules, FrozenBN among them."""
     changes = {'depth': 18, 'style': 'pytorch', 'init_cfg': None}
     options = {'model.backbone': changes, 'model.neck.in_channels': (64, 128, 256, 512)}
-    cfg = load_config(ROOT / 'configs/faster_rcnn/r50_fpn_1x_cocoval.py', options)
+    cfg = load_config(ROOT / f'configs/{name}.py', options)
     return DETECTORS.build(cfg.model).train()
+
+
+def batch_with_masks(images: list[int]) -> dict:
+    data = batch(images)
+    for sample in data['data_samples']:
+        sample.gt_instances.masks = torch.ones(len(sample.gt_instances), *sample.img_shape, dtype=torch.uint8)
+    return data
 
 
 class NoWaits(TorchDispatchMode):
@@ -57,10 +68,12 @@ class NoWaits(TorchDispatchMode):
 
 
 @pytest.mark.skipif('cpu' not in loading.status().loaded, reason="torchvision's kernels do wait")
-def test_nothing_depends_on_data() -> None:
+@pytest.mark.parametrize('name', CONFIGS)
+def test_nothing_depends_on_data(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ground truth and sizes come from the host and are copied without waiting, which a CPU cannot tell."""
-    model = shipped_model()
-    data = model.data_preprocessor(batch([1, 2]), training=True)
+    monkeypatch.setattr(mask_head, '_computed', lambda positive: slice(None))  # as on a GPU
+    model = shipped_model(name)
+    data = model.data_preprocessor(batch_with_masks([1, 2]), training=True)
     samples = data['data_samples']
     truth, sizes = batch_ground_truth(samples), _image_sizes(data['inputs'], samples)
     with NoWaits() as waits:
@@ -76,14 +89,15 @@ def test_nothing_depends_on_data() -> None:
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='no GPU')
+@pytest.mark.parametrize('name', CONFIGS)
 @pytest.mark.parametrize('wrapper', [OptimWrapper, AutocastOptimWrapper])
-def test_a_step_does_not_wait_for_the_gpu(wrapper: type[OptimWrapper]) -> None:
+def test_a_step_does_not_wait_for_the_gpu(wrapper: type[OptimWrapper], name: str) -> None:
     """From the loader's batch to the updated weights, once the first step has chosen algorithms and made caches."""
-    model = shipped_model().cuda()
+    model = shipped_model(name).cuda()
     params = [p for p in model.parameters() if p.requires_grad]
     optim = wrapper(optimizer=torch.optim.SGD(params, lr=1e-4, momentum=0.9))
-    model.train_step(batch([1, 2]), optim)
-    data = batch([3, 4])
+    model.train_step(batch_with_masks([1, 2]), optim)
+    data = batch_with_masks([3, 4])
     data['inputs'] = [image.pin_memory() for image in data['inputs']]
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode('error')

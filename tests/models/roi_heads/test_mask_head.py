@@ -89,8 +89,9 @@ def slow_loss(head: FCNMaskHead, maps: list[Tensor], samples: tuple[Tensor, ...]
 
 @pytest.fixture(params=[False, True], ids=['CPU', 'as on a GPU'])
 def as_on_gpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every sample is computed, and none but the positive ones counts."""
+    """Every sample is computed, and none but the positive ones counts. Of the masks two are read at a time."""
     if request.param:
+        monkeypatch.setattr(mask_head, 'CHUNK', 2 * 64 * 64)
         monkeypatch.setattr(mask_head, '_computed', lambda positive: slice(None))
 
 
