@@ -150,6 +150,7 @@ def test_base_of_own_data():
         ('ohem', 'model.roi_head.sampler.type', 'OHEMSampler'),
         ('double_head', 'model.roi_head.bbox_head.reg_roi_scale_factor', 1.3),
         ('avg_fusion', 'model.neck.fuse_type', 'avg'),
+        ('pafpn', 'model.neck.type', 'PAFPN'),
         ('soft_nms', 'model.roi_head.nms.type', 'SoftNMS'),
         ('agnostic_nms', 'model.roi_head.nms.class_agnostic', True),
         ('bn', 'model.backbone.norm.type', 'BN'),

@@ -56,6 +56,8 @@ def count_flops(cfg: Config, size: tuple[int, int]) -> list[Stage]:
         raise ConfigError(f'{size[0]} x {size[1]} pixels: expected at least 1 of each')
     check_config(cfg)
     resolve_num_classes(cfg, lambda: classes_of_split(cfg, 'test'))
+    import torchvision  # noqa: F401  # it registers its operators
+
     counter = FlopCounterMode(display=False, custom_mapping={torch.ops.torchvision.deform_conv2d: _deform_conv_flops})
     with torch.device('meta'), torch.no_grad():
         model: Any = DETECTORS.build(cfg.model).eval()

@@ -1,6 +1,6 @@
-"""frdet's operators written in ONNX operators, opset 18, for ``torch.onnx.export``. Needs onnxscript.
+"""frdet's operators, and torchvision's of DCNv2, written in ONNX operators, opset 18, for ``torch.onnx.export``.
 
-Shapes: K RoIs, L maps, (h, w) bins; N boxes, m of them with a score, in G groups.
+It needs onnxscript. Shapes: K RoIs, L maps, (h, w) bins; N boxes, m of them with a score, in G groups.
 """
 
 import math
@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+import torchvision  # noqa: F401  # it registers its operators
 from onnxscript import opset18
 from onnxscript.onnx_types import BOOL, DOUBLE, FLOAT, INT64
 
@@ -21,6 +22,7 @@ def translations() -> dict[Callable, Callable]:
     return {
         torch.ops.frdet.batched_nms_mask.default: batched_nms_mask,
         torch.ops.frdet.multiscale_roi_align.default: multiscale_roi_align,
+        torch.ops.torchvision.deform_conv2d.default: deform_conv2d,
     }
 
 
@@ -89,3 +91,50 @@ def multiscale_roi_align(
     order = op.Concat(*chosen, axis=0)
     place = op.Range(0, op.Squeeze(op.Shape(order)), 1)
     return op.Gather(op.Concat(*pooled, axis=0), op.ScatterElements(place, order, place))
+
+
+def deform_conv2d(
+    images: FLOAT,
+    weight: Any,
+    offset: FLOAT,
+    mask: FLOAT,
+    bias: FLOAT,
+    stride_h: int,
+    stride_w: int,
+    pad_h: int,
+    pad_w: int,
+    dilation_h: int,
+    dilation_w: int,
+    groups: int,
+    offset_groups: int,
+    use_mask: bool,
+) -> FLOAT:
+    """One GridSample of all S samples of the kernel, times their factors, and a 1x1 convolution of S * C channels.
+
+    ONNX has DeformConv from opset 19 on. Shapes: B images, G groups of offsets, (h, w) of the result.
+    """
+    assert groups == 1 and use_mask, 'DCNv2 has one group of channels, and factors'
+    _, channels, height, width = (int(side) for side in weight.shape)
+    samples = height * width
+    size = op.Shape(offset, start=2)
+    moved = op.Reshape(offset, _sizes(-1, samples, 2, size))  # (B * G, S, 2, h, w)
+    places: list[Any] = []
+    for axis, (stride, pad, dilation) in enumerate(((stride_h, pad_h, dilation_h), (stride_w, pad_w, dilation_w))):
+        in_kernel = [float((i // width if axis == 0 else i % width) * dilation - pad) for i in range(samples)]
+        start = op.Cast(op.Range(0, op.Gather(size, axis), 1), to=FLOAT.dtype) * float(stride)
+        start = op.Unsqueeze(start, [1]) if axis == 0 else start
+        pixel = op.Gather(moved, axis, axis=2) + op.Reshape(op.Constant(value_floats=in_kernel), [-1, 1, 1]) + start
+        side = op.Cast(op.Gather(op.Shape(images), axis + 2), to=FLOAT.dtype)
+        places.insert(0, op.Unsqueeze((pixel * 2.0 + 1.0) / side - 1.0, [-1]))  # x comes first
+    grid = op.Reshape(op.Concat(*places, axis=-1), _sizes(0, -1, op.Slice(size, [1], [2]), 2))
+    grouped = op.Reshape(images, _sizes(-1, channels // offset_groups, op.Shape(images, start=2)))
+    sampled = op.GridSample(grouped, grid, mode='bilinear', padding_mode='zeros', align_corners=0)
+    sampled = op.Reshape(sampled, _sizes(0, 0, samples, size))
+    sampled = sampled * op.Reshape(mask, _sizes(-1, 1, samples, size))
+    sampled = op.Reshape(sampled, _sizes(-1, channels * samples, size))
+    return op.Conv(sampled, op.Reshape(weight, [0, -1, 1, 1]), bias)
+
+
+def _sizes(*parts: Any) -> Any:
+    """One vector of sizes: each part is a number or such a vector."""
+    return op.Concat(*(op.Constant(value_ints=[one]) if isinstance(one, int) else one for one in parts), axis=0)

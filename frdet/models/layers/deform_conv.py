@@ -4,7 +4,6 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
-from torchvision.ops import deform_conv2d
 
 from frdet.registry import CONVS
 
@@ -44,8 +43,10 @@ class ModulatedDeformConv2d(nn.Conv2d):
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Called by ``nn.Conv2d.forward``, and by ``conv_norm`` with a folded norm."""
+        from torchvision.ops import deform_conv2d  # here, because importing torchvision takes a second
+
         with _without_autocast(input.device):
-            x = input.to(torch.promote_types(input.dtype, torch.float32))
+            x = input if input.dtype == torch.float64 else input.float()
             # Offsets of a sample are (y, x), as torchvision takes them.
             offset, factor = self.conv_offset(x).split([2 * self.samples, self.samples], dim=1)
             out = deform_conv2d(x, offset, weight, bias, self.stride, self.padding, self.dilation, factor.sigmoid())

@@ -72,6 +72,17 @@ class FPN(BaseModule):
         Raises:
             ConfigError: the channels of the backbone's maps are not ``in_channels``.
         """
+        outputs = self._pyramid(features)
+        if self.last_level == 'maxpool':
+            outputs.append(F.max_pool2d(outputs[-1], kernel_size=1, stride=2))
+        elif self.last_level is not None:
+            last = features[self.in_features[-1]] if self.last_level == 'p6p7_on_c5' else outputs[-1]
+            outputs.append(self.fpn_convs[-2](last))
+            outputs.append(self.fpn_convs[-1](F.relu(outputs[-1])))
+        return tuple(outputs)
+
+    def _pyramid(self, features: Sequence[Tensor]) -> list[Tensor]:
+        """The maps of the levels of the backbone's maps, finest first."""
         if tuple(f.shape[1] for f in features) != self.in_channels:
             found = ', '.join(str(f.shape[1]) for f in features)
             raise ConfigError(
@@ -87,10 +98,4 @@ class FPN(BaseModule):
                     lateral = lateral / 2
             top_down = lateral
             outputs.insert(0, self.fpn_convs[i](top_down))
-        if self.last_level == 'maxpool':
-            outputs.append(F.max_pool2d(outputs[-1], kernel_size=1, stride=2))
-        elif self.last_level is not None:
-            last = features[self.in_features[-1]] if self.last_level == 'p6p7_on_c5' else outputs[-1]
-            outputs.append(self.fpn_convs[-2](last))
-            outputs.append(self.fpn_convs[-1](F.relu(outputs[-1])))
-        return tuple(outputs)
+        return outputs

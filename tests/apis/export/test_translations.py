@@ -8,6 +8,7 @@ from torch.export import Dim
 
 from frdet import ops
 from frdet.apis.export.translations import OPSET, translations
+from frdet.models.layers import FrozenBatchNorm2d, ModulatedDeformConv2d, conv_norm
 from frdet.models.task_modules import NMS
 from tests.ops import reference
 
@@ -27,13 +28,14 @@ class Pool(nn.Module):
 
 
 def in_onnx_runtime(module, inputs, free):
-    """A function of tensors; ``free`` are the inputs whose first dimension is free."""
+    """A function of tensors; ``free`` are the inputs whose first dimension is free, or their free dimensions."""
+    axes = free if isinstance(free, dict) else dict.fromkeys(free, {0})
     program = torch.onnx.export(
         module,
         tuple(inputs),
         opset_version=OPSET,
         custom_translation_table=translations(),
-        dynamic_shapes=tuple({0: Dim.DYNAMIC} if i in free else {} for i in range(len(inputs))),
+        dynamic_shapes=tuple(dict.fromkeys(axes.get(i, ()), Dim.DYNAMIC) for i in range(len(inputs))),
         verbose=False,
     )
     session = onnxruntime.InferenceSession(program.model_proto.SerializeToString(), providers=['CPUExecutionProvider'])
@@ -83,6 +85,29 @@ def test_suppression_across_classes():
         keep = reference.batched_nms(boxes[image], scores[image], torch.zeros(30, dtype=torch.int64), 0.5)
         expected[image, keep] = scores[image, keep]
     assert torch.equal(found, expected) and found.isfinite().sum() < 60
+
+
+class Deformable(nn.Module):
+    """With a folded norm, as in a backbone."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = ModulatedDeformConv2d(4, 3, 3, stride=2, padding=1, bias=False, deform_groups=2)
+        self.norm = FrozenBatchNorm2d(3)
+        for tensor in (self.conv.conv_offset.weight, self.conv.conv_offset.bias, self.norm.bias):
+            nn.init.normal_(tensor, std=0.5)  # offsets of a pixel or two, some of them outside
+
+    def forward(self, x):
+        return conv_norm(x, self.conv, self.norm)
+
+
+def test_deformable_convolution():
+    """For every size, against torchvision's operator, which tests/models/layers compares with a loop."""
+    module, inputs = Deformable().eval(), torch.randn(2, 4, 7, 10)
+    run = in_onnx_runtime(module, (inputs,), free={0: {0, 2, 3}})
+    for shape in ((2, 4, 7, 10), (3, 4, 12, 5), (1, 4, 1, 1)):
+        x = torch.randn(shape)
+        torch.testing.assert_close(run(x), module(x), atol=1e-5, rtol=1e-5)
 
 
 def test_boxes_without_a_score_suppress_nothing(suppress):
