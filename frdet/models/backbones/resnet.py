@@ -28,7 +28,7 @@ class BasicBlock(nn.Module):
 
     expansion = 1
 
-    def __init__(self, in_channels: int, channels: int, stride: int, style: str, norm: dict, dcn: dict | None):
+    def __init__(self, in_channels: int, channels: int, stride: int, style: str, norm: dict, dcn: dict | None = None):
         super().__init__()
         self.conv1 = _conv(in_channels, channels, 3, stride)
         self.bn1 = build_norm(norm, channels)
@@ -48,7 +48,7 @@ class Bottleneck(nn.Module):
 
     expansion = 4
 
-    def __init__(self, in_channels: int, channels: int, stride: int, style: str, norm: dict, dcn: dict | None):
+    def __init__(self, in_channels: int, channels: int, stride: int, style: str, norm: dict, dcn: dict | None = None):
         super().__init__()
         stride1, stride2 = (stride, 1) if style == 'caffe' else (1, stride)
         self.conv1 = _conv(in_channels, channels, 1, stride1)
