@@ -1,5 +1,6 @@
 """Numbers of layers and stages: activations, weights, gradients, updates."""
 
+import re
 from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,13 +12,14 @@ from frdet.insight.flops import unwrapped
 from frdet.models.layers import ConvNorm
 
 _VALUES = 20_000  # about so many values of a tensor are kept for its histogram
-#: Layers whose outputs go through a ReLU that is no module.
+#: Layers whose outputs go through a ReLU that is no module, without the numbers of layers and of stages of a cascade.
 _BEFORE_RELU = (
     'rpn_head.rpn_conv',
     'bbox_head.cls_convs',
     'bbox_head.reg_convs',
     'roi_head.bbox_head.shared_convs',
     'roi_head.bbox_head.shared_fcs',
+    'roi_head.bbox_head.fc_branch',
     'roi_head.mask_head.convs',
 )
 
@@ -70,7 +72,7 @@ class LayerStats:
 
     def dead(self, name: str) -> int | None:
         """Number of channels without a value above 0; None if the layer called ``name`` has no ReLU."""
-        has_relu = self.low >= 0 or name.startswith(_BEFORE_RELU)
+        has_relu = self.low >= 0 or re.sub(r'\.\d+', '', name).startswith(_BEFORE_RELU)
         return int((self.channel_high <= 0).sum()) if has_relu else None
 
 

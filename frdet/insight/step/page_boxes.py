@@ -138,7 +138,7 @@ def add_rois(page: Page, record: Record) -> None:
         'The second stage is trained on a sample of the proposals. Each is pooled from the level that fits its size, '
         'classified, and moved by its deltas. A positive has three boxes: the proposal (dotted), the '
         'refined box (solid) and the ground truth that it should reach (dashed). The score is the probability of the '
-        'class that a RoI is trained for.',
+        'class that a RoI is trained for. Of a cascade, the first stage is shown.',
         source='Fast R-CNN, sections 2.1 to 2.3; Mask R-CNN, section 3 (RoIAlign); FPN, equation 1 (levels)',
         off={'kind': ['negative']},
         legend='kind',

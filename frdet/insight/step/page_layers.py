@@ -1,6 +1,7 @@
 """Sections about the network: its parts, losses, activations, gradients."""
 
 import math
+import re
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch import Tensor
 from frdet.config import dump_config
 from frdet.insight.page import Page
 from frdet.insight.plots import Plot
-from frdet.insight.step.record import Record
+from frdet.insight.step.record import Loss, Record
 
 #: Explanations of losses, by module, without the number of a stage of a cascade.
 _TERMS = {
@@ -29,6 +30,7 @@ _LOGGED = {
     'rpn_num_pos': 'positive anchors an image that were sampled',
     'roi_num_pos': 'positive RoIs an image that were sampled',
     'acc': 'sampled RoIs of which the class is right, in percent',
+    'num_pos': 'positive anchors or cells an image',
 }
 _SHAPES = 5  # the most outputs of a part whose shapes are shown
 
@@ -74,10 +76,12 @@ def add_losses(page: Page, record: Record) -> None:
     rows.append(['total', None, None, None, None, whole, '100.0%' if whole else None])
     head = ['loss', 'terms', 'sum', 'normaliser', 'weight', 'value', 'share']
     section.table(head, rows, caption='value = weight x sum / normaliser')
-    rows = [[x.name, x.part or None, x.kind or None, _TERMS.get(x.part, '')] for x in record.losses]
+    head = _own_head(record.prepared.model)
+    rows = [[x.name, x.part or None, x.kind or None, _meaning(x, head)] for x in record.losses]
     section.table(['loss', 'module', 'type', 'says how wrong is'], rows, caption='What the losses are')
     if record.logged:
-        rows = [[name, value, _LOGGED.get(name, '') if record.rois else ''] for name, value in record.logged.items()]
+        known = _LOGGED if head or record.rois else {}
+        rows = [[name, value, known.get(_without_stage(name), '')] for name, value in record.logged.items()]
         section.table(['name', 'value', 'what it is'], rows, caption='Numbers that are logged and are no losses')
     finite = {x.name: x.value for x in record.losses if np.isfinite(x.value)}
 
@@ -87,6 +91,23 @@ def add_losses(page: Page, record: Record) -> None:
         axes.set_xlabel('value')
 
     section.plot(Plot(paint, (7, 2.2)), 'Losses of this step')
+
+
+def _own_head(model: Any) -> str:
+    """The name of the head whose losses frdet knows; empty for a model with a head of a user."""
+    heads = ((name, type(getattr(model, name, None)).__module__) for name in ('roi_head', 'bbox_head'))
+    return next((name for name, module in heads if module.startswith('frdet.')), '')
+
+
+def _meaning(loss: Loss, head: str) -> str:
+    """What a loss says, by its module, or by its name where the head changes the result of the module."""
+    part = loss.part or (head and f'{head}.{_without_stage(loss.name)}')
+    return _TERMS.get(re.sub(r'\.\d+', '', part).replace('roi_head.loss_mask', 'roi_head.mask_head.loss_mask'), '')
+
+
+def _without_stage(name: str) -> str:
+    """``loss_cls`` for ``s0.loss_cls``, the loss of a stage of a cascade."""
+    return re.sub(r'^s\d+\.', '', name)
 
 
 def add_activations(page: Page, record: Record) -> None:

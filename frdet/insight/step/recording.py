@@ -105,7 +105,7 @@ def record_step(prepared: Prepared) -> Record:
     losses = {name: part for name, part in model.named_modules() if type(part) in LOSSES.module_dict.values()}
     events: list[Event] = []
     with Watch() as watch:
-        extractor = getattr(roi_head, 'roi_extractor', None)
+        extractor = _first_stage(getattr(roi_head, 'roi_extractor', None))
         modules = (*model.children(), anchor_head, roi_head, extractor, *losses.values())
         for module in {id(module): module for module in modules if isinstance(module, nn.Module)}.values():
             watch.module(module)
@@ -113,7 +113,7 @@ def record_step(prepared: Prepared) -> Record:
             watch.module(model.get_submodule(name), stats.update)
         for head in (anchor_head, roi_head):
             for part, method in (('assigner', 'assign_batch'), ('sampler', 'sample_batch')):
-                if hasattr(owner := getattr(head, part, None), method):
+                if hasattr(owner := _first_stage(getattr(head, part, None)), method):
                     watch.method(owner, method)
         data = model.data_preprocessor(pseudo_collate(prepared.items), True)
         with wrapper.optim_context(model), observing(events.append):
@@ -169,6 +169,11 @@ def record_step(prepared: Prepared) -> Record:
 def _having(model: nn.Module, *parts: str) -> Any:
     """The first module that has all these parts."""
     return next((m for m in model.modules() if all(getattr(m, part, None) is not None for part in parts)), None)
+
+
+def _first_stage(part: Any) -> Any:
+    """The part of a head, or of the first stage of a cascade, whose parts are lists."""
+    return part[0] if isinstance(part, (nn.ModuleList, list, tuple)) else part
 
 
 def _or_absent(absent: dict[str, str], section: str, make: Callable[..., tuple], *args: Any) -> tuple:
@@ -248,12 +253,13 @@ def _selections(events: Sequence[Event], batch: int) -> tuple[list[Selection]]:
 
 
 def _rois(watch: Watch, head: Any, batch: int) -> tuple[Sequence[Tensor], list[Matching], list[RoIs]]:
-    """Feature maps, the matching of the proposals, and the sample for the losses."""
+    """Feature maps, the matching of the proposals, and the sample for the losses, of the first stage of a cascade."""
     if head is None:
         raise Absent(f'no part has all of {", ".join(_ROI_PARTS)}')
-    pool, loss = watch.first(head.roi_extractor), watch.first(head.loss_cls)
-    (assigned, *_), sample, _ = watch.first(head.sampler, 'sample_batch')
-    proposed, truth, *_ = watch.first(head.assigner, 'assign_batch').args
+    extractor, coder, assigner, sampler, loss_cls = (_first_stage(getattr(head, part)) for part in _ROI_PARTS)
+    pool, loss = watch.first(extractor), watch.first(loss_cls)
+    (assigned, *_), sample, _ = watch.first(sampler, 'sample_batch')
+    proposed, truth, *_ = watch.first(assigner, 'assign_batch').args
     (features, rois, *_), result = pool.args, watch.first(head).result
     if len(result) != 2 or len(loss.args) != 4 or not len(rois) == len(result[0]) == sample.index.numel():
         raise Absent(f'{type(head).__name__} does not use its parts as StandardRoIHead does')
@@ -263,9 +269,9 @@ def _rois(watch: Watch, head: Any, batch: int) -> tuple[Sequence[Tensor], list[M
     own = label.clamp(max=deltas.shape[1] - 1)[:, None, None].expand(-1, 1, 4)
     everything = RoIs(
         boxes=rois[:, 1:],
-        refined=head.box_coder.decode(rois[:, 1:], deltas.gather(1, own).squeeze(1).float()),
+        refined=coder.decode(rois[:, 1:], deltas.gather(1, own).squeeze(1).float()),
         targets=truth.boxes.gather(1, gt_index[..., None].expand(-1, -1, 4)).flatten(0, 1),
-        level=pooled_from(head.roi_extractor, features, rois),
+        level=pooled_from(extractor, features, rois),
         label=label,
         positive=sample.positive.flatten(),
         scores=scores.softmax(dim=1),
@@ -273,7 +279,7 @@ def _rois(watch: Watch, head: Any, batch: int) -> tuple[Sequence[Tensor], list[M
     )
     masks = [(rois[:, 0] == i) & valid for i in range(batch)]
     level = torch.zeros(proposed.shape[1], dtype=torch.long)  # proposals have no level before they are pooled
-    matched = [_matching(watch, head.sampler, assigned, i, proposed[i], level) for i in range(batch)]
+    matched = [_matching(watch, sampler, assigned, i, proposed[i], level) for i in range(batch)]
     if getattr(head, 'add_gt_as_proposals', False):
         for matching in matched:
             matching.is_truth[len(matching.is_truth) - truth.boxes.shape[1] :] = True
@@ -292,7 +298,7 @@ def _loss(name: str, value: float, output: Any, watch: Watch, modules: dict[str,
         for args, result, _ in watch.calls(module):
             if result is output:
                 weight = float(getattr(module, 'loss_weight', 1.0))
-                terms = (float(args[3]), weight, int(args[2].sum())) if len(args) == 4 else ()
+                terms = (float(args[3]), weight, int((args[2] != 0).sum())) if len(args) == 4 else ()
                 return Loss(name, value, part, type(module).__name__, *terms)
     return Loss(name, value)
 

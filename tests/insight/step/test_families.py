@@ -5,6 +5,7 @@ import torch
 from torch import nn
 from torchvision.ops import box_iou
 
+from frdet.config import load_config
 from frdet.datasets.shapes import write_shapes
 from frdet.errors import CheckpointError, ConfigError
 from frdet.insight.flops import unwrapped
@@ -17,7 +18,7 @@ from frdet.models.task_modules.selection import select_proposals
 from frdet.registry import DETECTORS
 from tests.engine import toy
 from tests.insight import families
-from tests.insight.step.steps import anchors_by_hand, shapes_config, table
+from tests.insight.step.steps import ROOT, anchors_by_hand, shapes_config, table
 
 SMALL = {'train_dataloader.dataset.pipeline.1.short_side': 64}
 EVERY = ['The parts', 'Losses', 'Activations and weights', 'Gradients and update']
@@ -81,6 +82,53 @@ def test_box_heads_in_a_list(drawn):
     stages = table(page, 'Norms by stage')
     assert {'bbox_heads.0.fc_cls', 'bbox_heads.1.fc_cls'} <= set(stages)
     assert any('No gradient reaches bbox_heads.0.fc_reg' in warning for warning in page.warnings)
+
+
+def family(drawn, name, **changes):
+    """The page and the record of a step of one of frdet's families on drawn images."""
+    data = {'train_dataloader.dataset.data_root': str(drawn), 'model.backbone.base_channels': 16}
+    widths = {'model.neck.in_channels': None, **SMALL, **data, **changes}
+    return inspect_step(load_config(ROOT / f'configs/{name}_shapes.py', widths), images=['1', '2'])
+
+
+def test_mask_rcnn(drawn):
+    page, record = family(drawn, 'mask_rcnn/mask_rcnn_r18_fpn')
+    losses = table(page, 'value = weight')
+    positive = sum(int(rois.positive.sum()) for rois in record.rois)
+    assert losses['loss_mask']['terms'] == positive > 0
+    assert losses['loss_mask']['normaliser'] == positive * 28 * 28
+    words = table(page, 'What the losses are')['loss_mask']
+    assert words['says how wrong is'].startswith('inside or outside of the object, for each cell')
+    marks = next(b for s in page.sections if s.title == 'Data' for b in s.blocks if b['kind'] == 'picture')['items']
+    assert marks and all(mark.outline for mark in marks)
+
+
+def test_cascade_rcnn(drawn):
+    """Boxes of the first stage are shown, and every stage's losses and layers are named."""
+    page, record = family(drawn, 'cascade_rcnn/cascade_rcnn_r18_fpn')
+    assert not record.absent and len(record.rois) == 2
+    kinds = table(page, 'What the losses are')
+    said = [kinds[f's{k}.loss_cls']['says how wrong is'] for k in range(3)]
+    assert said == ['the class, background among them, of each sampled RoI'] * 3
+    logged = table(page, 'Numbers that are logged')
+    assert logged['s0.roi_num_pos']['value'] * 2 == sum(int(rois.positive.sum()) for rois in record.rois)
+    assert logged['s2.roi_num_pos']['what it is'] == 'positive RoIs an image that were sampled'
+    for name in ('roi_head.bbox_head.0.shared_fcs.0', 'roi_head.bbox_head.2.shared_fcs.1'):
+        assert table(page, 'Layers')[name]['dead channels'] is not None
+
+
+def test_retinanet(drawn):
+    page, record = family(drawn, 'retinanet/retinanet_r18_fpn')
+    kinds = table(page, 'What the losses are')
+    assert (
+        kinds['loss_cls']['says how wrong is'] == 'each class on its own, for each anchor or cell that is not ignored'
+    )
+    positive = sum(int((matching.label == 1).sum()) for matching in record.anchors)
+    # Targets are divided by the number of positives before: no term is lost in rounding.
+    assert table(page, 'value = weight')['loss_bbox']['terms'] == positive > 0
+    assert table(page, 'Numbers that are logged')['num_pos'] == {
+        'value': positive / 2, 'what it is': 'positive anchors or cells an image'
+    }  # fmt: skip
 
 
 def test_a_backbone_in_a_wrapper():
