@@ -72,7 +72,8 @@ class Numbered(NamedTuple):
 
     def mask_areas(self) -> np.ndarray:
         """(N,) square pixels of the detected masks, which COCO takes for the size of a detection."""
-        return coco_mask.area(self.found_masks or []).astype(np.float64)
+        # One by one: with NumPy 2, pycocotools fails at a list of more than 255.
+        return np.array([coco_mask.area(mask) for mask in self.found_masks or ()], dtype=np.float64)
 
 
 def with_hotcoco(task: Numbered) -> CocoEval:

@@ -133,6 +133,16 @@ def test_equal_to_pycocotools(ann_file, seed, backend):
 
 
 @pytest.mark.parametrize('backend', BACKENDS)
+def test_more_than_255_detections(ann_file, backend):
+    """A count that pycocotools cannot take at once with NumPy 2."""
+    content, samples = drawn(6, num_images=90)
+    assert sum(len(sample['pred_instances']['labels']) for sample in samples) > 255
+    path = ann_file(content)
+    values, _ = evaluate(path, samples, backend=backend, metric='segm')
+    assert values == directly(path, samples)
+
+
+@pytest.mark.parametrize('backend', BACKENDS)
 def test_photographs(coco_root, backend):
     """The annotated masks of photographs, shifted and dropped at random, are detected."""
     path = coco_root.root / coco_root.val_ann
