@@ -76,11 +76,11 @@ def add_losses(page: Page, record: Record) -> None:
     rows.append(['total', None, None, None, None, whole, '100.0%' if whole else None])
     head = ['loss', 'terms', 'sum', 'normaliser', 'weight', 'value', 'share']
     section.table(head, rows, caption='value = weight x sum / normaliser')
-    head = _own_head(record.prepared.model)
-    rows = [[x.name, x.part or None, x.kind or None, _meaning(x, head)] for x in record.losses]
+    own = _own_head(record.prepared.model)
+    rows = [[x.name, x.part or None, x.kind or None, _meaning(x, own)] for x in record.losses]
     section.table(['loss', 'module', 'type', 'says how wrong is'], rows, caption='What the losses are')
     if record.logged:
-        known = _LOGGED if head or record.rois else {}
+        known = _LOGGED if own or record.rois else {}
         rows = [[name, value, known.get(_without_stage(name), '')] for name, value in record.logged.items()]
         section.table(['name', 'value', 'what it is'], rows, caption='Numbers that are logged and are no losses')
     finite = {x.name: x.value for x in record.losses if np.isfinite(x.value)}
