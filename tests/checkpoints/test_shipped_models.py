@@ -35,6 +35,8 @@ def empty(shapes: Shapes) -> dict[str, torch.Tensor]:
         ('retinanet_resnet50_fpn', 'interop/torchvision_retinanet_r50_fpn.py'),
         ('retinanet_resnet50_fpn_v2', 'interop/torchvision_retinanet_r50_fpn_v2.py'),
         ('fcos_resnet50_fpn', 'interop/torchvision_fcos_r50_fpn.py'),
+        ('maskrcnn_resnet50_fpn', 'interop/torchvision_mask_rcnn_r50_fpn.py'),
+        ('maskrcnn_resnet50_fpn_v2', 'interop/torchvision_mask_rcnn_r50_fpn_v2.py'),
     ],
 )
 def test_torchvisions(name: str, config: str) -> None:
@@ -95,6 +97,19 @@ def cascade() -> Shapes:
     return shapes
 
 
+def mask_rcnn() -> Shapes:
+    shapes = two_stages()
+    shapes['roi_heads.box_head.fc1.weight'] = (1024, 256 * 7 * 7)
+    shapes['roi_heads.box_head.fc2.weight'] = (1024, 1024)
+    shapes['roi_heads.box_predictor.cls_score.weight'] = (81, 1024)
+    shapes['roi_heads.box_predictor.bbox_pred.weight'] = (320, 1024)
+    for i in range(4):
+        shapes[f'roi_heads.mask_head.mask_fcn{i + 1}.weight'] = (256, 256, 3, 3)
+    shapes['roi_heads.mask_head.deconv.weight'] = (256, 256, 2, 2)
+    shapes['roi_heads.mask_head.predictor.weight'] = (80, 256, 1, 1)
+    return shapes
+
+
 def with_biases(shapes: Shapes) -> Shapes:
     """Every layer has a bias but the convolutions of the backbone."""
     biases = {name.replace('weight', 'bias'): shape[:1] for name, shape in shapes.items() if name.endswith('.weight')}
@@ -107,6 +122,7 @@ def with_biases(shapes: Shapes) -> Shapes:
         (retinanet, 'retinanet/retinanet_r50_fpn_1x_coco.py'),
         (fcos, 'fcos/fcos_r50_fpn_1x_coco.py'),
         (cascade, 'cascade_rcnn/cascade_rcnn_r50_fpn_1x_coco.py'),
+        (mask_rcnn, 'mask_rcnn/mask_rcnn_r50_fpn_1x_coco.py'),
     ],
 )
 def test_detectron2s(shapes: Callable[[], Shapes], config: str) -> None:
