@@ -25,7 +25,7 @@ _OTHER_PARTS = {
     r'mask': 'a mask head',
     r'keypoint': 'a keypoint head',
     r'sem_seg': 'a head of semantic segmentation',
-    r'conv2_offset|conv_offset': 'deformable convolutions',
+    r'offset': 'deformable convolutions',
 }
 #: MMDetection's names of a GroupNorm, in layers that frdet calls alike; and its first names of FCOS.
 _GN = re.compile(
@@ -57,7 +57,7 @@ def misfits(state_dict: Collection[str], layout: str) -> str | None:
     ours = {name: to_ours(_GN.sub(r'\1bn\2', name), rules) for name in names if not _NOT_WEIGHTS.fullmatch(name)}
     if left := sorted(name for name, new in ours.items() if new is None):
         words = [text for pattern, text in _OTHER_PARTS.items() if any(re.search(pattern, name) for name in left)]
-        return f'it has {" and ".join(words) or f"more than a {in_words(family, names)}"}: {few(left)}'
+        return f'it has {" and ".join(words) or f"more than {in_words(family, names)}"}: {few(left)}'
     present = set(ours.values())
     if missing := [to_theirs(name, rules) or name for name in family.needed() if name not in present]:
         return f'it lacks {", ".join(missing[:3])}'
@@ -154,7 +154,7 @@ def _write(state: dict[str, Tensor], family: Family, target: str, name: str) -> 
     state = {ours: value for ours, value in state.items() if not ours.endswith('num_batches_tracked')}
     if left := [ours for ours in state if to_theirs(ours, rules) is None]:
         words = in_words(family, state)
-        raise CheckpointError(f'{name} holds a {words} with parameters that {target} does not have: {few(left)}')
+        raise CheckpointError(f'{name} holds {words} with parameters that {target} does not have: {few(left)}')
     if target == 'torchvision':
         state = to_torchvision(state, name)
     return {_namer(rules)(ours): value for ours, value in state.items()}

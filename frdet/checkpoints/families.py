@@ -17,7 +17,8 @@ LAYOUTS = ('frdet', 'mmdet2', 'mmdet3', 'detectron2', 'torchvision')
 Names = tuple[str, str | None, str | None]
 
 _RESNET: tuple[Names, ...] = tuple(
-    (f'backbone.{ours}', f'backbone.bottom_up.{theirs}', f'backbone.body.{ours}') for ours, theirs in RESNET
+    (f'backbone.{ours}', f'backbone.bottom_up.{theirs}', None if 'offset' in ours else f'backbone.body.{ours}')
+    for ours, theirs in RESNET
 )
 _RPN: tuple[Names, ...] = (
     ('rpn_head.rpn_conv', 'proposal_generator.rpn_head.conv', 'rpn.head.conv.0.0'),
@@ -220,14 +221,14 @@ def _known() -> dict[tuple[str, Family], list[str]]:
 
 
 def in_words(family: Family, names: Iterable[str]) -> str:
-    """Return the name of the family; with a mask head, Faster R-CNN is called Mask R-CNN."""
+    """Return the name of the family with its article; with a mask head, Faster R-CNN is called Mask R-CNN."""
     if family in (FASTER, CASCADE) and any('.mask_head.' in name for name in names):
-        return 'Mask R-CNN' if family is FASTER else 'Cascade Mask R-CNN'
-    return family.name
+        return 'a Mask R-CNN' if family is FASTER else 'a Cascade Mask R-CNN'
+    return f'{"an" if family is FCOS else "a"} {family.name}'
 
 
 def family_name(names: Iterable[str]) -> str | None:
-    """Return ``in_words`` of the family that has these names; None for other models."""
+    """Return the name of the family whose parameters have these names; None for other models."""
     names = list(names)
     found = identify(names)
-    return in_words(found[1], names) if found else None
+    return in_words(found[1], names).split(maxsplit=1)[1] if found else None

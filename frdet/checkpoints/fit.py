@@ -37,7 +37,7 @@ def check_fit(module: nn.Module, state: dict[str, Tensor], source: str) -> None:
     """
     own = module.state_dict()
     missing, left_over, misshapen = _differences(own, state)
-    _refuse_family(module, source, [*missing, *left_over], own, state)
+    _refuse_family(source, [*missing, *left_over], own, state)
     _refuse(module, source, missing, left_over, misshapen)
 
 
@@ -65,7 +65,7 @@ def fit_to_start(module: nn.Module, state: dict[str, Tensor], source: str) -> di
     missing = [n for n in missing if n not in masks]
     layers = _class_layers(module)
     anew = [n for n in misshapen if n.rpartition('.')[0] in layers and own[n].shape[1:] == state[n].shape[1:]]
-    _refuse_family(module, source, missing, own, state)
+    _refuse_family(source, missing, own, state)
     _refuse(module, source, missing, [], {n: text for n, text in misshapen.items() if n not in anew})
     if masks:
         warn(f'{source} has no mask head: {_MASK_HEAD[:-1]} starts anew')
@@ -73,7 +73,8 @@ def fit_to_start(module: nn.Module, state: dict[str, Tensor], source: str) -> di
         warn(f'{source} has, unlike the model, {few(left_over)}: left out')
     if anew:
         of = {n: n.rpartition('.')[0] for n in anew}
-        named, wanted = ' and '.join(sorted(set(of.values()))), {layers[layer] for layer in of.values()}
+        *others, last = sorted(set(of.values()))
+        named, wanted = f'{", ".join(others)} and {last}' if others else last, {layers[layer] for layer in of.values()}
         given = set.intersection(*(_count_given(len(own[n]), len(state[n]), layers[of[n]]) for n in anew))
         said = f'{given.pop()} classes, the model {wanted.pop()}' if len(given) == len(wanted) == 1 else 'other classes'
         warn(f'{source} has {said}: {named} start anew')
@@ -100,9 +101,7 @@ def _count_given(own: int, given: int, num_classes: int | None) -> set[int]:
     return {given // outputs - background for background, outputs in each.items() if given % outputs == 0}
 
 
-def _refuse_family(
-    module: nn.Module, source: str, names: list[str], own: dict[str, Tensor], state: dict[str, Tensor]
-) -> None:
+def _refuse_family(source: str, names: list[str], own: dict[str, Tensor], state: dict[str, Tensor]) -> None:
     """Say in words that the file has another family, if ``names`` differ because of that."""
     given, wanted = identify(state), identify(own)
     if not names or given is None or wanted is None:
@@ -110,8 +109,8 @@ def _refuse_family(
     found, model = in_words(given[1], state), in_words(wanted[1], own)
     if given[1] is not wanted[1] or (found != model and all(n.startswith(_MASK_HEAD) for n in names)):
         raise CheckpointError(
-            f"{source} holds a {found}, and the config's model is a {model}, {type(module).__name__}.\n"
-            f'Give a checkpoint of a {model}, or the config of a {found}'
+            f"{source} holds {found}, and the config's model is {model}.\n"
+            f'Give a checkpoint of {model}, or the config of {found}'
         )
 
 

@@ -55,8 +55,8 @@ def _missing(state: dict[str, Tensor]) -> list[str]:
     """Name the parameters that must be there because related parameters are.
 
     Every layer has a weight and a bias, but a convolution before a norm. All blocks of a part, such as the backbone,
-    have the same layers; a shortcut has the layers of every other shortcut. The numbers of the blocks have no gap. All
-    stages of a cascade have the same parameters.
+    have the same layers; a shortcut has the layers of every other shortcut, and DCNv2 is in all blocks of a stage or in
+    none. The numbers of the blocks have no gap. All stages of a cascade have the same parameters.
     """
     layers: set[str] = set()
     stages: dict[str, dict[int, set[str]]] = defaultdict(lambda: defaultdict(set))
@@ -91,11 +91,13 @@ def _of_blocks(part: str, stacks: dict[str, dict[int, set[str]]]) -> Iterator[st
         has_norm = any(one.startswith('bn.') for one in parameters)
         parameters |= {'conv.weight', *(('bn.weight', 'bn.bias') if has_norm else ('conv.bias',))}
     shortcut = {one for one in parameters if one.startswith('downsample.')}
+    offsets = {one for one in parameters if '.conv_offset.' in one}
     counts = {stack: max(found) + 1 for stack, found in stacks.items()}
     for stack, found in stacks.items():
+        deformed = any(offsets & block for block in found.values())
         for number in range(max(counts.values()) if part == 'bbox_head' else counts[stack]):  # its towers are alike
             own = parameters if found[number] & shortcut else parameters - shortcut
-            yield from (f'{stack}.{number}.{one}' for one in own)
+            yield from (f'{stack}.{number}.{one}' for one in (own if deformed else own - offsets))
 
 
 def _pairs(state: dict[str, Tensor]) -> Iterator[tuple[str, str]]:

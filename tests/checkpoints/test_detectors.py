@@ -263,7 +263,7 @@ def test_models_of_torchvision_that_do_not_convert(build, words):
     [
         ('detectron2', 'roi_heads.mask_head.coarse_head.reduce_spatial_dim_conv.weight', 'a mask head'),
         ('detectron2', 'sem_seg_head.predictor.weight', 'a head of semantic segmentation'),
-        ('detectron2', 'backbone.bottom_up.res3.0.conv2_offset.weight', 'deformable convolutions'),
+        ('torchvision', 'backbone.body.layer2.0.conv2.conv_offset.weight', 'deformable convolutions'),
         ('detectron2', 'roi_heads.keypoint_head.conv_fcn1.weight', 'a keypoint head'),
         ('torchvision', 'roi_heads.box_head.fc5.weight', 'more than'),
         ('frdet', 'roi_head.mask_iou_head.fc_mask_iou.weight', 'a mask head'),
@@ -319,6 +319,23 @@ def test_a_parameter_that_is_missing_or_misshapen_is_named(name):
     assert f'lacks {name}' in message and 'more' not in message
     message = refused(wrong)
     assert 'do not go together' in message and name.rsplit('.', 1)[0] in message
+
+
+def test_deformable_convolutions():
+    """DCNv2 in all blocks of res3 to res5, as detectron2's DEFORM_ON_PER_STAGE has it: 27 offsets and masks each."""
+    state = {name: torch.zeros(shape) for name, shape in detectron2_shapes().items()}
+    blocks = [f'backbone.bottom_up.res{stage}.{i}' for stage, count in ((3, 4), (4, 6), (5, 3)) for i in range(count)]
+    for block in blocks:
+        state[f'{block}.conv2_offset.weight'] = torch.ones(27, state[f'{block}.conv2.weight'].shape[1], 3, 3)
+        state[f'{block}.conv2_offset.bias'] = torch.ones(27)
+    ours = convert_state_dict(state)
+    assert ours['backbone.layer3.5.conv2.conv_offset.weight'].shape == (27, 256, 3, 3)
+    assert_equal(convert_state_dict(ours, target='detectron2'), state)
+    assert 'torchvision does not have: backbone.layer2.0.conv2.conv_offset.weight' in refused(
+        ours, target='torchvision'
+    )
+    del state['backbone.bottom_up.res4.3.conv2_offset.bias']
+    assert 'lacks backbone.bottom_up.res4.3.conv2_offset.bias' in refused(state)
 
 
 def test_a_block_that_is_missing():

@@ -125,7 +125,7 @@ def test_another_family_is_refused_in_words(load, given, wanted):
     with pytest.raises(CheckpointError) as info:
         load(family(wanted), family(given).state_dict(), 'a.pth (layout frdet)')
     first, second = str(info.value).splitlines()
-    assert first == f"a.pth (layout frdet) holds a {given}, and the config's model is a {wanted}, Module."
+    assert first == f"a.pth (layout frdet) holds a {given}, and the config's model is a {wanted}."
     assert second == f'Give a checkpoint of a {wanted}, or the config of a {given}'
 
 
