@@ -74,6 +74,8 @@ def _pyramid(first: int) -> tuple[Names, ...]:
         ('neck.lateral_convs.{0}.bn', f'backbone.fpn_lateral{{{first}}}.norm', 'backbone.fpn.inner_blocks.{0}.1'),
         ('neck.fpn_convs.{0}.conv', f'backbone.fpn_output{{{first}}}', 'backbone.fpn.layer_blocks.{0}.0'),
         ('neck.fpn_convs.{0}.bn', f'backbone.fpn_output{{{first}}}.norm', 'backbone.fpn.layer_blocks.{0}.1'),
+        *((f'neck.{part}_convs.{{0}}.{one}', None, None)  # PAFPN
+          for part in ('downsample', 'pafpn') for one in ('conv', 'bn')),
     )  # fmt: skip
 
 

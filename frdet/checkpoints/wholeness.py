@@ -12,7 +12,7 @@ from frdet.errors import CheckpointError
 
 #: A layer of one of several blocks that have the same layers.
 _BLOCK = re.compile(
-    r'(backbone\.layer\d+|neck\.lateral_convs|neck\.fpn_convs|rpn_head\.rpn_conv|bbox_head\.cls_convs|'
+    r'(backbone\.layer\d+|neck\.(?:lateral|fpn|downsample|pafpn)_convs|rpn_head\.rpn_conv|bbox_head\.cls_convs|'
     r'bbox_head\.reg_convs|roi_head\.bbox_head(?:\.\d+)?\.shared_convs|roi_head\.mask_head(?:\.\d+)?\.convs)'
     r'\.(\d+)\.(.+)'
 )

@@ -247,6 +247,23 @@ def test_learned_scales_of_fcos():
         convert_state_dict(state, target='torchvision')
 
 
+def test_a_path_aggregation_network():
+    """MMDetection's PAFPN has two more convolutions a level, here with GroupNorm in all of the neck."""
+    kinds = ('conv.weight', 'bn.weight', 'bn.bias')
+    counts = {'lateral': 4, 'fpn': 4, 'downsample': 3, 'pafpn': 3}
+    layers = [f'neck.{part}_convs.{i}' for part, count in counts.items() for i in range(count)]
+    neck = {f'{layer}.{kind}': torch.full((2,), 4.0) for layer in layers for kind in kinds}
+    state = {**{name: value for name, value in tiny().items() if not name.startswith('neck.')}, **neck}
+    theirs = convert_state_dict(state, target='mmdet3')
+    assert 'neck.pafpn_convs.2.gn.bias' in theirs
+    assert_equal(convert_state_dict(theirs), state)
+    with pytest.raises(CheckpointError, match=r'detectron2 does not have: neck\.downsample_convs\.0'):
+        convert_state_dict(state, target='detectron2')
+    del state['neck.pafpn_convs.1.conv.weight']
+    with pytest.raises(CheckpointError, match=r'lacks neck\.pafpn_convs\.1\.conv\.weight$'):
+        convert_state_dict(state)
+
+
 def test_a_mask_head_for_each_stage():
     """As MMDetection's Cascade Mask R-CNN has; detectron2's has one."""
     state = cascade('frdet')
