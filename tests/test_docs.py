@@ -156,9 +156,10 @@ def test_the_list_of_components():
 def test_the_keys_of_a_record_and_of_the_dict_of_a_transform(tmp_path):
     write_shapes(tmp_path / 'shapes', num_train=2, num_val=1)
     cfg = load_config(ROOT / 'configs/quickstart/r18_fpn_shapes.py')
-    dataset = registry.DATASETS.build({**cfg.train_dataloader.dataset, 'data_root': str(tmp_path / 'shapes')})
+    changes = dict(data_root=str(tmp_path / 'shapes'), with_masks=True)
+    dataset = registry.DATASETS.build({**cfg.train_dataloader.dataset, **changes})
     record = dataset.get_data_info(0)
     loaded = registry.TRANSFORMS.build(dict(type='LoadImage'))(dict(record))
     names = rows('plugins.md', 'What a data set gives, and what a transform gets')
     assert {key for cell in names for key in re.findall(r'`(\w+)`', cell)} == set(loaded)
-    assert len(record) == 8 and len(loaded) == 13
+    assert len(record) == 9 and len(loaded) == 14

@@ -39,7 +39,7 @@ class Annotations:
             numbers that are not positive.
         ids: (M,) ids of the annotations, of any kind; only messages and tables name them. None: the format has no ids.
         masks: M masks as COCO writes them, polygons in pixels or RLE, or None where an object has none. They become
-            packed ``bytes``, about 130 for an object of COCO; see ``frdet.datasets.masks``. None: no object has a mask.
+            packed ``bytes``, about 150 for an object of COCO; see ``frdet.datasets.masks``. None: no object has a mask.
 
     Attributes:
         replaced: (M,) bool, whether a given area is 0 or negative, so that the area of the box replaces it.

@@ -174,9 +174,10 @@ def _small_masks(with_masks: bool, item: dict) -> dict:
     if mask and not item.get('bbox') and (box := box_of_mask(mask)):
         item['bbox'] = box
     if mask and with_masks:
-        item['segmentation'] = mask
-        with suppress(ValueError):
+        try:
             item['segmentation'] = pack_mask(mask)
+        except ValueError:
+            item['segmentation'] = mask
     return item
 
 
