@@ -1,6 +1,7 @@
 """Values of masks are those of pycocotools, to the last bit, by both backends."""
 
 import contextlib
+import copy
 import io
 import json
 import logging
@@ -254,3 +255,19 @@ def test_tables_in_the_log(ann_file, caplog):
     (values,) = [text for text in texts if '| metric' in text]
     assert 'segm_mAP_50' in values and 'bbox_mAP_50' in values
     assert [('mask AP' in text) for text in texts if '| class' in text] == [False, True]
+
+
+def test_detections_of_an_unused_label_do_not_count(ann_file):
+    """Label 1 is no class. Every second detection is of it, and the masks of the others stay with their boxes."""
+    content, samples = drawn(5)
+    kept = copy.deepcopy(samples)
+    for sample, half in zip(samples, kept, strict=True):
+        labels = sample['pred_instances']['labels']
+        labels += labels > 0
+        labels[::2] = 1
+        half['pred_instances'] = {key: value[1::2] for key, value in half['pred_instances'].items()}
+    path = ann_file(content)
+    metric = CocoMetric(ann_file=str(path), metric='segm')
+    metric.dataset_meta = dict(classes=['c0', 'N/A', 'c1', 'c2'])
+    metric.process({}, samples)
+    assert metric.evaluate(len(samples)) == directly(path, kept)
