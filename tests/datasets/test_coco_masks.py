@@ -18,8 +18,10 @@ from frdet.datasets.coco import write_coco as save
 from frdet.datasets.coco_rows import CocoRows
 from frdet.datasets.masks import as_coco
 from frdet.datasets.shapes import write_shapes
+from frdet.datasets.wrappers import ConcatDataset
 from frdet.errors import DataError
 from frdet.registry import DATASETS, METRICS
+from frdet.structures import batch_ground_truth
 
 ROOT = Path(__file__).resolve().parents[2]
 PIPELINE = [dict(type='LoadImage'), dict(type='PackDetInputs')]
@@ -140,6 +142,16 @@ def test_a_wrong_mask_is_named(write_coco, with_masks, mask, expected):
     check_annotations(dataset(root, lazy_init=True), findings)
     assert findings['wrong annotation'].times == 1
     assert findings['wrong annotation'].examples[0].startswith('annotations[1] (id 2).segmentation ')
+
+
+def test_background_images_can_be_joined(write_coco, with_masks, tmp_path):
+    root = write_coco(with_masks)
+    inner = dict(ann_file='ann.json', data_root=str(root), data_prefix=dict(img='images'), pipeline=PIPELINE)
+    empty = dict(type='ImageFolder', data_prefix=dict(img=str(root / 'images')), pipeline=PIPELINE)
+    empty['metainfo'] = dict(classes=['person', 'car', 'cat'])
+    joined = ConcatDataset([CocoDataset(**inner, with_masks=True), DATASETS.build(empty)])
+    truth = batch_ground_truth([joined[k]['data_samples'] for k in (2, 5)])  # image 7, and a background image
+    assert truth.masks is not None and len(truth.masks) == 2
 
 
 @pytest.mark.parametrize('kept', [[], [0, 1, 2, 4]])

@@ -16,7 +16,8 @@ from frdet.registry import DATASETS
 class ImageFolder(DetDataset):
     """All images in a folder and the folders in it, without objects: background images, joined to labelled ones.
 
-    ``metainfo`` must have the classes. ``filter_cfg`` must not leave out images without an object.
+    ``metainfo`` must have the classes. ``filter_cfg`` must not leave out images without an object. No object lacks a
+    mask, so that the images can be joined to data with and without masks.
 
     Args:
         data_prefix: ``img`` is the folder.
@@ -25,7 +26,9 @@ class ImageFolder(DetDataset):
     """
 
     def __init__(self, *, data_prefix: ImagePrefix, ann_file: str = '', **kwargs: Any):
-        super().__init__(data_prefix=data_prefix, ann_file=ann_file or data_prefix.get('img', ''), **kwargs)
+        super().__init__(
+            data_prefix=data_prefix, ann_file=ann_file or data_prefix.get('img', ''), **{'with_masks': True, **kwargs}
+        )
 
     def read(self) -> Annotations:
         """List the images."""
