@@ -84,6 +84,20 @@ def test_focal_loss_of_large_logits_is_finite() -> None:
     assert logits.grad.tolist() == [pytest.approx([-0.25, 0.75]), pytest.approx([0, 0], abs=1e-20)]
 
 
+def test_focal_loss_of_classes_with_class_weights() -> None:
+    """torchvision's losses, times 2, 3 and 5 where the class is there."""
+    logits, labels, weight = torch.randn(20, 3, requires_grad=True), torch.randint(-1, 3, (20,)), torch.rand(20)
+    found = FocalLoss(class_weight=[2.0, 3.0, 5.0]).of_classes(logits, labels, weight)
+    there = (labels[:, None] == torch.arange(3)).float()
+    factor = torch.where(there > 0, torch.tensor([2.0, 3.0, 5.0]), 1.0)
+    expected = (sigmoid_focal_loss(logits, there, 0.25, 2.0) * factor * weight[:, None]).sum()
+    torch.testing.assert_close(found, expected)
+    for one, other in zip(*(torch.autograd.grad(x, logits)[0] for x in (found, expected)), strict=True):
+        torch.testing.assert_close(one, other)
+    with pytest.raises(ConfigError, match='has 2 numbers, expected 3'):
+        FocalLoss(class_weight=[1.0, 2.0]).of_classes(logits, labels, weight)
+
+
 def test_focal_loss_of_classes_in_bfloat16() -> None:
     """The sum in float32; the gradient in the type of the logits."""
     logits = torch.randn(9, 5).bfloat16().requires_grad_()
