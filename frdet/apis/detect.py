@@ -35,6 +35,24 @@ class CategoryIds:
         return list(self._meta.get('category_ids') or category_ids(self._cfg, self._meta['classes']))
 
 
+class _Decoded(Sequence[np.ndarray]):
+    """Masks (H, W) uint8 that are decoded one by one, because all together may take gigabytes.
+
+    Args:
+        rles: COCO's compressed RLE of each.
+    """
+
+    def __init__(self, rles: Sequence[dict[str, Any]]):
+        self._rles = rles
+
+    def __len__(self) -> int:
+        return len(self._rles)
+
+    def __getitem__(self, index: Any) -> Any:
+        rle = self._rles[index]
+        return decode_rle({**rle, 'counts': rle['counts'].encode()})
+
+
 CORNERS = ('x1', 'y1', 'x2', 'y2')
 
 
@@ -87,15 +105,15 @@ class Detected:
         if self.segmentations is None:
             return None
         masks = np.zeros((len(self), *self.image.shape[:2]), dtype=np.uint8)
-        for rle, mask in zip(self.segmentations, masks, strict=True):
-            decode_rle({**rle, 'counts': rle['counts'].encode()}, mask)
+        for mask, pixels in zip(masks, _Decoded(self.segmentations), strict=True):
+            mask[...] = pixels
         return masks.view(bool)
 
     def draw(self, min_long_side: int = READABLE_SIDE) -> np.ndarray:
         """The image with its boxes and masks, uint8 RGB. A small image is enlarged until the names can be read."""
         return draw_boxes(
             self.image, self.boxes, self.labels, self.scores, self.classes,
-            masks=self.masks, min_long_side=min_long_side,
+            masks=None if self.segmentations is None else _Decoded(self.segmentations), min_long_side=min_long_side,
         )  # fmt: skip
 
     def save(self, path: str | Path) -> None:
