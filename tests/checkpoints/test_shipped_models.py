@@ -103,8 +103,15 @@ def mask_rcnn() -> Shapes:
     shapes['roi_heads.box_head.fc2.weight'] = (1024, 1024)
     shapes['roi_heads.box_predictor.cls_score.weight'] = (81, 1024)
     shapes['roi_heads.box_predictor.bbox_pred.weight'] = (320, 1024)
-    for i in range(4):
-        shapes[f'roi_heads.mask_head.mask_fcn{i + 1}.weight'] = (256, 256, 3, 3)
+    return {**shapes, **mask_head()}
+
+
+def cascade_with_masks() -> Shapes:
+    return {**cascade(), **mask_head()}
+
+
+def mask_head() -> Shapes:
+    shapes: Shapes = {f'roi_heads.mask_head.mask_fcn{i + 1}.weight': (256, 256, 3, 3) for i in range(4)}
     shapes['roi_heads.mask_head.deconv.weight'] = (256, 256, 2, 2)
     shapes['roi_heads.mask_head.predictor.weight'] = (80, 256, 1, 1)
     return shapes
@@ -122,6 +129,7 @@ def with_biases(shapes: Shapes) -> Shapes:
         (retinanet, 'retinanet/retinanet_r50_fpn_1x_coco.py'),
         (fcos, 'fcos/fcos_r50_fpn_1x_coco.py'),
         (cascade, 'cascade_rcnn/cascade_rcnn_r50_fpn_1x_coco.py'),
+        (cascade_with_masks, 'cascade_rcnn/cascade_mask_rcnn_r50_fpn_1x_coco.py'),
         (mask_rcnn, 'mask_rcnn/mask_rcnn_r50_fpn_1x_coco.py'),
     ],
 )
