@@ -9,7 +9,7 @@ from frdet.registry import DETECTORS
 from tests.apis.halves import batch
 from tests.test_configs import ROOT
 
-NAMES = ('_giou', '_iou_balanced', '_focal_rpn', '_scratch')  # the shipped one's: test_faster_rcnn.py
+NAMES = ('_giou', '_iou_balanced', '_focal_rpn', '_scratch', '_ohem')  # the shipped one's: test_faster_rcnn.py
 
 
 @pytest.mark.parametrize('name', NAMES)

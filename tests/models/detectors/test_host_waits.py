@@ -22,13 +22,22 @@ from tests.apis.halves import batch
 ROOT = Path(__file__).resolve().parents[3]
 
 
-CONFIGS = ('faster_rcnn/r50_fpn_1x_cocoval', 'mask_rcnn/mask_rcnn_r50_fpn_1x_coco')
+CONFIGS = (
+    'faster_rcnn/r50_fpn_1x_cocoval',
+    'faster_rcnn/r50_fpn_1x_cocoval_ohem',
+    'mask_rcnn/mask_rcnn_r50_fpn_1x_coco',
+    'cascade_rcnn/cascade_rcnn_r50_fpn_1x_coco',
+    'interop/mmdet_cascade_rcnn_r50_fpn',
+)
 
 
 def shipped_model(name: str) -> FasterRCNN:
     """R18 with the shipped R50's rules, FrozenBN among them."""
     changes = {'depth': 18, 'style': 'pytorch', 'init_cfg': None}
-    options = {'model.backbone': changes, 'model.neck.in_channels': (64, 128, 256, 512)}
+    options: dict[str, Any] = {'model.backbone': changes, 'model.neck.in_channels': (64, 128, 256, 512)}
+    if 'cascade' in name or 'ohem' in name:
+        options |= {'model.rpn_head.post_nms_train': 40, 'model.roi_head.sampler.num': 16}
+        options |= {'model.roi_head.bbox_head.fc_channels': 32}
     cfg = load_config(ROOT / f'configs/{name}.py', options)
     return DETECTORS.build(cfg.model).train()
 
