@@ -49,7 +49,7 @@ def whole(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bo
     return request.param
 
 
-@pytest.mark.parametrize('threshold', [0.5, 0.3])
+@pytest.mark.parametrize('threshold', [0.5, 0.05])
 def test_detectron2s_rule(whole: bool, threshold: float) -> None:
     """On the CPU detectron2 computes the pixels up to one beside the box, which matters below a threshold of a half."""
     masks = some_masks()

@@ -114,14 +114,20 @@ def random_weights(
     def take_statistics(norm: FrozenBatchNorm2d, inputs: tuple[Tensor]) -> None:
         norm.running_var, norm.running_mean = torch.var_mean(inputs[0], dim=(0, 2, 3))
 
-    def scale(layer: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
-        """At the first call, give each output channel the layer's standard deviation and mean in ``last``."""
-        if layer in last:
-            spread, mean = last.pop(layer)
-            channels = output.transpose(0, 1).flatten(1)
-            factor = spread / channels.std(dim=1)
-            layer.weight.mul_(factor.view(-1, *[1] * (layer.weight.dim() - 1)))
-            layer.bias.sub_(channels.mean(dim=1)).mul_(factor).add_(mean)
+    def scale(layer: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
+        """At the first call, give each output channel the layer's standard deviation and mean in ``last``.
+
+        The output is already the scaled one: without detections a mask head would have nothing to be scaled by.
+        """
+        if layer not in last:
+            return output
+        spread, mean = last.pop(layer)
+        channels = output.transpose(0, 1).flatten(1)
+        factor, shape = spread / channels.std(dim=1), (-1, *[1] * (output.dim() - 2))
+        layer.bias.sub_(channels.mean(dim=1)).mul_(factor).add_(mean)
+        output = (output - channels.mean(dim=1).view(shape)) * factor.view(shape) + mean
+        layer.weight.mul_(factor.view(-1, *[1] * (layer.weight.dim() - 1)))
+        return output
 
     for name, module in model.named_modules():
         if isinstance(module, FrozenBatchNorm2d):
