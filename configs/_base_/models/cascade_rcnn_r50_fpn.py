@@ -2,15 +2,12 @@
 
 _base_ = './faster_rcnn_r50_fpn.py'
 
-single = _base_.model.roi_head
 model = dict(
     rpn_head=dict(post_nms_train=2000),
     roi_head=dict(
-        _delete_=True,
         type='CascadeRoIHead',
         num_stages=3,
-        roi_extractor=single.roi_extractor,
-        bbox_head=dict(single.bbox_head, class_agnostic=True),
+        bbox_head=dict(class_agnostic=True),
         box_coder=[
             dict(type='DeltaXYWHCoder', weights=(10.0, 10.0, 5.0, 5.0)),
             dict(type='DeltaXYWHCoder', weights=(20.0, 20.0, 10.0, 10.0)),
@@ -21,17 +18,10 @@ model = dict(
             dict(type='MaxIoUAssigner', pos_iou_thr=0.6, neg_iou_thr=0.6, match_low_quality=False),
             dict(type='MaxIoUAssigner', pos_iou_thr=0.7, neg_iou_thr=0.7, match_low_quality=False),
         ],
-        sampler=single.sampler,
-        loss_cls=single.loss_cls,
-        loss_bbox=single.loss_bbox,
         stage_loss_weights=(1.0, 1.0, 1.0),
-        add_gt_as_proposals=True,
         resample=False,
         drop_empty=True,
         scale_gradients=True,
         average='probabilities',
-        score_thr=0.05,
-        nms_iou_thr=0.5,
-        max_per_image=100,
     ),
 )
