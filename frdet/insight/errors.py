@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from frdet.datasets.annotations import Id
-from frdet.datasets.coco import no_search_for_cycles, read_coco
+from frdet.datasets.coco import read_coco
+from frdet.datasets.coco_file import no_search_for_cycles
 from frdet.errors import DataError
 from frdet.evaluation.backends import Columns, Numbered, hotcoco_evaluator
 

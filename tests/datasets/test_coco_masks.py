@@ -13,8 +13,9 @@ from frdet.config import load_config
 from frdet.datasets import Annotations, CocoDataset, VocDataset
 from frdet.datasets.checking import Findings
 from frdet.datasets.checking.annotations import check_annotations
-from frdet.datasets.coco import load_sections, read_coco
+from frdet.datasets.coco import read_coco
 from frdet.datasets.coco import write_coco as save
+from frdet.datasets.coco_file import load_sections
 from frdet.datasets.coco_rows import CocoRows
 from frdet.datasets.masks import as_coco
 from frdet.datasets.shapes import write_shapes

@@ -7,7 +7,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from frdet.datasets.coco import load_sections
+from frdet.datasets.coco_file import load_sections
 from frdet.datasets.coco_rows import CocoRows
 
 ITEM = dict(id=7, image_id=3, category_id=-2, bbox=[1, 2.5, 30, 4], area=12.25, iscrowd=1, ignore=0)

@@ -21,7 +21,8 @@ from frdet.datasets.annotations import (
 from frdet.datasets.base import DetDataset
 from frdet.datasets.checking import Findings
 from frdet.datasets.checking.boxes import BoxCheck
-from frdet.datasets.coco import SECTIONS, CocoDataset, annotations_of, load_sections
+from frdet.datasets.coco import CocoDataset, annotations_of
+from frdet.datasets.coco_file import SECTIONS, load_sections
 from frdet.datasets.coco_rows import CocoRows
 from frdet.datasets.locating import locate
 from frdet.datasets.masks import pack_mask

@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from frdet.datasets.coco import load_sections, read_json
+from frdet.datasets.coco_file import load_sections, read_json
 from frdet.datasets.formats.csv import read_table, recognise_table
 from frdet.datasets.formats.folders import Tree, by_split, find_images, split_of, unlisted
 from frdet.datasets.formats.yolo import NAMES_FILES, label_file, read_source
