@@ -180,8 +180,8 @@ def resize_to(
         results['img'] = BACKENDS[backend][1](results['img'], size, interpolation)
     scale = size[1] / width, size[0] / height
     drawn = {}
-    if backend == 'torch' and 'gt_masks' in results:
-        drawn['gt_masks'] = resize_drawn(results.pop('gt_masks'), (height, width), size)
+    if backend != 'pillow' and 'gt_masks' in results:
+        drawn['gt_masks'] = resize_drawn(results.pop('gt_masks'), (height, width), size, backend)
     move_fields(results, 'resize', size, scale)
     results.update(drawn)
     before = results.get('scale_factor', (1.0, 1.0))
@@ -206,8 +206,8 @@ class ResizeShortestEdge:
         interpolation: ``nearest``, ``bilinear`` (detectron2's), ``bicubic`` or ``lanczos``, all of Pillow.
         backend: the project whose resizing is used. ``pillow``: detectron2's, antialiased, sides rounded half upwards.
             ``cv2``: MMDetection's, bilinear without antialiasing, sides rounded half upwards. ``torch``: torchvision's,
-            which is the same but rounds sides down, pixels stay float32 instead of being rounded to 0..255, and masks
-            become bitmaps before they are resized.
+            which is the same but rounds sides down, and pixels stay float32 instead of being rounded to 0..255. With
+            ``cv2`` and ``torch`` masks become bitmaps before they are resized, as in these projects.
     """
 
     short_side: int | Sequence[int]

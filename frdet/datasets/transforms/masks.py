@@ -6,6 +6,7 @@ once, when the image is packed. A bitmap takes the nearest pixel, because a mask
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -78,13 +79,24 @@ def crop_masks(masks: Iterable[Entry], size: tuple[int, int], corner: Sequence[f
     return warp_masks(masks, size, [[1, 0, -corner[0]], [0, 1, -corner[1]]])
 
 
-def resize_drawn(masks: np.ndarray, before: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
-    """Torchvision's resizing from ``before`` to ``size``: it draws masks first, and takes the nearest pixels then.
+def resize_drawn(masks: np.ndarray, before: tuple[int, int], size: tuple[int, int], backend: str) -> np.ndarray:
+    """Resizing from ``before`` to ``size`` by those projects that draw masks first, and take the nearest pixels then.
 
-    Its nearest pixel is the one at or before the place of the upper left corner, and not of the centre.
+    Their nearest pixel is the one at or before the place of the upper left corner, and not of the centre.
+
+    Args:
+        backend: ``torch`` for torchvision's pixels, ``cv2`` for MMDetection's.
     """
-    drawn = torch.from_numpy(draw_masks(masks, before))
-    return _field(F.interpolate(drawn[:, None], size, mode='nearest')[:, 0].numpy() if len(masks) else ())
+    drawn = draw_masks(masks, before)
+    if backend == 'torch' and len(masks):
+        return _field(F.interpolate(torch.from_numpy(drawn)[:, None], size, mode='nearest')[:, 0].numpy())
+    return _field(map(partial(_resize_cv2, size=size), drawn))
+
+
+def _resize_cv2(bitmap: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    import cv2  # the import takes a fifth of a second, and few users need it
+
+    return cv2.resize(bitmap, size[::-1], interpolation=cv2.INTER_NEAREST)
 
 
 def draw_masks(masks: Sequence[Entry] | np.ndarray, size: tuple[int, int]) -> np.ndarray:

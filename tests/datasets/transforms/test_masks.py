@@ -1,5 +1,6 @@
 """Masks follow the pixels of their image, and are drawn as pycocotools and torchvision draw them."""
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -106,6 +107,17 @@ def test_torchvisions_masks(scale):
     assert torch.equal(results['data_samples'].gt_instances.masks, expected)
 
 
+@pytest.mark.parametrize('scale', [(90, 1333), (37, 1333), (100, 120)])
+def test_mmdetections_masks(scale):
+    """MMDetection loads polygons as bitmaps (poly2mask=True), and resizes them by OpenCV's nearest neighbour."""
+    bitmaps = [rectangle(slice(3, 40), slice(5, 70)), draw_masks(entries_of([pack_mask([STAR])]), (60, 100))[0]]
+    results = image(rle(bitmaps[0]), [STAR])
+    results = ResizeShortestEdge(short_side=scale[0], max_size=scale[1], backend='cv2')(results)
+    height, width = results['img_shape']
+    expected = [cv2.resize(one, (width, height), interpolation=cv2.INTER_NEAREST) for one in bitmaps]
+    assert np.array_equal(PackDetInputs()(results)['data_samples'].gt_instances.masks, np.stack(expected))
+
+
 def test_masks_stay_with_their_objects():
     results = image([SQUARE], [STAR], rle(rectangle(slice(0, 9), slice(0, 9))), [STAR])
     results['gt_bboxes'][1] = 0
@@ -116,8 +128,9 @@ def test_masks_stay_with_their_objects():
     assert sample.ignored_instances.labels.tolist() == [3] and 'masks' not in sample.ignored_instances
 
 
-def test_no_object():
-    results = RandomFlip(prob=1.0)(ResizeShortestEdge(short_side=30, backend='torch')(image()))
+@pytest.mark.parametrize('backend', ['pillow', 'cv2', 'torch'])
+def test_no_object(backend):
+    results = RandomFlip(prob=1.0)(ResizeShortestEdge(short_side=30, backend=backend)(image()))
     assert PackDetInputs()(results)['data_samples'].gt_instances.masks.shape == (0, 30, 50)
 
 
