@@ -267,13 +267,15 @@ def _results(
                 yield {**head, 'bbox': box, **mask, 'score': score}
 
 
-def _class_table(rows: list[tuple[str, float]], name: str) -> AsciiTable:
-    cells = [(name, f'{value:.4f}') for name, value in rows]
+def _class_table(rows: list[tuple[str, float]], title: str) -> AsciiTable:
+    # A control character, such as a line break, would break the table.
+    names = [''.join(c if c.isprintable() else ' ' for c in name) for name, _ in rows]
+    cells = [(name, f'{value:.4f}') for name, (_, value) in zip(names, rows, strict=True)]
     cells += [('', '')] * (-len(cells) % CLASS_COLUMNS)
     height = len(cells) // CLASS_COLUMNS
     columns = [cells[start : start + height] for start in range(0, len(cells), height)]
     lines = [[text for cell in line for text in cell] for line in zip(*columns, strict=True)]
-    return AsciiTable([['class', name] * CLASS_COLUMNS, *lines])
+    return AsciiTable([['class', title] * CLASS_COLUMNS, *lines])
 
 
 def _mean(values: np.ndarray) -> float:

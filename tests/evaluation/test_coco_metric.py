@@ -294,6 +294,16 @@ def test_tables_in_the_log(tmp_path, capsys):
     assert 'Accumulating' not in capsys.readouterr().out  # pycocotools prints
 
 
+def test_a_class_name_with_a_line_break_stays_in_its_row(tmp_path, capsys):
+    ann_file = tmp_path / 'truth.json'
+    images, name = [dict(id=1, file_name='1.jpg', height=100, width=100)], '\rcat\n'
+    truth = [dict(id=1, image_id=1, category_id=7, bbox=[10, 10, 40, 40])]
+    content = dict(images=images, annotations=truth, categories=[dict(id=7, name=name)])
+    ann_file.write_text(json.dumps(content))
+    evaluate(ann_file, [sample(1, [[10, 10, 50, 50]], [0.9], [0])], (name,))
+    assert '|  cat  | 1.0000 |' in capsys.readouterr().out
+
+
 def test_errors(tmp_path):
     with pytest.raises(DataError, match='No such file'):
         CocoMetric(ann_file=str(tmp_path / 'none.json'))
