@@ -247,8 +247,9 @@ def test_masks_of_a_detector(detector, picture, expected, monkeypatch):
     monkeypatch.setattr(detect, 'predict', with_masks)
     with monkeypatch.context() as patch:
         patch.setattr(detector, 'score_thr', least := float(expected.pred_instances.scores.median()))
+        patch.setattr(detector, '_kept', other := expected.pred_instances.labels[1:].unique()[:1])
         found = detector(picture[0])
-    kept = given['scores'] >= least
+    kept = (given['scores'] >= least) & torch.isin(given['labels'], other)
     assert 0 < len(found) < len(kept)
     assert np.array_equal(found.masks, given['masks'][kept].numpy())
     assert found.segmentations[0]['size'] == list(picture[1].shape[:2])
