@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from frdet.errors import ConfigError
-from frdet.models.layers import ConvNorm
+from frdet.models.layers import Conv2d, ConvNorm
 from frdet.models.task_modules import NMS, Detections, best_pairs, select_labelled
 from frdet.models.task_modules.targets import IGNORED, POSITIVE
 from frdet.registry import (
@@ -156,7 +156,7 @@ class SingleStageHead(BaseModule):
 
     def last_conv(self, out_channels: int, bias: float = 0.0) -> nn.Conv2d:
         """A 3x3 convolution from the end of a tower to predictions."""
-        conv = nn.Conv2d(self.last_channels, out_channels, 3, padding=1)
+        conv = Conv2d(self.last_channels, out_channels, 3, padding=1)
         nn.init.normal_(conv.weight, std=0.01)
         nn.init.constant_(conv.get_parameter('bias'), bias)
         return conv
