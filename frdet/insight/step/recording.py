@@ -257,9 +257,12 @@ def _rois(watch: Watch, head: Any, batch: int) -> tuple[Sequence[Tensor], list[M
     if head is None:
         raise Absent(f'no part has all of {", ".join(_ROI_PARTS)}')
     extractor, coder, assigner, sampler, loss_cls = (_first_stage(getattr(head, part)) for part in _ROI_PARTS)
-    pool, loss = watch.first(extractor), watch.first(loss_cls)
-    (assigned, *_), sample, _ = watch.first(sampler, 'sample_batch')
+    loss, (assigned, *_), sample = watch.first(loss_cls), *watch.first(sampler, 'sample_batch')[:2]
     proposed, truth, *_ = watch.first(assigner, 'assign_batch').args
+    chosen = proposed.gather(1, sample.index[..., None].expand(-1, -1, 4)).flatten(0, 1)
+    # Before a sampler of hard examples chooses, all proposals are pooled.
+    pool = next((call for call in watch.calls(extractor) if torch.equal(call.args[1][:, 1:], chosen)), None)
+    pool = pool or watch.first(extractor)
     (features, rois, *_), result = pool.args, watch.first(head).result
     if len(result) != 2 or len(loss.args) != 4 or not len(rois) == len(result[0]) == sample.index.numel():
         raise Absent(f'{type(head).__name__} does not use its parts as StandardRoIHead does')

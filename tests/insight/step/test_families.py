@@ -117,6 +117,15 @@ def test_cascade_rcnn(drawn):
         assert table(page, 'Layers')[name]['dead channels'] is not None
 
 
+def test_hard_examples(drawn):
+    """The RoIs that are shown are those that are trained on, though all proposals were pooled to find them."""
+    _, record = family(drawn, 'quickstart/r18_fpn', **{'model.roi_head.sampler.type': 'OHEMSampler'})
+    assert not record.absent
+    for rois, matching in zip(record.rois, record.matched, strict=True):
+        sampled = {tuple(box) for box in matching.boxes[matching.sampled].tolist()}
+        assert {tuple(box) for box in rois.boxes.tolist()} == sampled and len(rois.boxes) == 64
+
+
 def test_retinanet(drawn):
     page, record = family(drawn, 'retinanet/retinanet_r18_fpn')
     kinds = table(page, 'What the losses are')
