@@ -1,11 +1,11 @@
 """Losses. All have the form ``loss(pred, target, weight, avg_factor)``."""
 
+from frdet.models.losses.focal import FocalLoss
 from frdet.models.losses.losses import (
     BinaryCrossEntropyLoss,
     CIoULoss,
     CrossEntropyLoss,
     DIoULoss,
-    FocalLoss,
     GIoULoss,
     IoULoss,
     L1Loss,

@@ -1,5 +1,6 @@
-"""The focal loss of many logits with few positives, in little memory."""
+"""The focal loss; of many logits with few positives it is computed in little memory."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -7,9 +8,54 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from frdet.models.losses.losses import Loss, class_weight_of, keep_class_weight
+from frdet.registry import LOSSES
+
 #: Logits that are computed at once: few on a CPU, so that they stay in its cache.
 _AT_ONCE = {'cpu': 2**17}
 _AT_ONCE_ON_GPU = 2**25
+
+
+@LOSSES.register_module()
+class FocalLoss(Loss):
+    """Sigmoid cross-entropy with less weight where the answer is already right (Lin et al. 2017, equation 5).
+
+    Args:
+        alpha: weight of positives; negatives have 1 - alpha.
+        gamma: how fast the weight of easy samples falls.
+        class_weight: factor of the loss of positives; see ``BinaryCrossEntropyLoss``.
+        loss_weight: factor of the result.
+    """
+
+    def __init__(
+        self,
+        *,
+        alpha: float = 0.25,
+        gamma: float = 2.0,
+        class_weight: Sequence[float] | None = None,
+        loss_weight: float = 1.0,
+    ):
+        super().__init__(loss_weight=loss_weight)
+        self.alpha = alpha
+        self.gamma = gamma
+        keep_class_weight(self, class_weight)
+
+    def elementwise(self, pred: Tensor, target: Tensor) -> Tensor:
+        """See ``BinaryCrossEntropyLoss``."""
+        target = target.float()
+        probability = pred.float().sigmoid()
+        miss = probability + target - 2 * probability * target
+        balance = self.alpha * target + (1 - self.alpha) * (1 - target)
+        weight = class_weight_of(self, pred.shape[-1], 'each class')
+        cross_entropy = F.binary_cross_entropy_with_logits(pred.float(), target, pos_weight=weight, reduction='none')
+        return cross_entropy * balance * miss**self.gamma
+
+    def of_classes(self, logits: Tensor, labels: Tensor, weight: Tensor) -> Tensor:
+        """See ``Loss.of_classes``. The targets are not written out, because nearly all of them are 0."""
+        if type(self).elementwise is not FocalLoss.elementwise:  # a subclass with a loss of its own
+            return super().of_classes(logits, labels, weight)
+        own = class_weight_of(self, logits.shape[-1], 'each class')
+        return self.loss_weight * focal_sum(logits, labels, weight, self.alpha, self.gamma, own)
 
 
 def focal_sum(

@@ -9,9 +9,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from frdet.errors import ConfigError
-from frdet.models.losses.focal import focal_sum
+from frdet.moved import moved_names
 from frdet.registry import LOSSES
 from frdet.structures import box_area
+
+__getattr__ = moved_names(__name__, {'FocalLoss': 'frdet.models.losses:FocalLoss'})
 
 
 class Loss(nn.Module):
@@ -48,7 +50,7 @@ class Loss(nn.Module):
         raise TypeError(f'{type(self).__name__} must define elementwise(pred, target)')
 
 
-def _keep_class_weight(loss: Loss, numbers: Sequence[float] | None) -> None:
+def keep_class_weight(loss: Loss, numbers: Sequence[float] | None) -> None:
     """Keep a loss's numbers as the buffer ``class_weight``, which moves with it and is in no checkpoint."""
     if numbers is not None and not all(math.isfinite(one) and one >= 0 for one in numbers):
         raise ConfigError(f'{type(loss).__name__}: class_weight is {numbers}, expected numbers from 0 up')
@@ -56,7 +58,7 @@ def _keep_class_weight(loss: Loss, numbers: Sequence[float] | None) -> None:
     loss.register_buffer('class_weight', weight, persistent=False)
 
 
-def _class_weight(loss: Loss, scores: int, each: str) -> Tensor | None:
+def class_weight_of(loss: Loss, scores: int, each: str) -> Tensor | None:
     """``loss.class_weight``, if it has a number for each of the scores."""
     weight = loss.class_weight
     if isinstance(weight, Tensor) and len(weight) != scores:
@@ -78,11 +80,11 @@ class CrossEntropyLoss(Loss):
 
     def __init__(self, *, class_weight: Sequence[float] | None = None, loss_weight: float = 1.0):
         super().__init__(loss_weight=loss_weight)
-        _keep_class_weight(self, class_weight)
+        keep_class_weight(self, class_weight)
 
     def elementwise(self, pred: Tensor, target: Tensor) -> Tensor:
         """Scores (n, C) and classes (n,) -> (n,)."""
-        weight = _class_weight(self, pred.shape[-1], 'each class and one for the background, which is last')
+        weight = class_weight_of(self, pred.shape[-1], 'each class and one for the background, which is last')
         return F.cross_entropy(pred.float(), target, weight, reduction='none')
 
 
@@ -98,54 +100,12 @@ class BinaryCrossEntropyLoss(Loss):
 
     def __init__(self, *, class_weight: Sequence[float] | None = None, loss_weight: float = 1.0):
         super().__init__(loss_weight=loss_weight)
-        _keep_class_weight(self, class_weight)
+        keep_class_weight(self, class_weight)
 
     def elementwise(self, pred: Tensor, target: Tensor) -> Tensor:
         """Logits and targets in 0..1, both (...) -> (...)."""
-        weight = _class_weight(self, pred.shape[-1], 'each class')
+        weight = class_weight_of(self, pred.shape[-1], 'each class')
         return F.binary_cross_entropy_with_logits(pred.float(), target.float(), pos_weight=weight, reduction='none')
-
-
-@LOSSES.register_module()
-class FocalLoss(Loss):
-    """Sigmoid cross-entropy with less weight where the answer is already right (Lin et al. 2017, equation 5).
-
-    Args:
-        alpha: weight of positives; negatives have 1 - alpha.
-        gamma: how fast the weight of easy samples falls.
-        class_weight: factor of the loss of positives; see ``BinaryCrossEntropyLoss``.
-        loss_weight: factor of the result.
-    """
-
-    def __init__(
-        self,
-        *,
-        alpha: float = 0.25,
-        gamma: float = 2.0,
-        class_weight: Sequence[float] | None = None,
-        loss_weight: float = 1.0,
-    ):
-        super().__init__(loss_weight=loss_weight)
-        self.alpha = alpha
-        self.gamma = gamma
-        _keep_class_weight(self, class_weight)
-
-    def elementwise(self, pred: Tensor, target: Tensor) -> Tensor:
-        """See ``BinaryCrossEntropyLoss``."""
-        target = target.float()
-        probability = pred.float().sigmoid()
-        miss = probability + target - 2 * probability * target
-        balance = self.alpha * target + (1 - self.alpha) * (1 - target)
-        weight = _class_weight(self, pred.shape[-1], 'each class')
-        cross_entropy = F.binary_cross_entropy_with_logits(pred.float(), target, pos_weight=weight, reduction='none')
-        return cross_entropy * balance * miss**self.gamma
-
-    def of_classes(self, logits: Tensor, labels: Tensor, weight: Tensor) -> Tensor:
-        """See ``Loss.of_classes``. The targets are not written out, because nearly all of them are 0."""
-        if type(self).elementwise is not FocalLoss.elementwise:  # a subclass with a loss of its own
-            return super().of_classes(logits, labels, weight)
-        own = _class_weight(self, logits.shape[-1], 'each class')
-        return self.loss_weight * focal_sum(logits, labels, weight, self.alpha, self.gamma, own)
 
 
 @LOSSES.register_module()
