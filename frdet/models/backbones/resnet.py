@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from frdet.errors import ConfigError
-from frdet.models.layers import build_norm, conv_norm
+from frdet.models.layers import Conv2d, build_norm, conv_norm
 from frdet.registry import BACKBONES, CONVS, NORMS
 
 
@@ -18,7 +18,7 @@ def _conv(
 ) -> nn.Conv2d:
     size = dict(in_channels=in_channels, out_channels=out_channels, kernel_size=kernel_size)
     options: dict[str, Any] = dict(**size, stride=stride, padding=kernel_size // 2, bias=False)
-    conv = nn.Conv2d(**options) if kind is None else CONVS.build({**options, **kind})
+    conv = Conv2d(**options) if kind is None else CONVS.build({**options, **kind})
     nn.init.kaiming_normal_(conv.weight, mode='fan_out', nonlinearity='relu')
     return conv
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from frdet.errors import ConfigError
+from frdet.models.layers import Conv2d
 from frdet.models.losses import box_loss
 from frdet.models.task_modules import AssignResult, Proposals, SampleResult, best_scores, select_proposals
 from frdet.models.task_modules.targets import IGNORED
@@ -107,7 +108,7 @@ class RPNHead(BaseModule):
 
         num_anchors = self.anchor_generator.num_anchors
         channels = [in_channels] + [feat_channels] * num_convs
-        convs = [nn.Conv2d(a, b, 3, padding=1) for a, b in pairwise(channels)]
+        convs = [Conv2d(a, b, 3, padding=1) for a, b in pairwise(channels)]
         # MMDetection has these two ways of naming them.
         self.rpn_conv = convs[0] if num_convs == 1 else nn.Sequential(*(nn.ModuleDict({'conv': c}) for c in convs))
         self.rpn_cls = nn.Conv2d(feat_channels, num_anchors, 1)

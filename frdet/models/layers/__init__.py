@@ -1,8 +1,8 @@
 """Building blocks shared by the components."""
 
+from frdet.models.layers.conv import Conv2d
 from frdet.models.layers.deform_conv import ModulatedDeformConv2d
 from frdet.models.layers.norm import (
-    Conv2d,
     ConvNorm,
     FrozenBatchNorm2d,
     build_norm,

@@ -4,9 +4,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
-from torch.nn import functional as F
 
+from frdet.models.layers.conv import Conv2d
 from frdet.registry import NORMS
 
 
@@ -90,42 +89,6 @@ def conv_norm(x: Tensor, conv: nn.Conv2d, norm: nn.Module) -> Tensor:
         return norm(conv(x))
     scale, shift = norm.scale_shift()
     return conv._conv_forward(x, conv.weight * scale.view(-1, 1, 1, 1), shift)  # DCNv2 has its own
-
-
-class Conv2d(nn.Conv2d):
-    """nn.Conv2d. On a CPU in float32 the gradient of its weights is computed in contiguous memory.
-
-    In channels_last memory that takes three times as long, measured with a 3x3 convolution of 256 channels on 60 x 80
-    cells; a 1x1 convolution is computed as usual. The forward pass and the gradient of the input stay in channels_last.
-    """
-
-    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        plain = torch.compiler.is_compiling() or torch.compiler.is_exporting() or torch.is_autocast_enabled('cpu')
-        trained = torch.is_grad_enabled() and weight.requires_grad and input.is_cpu and input.dtype == torch.float32
-        if plain or not trained or self.kernel_size == (1, 1) or self.padding_mode != 'zeros':
-            return super()._conv_forward(input, weight, bias)
-        return _Conv2d.apply(input, weight, bias, (self.stride, self.padding, self.dilation, self.groups))
-
-
-class _Conv2d(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, options: tuple) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        ctx.options = options
-        return F.conv2d(x, weight, bias, *options)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight = ctx.saved_tensors
-        stride, padding, dilation, groups = ctx.options
-        needs = ctx.needs_input_grad
-        rest = ([weight.shape[0]], stride, padding, dilation, False, [0, 0], groups)
-        backward = torch.ops.aten.convolution_backward
-        grad_x = backward(grad, x, weight, *rest, [True, False, False])[0] if needs[0] else None
-        dense = (t.contiguous() for t in (grad, x, weight))
-        _, grad_weight, grad_bias = backward(*dense, *rest, [False, needs[1], needs[2]])
-        return grad_x, grad_weight, grad_bias, None
 
 
 class ConvNorm(nn.Module):

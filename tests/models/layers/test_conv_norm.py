@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from frdet.models.layers import Conv2d, ConvNorm, FrozenBatchNorm2d, conv_norm
+from frdet.models.layers import ConvNorm, FrozenBatchNorm2d, conv_norm
 
 
 def randomise(norm: nn.Module) -> None:
@@ -92,34 +92,3 @@ def test_a_convolution_without_a_norm_has_a_bias(norm: str | None, bias: bool, h
     layer = ConvNorm(2, 3, 3, norm=norm and dict(type=norm), bias=bias)
     assert (layer.conv.bias is not None) == has_bias
     assert not has_bias or layer.conv.bias.eq(0).all()
-
-
-@pytest.mark.parametrize('memory_format', [torch.contiguous_format, torch.channels_last])
-@pytest.mark.parametrize(
-    'options', [dict(padding=1), dict(stride=2, bias=False), dict(padding=2, dilation=2, groups=2)]
-)
-def test_values_and_gradients_of_a_convolution_are_torchs(options: dict, memory_format: torch.memory_format) -> None:
-    plain = nn.Conv2d(4, 6, 3, **options).to(memory_format=memory_format)
-    conv = Conv2d(4, 6, 3, **options).to(memory_format=memory_format)
-    conv.load_state_dict(plain.state_dict())
-    results = []
-    for layer in (plain, conv):
-        torch.manual_seed(1)
-        x = torch.randn(2, 4, 7, 6).to(memory_format=memory_format).requires_grad_()
-        out = layer(x)
-        out.pow(3).sum().backward()
-        results.append((out, x.grad, *(p.grad for p in layer.parameters())))
-    for found, expected in zip(*results, strict=True):
-        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
-    assert results[1][0].is_contiguous(memory_format=memory_format)
-
-
-def test_what_needs_no_gradient_has_none() -> None:
-    """Frozen weights, or an input without a gradient."""
-    conv = Conv2d(2, 3, 3)
-    conv(torch.randn(1, 2, 5, 5)).sum().backward()
-    assert conv.weight.grad is not None and conv.bias is not None and conv.bias.grad is not None
-    conv = Conv2d(2, 3, 3)
-    conv.bias.requires_grad_(False)
-    conv(torch.randn(1, 2, 5, 5)).sum().backward()
-    assert conv.bias.grad is None
