@@ -42,7 +42,7 @@ def load_images(count: int, short_side: int, *, with_masks: bool = False) -> tup
             ann_file='annotations/instances_val2017.json',
             data_prefix=dict(img='val2017/'),
             filter_cfg=dict(filter_empty_gt=True),
-            **(dict(with_masks=True) if with_masks else {}),
+            with_masks=with_masks,
             pipeline=[
                 dict(type='LoadImage'),
                 dict(type='ResizeShortestEdge', short_side=short_side, max_size=2 * short_side),
