@@ -40,6 +40,7 @@ FILLED = {
     'WORK_DIR': 'work_dirs/demo',
     'by_hand/epoch_12.pth': 'demo/epoch_12.pth',  # here one epoch is trained
     'max_epochs=100': 'max_epochs=2',
+    'class_weight=[1,1,4,1]': 'class_weight=[1,1,4,1,1,1,1]',  # the drawn shapes have six classes
     'work_dirs/mine/epoch_4.pth work_dirs/mine/epoch_8.pth work_dirs/mine': 'work_dirs/a/epoch_12.pth work_dirs/b',
     'CHECKPOINT': 'work_dirs/r50_fpn_1x_cocoval/epoch_12.pth',
 }
@@ -150,7 +151,7 @@ def shrink(config: Path) -> None:
     """Small images, few of them, one epoch; networks that have few weights to train and to save."""
     text = config.read_text()
     text = text.replace('depth=50,', f'depth=50, base_channels={BASE_CHANNELS},')
-    text = re.sub(r'in_channels=\(\d+, \d+, \d+, \d+\)', 'in_channels=None', text)
+    text = re.sub(r'in_channels=\((\d+, )+\d+\)', 'in_channels=None', text)
     if config.parent.name == 'interop':  # the layers of other projects' files
         text = text.replace('backbone=dict(', 'backbone=dict(base_channels=64, ')
     text = re.sub(r'short_side=(800|\(640.*?\)), max_size=1333', 'short_side=96, max_size=160', text)
