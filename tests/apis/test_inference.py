@@ -282,10 +282,13 @@ def test_another_projects_checkpoint_that_does_not_fit(config, native, tmp_path)
     write_detector(tmp_path / 'a.pkl', state, 'detectron2')
     with pytest.raises(CheckpointError, match=r'a\.pkl \(layout detectron2\) does not fit.*shared_fcs\.0\.weight'):
         init_detector(config, tmp_path / 'a.pkl', 'cpu', [*PLAIN, 'model.roi_head.bbox_head.fc_channels=16'])
-    mask = {**convert_state_dict(state, target='detectron2'), 'roi_heads.mask_head.deconv.weight': torch.ones(1)}
-    torch.save({'model': mask}, tmp_path / 'mask.pth')
-    with pytest.raises(CheckpointError, match='detectron2, but it has a mask head: roi_heads.mask_head.deconv.weight'):
-        init_detector(config, tmp_path / 'mask.pth', 'cpu', PLAIN)
+    keypoints = {
+        **convert_state_dict(state, target='detectron2'),
+        'roi_heads.keypoint_head.conv_fcn1.weight': torch.ones(1),
+    }
+    torch.save({'model': keypoints}, tmp_path / 'k.pth')
+    with pytest.raises(CheckpointError, match=r'a keypoint head: roi_heads\.keypoint_head\.conv_fcn1'):
+        init_detector(config, tmp_path / 'k.pth', 'cpu', PLAIN)
     torch.save({'w': torch.ones(1)}, tmp_path / 'w.pth')
     with pytest.raises(CheckpointError, match='names of no known project'):
         init_detector(config, tmp_path / 'w.pth', 'cpu', PLAIN)

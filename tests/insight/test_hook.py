@@ -78,7 +78,7 @@ def fake_runner(tmp_path, metric, classes=('cat', 'dog')):
 def test_detections_that_the_config_writes_elsewhere(tmp_path):
     metric = CocoMetric(outfile=str(tmp_path / 'mine.json'))
     ids = [2**70, 'nine']
-    metric.evaluation = CocoEval(np.full((1, 3, 2, 4, 3), 0.25), np.zeros((1, 2, 4, 3)), np.array([0.5]), ids)
+    metric.evaluations['bbox'] = CocoEval(np.full((1, 3, 2, 4, 3), 0.25), np.zeros((1, 2, 4, 3)), np.array([0.5]), ids)
     (tmp_path / 'mine.json').write_text('[1]')
     folder = tmp_path / 'log/vis_data'
     folder.mkdir(parents=True)
@@ -92,7 +92,7 @@ def test_detections_that_the_config_writes_elsewhere(tmp_path):
 @pytest.mark.parametrize(('loop', 'step'), [(EpochBasedTrainLoop, 3), (IterBasedTrainLoop, 12)])
 def test_objects_found_are_kept_at_the_step_of_the_log(tmp_path, monkeypatch, loop, step):
     metric = CocoMetric(outfile=str(tmp_path / 'log/vis_data' / store.DETECTIONS))
-    metric.evaluation = CocoEval(np.zeros((1, 3, 2, 4, 3)), np.zeros((1, 2, 4, 3)), np.array([0.5]), [1, 2])
+    metric.evaluations['bbox'] = CocoEval(np.zeros((1, 3, 2, 4, 3)), np.zeros((1, 2, 4, 3)), np.array([0.5]), [1, 2])
     runner = fake_runner(tmp_path, metric)
     runner.train_loop, runner.epoch, runner.iter = object.__new__(loop), 3, 12
     (tmp_path / 'log/vis_data').mkdir(parents=True)

@@ -39,16 +39,18 @@ def test_no_check(tool, tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ('difference', 'code', 'words'),
     [
-        (Difference('a', 3, 0.05, 1e-4, 0), 0, 'same'),
-        (Difference('a', 3, 0.2, 0.0, 0), 1, 'DIFFERS'),
-        (Difference('a', 3, 0.0, 0.01, 0), 1, 'DIFFERS'),
-        (Difference('a', 19, 0.0, 0.0, 1), 1, 'DIFFERS'),
-        (Difference('a', 20, 0.0, 0.0, 1), 0, 'same'),
-        (Difference('a', 0, 0.0, 0.0, 0), 0, 'finds nothing'),
+        (Difference('a', 3, 0.05, 1e-4, None, 0), 0, 'same'),
+        (Difference('a', 3, 0.2, 0.0, None, 0), 1, 'DIFFERS'),
+        (Difference('a', 3, 0.0, 0.01, None, 0), 1, 'DIFFERS'),
+        (Difference('a', 3, 0.05, 1e-4, 5e-3, 0), 0, 'same'),
+        (Difference('a', 3, 0.05, 1e-4, 0.02, 0), 1, 'DIFFERS'),
+        (Difference('a', 19, 0.0, 0.0, None, 1), 1, 'DIFFERS'),
+        (Difference('a', 20, 0.0, 0.0, None, 1), 0, 'same'),
+        (Difference('a', 0, 0.0, 0.0, None, 0), 0, 'finds nothing'),
     ],
 )
 def test_exit_code(tool, monkeypatch, capsys, difference, code, words):
-    given = Difference('b', 0, 0.0, 0.0, 0)
+    given = Difference('b', 0, 0.0, 0.0, None, 0)
     monkeypatch.setattr(tool, 'check_exported', lambda *args: [given, difference])
     assert tool.compare(None, None, []) == code
     assert words in capsys.readouterr().out
