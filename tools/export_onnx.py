@@ -21,11 +21,14 @@ def main() -> int:
     add_model(parser)
     parser.add_argument('--out', default='model.onnx', metavar='FILE', help='.onnx or .pt2 to write (%(default)s)')
     parser.add_argument('--images', nargs='+', metavar='FILE', help='images to compare on; default: two drawn images')
+    parser.add_argument(
+        '--no-optimize', action='store_true', help='write ONNX in half the time; the file is a little slower'
+    )
     parser.add_argument('--no-check', action='store_true', help='write the file, and do not compare')
     args = parser.parse_intermixed_args()
     out = check_target(args.out)
     model = init_detector(args.config, args.checkpoint, 'cpu', args.cfg_options)
-    export_detector(model, out)
+    export_detector(model, out, optimize=not args.no_optimize)
     print(f'{out}: {out.stat().st_size / 1e6:.1f} MB')
     return 0 if args.no_check else compare(model, out, args.images or drawn_images())
 

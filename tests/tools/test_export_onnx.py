@@ -31,7 +31,7 @@ def test_no_check(tool, tmp_path, monkeypatch, capsys):
     out = tmp_path / 'a.pt2'
     monkeypatch.setattr(sys, 'argv', ['export_onnx.py', 'a.py', 'a.pth', '--out', str(out), '--no-check'])
     monkeypatch.setattr(tool, 'init_detector', lambda *args: None)
-    monkeypatch.setattr(tool, 'export_detector', lambda model, path: path.write_bytes(bytes(1_250_000)))
+    monkeypatch.setattr(tool, 'export_detector', lambda model, path, optimize: path.write_bytes(bytes(1_250_000)))
     assert tool.main() == 0
     assert capsys.readouterr().out == f'{out}: 1.2 MB\n'
 

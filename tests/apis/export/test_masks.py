@@ -52,7 +52,7 @@ def model(images):  # noqa: F811
 @pytest.fixture(scope='module')
 def exported(model, tmp_path_factory):
     folder = tmp_path_factory.mktemp('exported')
-    export_detector(model, folder / 'a.onnx')
+    export_detector(model, folder / 'a.onnx', optimize=False)
     return folder
 
 
