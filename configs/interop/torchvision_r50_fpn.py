@@ -3,11 +3,16 @@
 python tools/test.py configs/interop/torchvision_r50_fpn.py fasterrcnn_resnet50_fpn_coco-258fb6c6.pth \\
     --cfg-options model.backbone.norm.eps=0.0
 
-Every point where the projects differ is set here, in the order of docs/peers.md. torchvision sets eps of the norms to 0
-only for the checkpoint that it publishes.
+Every point where the projects differ is set here, in the order of docs/peers.md, or in coco_torchvision.py, for the images
+and classes. torchvision sets eps of the norms to 0 only for the checkpoint that it publishes.
 """
 
-_base_ = ['../faster_rcnn/r50_fpn_1x_coco.py']
+_base_ = [
+    '../_base_/models/faster_rcnn_r50_fpn.py',
+    '../_base_/datasets/coco_torchvision.py',
+    '../_base_/schedules/schedule_1x.py',
+    '../_base_/runtime.py',
+]
 
 model = dict(
     data_preprocessor=dict(
@@ -44,37 +49,6 @@ model = dict(
         min_side=1e-2,
     ),
 )
-
-# torchvision's label is COCO's category id, and ten ids are unused. Here labels begin at 0, so each is one less.
-classes = (
-    'person', 'bicycle', 'car', 'motorcycle', 'airplane', 'bus', 'train', 'truck', 'boat', 'traffic light',
-    'fire hydrant', 'N/A', 'stop sign', 'parking meter', 'bench', 'bird', 'cat', 'dog', 'horse', 'sheep',
-    'cow', 'elephant', 'bear', 'zebra', 'giraffe', 'N/A', 'backpack', 'umbrella', 'N/A', 'N/A',
-    'handbag', 'tie', 'suitcase', 'frisbee', 'skis', 'snowboard', 'sports ball', 'kite', 'baseball bat',
-    'baseball glove', 'skateboard', 'surfboard', 'tennis racket', 'bottle', 'N/A', 'wine glass', 'cup', 'fork',
-    'knife', 'spoon', 'bowl', 'banana', 'apple', 'sandwich', 'orange', 'broccoli', 'carrot', 'hot dog', 'pizza',
-    'donut', 'cake', 'chair', 'couch', 'potted plant', 'bed', 'N/A', 'dining table', 'N/A', 'N/A', 'toilet',
-    'N/A', 'tv', 'laptop', 'mouse', 'remote', 'keyboard', 'cell phone', 'microwave', 'oven', 'toaster',
-    'sink', 'refrigerator', 'N/A', 'book', 'clock', 'vase', 'scissors', 'teddy bear', 'hair drier', 'toothbrush',
-)  # fmt: skip
-
-train_pipeline = [
-    dict(type='LoadImage'),
-    dict(type='FilterBoxes', min_side=0.0),
-    dict(type='RandomFlip', prob=0.5),
-    dict(type='ResizeShortestEdge', short_side=800, max_size=1333, backend='torch'),
-    dict(type='PackDetInputs'),
-]
-test_pipeline = [
-    dict(type='LoadImage'),
-    dict(type='ResizeShortestEdge', short_side=800, max_size=1333, backend='torch'),
-    dict(type='PackDetInputs'),
-]
-train_dataloader = dict(
-    dataset=dict(metainfo=dict(classes=classes), filter_cfg=dict(filter_empty_gt=True), pipeline=train_pipeline)
-)
-val_dataloader = dict(dataset=dict(metainfo=dict(classes=classes), pipeline=test_pipeline))
-test_dataloader = dict(dataset=dict(metainfo=dict(classes=classes), pipeline=test_pipeline))
 
 train_cfg = dict(max_epochs=26)
 param_scheduler = [
