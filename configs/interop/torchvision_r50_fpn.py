@@ -3,8 +3,8 @@
 python tools/test.py configs/interop/torchvision_r50_fpn.py fasterrcnn_resnet50_fpn_coco-258fb6c6.pth \\
     --cfg-options model.backbone.norm.eps=0.0
 
-Every point where the projects differ is set here, in the order of docs/peers.md, or in coco_torchvision.py, for the images
-and classes. torchvision sets eps of the norms to 0 only for the checkpoint that it publishes.
+Every point where the projects differ is set here, in the order of docs/peers.md, or in coco_torchvision.py, for the
+images and classes. torchvision sets eps of the norms to 0 only for the checkpoint that it publishes.
 """
 
 _base_ = [
