@@ -277,6 +277,10 @@ def _runner(cfg: Config, launcher: str) -> Iterator[DetRunner]:
         loop = runner._train_loop if runner is not None else None
         begun = isinstance(error, NonFiniteError) or (isinstance(loop, BaseLoop) and getattr(loop, 'iter', 0) > 0)
         if not is_main_process():
+            # A slow process may have made its folders after the main one has cleaned up. Folders with files stay.
+            for folder in sorted((*path.rglob('*'), path), reverse=True) if made else ():
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
             # Launchers kill all processes when one ends, so the main process gets time to clean up.
             time.sleep(GRACE)
         elif made and not begun:

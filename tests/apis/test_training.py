@@ -10,7 +10,7 @@ import torch
 from mmengine.model import Sequential
 
 from frdet.apis import test_detector as evaluate_detector
-from frdet.apis import train_detector
+from frdet.apis import train_detector, training
 from frdet.engine.hooks import DrawDetectionsHook
 from frdet.errors import CheckpointError, ConfigError, DataError, UserError
 from frdet.registry import DATASETS, DETECTORS
@@ -376,3 +376,22 @@ def test_a_test_that_could_compute_nothing_is_refused(tmp_path):
     cfg.test_evaluator = dict(type='CocoMetric')
     message = refused(tmp_path, DataError, lambda: evaluate_detector(cfg, str(tmp_path / 'a.pth')))
     assert 'info.json has no annotation' in message and '--out' in message and '--show-dir' in message
+
+
+@pytest.mark.parametrize('has_file', [False, True])
+def test_another_process_than_the_first_leaves_no_empty_folder(tmp_path, monkeypatch, has_file):
+    """It is so slow that the first process has cleaned up before; what that process may have written stays."""
+
+    def fail(cfg):
+        folder = tmp_path / 'made/work/20261127_120000'
+        folder.mkdir(parents=True)
+        if has_file:
+            (folder / 'a.log').write_text('')
+        raise ConfigError('SyncBN')
+
+    monkeypatch.setattr(training, 'is_main_process', lambda: False)
+    monkeypatch.setattr(training, 'GRACE', 0)
+    monkeypatch.setattr(training.DetRunner, 'from_cfg', fail)
+    with pytest.raises(ConfigError, match='SyncBN'):
+        train_detector(short(tmp_path))
+    assert (tmp_path / 'made/work').exists() == has_file
