@@ -9,7 +9,7 @@ from frdet.apis.ablation.reading import read_study
 from frdet.apis.ablation.space import read_search
 from frdet.config import check_config, load_config
 from frdet.engine.schedules import resolve_shares
-from frdet.registry import DETECTORS
+from frdet.registry import ANCHOR_GENERATORS, DETECTORS
 from tests.test_peers_page import flat
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -52,6 +52,19 @@ def test_quickstart_fits_together(name):
     assert {one.end for one in cfg.param_scheduler if one.by_epoch} == {epochs}
     assert all(one.get('T_max', epochs) == epochs for one in cfg.param_scheduler)
     assert cfg.default_hooks.checkpoint.interval == epochs
+
+
+@pytest.mark.parametrize(
+    ('name', 'first'),
+    [('fcos/fcos_r50_fpn_1x_coco', [0, 0, 8, 8]), ('interop/torchvision_fcos_r50_fpn', [-4, -4, 4, 4])],
+)
+def test_where_a_cell_of_fcos_lies(name, first):
+    """detectron2 measures distances from the middle of the cell of 8 pixels, torchvision from its corner."""
+    cfg = load_config(ROOT / f'configs/{name}.py')
+    (anchors, *_) = ANCHOR_GENERATORS.build(cfg.model.bbox_head.anchor_generator).grid(
+        [(16 // 2**k,) * 2 for k in range(5)]
+    )
+    assert anchors[0].tolist() == first
 
 
 def test_the_study_changes_what_it_says():

@@ -10,7 +10,7 @@ model = dict(
     bbox_head=dict(
         type='FCOSHead',
         conv_bias=True,
-        anchor_generator=dict(sizes=((8,), (16,), (32,), (64,), (128,))),
+        anchor_generator=dict(sizes=((8,), (16,), (32,), (64,), (128,)), offset=0.5),
         box_coder=dict(_delete_=True, type='DistanceCoder'),
         # Half the distances for COCO: images are small.
         assigner=dict(_delete_=True, type='FCOSAssigner', center_radius=1.5, reach=(2.0, 4.0)),

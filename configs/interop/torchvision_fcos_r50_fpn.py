@@ -22,7 +22,7 @@ model = dict(
     ),
     bbox_head=dict(
         num_classes=90,
-        anchor_generator=dict(round_to_pixels=True, strides_from_maps=True),
+        anchor_generator=dict(offset=0.0, round_to_pixels=True, strides_from_maps=True),
         normalizer='batch',
         clip_before_nms=True,
     ),

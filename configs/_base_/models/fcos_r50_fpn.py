@@ -38,6 +38,7 @@ model = dict(
             strides=(8, 16, 32, 64, 128),
             sizes=((8,), (16,), (32,), (64,), (128,)),  # those of the strides
             ratios=(1.0,),
+            offset=0.5,  # the cell's middle
         ),
         box_coder=dict(type='DistanceCoder'),
         assigner=dict(type='FCOSAssigner', center_radius=1.5, reach=(4.0, 8.0)),
