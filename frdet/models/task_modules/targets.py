@@ -193,8 +193,8 @@ class OHEMSampler(RandomSampler):
 
     The RoI head scores all candidates without gradient. The hardest positives and the hardest negatives are taken
     instead of random ones, as in MMDetection. Its authors report box AP 36.6 instead of 36.4 on COCO (Faster R-CNN),
-    and 40.6 instead of 40.3 (Cascade R-CNN), in its pull request 163. The paper takes the hardest of both kinds together, by the sum of both
-    losses, after an NMS.
+    and 40.6 instead of 40.3 (Cascade R-CNN), in its pull request 163. The paper takes the hardest of both kinds
+    together, by the sum of both losses, after an NMS.
 
     Raises:
         ConfigError: it stands in a head that gives no losses, such as an RPN.
