@@ -201,6 +201,8 @@ class AutocastOptimWrapper(OptimWrapper):
             raise ConfigError(f'optim_wrapper.dtype is {dtype!r}: expected {" or ".join(DTYPES)}')
         super().__init__(**kwargs)
         self.dtype = DTYPES[dtype]
+        if self.dtype == torch.bfloat16:
+            warn_if_bfloat16_is_emulated()
 
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:
@@ -210,8 +212,16 @@ class AutocastOptimWrapper(OptimWrapper):
             yield
 
 
+def warn_if_bfloat16_is_emulated() -> None:
+    """Log a warning where PyTorch runs on a CPU that cannot compute in bfloat16: one with AVX2 and without AVX-512."""
+    is_native = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    if not torch.cuda.is_available() and not is_native:
+        warn('This CPU emulates bfloat16, which is many times slower than float32: leave --amp out here')
+
+
 def predict_in_bfloat16(model: Any) -> None:
     """Let a model predict in bfloat16, except in the operations that training with ``--amp`` keeps in float32."""
+    warn_if_bfloat16_is_emulated()
     if isinstance(model, Detector):
         model.predicts_in_bfloat16 = True
     else:  # a partial function can be copied and pickled with its model

@@ -11,7 +11,7 @@ from mmengine.optim import DefaultOptimWrapperConstructor
 from mmengine.registry import PARAM_SCHEDULERS
 from torch import nn
 
-from frdet.engine import GroupedOptimWrapperConstructor
+from frdet.engine import GroupedOptimWrapperConstructor, optim
 from frdet.errors import ConfigError
 from frdet.models.layers import FrozenBatchNorm2d
 from frdet.registry import OPTIM_WRAPPERS
@@ -171,6 +171,25 @@ def test_autocast_trains_on_the_cpu(tmp_path):
     assert torch.bfloat16 in run.model.dtypes
     assert run.model.layer[0].weight.dtype == torch.float32
     assert not torch.equal(before, run.model.layer[0].weight)
+
+
+@pytest.mark.parametrize(('native', 'gpu', 'count'), [(False, False, 1), (True, False, 0), (False, True, 0)])
+def test_a_cpu_that_emulates_bfloat16(monkeypatch, native, gpu, count):
+    said = []
+    monkeypatch.setattr(optim, 'warn', said.append)
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: gpu)
+    monkeypatch.setattr(torch.ops.mkldnn, '_is_mkldnn_bf16_supported', lambda: native)
+    optim.warn_if_bfloat16_is_emulated()
+    assert len(said) == count and all('emulates bfloat16' in text for text in said)
+
+
+@pytest.mark.parametrize(('dtype', 'count'), [('bfloat16', 1), ('float16', 0)])
+def test_only_bfloat16_is_asked_for(monkeypatch, dtype, count):
+    asked = []
+    monkeypatch.setattr(optim, 'warn_if_bfloat16_is_emulated', lambda: asked.append(1))
+    optimizer = torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=1)
+    OPTIM_WRAPPERS.build(dict(type='AutocastOptimWrapper', optimizer=optimizer, dtype=dtype))
+    assert len(asked) == count
 
 
 def test_autocast_dtype_is_checked():

@@ -77,6 +77,9 @@ def test_ten_steps_are_those_of_the_plain_computation(coco_root: CocoRoot, monke
         assert a == pytest.approx(b, rel=1e-5)
 
 
+@pytest.mark.skipif(
+    not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason='this CPU emulates bfloat16, which takes minutes'
+)
 def test_bfloat16_keeps_the_losses_of_twenty_steps(coco_root: CocoRoot) -> None:
     """The sum of all losses over all steps; step by step the runs part, as any two do that round differently."""
     images, samples, model = detector(coco_root)
