@@ -31,8 +31,8 @@ model = dict(
         bbox_head=dict(num_classes=None, in_channels=16, conv_channels=16, fc_channels=16, num_convs=1), score_thr=0.0
     ),
 )
-train_dataloader.update(num_workers=0, persistent_workers=False)
-val_dataloader.update(num_workers=0, persistent_workers=False)
+train_dataloader = dict(num_workers=0, persistent_workers=False)
+val_dataloader = dict(num_workers=0, persistent_workers=False)
 """
 
 

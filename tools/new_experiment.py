@@ -1,4 +1,4 @@
-"""Write a config for your own labelled images: python tools/new_experiment.py FOLDER [--out configs/mine/NAME.py]
+"""Write a config for your own labelled images: python tools/new_experiment.py FOLDER [--model mask_rcnn]
 
 FOLDER may be a file, too: COCO JSON, Pascal VOC XML, YOLO text and CSV are recognised.
 """
@@ -9,12 +9,16 @@ from frdet.interrupts import starting
 
 with starting():
     from frdet.apis.own_data import new_experiment
+    from frdet.apis.own_data.families import DEFAULT, FAMILIES
     from frdet.apis.running import run_tool
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description='Say what a folder of labelled images holds, and write a config.')
     parser.add_argument('path', metavar='FOLDER', help='folder or file of your data')
+    parser.add_argument(
+        '--model', choices=FAMILIES, default=DEFAULT, help='family of the detector; default: %(default)s'
+    )
     parser.add_argument('--out', metavar='FILE', help='the config; default: configs/mine/<name of the folder>.py')
     parser.add_argument('--background', metavar='FOLDER', help='images without any of your objects, for training')
     parser.add_argument('--overwrite', action='store_true', help='replace an existing config')

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
+from frdet.apis.own_data.families import DEFAULT, FAMILIES, Family
 from frdet.apis.own_data.fitting import Fit, fit
 from frdet.apis.own_data.sources import Source, look_at
-from frdet.apis.own_data.summary import image_sizes, summarise
+from frdet.apis.own_data.summary import has_masks, image_sizes, summarise
 from frdet.apis.own_data.writing import classes_file, config_text, shown_path
-from frdet.errors import ConfigError
+from frdet.errors import ConfigError, DataError
 from frdet.files import write_file
 
 FOLDER = Path('configs/mine')  # of the configs that are written
@@ -19,6 +20,7 @@ FOLDER = Path('configs/mine')  # of the configs that are written
 def new_experiment(
     path: str | Path,
     *,
+    model: str = DEFAULT,
     out: str | Path | None = None,
     background: str | Path | None = None,
     overwrite: bool = False,
@@ -27,7 +29,9 @@ def new_experiment(
 
     Args:
         path: data in a format that ``frdet.datasets.formats.recognising.recognise`` knows.
-        out: file of the config; None: ``configs/mine/<name of the folder>.py``.
+        model: family of the detector, one of ``FAMILIES``.
+        out: file of the config; None: ``configs/mine/<name of the folder>.py``, with the model's name if it is not the
+            default.
         background: folder of images that show no object, for training.
         overwrite: replace an existing config.
 
@@ -35,14 +39,21 @@ def new_experiment(
         The file of the config.
 
     Raises:
-        DataError: the data are missing, unreadable or without a box.
-        ConfigError: ``out`` is no ``.py`` file, is there already, or cannot be written.
+        DataError: the data are missing, unreadable or without a box; or the model learns masks, and there are none.
+        ConfigError: ``model`` is unknown; or ``out`` is no ``.py`` file, is there already, or cannot be written.
     """
+    family = _family(model)
     source = look_at(path, background)
-    file = Path(out) if out is not None else FOLDER / f'{_name(source)}.py'
+    if family.with_masks and not has_masks(source):
+        raise DataError(
+            f'{path} has no masks, which {model} learns: expected polygons or RLE in COCO JSON. Without masks: '
+            f'--model {DEFAULT}'
+        )
+    name = _name(source) if model == DEFAULT else f'{_name(source)}_{model}'
+    file = Path(out) if out is not None else FOLDER / f'{name}.py'
     _check_file(file, overwrite)
-    print(summarise(source))
-    text, names = config_text(source, fit_to(source), file)
+    print(summarise(source, family))
+    text, names = config_text(source, fit_to(source), family, file)
     _write({file: text, **({classes_file(file): names} if names is not None else {})})
     shown = shlex.quote(shown_path(file))
     print(
@@ -64,6 +75,12 @@ def fit_to(source: Source) -> Fit:
         np.concatenate([content.boxes[kept] for content, kept in zip(contents, objects, strict=True)]),
         np.concatenate([c.image_index[kept] + at for c, kept, at in zip(contents, objects, starts, strict=False)]),
     )
+
+
+def _family(model: str) -> Family:
+    if model not in FAMILIES:
+        raise ConfigError(f'--model is {model}: expected one of {", ".join(FAMILIES)}')
+    return FAMILIES[model]
 
 
 def _name(source: Source) -> str:

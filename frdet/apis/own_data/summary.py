@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from terminaltables import AsciiTable
 
+from frdet.apis.own_data.families import Family
 from frdet.apis.own_data.sources import SPLIT, Source, count_boxes
 from frdet.datasets.annotations import Annotations
 
@@ -20,12 +21,12 @@ MASK = re.compile(rb'"segmentation"\s*:\s*(\[\s*\[|\{)')  # in the text of a COC
 MOST = 100  # detections in an image, as the base config has them
 
 
-def summarise(source: Source) -> str:
+def summarise(source: Source, family: Family) -> str:
     """The lines that a user reads before the config is written: counts, sizes and doubts."""
     parts = f'parts {", ".join(source.contents)}'
     if source.parts.is_divided:
         parts = f'no parts, so {SPLIT["val"]:.0%} of the images will be for validation'
-    notes = [*source.found.notes, *source.parts.notes, *_doubts(source)]
+    notes = [*source.found.notes, *source.parts.notes, *_doubts(source, family)]
     return '\n'.join(
         [
             f'{source.path}: {source.found.format}, {len(source.classes)} classes, {parts}',
@@ -73,7 +74,7 @@ def image_sizes(content: Annotations) -> np.ndarray:
     return np.array([(image['height'], image['width']) for image in content.images], dtype=np.float64).reshape(-1, 2)
 
 
-def _doubts(source: Source) -> list[str]:
+def _doubts(source: Source, family: Family) -> list[str]:
     said = []
     divided, contents = source.parts.is_divided, source.contents
     validated = round(len(contents['all'].images) * SPLIT['val']) if divided else len(contents['val'].images)
@@ -91,14 +92,11 @@ def _doubts(source: Source) -> list[str]:
     crowded = max(int(np.bincount(content.image_index, minlength=1).max()) for content in contents.values())
     if crowded > MOST:
         said.append(
-            f'An image has {crowded} objects, and at most {MOST} are detected in one: set roi_head.max_per_image and '
-            'rpn_head.post_nms_test of the model to more.'
+            f'An image has {crowded} objects, and at most {MOST} are detected in one: set {family.limits} of the '
+            'model to more.'
         )
-    if _has_masks(source):
-        said.append(
-            'The objects have masks. This config learns their boxes; the configs in configs/mask_rcnn learn the masks, '
-            'too, if they get these data sets with with_masks=True.'
-        )
+    if not family.with_masks and has_masks(source):
+        said.append('The objects have masks. This config learns their boxes; --model mask_rcnn learns the masks, too.')
     longest = np.median(np.concatenate([image_sizes(content).max(axis=1) for content in contents.values()]))
     if longest > HUGE:
         said.append(
@@ -108,7 +106,7 @@ def _doubts(source: Source) -> list[str]:
     return said
 
 
-def _has_masks(source: Source) -> bool:
+def has_masks(source: Source) -> bool:
     """Whether a COCO file has a mask. Annotations are read without masks, so the text is searched for one."""
     files = {Path(source.found.root, arguments.get('ann_file', '')) for arguments in source.parts.arguments.values()}
     return source.found.reader == 'CocoDataset' and any(map(_holds_mask, files))

@@ -1,4 +1,4 @@
-"""The text of a config over ``configs/_base_/own_data.py``. Each path, the classes and the image size stand once."""
+"""The text of a config over ``configs/_base_/own_data*.py``. Each path, the classes and the image size stand once."""
 
 import math
 import os
@@ -8,29 +8,30 @@ from pathlib import Path
 from typing import Any
 
 import frdet
+from frdet.apis.own_data.families import Family
 from frdet.apis.own_data.fitting import COCO_ANCHORS, COCO_RATIOS, Fit
 from frdet.apis.own_data.sources import Source
 from frdet.config.text import WIDTH, as_code
 from frdet.errors import ConfigError
 
-BASE = Path('configs/_base_/own_data.py')
+BASES = Path('configs/_base_')
 LINES = 40  # a config that would be longer has its classes in a text file
 EPOCHS, MOST_EPOCHS = 20, 100
 ENOUGH = 2000  # images that a training sees, each as often as there are epochs
 
 
-def config_text(source: Source, fit: Fit, out: Path) -> tuple[str, str | None]:
+def config_text(source: Source, fit: Fit, family: Family, out: Path) -> tuple[str, str | None]:
     """The config for the file ``out``, and the content of its text file of classes, if it has one."""
     names = source.classes
-    text = _text(source, fit, out, _wrapped_list('classes', names))
+    text = _text(source, fit, family, out, _wrapped_list('classes', names))
     in_file = all(name == name.strip() and len(name.splitlines()) == 1 for name in names)
     if len(text) <= LINES or not in_file:
         return '\n'.join(text) + '\n', None
-    text = _text(source, fit, out, [f'classes = {shown_path(classes_file(out))!r}  # {len(names)} names'])
+    text = _text(source, fit, family, out, [f'classes = {shown_path(classes_file(out))!r}  # {len(names)} names'])
     return '\n'.join(text) + '\n', '\n'.join(names) + '\n'
 
 
-def _text(source: Source, fit: Fit, out: Path, classes: list[str]) -> list[str]:
+def _text(source: Source, fit: Fit, family: Family, out: Path, classes: list[str]) -> list[str]:
     images = sum(len(content.images) for content in source.contents.values())
     title = f'{images:,} images of {source.path} ({source.found.format}) with {len(source.classes)} classes.'
     return [
@@ -39,11 +40,11 @@ def _text(source: Source, fit: Fit, out: Path, classes: list[str]) -> list[str]:
         f'python tools/train.py {_in_docstring(shlex.quote(shown_path(out)))}',
         '"""',
         '',
-        f'_base_ = {base_for(out)!r}',
+        f'_base_ = {base_for(out, family.base)!r}',
         '',
         *classes,
         *_unused(source.unused),
-        *_data(source),
+        *_data(source, family),
         '',
         f'# {fit.size_reason}.',
         f"resize = dict(type='ResizeShortestEdge', short_side={fit.short_side}, max_size={fit.max_size})",
@@ -57,9 +58,10 @@ def _text(source: Source, fit: Fit, out: Path, classes: list[str]) -> list[str]:
         "test_pipeline = [dict(type='LoadImage'), resize, dict(type='PackDetInputs')]",
         *_loaders(source),
         '',
-        *_anchors(fit),
-        '# COCO weights (AP 46.7), downloaded once. Without network: docs/checkpoints.md says where to put the file.',
-        "load_from = 'torchvision://fasterrcnn_resnet50_fpn_v2'",
+        *_anchors(fit, family),
+        f'# COCO weights ({family.ap}), downloaded once. Without network: docs/checkpoints.md says where to put the '
+        'file.',
+        f'load_from = {family.weights!r}',
         f'train_cfg = dict(max_epochs={epochs_for(source.num_train)})  # the rate falls after 75% and 92% of them',
     ]
 
@@ -76,18 +78,19 @@ def shown_path(path: str | Path) -> str:
     return (full.relative_to(here) if full.is_relative_to(here) else full).as_posix()
 
 
-def base_for(out: Path) -> str:
-    """The path of the base for a config at ``out``: relative inside the same repository, else absolute.
+def base_for(out: Path, name: str) -> str:
+    """The path of the base ``name`` for a config at ``out``: relative inside the same repository, else absolute.
 
     Raises:
         ConfigError: frdet's configs are not there.
     """
     for root in (Path.cwd(), Path(frdet.__file__).resolve().parents[1]):
-        if (root / BASE).is_file():
+        if (base := root / BASES / name).is_file():
             folder = Path(os.path.abspath(out)).parent
-            inside = folder.is_relative_to(root)
-            return Path(os.path.relpath(root / BASE, folder)).as_posix() if inside else str(root / BASE)
-    raise ConfigError(f'{BASE} is neither here nor beside the package frdet: call this in the folder of the repository')
+            return Path(os.path.relpath(base, folder)).as_posix() if folder.is_relative_to(root) else str(base)
+    raise ConfigError(
+        f'{BASES / name} is neither here nor beside the package frdet: call this in the folder of the repository'
+    )
 
 
 def _wrapped_list(name: str, values: Sequence[str]) -> list[str]:
@@ -115,9 +118,10 @@ def _unused(names: Sequence[str]) -> list[str]:
     return [f'# Left out, because it has no box: {shown}' if len(names) == 1 else f'# Left out, without a box: {shown}']
 
 
-def _data(source: Source) -> list[str]:
+def _data(source: Source, family: Family) -> list[str]:
     common, _ = _shared(source.parts.arguments)
-    lines = _arguments(dict(type=source.found.reader, data_root=shown_path(source.found.root), **common))
+    masks = dict(with_masks=True) if family.with_masks else {}
+    lines = _arguments(dict(type=source.found.reader, data_root=shown_path(source.found.root), **masks, **common))
     lines = [f'    {line},' for line in [*lines, 'metainfo=dict(classes=classes)']]
     if 'split' in common:
         lines[-2] += '  # the same in every run; classes in equal shares, copies on one side'
@@ -161,16 +165,29 @@ def _call(arguments: Sequence[str]) -> str:
     return f'dict({", ".join(arguments)})'
 
 
-def _anchors(fit: Fit) -> list[str]:
+def _anchors(fit: Fit, family: Family) -> list[str]:
+    if family.anchors is None:
+        return []
     changes = []
     if fit.ratios != COCO_RATIOS:
         changes.append(f'ratios={fit.ratios!r}')
     if fit.anchors != COCO_ANCHORS:
-        changes.append(f'sizes={tuple((side,) for side in fit.anchors)!r}')
+        changes.append(f'sizes={tuple(_sizes(side, family.sizes) for side in fit.anchors)!r}')
     lines = [f'# {fit.anchor_reason}.']
     if fit.ratio_reason:
         lines.append(f'# {fit.ratio_reason}.')
-    return lines + ([f'model = dict(rpn_head=dict(anchor_generator={_call(changes)}))'] if changes else [])
+    if changes:
+        whole = f'model = dict({family.anchors}=dict(anchor_generator={_call(changes)}))'
+        if len(whole) > WIDTH:
+            lines += ['anchors = dict(', *(f'    {change},' for change in changes), ')']
+            whole = f'model = dict({family.anchors}=dict(anchor_generator=anchors))'
+        lines.append(whole)
+    return lines
+
+
+def _sizes(side: int, count: int) -> tuple[int, ...]:
+    """``count`` sizes from ``side`` to an octave above it, rounded down as torchvision rounds them."""
+    return tuple(int(side * 2 ** (step / count)) for step in range(count))
 
 
 def _in_docstring(text: str) -> str:

@@ -245,9 +245,9 @@ def test_no_part_to_learn_from(monkeypatch):
 
 def test_the_base_is_named_from_the_place_of_the_config(monkeypatch):
     monkeypatch.chdir(ROOT)
-    assert base_for(Path('configs/mine/cells.py')) == '../_base_/own_data.py'
-    assert base_for(Path('cells.py')) == 'configs/_base_/own_data.py'
-    assert base_for(Path('/elsewhere/cells.py')) == str(ROOT / 'configs/_base_/own_data.py')
+    assert base_for(Path('configs/mine/cells.py'), 'own_data.py') == '../_base_/own_data.py'
+    assert base_for(Path('cells.py'), 'own_data_fcos.py') == 'configs/_base_/own_data_fcos.py'
+    assert base_for(Path('/elsewhere/cells.py'), 'own_data.py') == str(ROOT / 'configs/_base_/own_data.py')
 
 
 def test_few_images_are_seen_more_often():

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from frdet.apis.own_data.families import FAMILIES
 from frdet.apis.own_data.sources import Parts, Source
 from frdet.apis.own_data.summary import class_table, describe, few, summarise
 from frdet.datasets import Annotations
@@ -21,16 +22,16 @@ def content(counts, sizes=((400, 600),), image=0):
     )
 
 
-def said(parts, notes=()):
-    """The lines about data with these parts; the part 'all' will be divided."""
+def said(parts, notes=(), model='faster_rcnn'):
+    """The lines about data with these parts, for a model; the part 'all' will be divided."""
     names = list(dict.fromkeys(name for one in parts.values() for name in one.categories))
     found = Found('COCO JSON', 'CocoDataset', 'data', {}, ['A note on the files.', *notes])
     chosen = Parts({}, 'all' in parts, ['A note on the parts.'])
-    return summarise(Source('data/cells', found, chosen, parts, names, [], None)).splitlines()
+    return summarise(Source('data/cells', found, chosen, parts, names, [], None), FAMILIES[model]).splitlines()
 
 
-def doubts(**parts):
-    return [line.removeprefix('Note: ') for line in said(parts) if line.startswith('Note: ')][2:]
+def doubts(model='faster_rcnn', **parts):
+    return [line.removeprefix('Note: ') for line in said(parts, model=model) if line.startswith('Note: ')][2:]
 
 
 def test_sizes_of_images_and_objects():
@@ -113,3 +114,10 @@ def test_doubts(train, words):
 def test_few_names():
     assert few(['a', 'b']) == "'a', 'b'"
     assert few(list('abcdefg')) == "'a', 'b', 'c', 'd', 'e' and 2 more"
+
+
+def test_the_limits_that_a_model_has():
+    crowded = content(dict(cat=101))
+    (two_stages,), (one_stage,) = (doubts(model=model, train=crowded, val=VAL) for model in ('mask_rcnn', 'fcos'))
+    assert two_stages.endswith('set roi_head.max_per_image and rpn_head.post_nms_test of the model to more.')
+    assert one_stage.endswith('set bbox_head.max_per_image of the model to more.')
