@@ -79,15 +79,23 @@ def test_tensorboard(tmp_path):
     assert [scalar.value for scalar in events.Scalars('coco/bbox_mAP')] == pytest.approx([0.12, 0.12])
 
 
-def test_wandb_offline(tmp_path, monkeypatch):
+@pytest.mark.parametrize('code', [False, True])
+def test_wandb_offline(tmp_path, monkeypatch, code):
+    """Code below the current folder is copied only if it is asked for."""
     monkeypatch.setenv('WANDB_SILENT', 'true')
-    losses = with_backend(tmp_path, type='WandbVisBackend', init_kwargs=dict(project='frdet', mode='offline'))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'of_a_virtual_environment.py').touch()
+    asked = dict(log_code_name='code') if code else {}
+    init = dict(project='frdet', mode='offline')
+    losses = with_backend(tmp_path, type='WandbVisBackend', init_kwargs=init, **asked)
+    importlib.import_module('wandb').finish()
     (file,) = tmp_path.glob('**/offline-run-*/*.wandb')
     deadline = time.monotonic() + 60  # a process of wandb writes, and nothing waits for it
     while not all(json.dumps(loss).encode() in without_headers(file.read_bytes()) for loss in losses):
         assert time.monotonic() < deadline  # records of protobuf; figures in them are JSON
         time.sleep(0.1)
     assert len(losses) == 8
+    assert (b'of_a_virtual_environment.py' in file.read_bytes()) == code
 
 
 def without_headers(log, block=32_768, header=7):
