@@ -24,6 +24,31 @@ MISSING = 'An ONNX file needs {}, which cannot be imported: pip install "frdet[e
 Run = Callable[[Tensor, Tensor], tuple[Tensor, ...]]
 
 
+class ProgramRun:
+    """A .pt2 file as a function.
+
+    Attributes:
+        least: the smallest side of an image that the file takes, in pixels. ``torch.export`` treats a map with one cell
+            apart, so it depends on the stride of the coarsest map.
+    """
+
+    def __init__(self, path: str | Path):
+        program = torch.export.load(path)
+        self._path, self._run = path, program.module()
+        shape = next(node.meta['val'].shape for node in program.graph.nodes if node.name == INPUTS[0])
+        self.least = max(int(program.range_constraints[side.node.expr].lower) for side in shape[2:])
+
+    def __call__(self, images: Tensor, image_sizes: Tensor) -> tuple[Tensor, ...]:
+        """As ``ExportedDetector.forward``. Raises ExportError if the images are too small."""
+        height, width = images.shape[2:]
+        if min(height, width) < self.least:
+            raise ExportError(
+                f'{self._path} takes images whose sides have {self.least} pixels at least, and these are {height} x '
+                f'{width}: pad or enlarge them, or export an .onnx file'
+            )
+        return self._run(images, image_sizes)
+
+
 class OnnxDetector:
     """An ONNX file of ``export_detector`` in the place of a model of ``init_detector``. It runs on the CPU.
 
@@ -76,10 +101,7 @@ def load_exported(path: str | Path) -> Run:
     Raises:
         ExportError: ONNX Runtime is missing, or refuses the file.
     """
-    if Path(path).suffix == '.pt2':
-        program = torch.export.load(path).module()
-        return lambda *inputs: program(*inputs)
-    return _as_function(onnx_session(path))
+    return ProgramRun(path) if Path(path).suffix == '.pt2' else _as_function(onnx_session(path))
 
 
 def onnx_session(path: str | Path) -> Any:

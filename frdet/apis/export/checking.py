@@ -20,7 +20,7 @@ MASK_TOLERANCE = 1e-2  # a box that is moved by its tolerance moves its mask
 UNPAIRED_SHARE = 0.05
 PAIRED = 1.0  # largest difference of the coordinates of a pair, in pixels
 GREY = 114.0  # about the mean of photographs
-SMALLEST = 65  # smallest side for a .pt2 file, in pixels
+SMALLEST = 65  # smallest side of the images that are made, in pixels
 
 #: Boxes (n, 4), scores (n,), labels (n,), and masks (n, M, M) on grids, without which M is 0.
 Found = tuple[Tensor, Tensor, Tensor, Tensor]
@@ -63,7 +63,8 @@ def check_exported(model: nn.Module, path: str | Path, images: Sequence[Image]) 
         model: the exported model of ``init_detector``.
         path: the .onnx or .pt2 file.
         images: at least one image, as for ``inference_detector``. Each one is run alone; then the first one resized to
-            be smaller, two images in one batch, and an empty grey image.
+            be smaller, two images in one batch, and an empty grey image. Images that are too small for a .pt2 file are
+            enlarged.
 
     Raises:
         ExportError: the file cannot be run, or a package is missing.
@@ -72,8 +73,8 @@ def check_exported(model: nn.Module, path: str | Path, images: Sequence[Image]) 
     run, plain = load_exported(path), plain_copy(model)
     plain.paste_masks = lambda masks, boxes, size: masks  # they are compared on their grids
     differences = []
-    prepared = prepare(images, pipeline_of(model.cfg))
-    for name, batch in _batches([data['inputs'].float() for data in prepared]):
+    prepared = [data['inputs'].float() for data in prepare(images, pipeline_of(model.cfg))]
+    for name, batch in _batches(prepared, getattr(run, 'least', SMALLEST)):
         expected = _by_model(plain, batch)
         found, places = _by_file(run, batch)
         pairs = [_compare(*pair, _least_score(plain, pair[0], places)) for pair in zip(expected, found, strict=True)]
@@ -84,10 +85,10 @@ def check_exported(model: nn.Module, path: str | Path, images: Sequence[Image]) 
     return differences
 
 
-def _batches(images: list[Tensor]) -> Iterator[tuple[str, list[Tensor]]]:
-    """Names and images (3, H_i, W_i) of the batches to compare."""
-    height, width = (max(side * 3 // 4, SMALLEST) for side in images[0].shape[1:])
-    smaller = F.interpolate(images[0][None], (height, width), mode='bilinear', antialias=True)[0]
+def _batches(images: list[Tensor], least: int) -> Iterator[tuple[str, list[Tensor]]]:
+    """Names and images (3, H_i, W_i) of the batches to compare. Every side has ``least`` pixels or more."""
+    images = [_resized(image, [max(side, least) for side in image.shape[1:]]) for image in images]
+    smaller = _resized(images[0], [max(side * 3 // 4, least) for side in images[0].shape[1:]])
     batches = [
         *((f'image {i}', [image]) for i, image in enumerate(images, 1)),
         ('image 1, smaller', [smaller]),
@@ -97,6 +98,10 @@ def _batches(images: list[Tensor]) -> Iterator[tuple[str, list[Tensor]]]:
     for name, batch in batches:
         sizes = ' and '.join(f'{image.shape[1]} x {image.shape[2]}' for image in batch)
         yield f'{name}, {sizes}', batch
+
+
+def _resized(image: Tensor, size: list[int]) -> Tensor:
+    return F.interpolate(image[None], size, mode='bilinear', antialias=True)[0]
 
 
 def _by_model(model: Any, batch: list[Tensor]) -> list[Found]:
@@ -127,13 +132,16 @@ def _least_score(model: nn.Module, found: Found, places: int) -> float:
 def _compare(expected: Found, found: Found, least: float) -> tuple[float, float, float, int]:
     """The largest differences of boxes, scores and masks in pairs, and the larger number of detections without a pair.
 
-    A detection's pair is the nearest box of its label, because rounding may exchange detections of equal scores.
+    A detection's pair is the nearest detection of its label in pixels plus scores, because rounding may exchange
+    detections of equal scores, and one object may have several boxes that the border of the image has made equal.
     """
     box, score, mask, unpaired = [0.0], [0.0], [0.0], []
     for one, other in ((expected, found), (found, expected)):
         boxes, scores, labels, masks = (values[one[1] > least] for values in one)
         apart = (boxes[:, None] - other[0]).abs().amax(dim=2).masked_fill(labels[:, None] != other[2], torch.inf)
-        distance, nearest = F.pad(apart, (0, 1), value=torch.inf).min(dim=1)  # without another box it is inf
+        apart = F.pad(apart, (0, 1), value=torch.inf)  # without another box it is inf
+        nearest = (apart + F.pad((scores[:, None] - other[1]).abs(), (0, 1))).argmin(dim=1)
+        distance = apart.gather(1, nearest[:, None])[:, 0]
         has_pair = distance <= PAIRED
         unpaired.append(int((~has_pair).sum()))
         box += distance[has_pair].tolist()

@@ -21,6 +21,7 @@ from torch.nn import functional as F
 
 from frdet.apis import DetInferencer, check_exported, export_detector, inference_detector, init_detector
 from frdet.apis.export import exporting, load_exported
+from frdet.apis.export.checking import _batches
 from frdet.apis.export.exporting import plain_copy
 from frdet.config import load_config
 from frdet.engine import predict_in_bfloat16
@@ -179,6 +180,23 @@ def test_an_image_without_detections(model, images, run):
             boxes, scores, labels = run(batch, torch.tensor([[96, 128]] * len(batch)))
             assert boxes[place].eq(0).all() and scores[place].eq(0).all() and labels[place].eq(-1).all()
         assert (labels[0] >= 0).sum() > 5
+
+
+@torch.no_grad()
+def test_the_smallest_image(run):
+    """A .pt2 file needs two cells of p6, whose stride is 64."""
+    inputs = torch.zeros(1, 3, 64, 100), torch.tensor([[64, 100]])
+    if hasattr(run, 'least'):
+        assert run.least == 65
+        with pytest.raises(ExportError, match=r'a\.pt2 takes images whose sides have 65 pixels .* 64 x 100: pad or'):
+            run(*inputs)
+    else:
+        assert run(*inputs)[0].shape == (1, 30, 4)
+
+
+def test_the_check_enlarges_small_images():
+    sizes = [[tuple(image.shape) for image in batch] for _, batch in _batches([torch.rand(3, 40, 100)], 65)]
+    assert sizes == [[(3, 65, 100)], [(3, 65, 75)], [(3, 65, 100), (3, 65, 75)], [(3, 65, 75)]]
 
 
 def test_the_onnx_file_needs_nothing_else(exported):
