@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 from frdet.config import load_config
 from frdet.datasets.shapes import write_shapes
 from frdet.insight.trace import trace_objects
-from frdet.insight.trace.helping import _shared, what_would_help
+from frdet.insight.trace.helping import _leave_out_masks, _shared, what_would_help
 from frdet.insight.trace.model import OBJECT_COLUMNS, OBJECTS, Help, Summary, read_rows
 from frdet.registry import DETECTORS
 from tests.insight.trace.told import PassOn, Said, Scene, summary_of, write_config
@@ -258,3 +258,16 @@ def test_runs_of_the_changed_config_give_what_was_said(real, amp):
         assert help.detections[1] * 6 == approx(after.counts['found'] + sum(after.false_positives.values()))
         if stage == 'no anchor':
             assert f'an anchor fits {before[2]:.1%} -> {anchored(real):.1%} of the objects' in help.note
+
+
+@torch.no_grad()
+def test_masks_are_left_out():
+    """A detector that is tried finds the same boxes without them."""
+    cfg = load_config(ROOT / 'configs/mask_rcnn/mask_rcnn_r18_fpn_shapes.py', {'model.roi_head.score_thr': 0.0})
+    model = DETECTORS.build(cfg.model).eval()
+    features, sizes = model.extract_features(torch.randn(1, 3, 64, 64)), torch.tensor([[64.0, 64.0]])
+    before = model.detect(features, sizes)
+    _leave_out_masks(model)
+    after = model.detect(features, sizes)
+    assert before.masks is not None and after.masks is None
+    assert before.boxes.any() and torch.equal(before.boxes, after.boxes)
