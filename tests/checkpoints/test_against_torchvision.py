@@ -73,7 +73,7 @@ def second_version(**arguments: int) -> TorchvisionFasterRCNN:
 
 
 VERSIONS = [
-    Version('torchvision_r50_fpn.py', first_version, 96, 100, 1000, 4, 3, 0.01),
+    Version('torchvision_r50_fpn.py', first_version, 96, 100, 1000, 4, 2, 0.01),
     Version('torchvision_r50_fpn_v2.py', second_version, 64, 6, 40, 2, 1, 0.02),
 ]
 

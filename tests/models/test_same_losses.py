@@ -19,7 +19,7 @@ from tests.models.torchvision_twin import (
     torchvision_model,
 )
 
-STEPS = 10
+STEPS = 5
 
 
 class PlainRPNHead(RPNHead):
@@ -64,7 +64,7 @@ def detector(coco_root: CocoRoot) -> tuple[list[Tensor], list, torch.nn.Module]:
     return images, samples, model
 
 
-def test_ten_steps_are_those_of_the_plain_computation(coco_root: CocoRoot, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_steps_are_those_of_the_plain_computation(coco_root: CocoRoot, monkeypatch: pytest.MonkeyPatch) -> None:
     """Folded norms and losses at sampled anchors, against a pass for each norm and losses over every cell."""
     images, samples, model = detector(coco_root)
     plain = copy.deepcopy(model)
