@@ -21,8 +21,8 @@ BASE = 'configs/_base_/own_data.py'
 WEIGHTS = 'fasterrcnn_resnet50_fpn_v2_coco-dd69338a.pth'
 LINES = [line for page in ('README.md', 'docs/own_data.md', 'docs/data_formats.md') for line in commands(ROOT / page)]
 LINES = [line for line in dict.fromkeys(LINES) if re.search(OWN_DATA, line)]
-# These do not read labels, or read them as the training does.
-ANY_FORMAT = r'tools/(detect|report|browse_dataset)|--model'
+# These do not read labels, or read them as the training does, which every format runs.
+ANY_FORMAT = r'tools/(detect|report|browse_dataset|check_data)|--model|--background'
 # Options of a model of seconds. Its COCO weights are drawn by the test.
 TINY = """
 model = dict(
@@ -90,6 +90,11 @@ def test_from_a_folder_to_a_detector(house, layout):
         house / 'data/new_images/plate.jpg'
     )
     assert len(found.boxes) and set(found.classes) == {name for one in own_data.draw(12) for name, _ in one.objects}
-    once = ('work_dirs/cells/report.html', 'work_dirs/detect/plate.jpg', 'configs/mine/cells_retinanet.py')
-    for page in ('cells.html', 'data/cells_coco', *(once if layout == 'coco' else ())):
+    once = (
+        'cells.html',
+        'work_dirs/cells/report.html',
+        'work_dirs/detect/plate.jpg',
+        'configs/mine/cells_retinanet.py',
+    )
+    for page in ('data/cells_coco', *(once if layout == 'coco' else ())):
         assert (house / page).exists(), page
