@@ -146,6 +146,27 @@ def test_reference_data():
     assert train.dataset.pipeline[1] == dict(type='ResizeShortestEdge', short_side=800, max_size=1333)
 
 
+@pytest.mark.parametrize(
+    ('own', 'model'),
+    [
+        ('own_data', 'faster_rcnn_r50_fpn_v2'),
+        ('own_data_mask_rcnn', 'mask_rcnn_r50_fpn_v2'),
+        ('own_data_cascade_rcnn', 'cascade_rcnn_r50_fpn'),
+        ('own_data_retinanet', 'retinanet_r50_fpn_v2'),
+        ('own_data_fcos', 'fcos_r50_fpn_torchvision'),
+    ],
+)
+def test_own_data_have_the_rules_of_the_weights(own, model):
+    """But for the numbers of proposals, samples, detections and classes."""
+    found, expected = (
+        flat(load_config(ROOT / f'configs/_base_/{name}.py').model, '') for name in (own, f'models/{model}')
+    )
+    assert found.keys() == expected.keys()
+    changed = {key.rpartition('.')[2] for key in found if found[key] != expected[key]}
+    assert 'num_classes' in changed
+    assert changed <= {'num_classes', 'post_nms_train', 'post_nms_test', 'num', 'max_per_image'}
+
+
 def test_base_of_own_data():
     """25 steps in each of 20 epochs: a warm-up of 25 steps, drops after 15 and 18 epochs (18.4). The rate is COCO's."""
     cfg, coco = (
