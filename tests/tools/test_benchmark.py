@@ -113,12 +113,16 @@ def test_the_families_that_can_be_asked_for(tool):
 
 
 def test_convolutions_and_products_are_told_from_the_rest(tool):
+    """The least of five measurements: another process may take the core between two products."""
     from benchmarks.steps import share_outside_products
 
-    a, cpu = torch.rand(400, 400), torch.device('cpu')
-    assert share_outside_products(lambda: a @ a @ a @ a, cpu) < 20
-    assert share_outside_products(lambda: torch.nn.functional.conv2d(a[None, None], a[None, None, :9, :9]), cpu) < 20
-    assert share_outside_products(lambda: a.exp().log().sin(), cpu) == 100
+    def share(step):
+        return min(share_outside_products(step, torch.device('cpu')) for _ in range(5))
+
+    a = torch.rand(400, 400)
+    assert share(lambda: a @ a @ a @ a) < 20
+    assert share(lambda: torch.nn.functional.conv2d(a[None, None], a[None, None, :9, :9])) < 20
+    assert share(lambda: a.exp().log().sin()) == 100
 
 
 def test_operators_beside_torchvision(run):
