@@ -19,7 +19,11 @@ def main() -> None:
     parser.add_argument(
         '--model', choices=FAMILIES, default=DEFAULT, help='family of the detector; default: %(default)s'
     )
-    parser.add_argument('--out', metavar='FILE', help='the config; default: configs/mine/<name of the folder>.py')
+    parser.add_argument(
+        '--out',
+        metavar='FILE',
+        help='the config; default: configs/mine/<name of the folder>.py, or with _<model> behind the name',
+    )
     parser.add_argument('--background', metavar='FOLDER', help='images without any of your objects, for training')
     parser.add_argument('--overwrite', action='store_true', help='replace an existing config')
     new_experiment(**vars(parser.parse_args()))

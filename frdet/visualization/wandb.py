@@ -12,8 +12,8 @@ from frdet.registry import VISBACKENDS
 class WandbVisBackend(_WandbVisBackend):
     """MMEngine's backend, with its arguments. It copies code only if ``log_code_name`` is given.
 
-    MMEngine always copies every ``.py`` file below the current folder, and looks for them in all folders there. In a
-    repository with a virtual environment and data, that takes minutes, and sends thousands of files.
+    MMEngine always copies every ``.py`` file below the current folder, and looks for them in all folders there: with a
+    virtual environment of 16,000 files, half a minute before the first step.
     """
 
     def add_config(self, config: Config, **kwargs: Any) -> None:

@@ -18,22 +18,13 @@ from frdet.config import check_config, load_config
 from frdet.errors import ConfigError, DataError
 from frdet.registry import DATASETS, DETECTORS
 from tests import own_data
+from tests.apis.own_data.test_new_experiment import TINY
 from tests.checkpoints.test_shipped_models import cascade_with_masks, empty, with_biases
 
 ROOT = Path(__file__).resolve().parents[3]
 PICTURES = own_data.draw(6)
-SMALL = {
-    'load_from': None,
-    'model.backbone.depth': 18,
-    'model.backbone.init_cfg': None,
-    'model.neck.out_channels': 16,
-    'train_dataloader.batch_size': 2,
-    'train_dataloader.num_workers': 0,
-    'default_hooks.report': None,
-    'default_hooks.checkpoint.save_last': False,
-    'default_hooks.checkpoint.interval': 100,
-    'train_cfg.max_epochs': 1,
-}
+SHARED = ('model.backbone.depth', 'model.backbone.init_cfg', 'model.neck.out_channels')
+SMALL = {key: value for key, value in TINY.items() if not key.startswith('model.') or key in SHARED}
 HEADS = {
     'faster_rcnn': ('rpn_head', 'roi_head.bbox_head'),
     'mask_rcnn': ('rpn_head', 'roi_head.bbox_head', 'roi_head.mask_head'),
