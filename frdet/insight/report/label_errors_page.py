@@ -24,7 +24,7 @@ from frdet.insight.report.label_errors import (
     rows_of,
     trust,
 )
-from frdet.insight.report.pictures import read_picture
+from frdet.insight.report.pictures import pixels_of, read_picture
 from frdet.insight.report.run import Analysis, Run
 from frdet.visualization.drawing import draw_boxes
 
@@ -108,20 +108,28 @@ def _crops(run: Run, analysis: Analysis, kind: str, suspects: Sequence[Suspect])
 
 def _crop(image: np.ndarray, analysis: Analysis, suspect: Suspect) -> np.ndarray:
     """The part of an image around a suspect: the boxes in question are solid, other annotations dashed."""
-    truth, found = analysis.results.truth, analysis.results.found
+    results = analysis.results
+    truth, found, description = results.truth, results.found, results.images[suspect.image]
     rows = np.flatnonzero((truth.image == suspect.image) & ~truth.crowd)
     boxes, labels, solid = truth.boxes[rows], truth.label[rows], np.isin(rows, suspect.objects)
+    masks = pixels_of(results.truth_masks, rows.tolist(), description)
     if suspect.detection is not None:
         boxes = np.append(boxes, found.boxes[[suspect.detection]], axis=0)
         labels = np.append(labels, found.label[suspect.detection])
         solid = np.arange(len(boxes)) == len(rows)
+        own = pixels_of(results.found_masks, [suspect.detection], description)
+        masks = None if masks is None or own is None else masks + own
     corner, end = _window(boxes[solid][0], image.shape[:2])
     shown = (boxes[:, :2] < end).all(axis=1) & (boxes[:, 2:] > corner).all(axis=1)
     part = Image.fromarray(image[corner[1] : end[1], corner[0] : end[0]])
     scale = SIDE / max(part.size)
     part = part.resize([max(1, round(side * scale)) for side in part.size], Image.Resampling.LANCZOS)
     boxes, labels, dashed = (boxes[shown] - np.tile(corner, 2)) * scale, labels[shown], ~solid[shown]
-    return draw_boxes(np.asarray(part), boxes, labels, classes=analysis.results.classes, dashed=dashed, min_long_side=1)
+    if masks is not None:
+        masks = [masks[k][corner[1] : end[1], corner[0] : end[0]] for k in np.flatnonzero(shown)]
+    return draw_boxes(
+        np.asarray(part), boxes, labels, classes=results.classes, masks=masks, dashed=dashed, min_long_side=1
+    )
 
 
 def _window(box: np.ndarray, size: tuple[int, int]) -> np.ndarray:

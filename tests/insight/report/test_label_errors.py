@@ -224,6 +224,26 @@ def test_boxes_of_a_crop(monkeypatch):
     assert (twice.tolist(), both.tolist()) == ([CAT, CAT], [False, False])
 
 
+def test_masks_of_a_crop(monkeypatch):
+    """Each lies in its box: here every mask is its whole box."""
+    drawn = []
+    monkeypatch.setattr(label_errors_page, 'draw_boxes', lambda *args, masks, **more: drawn.append((args[1], masks)))
+    scene, picture = planted(), np.zeros((500, 800, 3), np.uint8)
+    analysis = scene.analysis()
+    masks = [
+        [[[x1, y1, x2, y1, x2, y2, x1, y2]] for x1, y1, x2, y2 in of.boxes.tolist()]
+        for of in (analysis.results.truth, analysis.results.found)
+    ]
+    images = [dict(id=7, file_name='seven.png', height=500, width=800)]
+    results = analysis.results._replace(images=images, truth_masks=masks[0], found_masks=masks[1])
+    label_errors_page._crop(picture, analysis._replace(results=results), scene.suspects().kinds[CLASS][0])
+    (boxes, pixels), *_ = drawn
+    assert len(boxes) == len(pixels) == 2
+    for box, mask in zip(boxes / 2.8, pixels, strict=True):  # the crop has 2.8 pixels for one
+        rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
+        assert np.allclose([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], box, atol=1)
+
+
 @pytest.mark.parametrize(('box', 'expected'), [
     ([100, 100, 140, 120], [[80, 70], [160, 150]]),  # twice the longer side
     ([100, 100, 110, 110], [[73, 73], [137, 137]]),  # at least 64 pixels
