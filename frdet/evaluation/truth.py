@@ -121,6 +121,16 @@ class Truth:
             for row in rows.tolist()
         ]
 
+    def packed_masks(
+        self, positions: Collection[int], classes: Sequence[str], numbers: dict[int, int]
+    ) -> list[bytes | None]:
+        """The masks of the ``annotations`` of the same arguments as they were read; None where there is none."""
+        return [
+            None if one.masks is None else one.masks[row]
+            for one, _, _, rows in self._chosen(positions, classes, numbers)
+            for row in rows.tolist()
+        ]
+
     def size(self, position: int) -> tuple[int, int]:
         """(height, width) of the image at ``position``."""
         return self.images[position]['height'], self.images[position]['width']

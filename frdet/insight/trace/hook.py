@@ -126,7 +126,7 @@ class TraceHook(Hook):
             heap = self._cards.setdefault(row['stage'], [])
             # The first ones by a hash, so that the choice depends on no order of the images.
             if self.num_cards and (len(heap) < self.num_cards or -key > heap[0][0]):
-                heapq.heappush(heap, (-key, place, number, batch.card(index, number)))
+                heapq.heappush(heap, (-key, place, number, batch.card(index, number, place)))
                 if len(heap) > self.num_cards:
                     heapq.heappop(heap)
         for row in batch.false_positives(index):

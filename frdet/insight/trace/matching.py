@@ -1,10 +1,11 @@
 """The objects of tested images as the metric sees them, and which detections COCO's evaluation counts as right."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from frdet.datasets.masks import rle_of, unpack_mask
 from frdet.evaluation import CocoMetric
 from frdet.evaluation.backends import Columns, Numbered, hotcoco_evaluator
 from frdet.evaluation.numbering import Detections, numbers_of
@@ -68,6 +69,7 @@ class MetricTruth:
         order = np.argsort(columns.image, kind='stable')
         self._columns = Columns(*(column[order] for column in columns))
         self._names = self._names[order]
+        self._masks = np.array(self.truth.packed_masks(*everything), dtype=object)[order]
         self._starts = np.searchsorted(self._columns.image, np.arange(1, len(self.truth.images) + 2))
         self._label_of = {number: label for label, number in self.numbers.items()}
 
@@ -77,6 +79,11 @@ class MetricTruth:
         _, category, xywh, area, crowd = (column[rows] for column in self._columns)
         labels = np.array([self._label_of[number] for number in category.tolist()], dtype=np.int64)
         return ImageTruth(self._names[rows].tolist(), labels, xywh, area, crowd)
+
+    def mask(self, position: int, row: int) -> dict[str, Any] | None:
+        """COCO's RLE of an annotation of the image at ``position``; None if there is none or it was not read."""
+        packed = self._masks[self._starts[position] + row]
+        return None if packed is None else rle_of(unpack_mask(packed), self.truth.size(position))
 
     def judge(self, found: Sequence[Detections], truth: Sequence[ImageTruth], iou: float) -> list[Outcome]:
         """Match the detections of some images with their annotations by COCO's rules."""

@@ -152,6 +152,7 @@ class Around:
     kind: str  #: anchor, proposal, detection or object
     box: Sequence[float]  #: xyxy
     text: str  #: such as 'proposal, rank 12, score 0.91, IoU 0.46'
+    mask: Mapping[str, Any] | None = None  #: COCO's RLE with its counts as text, in the original image
 
 
 @dataclass(frozen=True)
@@ -163,12 +164,14 @@ class Card:
         image: id of its image.
         path: path of the image file.
         around: the boxes near it: nearest anchors, proposals and detections, and other objects.
+        mask: of the object, as that of ``Around``.
     """
 
     id: str
     image: str
     path: str
     around: Sequence[Around]
+    mask: Mapping[str, Any] | None = None
 
 
 def read_rows(path: Path, columns: Mapping[str, type]) -> Iterator[dict[str, Any]]:

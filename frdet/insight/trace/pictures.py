@@ -4,8 +4,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from frdet.datasets.masks import decode_rle
 from frdet.datasets.transforms.loading import read_image
 from frdet.errors import DataError
+from frdet.insight.outlines import outline_of
 from frdet.insight.page import Mark
 from frdet.insight.trace.model import Around, Card
 from frdet.visualization.drawing import shrunk
@@ -43,10 +45,15 @@ def crop(card: Card, box: Sequence[float], name: str) -> tuple[np.ndarray, list[
     picture, scale = shrunk(np.ascontiguousarray(image[y1:y2, x1:x2, ::-1]), SIDE)
 
     def mark(around: Around) -> Mark:
+        outline = ''
+        if around.mask is not None and tuple(around.mask['size']) == (height, width):
+            rle = {'size': around.mask['size'], 'counts': around.mask['counts'].encode('ascii')}
+            outline = outline_of(decode_rle(rle)[y1:y2, x1:x2], picture.shape)
         moved = (np.asarray(around.box, dtype=float) - [x1, y1, x1, y1]) * scale
         tags = {'kind': 'other object' if around.kind == 'object' else around.kind}
-        return Mark(moved.tolist(), around.text, *LOOKS[around.kind], name if around.kind == OWN else '', tags=tags)
+        label = name if around.kind == OWN else ''
+        return Mark(moved.tolist(), around.text, *LOOKS[around.kind], label, outline, tags=tags)
 
     inside = [one for one in card.around if one.box[0] < x2 and one.box[1] < y2 and one.box[2] > x1 and one.box[3] > y1]
     inside.sort(key=lambda one: list(LOOKS).index(one.kind), reverse=True)
-    return picture, [mark(one) for one in (*inside, Around(OWN, box, f'{name}, as annotated'))]
+    return picture, [mark(one) for one in (*inside, Around(OWN, box, f'{name}, as annotated', card.mask))]

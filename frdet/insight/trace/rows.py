@@ -10,6 +10,7 @@ import torch
 from mmengine.structures import InstanceData
 from torch import Tensor
 
+from frdet.datasets.masks import encode_mask, unpack_mask
 from frdet.evaluation.numbering import Detections
 from frdet.insight.errors import xyxy
 from frdet.insight.store import LARGE, SMALL
@@ -59,7 +60,7 @@ class Batch:
         rules: Rules,
     ):
         self.samples, self.found, self.truth, self.rules = samples, found, truth, rules
-        self.classes, self.max_dets = known.classes, known.max_dets[-1]
+        self.known, self.classes, self.max_dets = known, known.classes, known.max_dets[-1]
         self.outcomes = known.judge(found, truth, rules.iou)
         self.rows = [np.flatnonzero(one.counts) for one in truth]  # annotations that are objects
         names = [[self._name(index, row) for row in rows.tolist()] for index, rows in enumerate(self.rows)]
@@ -222,35 +223,49 @@ class Batch:
             'anchor_score': trail.anchor_scores(index, anchor).tolist(),
         }
 
-    def card(self, index: int, number: int) -> Card:
-        """The surroundings of an object."""
+    def card(self, index: int, number: int, position: int) -> Card:
+        """The surroundings of an object in the image at ``position`` of the ground truth."""
         row, trail, found, sample = self.rows[index][number], self.trail, self.found[index], self.samples[index]
-        near: list[tuple[str, Any, str, float]] = []
+        near: list[tuple[str, Any, str, float, Any]] = []
         if trail.anchors is not None:
             ious, place = trail.anchor_ious(index, number).topk(min(NEAR['anchor'], len(trail.anchors)))
             boxes = _in_image(trail.anchors[place], sample)
-            near += [('anchor', box, 'anchor', iou) for box, iou in zip(boxes, ious.tolist(), strict=True)]
+            near += [('anchor', box, 'anchor', iou, None) for box, iou in zip(boxes, ious.tolist(), strict=True)]
         if (told := trail.proposals) is not None and trail.given_iou is not None:
             ious, place = trail.given_iou[index, number].topk(min(NEAR['proposal'], told.index.shape[1]))
             boxes = _in_image(told.boxes[index, told.index[index, place]], sample)
             ranked = zip(boxes, place.tolist(), ious.tolist(), strict=True)
-            near += [('proposal', box, f'proposal, rank {rank + 1}', iou) for box, rank, iou in ranked]
+            near += [('proposal', box, f'proposal, rank {rank + 1}', iou, None) for box, rank, iou in ranked]
         overlaps = self.outcomes[index].overlaps[:, row]
         for one in np.argsort(-overlaps, kind='stable')[: NEAR['detection']].tolist():
             text = f'detection, {self.classes[found.labels[one]]} {found.scores[one]:.2f}'
-            near.append(('detection', xyxy(found.xywh[one]).tolist(), text, overlaps[one]))
+            near.append(('detection', xyxy(found.xywh[one]).tolist(), text, overlaps[one], _mask_of(sample, one)))
         truth = self.truth[index]
         ious = iou_of(truth.xywh[row][None], truth.xywh)[0]
         ious[row] = 0
         for one in np.argsort(-ious, kind='stable')[: NEAR['object']].tolist():
-            near.append(('object', xyxy(truth.xywh[one]).tolist(), self._name(index, one), ious[one]))
+            mask = _as_text(self.known.mask(position, one))
+            near.append(('object', xyxy(truth.xywh[one]).tolist(), self._name(index, one), ious[one], mask))
         around = [
-            Around(kind, [round(x, 1) for x in box], f'{text}, IoU {iou:.2f}')
-            for kind, box, text, iou in near
+            Around(kind, [round(x, 1) for x in box], f'{text}, IoU {iou:.2f}', mask)
+            for kind, box, text, iou, mask in near
             if iou > 0
         ]
         path = os.path.abspath(found.img_path) if found.img_path else ''
-        return Card(truth.names[row], str(found.img_id), path, around)
+        return Card(truth.names[row], str(found.img_id), path, around, _as_text(self.known.mask(position, row)))
+
+
+def _mask_of(sample: Any, place: int) -> dict[str, Any] | None:
+    """COCO's RLE of the detection that is at ``place`` if the best score comes first; None without masks."""
+    found = sample.pred_instances
+    if 'masks' not in found:
+        return None
+    row = np.argsort(-found.scores.detach().float().cpu().numpy(), kind='stable')[place]
+    return _as_text(unpack_mask(encode_mask(found.masks[row].cpu().numpy())))
+
+
+def _as_text(rle: Any) -> dict[str, Any] | None:
+    return None if rle is None else {'size': list(rle['size']), 'counts': rle['counts'].decode('ascii')}
 
 
 def _batch_size(event: Event) -> int | None:
